@@ -1,0 +1,1 @@
+//! Words typed, words printed. No policy.

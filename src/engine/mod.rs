@@ -1,0 +1,1 @@
+//! Containers as people know them: records, image to spec, lifecycle.

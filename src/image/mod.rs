@@ -1,0 +1,1 @@
+//! Images: sources, manifests, configs, layers as streams.

@@ -1,0 +1,1 @@
+//! Which namespaces to create and which to join, in what order; id maps.

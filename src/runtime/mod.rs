@@ -1,0 +1,1 @@
+//! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.

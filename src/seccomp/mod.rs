@@ -1,0 +1,1 @@
+//! Compiles an OCI seccomp profile to classic BPF. Installs nothing.

@@ -1,0 +1,1 @@
+//! The OCI configuration: reading, validating, defaults, mount option strings. Knows no process.

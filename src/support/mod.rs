@@ -1,0 +1,3 @@
+//! Small topics, one a file.
+
+pub mod root;
