@@ -1,1 +1,3 @@
 //! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+
+pub mod protocol;
