@@ -1,1 +1,5 @@
 //! The OCI configuration: reading, validating, defaults, mount option strings. Knows no process.
+
+pub mod load;
+mod locate;
+pub mod mount_options;
