@@ -7,8 +7,10 @@ pub mod clone;
 pub mod errno;
 pub mod fdpass;
 pub mod mount;
+pub mod net;
 pub mod process;
 pub mod signal;
+pub mod tty;
 
 /// Gives the error of the system call that failed last in this thread.
 fn last_errno() -> rustix::io::Errno {

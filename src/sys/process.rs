@@ -52,6 +52,17 @@ pub fn close_range(first: RawFd, how: CloseHow) -> Result<(), Errno> {
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }
 
+/// Takes the close-on-exec mark off `count` descriptors from `first` on, which must be open.
+pub fn keep_over_exec(first: RawFd, count: u32) -> Result<(), Errno> {
+    for fd in (first..).take(count as usize) {
+        // SAFETY: only the mark is changed; a number that is no open descriptor is answered with EBADF.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } != 0 {
+            return Err(super::last_errno());
+        }
+    }
+    Ok(())
+}
+
 /// Joins a new session keyring of this name, so that the caller's keys are not seen (keyctl(2)).
 pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;

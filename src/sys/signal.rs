@@ -46,6 +46,56 @@ impl AsFd for Signals {
     }
 }
 
+/// A child has changed its state.
+pub const CHILD: i32 = libc::SIGCHLD;
+/// A pipe has no reader.
+pub const PIPE: i32 = libc::SIGPIPE;
+/// A background process wants to read its terminal.
+pub const TTY_INPUT: i32 = libc::SIGTTIN;
+/// A background process wants to write to its terminal.
+pub const TTY_OUTPUT: i32 = libc::SIGTTOU;
+/// Urgent data on a socket.
+pub const URGENT: i32 = libc::SIGURG;
+/// The terminal's window has another size.
+pub const WINDOW: i32 = libc::SIGWINCH;
+/// The last signal number of Linux, real-time signals included.
+pub const LAST: i32 = 64;
+
+/// Sends a signal by number, which may be a real-time one, to the process that `pidfd` stands for (kernel 5.1).
+pub fn send(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is borrowed; a null siginfo means one like kill(2)'s.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
+}
+
+/// Gives the number of a signal by name, with or without `SIG`, or by number.
+pub fn parse(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (0..=LAST).contains(&number).then_some(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    if let Some(number) = real_time(name) {
+        return Some(number);
+    }
+    Signal::iterator().find(|signal| signal.as_str().strip_prefix("SIG") == Some(name)).map(|signal| signal as i32)
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-2`, as kill(1) numbers them.
+fn real_time(name: &str) -> Option<i32> {
+    let (base, rest, sign) = if let Some(rest) = name.strip_prefix("RTMIN") {
+        (34, rest.strip_prefix('+').unwrap_or(rest), 1)
+    } else {
+        let rest = name.strip_prefix("RTMAX")?;
+        (LAST, rest.strip_prefix('-').unwrap_or(rest), -1)
+    };
+    let offset = if rest.is_empty() { 0 } else { rest.parse::<i32>().ok().filter(|offset| (0..=30).contains(offset))? };
+    Some(base + sign * offset)
+}
+
 /// Unblocks every signal in this process.
 pub fn unblock_all() -> Result<(), Errno> {
     SigSet::empty().thread_set_mask().map_err(errno)
@@ -67,4 +117,28 @@ pub fn reset_dispositions() {
 
 fn errno(errno: nix::Error) -> Errno {
     Errno::from_raw_os_error(errno as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (text, number) in [
+            ("TERM", Some(15)),
+            ("SIGTERM", Some(15)),
+            ("sigkill", Some(9)),
+            ("0", Some(0)),
+            ("64", Some(64)),
+            ("65", None),
+            ("-1", None),
+            ("RTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("RTMIN+31", None),
+            ("NOPE", None),
+        ] {
+            assert_eq!(parse(text), number, "{text}");
+        }
+    }
 }
