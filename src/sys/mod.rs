@@ -3,6 +3,7 @@
 //! The only place with `unsafe`. Wrappers take borrowed descriptors and C strings and return owned descriptors; raw
 //! integers stop here. EINTR is retried here and nowhere else.
 
+pub mod bpf;
 pub mod clone;
 pub mod errno;
 pub mod fdpass;
