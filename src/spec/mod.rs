@@ -3,3 +3,6 @@
 pub mod load;
 mod locate;
 pub mod mount_options;
+mod shape;
+mod unimplemented;
+pub mod validate;
