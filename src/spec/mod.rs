@@ -1,5 +1,6 @@
 //! The OCI configuration: reading, validating, defaults, mount option strings. Knows no process.
 
+pub mod default;
 pub mod load;
 mod locate;
 pub mod mount_options;
