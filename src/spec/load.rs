@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::locate;
+use super::{locate, shape};
 use crate::error::{Context, Error, Kind, Result};
 
 /// The name of the configuration in a bundle.
@@ -59,7 +59,7 @@ pub fn load_file(file: &Path) -> Result<Document<Spec>> {
 /// Reads a whole configuration; `name` is what messages call it.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Document<Spec>> {
     let text = utf8(name, bytes)?;
-    let (mut document, repaired) = read_as::<Spec>(name, text, repair_spec)?;
+    let (mut document, repaired) = read_as::<Spec>(name, text, "", repair_spec)?;
     let text = repaired.as_deref().unwrap_or(text);
     refuse_untyped(name, text)?;
     if let Some(resources) = document.value.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
@@ -70,13 +70,13 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Document<Spec>> {
 
 /// Reads the process of `exec --process`.
 pub fn parse_process(name: &str, bytes: &[u8]) -> Result<Document<Process>> {
-    Ok(read_as(name, utf8(name, bytes)?, repair_process)?.0)
+    Ok(read_as(name, utf8(name, bytes)?, "process", repair_process)?.0)
 }
 
 /// Reads the resources of `update --resources`.
 pub fn parse_resources(name: &str, bytes: &[u8]) -> Result<Document<LinuxResources>> {
     let text = utf8(name, bytes)?;
-    let (mut document, repaired) = read_as::<LinuxResources>(name, text, |_, _| ())?;
+    let (mut document, repaired) = read_as::<LinuxResources>(name, text, "linux.resources", |_, _| ())?;
     drop_absent_pids_limit(&mut document.value, repaired.as_deref().unwrap_or(text), "pids.limit");
     Ok(document)
 }
@@ -128,11 +128,17 @@ fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str> {
 }
 
 /// Reads a text as a type, in one pass if it can; gives the text that was read instead, if it had to be repaired.
+///
+/// `root` is what the specification calls the whole text.
 fn read_as<T: DeserializeOwned>(
     name: &str,
     text: &str,
+    root: &str,
     repair: fn(&mut Value, &mut Vec<String>),
 ) -> Result<(Document<T>, Option<String>)> {
+    if let Some((offset, path)) = shape::misplaced_list(text, root) {
+        return Err(refusal(name, text, "expected an object, found a list", &path, offset));
+    }
     match serde_json::from_str(text) {
         Ok(value) => Ok((Document { value, warnings: Vec::new() }, None)),
         Err(error) => read_repaired(name, text, &error, repair),
@@ -165,11 +171,14 @@ fn read_repaired<T: DeserializeOwned>(
     }
 }
 
-/// Says what is wrong, in which field, and where that stands in the file.
+/// Says what serde found wrong, in which field, and where that stands in the file.
 fn trouble(name: &str, text: &str, error: &serde_json::Error, path: &str, offset: usize) -> Error {
     let whole = error.to_string();
     let suffix = format!(" at line {} column {}", error.line(), error.column());
-    let what = whole.strip_suffix(&suffix).unwrap_or(&whole);
+    refusal(name, text, whole.strip_suffix(&suffix).unwrap_or(&whole), path, offset)
+}
+
+fn refusal(name: &str, text: &str, what: &str, path: &str, offset: usize) -> Error {
     let (line, column) = locate::line_and_column(text.as_bytes(), offset);
     let field = if path.is_empty() { String::new() } else { format!("{path}: ") };
     Error::invalid(format!("{name}: {field}{what} at line {line} column {column}"))
@@ -225,8 +234,7 @@ fn refuse_untyped(name: &str, text: &str) -> Result<()> {
             && let Some(offset) = locate::start_of(text.as_bytes(), path)
             && !text[offset..].starts_with("null")
         {
-            let (line, column) = locate::line_and_column(text.as_bytes(), offset);
-            return Err(Error::unsupported(format!("{name}: {path}: not supported at line {line} column {column}")));
+            return Err(refusal(name, text, "not supported", path, offset).with_kind(Kind::Unsupported));
         }
     }
     Ok(())
@@ -238,5 +246,139 @@ fn drop_absent_pids_limit(resources: &mut LinuxResources, text: &str, path: &str
         && locate::start_of(text.as_bytes(), path).is_none_or(|offset| text[offset..].starts_with("null"))
     {
         resources.set_pids(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str) -> String {
+        parse("config.json", text.as_bytes()).map_or_else(|error| error.report(), |_| String::new())
+    }
+
+    #[test]
+    fn trouble_is_named_with_field_and_place() {
+        let rows = [
+            (
+                "{\"linux\": {\"resources\":\n {\"memory\":\n  {\"limit\": \"x\"}}}}",
+                "config.json: linux.resources.memory.limit: invalid type: string \"x\", expected i64 at line 3 column 13",
+            ),
+            (
+                "{\"mounts\": [{\"destination\": \"/a\"},\n {\"type\": \"bind\"}]}",
+                "config.json: mounts[1]: missing field `destination` at line 2 column 2",
+            ),
+            (
+                "{\"linux\": {\"namespaces\": [{\"type\": \"pid\"}, {\"type\": \"none\"}]}}",
+                "config.json: linux.namespaces[1].type: unknown variant `none`",
+            ),
+            (
+                "{\"process\": {\"cwd\": \"/\", \"rlimits\": [{\"type\": \"RLIMIT_X\"}]}}",
+                "config.json: process.rlimits[0].type: unknown variant `RLIMIT_X`",
+            ),
+            ("{\"root\": {\"path\": 1}}", "config.json: root.path: invalid type: integer `1`"),
+            ("{\"annotations\": {\"a.b\": 1}}", "config.json: annotations[\"a.b\"]: invalid type: integer `1`"),
+            ("{\"linux\": {\"sysctl\": []}}", "config.json: linux.sysctl: invalid type: sequence, expected a map"),
+            ("{\"hostname\": {\"a\": [1]}}", "config.json: hostname: invalid type: map, expected a string"),
+            ("{\"root\": {\"path\": \"a\" \"b\"}}", "config.json: root.path: expected `,` or `}` at line 1 column 23"),
+            ("{\"root\": {\"path\": \"a\"", "config.json: root.path: EOF while parsing an object"),
+            ("{\"hostname\":\n \"a\nb\"}", "config.json: hostname: control character"),
+            ("", "config.json: EOF while parsing a value at line 1 column 1"),
+            ("[]", "config.json: expected an object, found a list at line 1 column 1"),
+            ("{\"linux\": []}", "config.json: linux: expected an object, found a list at line 1 column 11"),
+            ("{} {}", "config.json: trailing characters at line 1 column 4"),
+        ];
+        for (text, expected) in rows {
+            let report = report(text);
+            assert!(report.starts_with(expected), "{text}\n gave {report:?}\n want {expected:?}");
+        }
+        let error = parse("config.json", b"{\"hostname\":\n\"\xff\"}").unwrap_err();
+        assert_eq!(error.report(), "config.json: not UTF-8 at line 2 column 2");
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn what_gos_reader_accepts_is_accepted() {
+        let text = r#"{"ociVersion": "1.0.2", "hooks": null, "process": {"user": null, "args": ["x"], "cwd": "/", "rlimits": null,
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_OF_THE_FUTURE"], "ambient": ["CAP_OF_THE_FUTURE"]}},
+            "linux": {"resources": {"memory": {"limit": null}, "pids": {"limit": null}}, "namespaces": null}, "root": {"path": "a", "path": "b"}}"#;
+        let document = parse("config.json", text.as_bytes()).unwrap();
+        assert_eq!(document.warnings, ["ignoring unknown or unavailable capabilities: [\"CAP_OF_THE_FUTURE\"]"]);
+        let spec = document.value;
+        let capabilities = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
+        assert_eq!(capabilities.bounding().as_ref().unwrap().len(), 1);
+        assert!(capabilities.ambient().as_ref().unwrap().is_empty());
+        assert_eq!(spec.root().as_ref().unwrap().path(), Path::new("b"));
+        assert!(spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().is_none());
+    }
+
+    #[test]
+    fn nothing_appears_that_was_not_written() {
+        let spec = parse("config.json", br#"{"linux": {}, "process": {}, "root": {}}"#).unwrap().value;
+        assert!(spec.mounts().is_none() && spec.hostname().is_none() && spec.hooks().is_none());
+        let linux = spec.linux().as_ref().unwrap();
+        assert!(linux.namespaces().is_none() && linux.resources().is_none());
+        assert!(linux.masked_paths().is_none() && linux.readonly_paths().is_none());
+        let process = spec.process().as_ref().unwrap();
+        assert!(process.capabilities().is_none() && process.rlimits().is_none() && process.args().is_none());
+        assert!(process.env().is_none() && process.terminal().is_none() && process.no_new_privileges().is_none());
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        let root = spec.root().as_ref().unwrap();
+        assert!(root.path().as_os_str().is_empty() && root.readonly().is_none());
+        assert!(parse("config.json", b"{}").unwrap().value.linux().is_none());
+    }
+
+    #[test]
+    fn no_pids_limit_is_not_a_limit_of_nothing() {
+        let limit = |text: &str| {
+            let resources = parse_resources("resources", text.as_bytes()).unwrap().value;
+            resources.pids().map(|pids| pids.limit())
+        };
+        assert_eq!(limit(r#"{"pids": {"limit": 5}}"#), Some(5));
+        assert_eq!(limit(r#"{"pids": {"limit": 0}}"#), Some(0));
+        assert_eq!(limit(r#"{"pids": {}}"#), None);
+        assert_eq!(limit(r#"{"pids": {"limit": null}}"#), None);
+        let config = br#"{"linux": {"resources": {"pids": {}}}}"#;
+        let spec = parse("config.json", config).unwrap().value;
+        assert!(spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().is_none());
+    }
+
+    #[test]
+    fn what_nobody_knows_is_ignored_and_what_the_types_lack_is_refused() {
+        assert_eq!(report(r#"{"x": 1, "linux": {"y": {}}, "process": {"z": [], "cwd": "/"}, "mounts": []}"#), "");
+        let rows = [
+            (r#"{"freebsd": {"devices": []}}"#, "config.json: freebsd: not supported at line 1 column 13"),
+            (
+                r#"{"vm": {"kernel": {"path": "/k"}, "hwConfig": {"vcpus": 1}}}"#,
+                "config.json: vm.hwConfig: not supported",
+            ),
+            (r#"{"linux": {"intelRdt": {"enableCMT": true}}}"#, "config.json: linux.intelRdt.enableCMT: not supported"),
+            (r#"{"linux": {"intelRdt": {"enableMBM": true}}}"#, "config.json: linux.intelRdt.enableMBM: not supported"),
+            (r#"{"freebsd": null}"#, ""),
+            (r#"{"annotations": {"freebsd": "x"}, "hostname": "freebsd"}"#, ""),
+        ];
+        for (text, expected) in rows {
+            let report = report(text);
+            assert!(report.starts_with(expected) && report.is_empty() == expected.is_empty(), "{text}: {report}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_missing_blocking_or_flooding_are_refused() {
+        let bundle = tempfile::tempdir().unwrap();
+        let error = load(bundle.path()).unwrap_err();
+        assert_eq!(error.report(), "JSON specification file config.json not found");
+        assert_eq!(error.kind(), Kind::NotFound);
+        let file = bundle.path().join("other.json");
+        assert!(load_file(&file).unwrap_err().report().contains("other.json not found"));
+
+        rustix::fs::mkfifoat(rustix::fs::CWD, bundle.path().join(CONFIG_FILE), Mode::from_raw_mode(0o600)).unwrap();
+        assert!(load(bundle.path()).unwrap_err().report().ends_with("config.json: not a regular file"));
+        assert!(load_file(Path::new("/dev/zero")).unwrap_err().report().ends_with("not a regular file"));
+        assert!(load_file(bundle.path()).is_err());
+
+        let big = std::fs::OpenOptions::new().write(true).create_new(true).open(&file).unwrap();
+        big.set_len(SIZE_LIMIT as u64 + 1).unwrap();
+        assert!(load_file(&file).unwrap_err().report().contains("larger than"));
     }
 }

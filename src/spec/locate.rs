@@ -14,11 +14,19 @@ enum Step {
     Index(usize),
 }
 
+/// How a path shows the elements of lists.
+#[derive(Clone, Copy, PartialEq)]
+enum Indices {
+    Shown,
+    /// `[]` for each.
+    Any,
+}
+
 /// Gives the path of the field whose value covers or ends at a byte; empty for the document itself.
 pub(super) fn path_at(text: &[u8], offset: usize) -> String {
     let mut path = String::new();
     walk(text, |start, _, steps| {
-        path = render(steps);
+        path = render(steps, Indices::Shown);
         start >= offset
     });
     path
@@ -28,8 +36,20 @@ pub(super) fn path_at(text: &[u8], offset: usize) -> String {
 pub(super) fn start_of(text: &[u8], path: &str) -> Option<usize> {
     let mut found = None;
     walk(text, |start, begins_value, steps| {
-        if begins_value && render(steps) == path {
+        if begins_value && render(steps, Indices::Shown) == path {
             found = Some(start);
+        }
+        found.is_some()
+    });
+    found
+}
+
+/// Finds the first list whose path, with `[]` for every index, is not what it may be; gives its start and its path.
+pub(super) fn find_list(text: &[u8], is_misplaced: impl Fn(&str) -> bool) -> Option<(usize, String)> {
+    let mut found = None;
+    walk(text, |start, begins_value, steps| {
+        if begins_value && text[start] == b'[' && is_misplaced(&render(steps, Indices::Any)) {
+            found = Some((start, render(steps, Indices::Shown)));
         }
         found.is_some()
     });
@@ -39,7 +59,7 @@ pub(super) fn start_of(text: &[u8], path: &str) -> Option<usize> {
 /// Gives the line and the column of a byte, both counted from 1.
 pub(super) fn line_and_column(text: &[u8], offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
     (line, column)
 }
@@ -111,11 +131,12 @@ fn end_of_string(text: &[u8], mut at: usize) -> usize {
 }
 
 /// Writes a path as people do: `mounts[2].options`, and `sysctl["net.ipv4.ip_forward"]` where a key has a dot itself.
-fn render(steps: &[Step]) -> String {
+fn render(steps: &[Step], indices: Indices) -> String {
     let mut path = String::new();
     for step in steps {
         match step {
             Step::Object => {}
+            Step::Index(_) if indices == Indices::Any => path.push_str("[]"),
             Step::Index(index) => _ = write!(path, "[{index}]"),
             Step::Key(key) if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
                 if !path.is_empty() {
