@@ -62,7 +62,8 @@ pub fn mount(root: &Root, plan: &MountPlan, view: &CgroupView) -> Result<()> {
         rustix::fs::mkdirat(&top, &hierarchy.name, Mode::from_raw_mode(0o755)).with_context(describe)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = rustix::fs::openat(&top, &hierarchy.name, flags, Mode::empty()).with_context(describe)?;
-        let tree = one(c"cgroup", &hierarchy.options, hierarchy.path.as_ref(), view.has_namespace, &plan.options).with_context(describe)?;
+        let tree = one(c"cgroup", &hierarchy.options, hierarchy.path.as_ref(), view.has_namespace, &plan.options)
+            .with_context(describe)?;
         attach(&tree, &place).with_context(describe)?;
         for link in &hierarchy.links {
             rustix::fs::symlinkat(&hierarchy.name, &top, link).with_context(describe)?;
@@ -93,7 +94,8 @@ fn one(
         let plain = MountOptions { attributes: options.attributes, ..MountOptions::default() };
         return new_file_system(&kind.to_owned(), &c"cgroup".to_owned(), &data, &plain, None);
     }
-    let path = path.ok_or_else(|| crate::error::Error::unsupported("without a cgroup of its own and a cgroup namespace"))?;
+    let path =
+        path.ok_or_else(|| crate::error::Error::unsupported("without a cgroup of its own and a cgroup namespace"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).with_context(|| format!("open {}", path.display()))?;
     change_attributes(&tree, options.attributes, Reach::One)?;

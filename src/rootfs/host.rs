@@ -65,8 +65,8 @@ pub fn open_null() -> Result<OwnedFd> {
 /// Refuses anything that is not the null device.
 pub fn require_null(fd: BorrowedFd<'_>) -> Result<()> {
     let stat = rustix::fs::fstat(fd).context("inspect /dev/null")?;
-    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_rdev == rustix::fs::makedev(1, 3);
+    let is_null =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
     if is_null { Ok(()) } else { Err(Error::invalid("/dev/null is not the null device (1:3)")) }
 }
 

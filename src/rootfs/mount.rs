@@ -82,7 +82,8 @@ fn clone_tree(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
 fn explain_source(path: &Path, errno: Errno) -> Error {
     let error = Error::from(errno).context(format!("open {}", path.display()));
     match errno {
-        Errno::INVAL => error.with_hint("use `rbind`: a part of the tree is mounted over, and the kernel shows it whole or not at all"),
+        Errno::INVAL => error
+            .with_hint("use `rbind`: a part of the tree is mounted over, and the kernel shows it whole or not at all"),
         _ => error,
     }
 }

@@ -42,6 +42,7 @@ fn move_onto_root(root: BorrowedFd<'_>) -> Result<()> {
             Err(errno) => return Err(errno).with_context(|| format!("unmount the host's {}", path.to_string_lossy())),
         }
     }
-    move_mount(root.as_fd(), c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("move the root file system to /")?;
+    move_mount(root.as_fd(), c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .context("move the root file system to /")?;
     rustix::process::chroot(c".").context("chroot into the root file system")
 }

@@ -106,12 +106,13 @@ impl MountPlan {
     fn new(mount: &Mount, bundle: &Path) -> Result<Self> {
         let destination = Path::new("/").join(mount.destination());
         let words = mount.options().as_deref().unwrap_or_default();
-        let options = MountOptions::parse(words)
-            .with_context(|| format!("mounts: options of {}", destination.display()))?;
+        let options =
+            MountOptions::parse(words).with_context(|| format!("mounts: options of {}", destination.display()))?;
         let kind = mount.typ().as_deref().unwrap_or_default();
         let source = mount.source().as_deref();
         let source = if options.bind != Bind::No || kind == "bind" {
-            let source = source.ok_or_else(|| Error::invalid(format!("mounts: {}: a bind needs a source", destination.display())))?;
+            let source = source
+                .ok_or_else(|| Error::invalid(format!("mounts: {}: a bind needs a source", destination.display())))?;
             MountSource::Bind { path: bundle.join(source) }
         } else if options.remounts {
             MountSource::Remount
@@ -219,7 +220,8 @@ fn device_plans(spec: &Spec) -> Result<Vec<DevicePlan>> {
             LinuxDeviceType::P => rustix::fs::FileType::Fifo,
             LinuxDeviceType::A => return Err(Error::invalid("type `a` names no device").context(describe())),
         };
-        let number = |number: i64| u32::try_from(number).map_err(|_| Error::invalid("number out of range").context(describe()));
+        let number =
+            |number: i64| u32::try_from(number).map_err(|_| Error::invalid("number out of range").context(describe()));
         let path = Path::new("/").join(device.path());
         // The spec's own entry wins over the default node of the same name.
         plans.retain(|plan| plan.path != path);

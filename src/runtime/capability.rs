@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn names_become_the_kernels_bits() {
         let sets: LinuxCapabilities =
-            serde_json::from_str(r#"{"bounding":["CAP_CHOWN","CAP_KILL"],"ambient":["CAP_CHECKPOINT_RESTORE"]}"#).unwrap();
+            serde_json::from_str(r#"{"bounding":["CAP_CHOWN","CAP_KILL"],"ambient":["CAP_CHECKPOINT_RESTORE"]}"#)
+                .unwrap();
         let masks = Masks::from_spec(&sets);
         assert_eq!((masks.bounding, masks.ambient, masks.permitted), (1 | 1 << 5, 1 << 40, 0));
     }

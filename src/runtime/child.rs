@@ -64,7 +64,8 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
     match clone3(flags | CloneFlags::PARENT, None).context("clone init")? {
         Cloned::Child => Ok(Side::Init),
         Cloned::Parent(pid, pidfd) => {
-            let pid = i32::try_from(pid.as_raw_nonzero().get()).map_err(|_| Error::new(Kind::Other, "pid out of range"))?;
+            let pid =
+                i32::try_from(pid.as_raw_nonzero().get()).map_err(|_| Error::new(Kind::Other, "pid out of range"))?;
             channel.send_init(pid, std::os::fd::AsFd::as_fd(&pidfd))?;
             Ok(Side::Child)
         }

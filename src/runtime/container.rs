@@ -210,7 +210,9 @@ impl Runtime {
         let (Some(init), Some(fifo)) = (init, fifo) else {
             let status = self.status(&directory, &state)?;
             return Err(match status {
-                Status::Running | Status::Paused => Error::new(Kind::State, "cannot start an already running container"),
+                Status::Running | Status::Paused => {
+                    Error::new(Kind::State, "cannot start an already running container")
+                }
                 _ => Error::new(Kind::State, "cannot start a container that has stopped"),
             });
         };
@@ -259,7 +261,10 @@ impl Runtime {
             Status::Created | Status::Creating => kill_and_wait(&state)?,
             _ if force => kill_and_wait(&state)?,
             _ => {
-                return Err(Error::new(Kind::State, format!("cannot delete container {id} that is not stopped: {status}")));
+                return Err(Error::new(
+                    Kind::State,
+                    format!("cannot delete container {id} that is not stopped: {status}"),
+                ));
             }
         }
         destroy(&directory, state)
@@ -389,7 +394,8 @@ fn wait_for_exec(init: &OwnedFd, fifo: &OwnedFd) -> Result<()> {
 }
 
 fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
-    let timeout = Timespec { tv_sec: i64::from(milliseconds / 1000), tv_nsec: i64::from(milliseconds % 1000) * 1_000_000 };
+    let timeout =
+        Timespec { tv_sec: i64::from(milliseconds / 1000), tv_nsec: i64::from(milliseconds % 1000) * 1_000_000 };
     loop {
         match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
             Ok(count) => return Ok(count > 0),
@@ -414,7 +420,8 @@ fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
 
 /// Whole or not at all: under another name first, then renamed.
 fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| Error::invalid(format!("--pid-file {}: not a file name", path.display())))?;
+    let name =
+        path.file_name().ok_or_else(|| Error::invalid(format!("--pid-file {}: not a file name", path.display())))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     let temporary = path.with_file_name(temporary);

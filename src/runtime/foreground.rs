@@ -41,7 +41,8 @@ impl Exit {
 /// Takes the exit status of a child if it has ended, and reaps it.
 pub fn try_wait(pidfd: impl AsFd) -> Result<Option<Exit>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)).context("wait for the container")?;
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options))
+        .context("wait for the container")?;
     Ok(status.as_ref().map(Exit::new))
 }
 
@@ -84,11 +85,10 @@ pub fn attend(
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for events"),
         }
-        let events: [PollFlags; 2] = [fds[0].revents(), fds[1].revents()];
+        let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        drop(fds);
         if let Some(relay) = &mut relay {
-            let flags: Vec<PollFlags> = fds[2..].iter().map(PollFd::revents).collect();
-            drop(fds);
-            relay.move_bytes(&flags);
+            relay.move_bytes(&events[2..]);
         }
         if !events[1].is_empty() {
             forward(signals, pidfd, relay.as_ref())?;
@@ -196,8 +196,12 @@ impl<'a> Relay<'a> {
     /// Adds, in this order: standard input, the master, standard output.
     fn add_interest<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
         let wants = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
-        fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), wants(self.has_input && self.input.is_empty(), PollFlags::IN)));
-        let master = wants(self.has_output && self.output.is_empty(), PollFlags::IN) | wants(!self.input.is_empty(), PollFlags::OUT);
+        fds.push(PollFd::from_borrowed_fd(
+            rustix::stdio::stdin(),
+            wants(self.has_input && self.input.is_empty(), PollFlags::IN),
+        ));
+        let master = wants(self.has_output && self.output.is_empty(), PollFlags::IN)
+            | wants(!self.input.is_empty(), PollFlags::OUT);
         // A closed side polls as hung up for ever: it is taken out of the set, which an unset descriptor cannot be.
         if self.has_output {
             fds.push(PollFd::new(&self.master, master));

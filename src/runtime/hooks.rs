@@ -87,7 +87,9 @@ fn run_one(hook: &Hook, state: &[u8], directory: Option<&Path>) -> Result<()> {
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that doesn't care what it is told closes the pipe.
         match stdin.write_all(state) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("write the state"),
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(error).context("write the state");
+            }
             _ => {}
         }
     }

@@ -30,7 +30,9 @@ use crate::rootfs::setup;
 use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
-use crate::sys::process::{CStringArray, CloseHow, close_range, execve, exit_now, join_session_keyring, set_resource_limit};
+use crate::sys::process::{
+    CStringArray, CloseHow, close_range, execve, exit_now, join_session_keyring, set_resource_limit,
+};
 use crate::sys::signal;
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
@@ -155,7 +157,9 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
             // No keyrings in this kernel, or none for containers inside this one.
             Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {}
             Err(errno) => {
-                return Err(Error::from(errno).context("join a session keyring").with_hint("--no-new-keyring keeps the caller's"));
+                return Err(Error::from(errno)
+                    .context("join a session keyring")
+                    .with_hint("--no-new-keyring keeps the caller's"));
             }
         }
     }
@@ -187,7 +191,9 @@ fn set_ids(uid: u32, gid: u32) -> Result<()> {
 
 fn write_kernel_settings(plan: &Plan) -> Result<()> {
     for (path, value) in &plan.sysctls {
-        plan.proc.write(path, value).with_context(|| format!("set sysctl {} to `{value}`", path.trim_start_matches("sys/")))?;
+        plan.proc
+            .write(path, value)
+            .with_context(|| format!("set sysctl {} to `{value}`", path.trim_start_matches("sys/")))?;
     }
     if let Some(score) = plan.process.oom_score_adj {
         match plan.proc.write("self/oom_score_adj", &score.to_string()) {
@@ -209,8 +215,9 @@ fn run_container_hooks(moment: &str, list: &[oci_spec::runtime::Hook], surroundi
 /// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.
 fn home_of(root: &Root, uid: u32) -> Option<Vec<u8>> {
     let text = root.read(Path::new("/etc/passwd"), PASSWD_LIMIT_BYTES).unwrap_or_default();
-    let home = passwd::home_of(&text, uid).map(<[u8]>::to_vec);
-    Some(home.unwrap_or_else(|| b"/".to_vec()))
+    // A line that is none is somebody else's mistake: it names no home.
+    let entry = passwd::passwd_entries(&text).filter_map(Result::ok).find(|entry| entry.uid == uid);
+    Some(entry.map_or_else(|| b"/".to_vec(), |entry| entry.home.to_vec()))
 }
 
 fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
@@ -241,7 +248,9 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
     if process.denies_setgroups {
         if !process.groups.is_empty() {
-            return Err(Error::unsupported("process.user.additionalGids: an ordinary user without subordinate ids has no groups to give"));
+            return Err(Error::unsupported(
+                "process.user.additionalGids: an ordinary user without subordinate ids has no groups to give",
+            ));
         }
     } else {
         // Always called, also for none: the caller's groups are not the container's (CVE-2022-36109).
@@ -253,7 +262,8 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     set_ids(process.uid, process.gid)?;
     if early.is_err() {
         // Perhaps a directory for this user only.
-        rustix::process::chdir(&process.cwd).with_context(|| format!("change to the working directory {}", process.cwd.display()))?;
+        rustix::process::chdir(&process.cwd)
+            .with_context(|| format!("change to the working directory {}", process.cwd.display()))?;
     }
     verify_cwd(&process.cwd)?;
     rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
@@ -294,7 +304,8 @@ fn find_executable(process: &ProcessPlan) -> Result<CString> {
             .with_kind(Kind::ExecutableNotFound)
             .context(format!("stat {name}"))
             .context(format!("exec: \"{name}\"")),
-        None => Error::new(Kind::ExecutableNotFound, "executable file not found in $PATH").context(format!("exec: \"{name}\"")),
+        None => Error::new(Kind::ExecutableNotFound, "executable file not found in $PATH")
+            .context(format!("exec: \"{name}\"")),
     })
 }
 
@@ -341,9 +352,22 @@ fn keep_open(count: u32) -> Result<()> {
 
 fn limit_name(resource: u32) -> &'static str {
     const NAMES: [&str; 16] = [
-        "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
-        "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE",
-        "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+        "RLIMIT_CPU",
+        "RLIMIT_FSIZE",
+        "RLIMIT_DATA",
+        "RLIMIT_STACK",
+        "RLIMIT_CORE",
+        "RLIMIT_RSS",
+        "RLIMIT_NPROC",
+        "RLIMIT_NOFILE",
+        "RLIMIT_MEMLOCK",
+        "RLIMIT_AS",
+        "RLIMIT_LOCKS",
+        "RLIMIT_SIGPENDING",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_RTPRIO",
+        "RLIMIT_RTTIME",
     ];
     NAMES.get(resource as usize).copied().unwrap_or("RLIMIT_?")
 }

@@ -81,7 +81,12 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
 }
 
 /// Answers init until it is ready or has become the workload.
-fn see_through(plan: &Plan, channel: &Channel, guard: &KillOnDrop, surroundings: &Surroundings<'_>) -> Result<Option<OwnedFd>> {
+fn see_through(
+    plan: &Plan,
+    channel: &Channel,
+    guard: &KillOnDrop,
+    surroundings: &Surroundings<'_>,
+) -> Result<Option<OwnedFd>> {
     let pid = guard.pid().as_raw_nonzero().get();
     let mut terminal = None;
     let mut is_ready = false;

@@ -123,14 +123,16 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     };
     let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
-    let denies_setgroups = !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
+    let denies_setgroups =
+        !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
     let mut process = process_plan(process, choices)?;
     process.denies_setgroups = denies_setgroups;
     process.tolerates_oom_score = has_user_namespace || !is_root;
     if let (Some(masks), false) = (&mut process.capabilities, has_user_namespace) {
         let lost = masks.limit(capability::permitted()?);
         if lost != 0 {
-            warnings.push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
+            warnings
+                .push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
         }
     }
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
@@ -171,14 +173,16 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
-    let argv = args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>().context("process.args")?;
+    let argv =
+        args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>().context("process.args")?;
     let mut rlimits = Vec::new();
     for limit in process.rlimits().iter().flatten() {
         rlimits.push((rlimit_number(limit.typ()), limit.soft(), limit.hard()));
     }
     let console_size = match process.console_size() {
         Some(size) => {
-            let side = |value: u64| u16::try_from(value).map_err(|_| Error::invalid("process.consoleSize: out of range"));
+            let side =
+                |value: u64| u16::try_from(value).map_err(|_| Error::invalid("process.consoleSize: out of range"));
             Some((side(size.height())?, side(size.width())?))
         }
         None => None,
@@ -231,7 +235,14 @@ fn sysctl_path(key: &str) -> String {
     match (slash, key.find('.')) {
         (Some(slash), dot) if dot.is_none_or(|dot| slash < dot) => format!("sys/{key}"),
         _ => {
-            let swapped: String = key.chars().map(|letter| match letter { '.' => '/', '/' => '.', other => other }).collect();
+            let swapped: String = key
+                .chars()
+                .map(|letter| match letter {
+                    '.' => '/',
+                    '/' => '.',
+                    other => other,
+                })
+                .collect();
             format!("sys/{swapped}")
         }
     }
@@ -288,10 +299,8 @@ mod tests {
 
     #[test]
     fn an_empty_home_is_looked_up() {
-        let process: Process = serde_json::from_str(
-            r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#,
-        )
-        .unwrap();
+        let process: Process =
+            serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#).unwrap();
         let plan = process_plan(&process, &Choices::default()).unwrap();
         assert!(plan.wants_home);
         assert_eq!(plan.envp.strings(), [CString::new("PATH=/bin").unwrap()]);

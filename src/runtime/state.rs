@@ -290,7 +290,9 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     let path = format!("/proc/{pid}/stat");
     match std::fs::read(&path) {
         Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form"))),
-        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => {
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| format!("read {path}")),
     }
 }

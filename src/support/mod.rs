@@ -1,3 +1,4 @@
 //! Small topics, one a file.
 
+pub mod passwd;
 pub mod root;

@@ -10,6 +10,7 @@ pub mod fdpass;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod tty;
 

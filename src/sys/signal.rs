@@ -92,7 +92,8 @@ fn real_time(name: &str) -> Option<i32> {
         let rest = name.strip_prefix("RTMAX")?;
         (LAST, rest.strip_prefix('-').unwrap_or(rest), -1)
     };
-    let offset = if rest.is_empty() { 0 } else { rest.parse::<i32>().ok().filter(|offset| (0..=30).contains(offset))? };
+    let offset =
+        if rest.is_empty() { 0 } else { rest.parse::<i32>().ok().filter(|offset| (0..=30).contains(offset))? };
     Some(base + sign * offset)
 }
 
