@@ -208,6 +208,12 @@ fn repair_process(process: &mut Value, warnings: &mut Vec<String>) {
     process.entry("user").or_insert_with(|| Value::Object(serde_json::Map::new()));
     // Absent is empty, and validation says so in words that callers know.
     process.entry("cwd").or_insert_with(|| Value::String(String::new()));
+    if let Some(flags) = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags")) {
+        // The spelling of `oci-spec`'s derived name.
+        for flag in flags.as_array_mut().into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_DL_OVERRUN") {
+            *flag = Value::from("SCHED_FLAG_D_L_OVERRUN");
+        }
+    }
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
@@ -326,6 +332,78 @@ mod tests {
         let root = spec.root().as_ref().unwrap();
         assert!(root.path().as_os_str().is_empty() && root.readonly().is_none());
         assert!(parse("config.json", b"{}").unwrap().value.linux().is_none());
+    }
+
+    /// The words of the runtime specification 1.3, each at its place.
+    #[test]
+    fn every_word_of_the_specification_is_known() {
+        let rows: &[(&str, &str)] = &[
+            (r#"{"linux": {"namespaces": [{"type": "?"}]}}"#, "pid network mount ipc uts user cgroup time"),
+            (
+                r#"{"process": {"cwd": "/", "rlimits": [{"type": "RLIMIT_?"}]}}"#,
+                "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK",
+            ),
+            (
+                r#"{"process": {"cwd": "/", "user": {}, "capabilities": {"bounding": ["CAP_?"]}}}"#,
+                "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE \
+                 DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE \
+                 MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID \
+                 SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO \
+                 SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM",
+            ),
+            (
+                r#"{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_?"}}}"#,
+                "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY",
+            ),
+            (
+                r#"{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_?"]}}}"#,
+                "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 \
+                 S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB",
+            ),
+            (
+                r#"{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "flags": ["SECCOMP_FILTER_FLAG_?"]}}}"#,
+                "TSYNC LOG SPEC_ALLOW WAIT_KILLABLE_RECV",
+            ),
+            (
+                r#"{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": ["a"],
+                    "action": "SCMP_ACT_LOG", "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_?"}]}]}}}"#,
+                "NE LT LE EQ GE GT MASKED_EQ",
+            ),
+            (r#"{"linux": {"devices": [{"path": "/dev/x", "type": "?"}]}}"#, "c b u p"),
+            (r#"{"linux": {"resources": {"devices": [{"allow": true, "type": "?"}]}}}"#, "a c b"),
+            (
+                r#"{"process": {"cwd": "/", "scheduler": {"policy": "SCHED_?"}}}"#,
+                "OTHER FIFO RR BATCH ISO IDLE DEADLINE",
+            ),
+            (
+                r#"{"process": {"cwd": "/", "scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_?"]}}}"#,
+                "RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS FLAG_UTIL_CLAMP_MIN \
+                 FLAG_UTIL_CLAMP_MAX",
+            ),
+            (r#"{"process": {"cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_?"}}}"#, "RT BE IDLE"),
+            (
+                r#"{"linux": {"memoryPolicy": {"mode": "MPOL_?"}}}"#,
+                "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_MANY LOCAL",
+            ),
+            (
+                r#"{"linux": {"memoryPolicy": {"mode": "MPOL_BIND", "flags": ["MPOL_F_?"]}}}"#,
+                "NUMA_BALANCING RELATIVE_NODES STATIC_NODES",
+            ),
+            (r#"{"linux": {"personality": {"domain": "?"}}}"#, "LINUX LINUX32"),
+        ];
+        for (template, words) in rows {
+            for word in words.split_whitespace() {
+                let text = template.replace('?', word);
+                let document =
+                    parse("config.json", text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error:?}"));
+                assert!(document.warnings.is_empty(), "{text}: {:?}", document.warnings);
+            }
+            assert!(
+                parse("config.json", template.replace('?', "NONE").as_bytes())
+                    .map_or(true, |document| !document.warnings.is_empty()),
+                "{template}: anything goes"
+            );
+        }
     }
 
     #[test]

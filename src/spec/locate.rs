@@ -26,8 +26,11 @@ enum Indices {
 pub(super) fn path_at(text: &[u8], offset: usize) -> String {
     let mut path = String::new();
     walk(text, |start, _, steps| {
-        path = render(steps, Indices::Shown);
-        start >= offset
+        let is_there = start >= offset.min(text.len());
+        if is_there {
+            path = render(steps, Indices::Shown);
+        }
+        is_there
     });
     path
 }
@@ -76,6 +79,9 @@ pub(super) fn offset_of(text: &[u8], line: usize, column: usize) -> usize {
     (start + column).min(text.len())
 }
 
+/// `serde_json` gives up at this depth, so nothing deeper is ever asked for.
+const DEPTH_LIMIT: usize = 128;
+
 /// Shows every token's start to `stop`, with whether it begins a value and the path so far, until it says stop.
 fn walk(text: &[u8], mut stop: impl FnMut(usize, bool, &[Step]) -> bool) {
     let mut steps = Vec::new();
@@ -86,7 +92,7 @@ fn walk(text: &[u8], mut stop: impl FnMut(usize, bool, &[Step]) -> bool) {
             continue;
         }
         let is_key = *byte == b'"' && steps.last() == Some(&Step::Object);
-        if stop(at, !is_key && !matches!(byte, b',' | b'}' | b']'), &steps) {
+        if steps.len() > DEPTH_LIMIT || stop(at, !is_key && !matches!(byte, b',' | b'}' | b']'), &steps) {
             return;
         }
         let start = at;
@@ -187,6 +193,10 @@ mod tests {
             }
         }
         assert_eq!(path_at(b"{\"a\": {\"b\": [1, ", 16), "a.b[1]");
+        // In the square of its length, this would take minutes.
+        let deep = "[".repeat(1 << 20);
+        assert_eq!(start_of(deep.as_bytes(), "a"), None);
+        assert_eq!(find_list(deep.as_bytes(), |_| false), None);
     }
 
     #[test]

@@ -7,3 +7,6 @@ pub mod mount_options;
 mod shape;
 mod unimplemented;
 pub mod validate;
+
+#[cfg(test)]
+mod engine_shapes;
