@@ -1,4 +1,3 @@
 //! Small topics, one a file.
 
-pub mod passwd;
 pub mod root;
