@@ -1,13 +1,17 @@
 //! Id maps of a user namespace: as the spec gives them, written by the parent, by hand or through `newuidmap`.
 
 use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 use rustix::process::Pid;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::spec::mount_options::{IdmapRange, MountOptions};
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::{fdpass, process};
 
 /// One line of a map: `length` ids from `inside` stand for those from `outside`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,21 @@ impl IdMaps {
             uids: ranges(linux.and_then(|linux| linux.uid_mappings().as_ref())),
             gids: ranges(linux.and_then(|linux| linux.gid_mappings().as_ref())),
         }
+    }
+
+    /// Takes the maps of one mount: its `uidMappings` and `gidMappings`, or what its `idmap` option lists.
+    pub fn from_mount(mount: &Mount, options: &MountOptions) -> Option<Self> {
+        if let (Some(uids), Some(gids)) = (mount.uid_mappings(), mount.gid_mappings()) {
+            let ranges = |mappings: &[LinuxIdMapping]| mappings.iter().map(IdRange::from_mapping).collect();
+            return Some(Self { uids: ranges(uids), gids: ranges(gids) });
+        }
+        let option = options.idmap.as_ref().filter(|option| !option.uids.is_empty())?;
+        let ranges = |list: &[IdmapRange]| {
+            list.iter()
+                .map(|range| IdRange { inside: range.container, outside: range.host, length: range.size })
+                .collect()
+        };
+        Some(Self { uids: ranges(&option.uids), gids: ranges(&option.gids) })
     }
 
     /// Maps the caller's own ids, and nothing else, to `uid` and `gid` inside.
@@ -97,6 +116,31 @@ pub fn write(pid: Pid, maps: &IdMaps) -> Result<()> {
     }
     helper("newuidmap", pid, &maps.uids)?;
     helper("newgidmap", pid, &maps.gids)
+}
+
+/// Makes a user namespace with these maps and nobody in it, to give a mount its maps by.
+pub fn open_user_namespace(maps: &IdMaps) -> Result<OwnedFd> {
+    let (here, there) = fdpass::pair()?;
+    let (pid, pidfd) = match clone3(CloneFlags::NEWUSER, None).context("make a user namespace")? {
+        Cloned::Child => {
+            drop(here);
+            // Until the parent has what it wants, or is gone.
+            let _ = fdpass::receive(&there, &mut [0]);
+            process::exit_now(0)
+        }
+        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop(there);
+    let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+    let opened = write(pid, maps).and_then(|()| {
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        rustix::fs::open(&*path, flags, rustix::fs::Mode::empty()).with_context(|| format!("open {path}"))
+    });
+    drop(here);
+    let options = rustix::process::WaitIdOptions::EXITED;
+    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), options)
+        .context("wait for the namespace's maker")?;
+    opened
 }
 
 fn text(ranges: &[IdRange]) -> String {

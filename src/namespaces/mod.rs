@@ -2,3 +2,4 @@
 
 pub mod idmap;
 pub mod plan;
+pub mod rootless;

@@ -3,7 +3,9 @@
 //! [`plan`] computes everything before the clone; [`setup`] runs in init and only acts. Every path inside the container is
 //! resolved by descriptor below the root, before the pivot, and mounts are attached to descriptors.
 
+pub mod bind;
 pub mod cgroup_mount;
+mod copy_up;
 pub mod device;
 pub mod host;
 pub mod mask;

@@ -14,12 +14,12 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::overlay;
 use super::plan::{MountPlan, MountSource};
+use super::{bind, copy_up, overlay};
 use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Bind, MountAttributes, MountOptions, Propagation};
 use crate::support::root::Root;
-use crate::sys::mount::{Change, Reach, mount_setattr};
+use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 
 /// Mode of directories and files that are made as places to mount on.
 const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -32,8 +32,14 @@ pub fn mount(root: &Root, plan: &MountPlan) -> Result<()> {
 fn act(root: &Root, plan: &MountPlan) -> Result<()> {
     let options = &plan.options;
     match &plan.source {
-        MountSource::Bind { path } => {
-            let tree = clone_tree(path, options)?;
+        MountSource::Bind { path, tree } => {
+            if options.copies_symlink && is_symlink(path)? {
+                return copy_symlink(root, path, &plan.destination);
+            }
+            let tree = match tree {
+                Some(tree) => bind::take(tree)?,
+                None => clone_tree(path, options)?,
+            };
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
             let target = open_target(root, &plan.destination, kind, options)?;
             set_attributes(&tree, options)?;
@@ -53,6 +59,9 @@ fn act(root: &Root, plan: &MountPlan) -> Result<()> {
                 _ => None,
             };
             let fs = new_file_system(kind, source, data, options, inherited_mode)?;
+            if options.copies_up {
+                copy_up::copy(target.as_fd(), fs.as_fd())?;
+            }
             attach(&fs, &target)?;
             set_recursive_attributes(&fs, options)?;
             set_propagation(&fs, options)
@@ -67,7 +76,7 @@ fn act(root: &Root, plan: &MountPlan) -> Result<()> {
 }
 
 /// Makes a detached copy of a tree of the host's mounts.
-fn clone_tree(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
+pub fn clone_tree(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if options.bind == Bind::Recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -231,13 +240,38 @@ fn set_propagation(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
 /// Makes what `fd` stands on read-only, by binding it onto itself.
 pub fn make_readonly(fd: &OwnedFd) -> Result<(), Errno> {
     let tree = clone_fd(fd, Reach::Tree)?;
-    let change = Change { set: crate::sys::mount::attr::RDONLY, ..Change::default() };
+    let change = Change { set: attr::RDONLY, ..Change::default() };
     mount_setattr(&tree, Reach::Tree, &change)?;
     attach(&tree, fd)
 }
 
+/// Gives a detached tree the id maps of a user namespace (kernel 5.12).
+pub fn map_ids(tree: &OwnedFd, namespace: &OwnedFd, is_recursive: bool) -> Result<()> {
+    let reach = if is_recursive { Reach::Tree } else { Reach::One };
+    let change = Change { set: attr::IDMAP, userns: Some(namespace.as_fd()), ..Change::default() };
+    mount_setattr(tree, reach, &change).map_err(|errno| {
+        let error = Error::from(errno).context("map the ids of the mount");
+        match errno {
+            Errno::INVAL => error.with_hint("the file system below does not support idmapped mounts"),
+            _ => error,
+        }
+    })
+}
+
+/// Recreates a symlink of the host in the container (`copy-symlink`).
+fn copy_symlink(root: &Root, path: &Path, destination: &Path) -> Result<()> {
+    let target = rustix::fs::readlinkat(CWD, path, Vec::new())?;
+    let parent = destination.parent().unwrap_or(Path::new("/"));
+    let name = destination.file_name().ok_or(Errno::INVAL)?;
+    let directory = root.make_directories(parent, MOUNT_POINT_MODE)?;
+    match rustix::fs::symlinkat(&target, &directory, name) {
+        Err(Errno::EXIST) if rustix::fs::readlinkat(&directory, name, Vec::new()).as_ref() == Ok(&target) => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
 /// Says whether `path` is a symlink, without opening what it names.
-pub fn is_symlink(path: &Path) -> Result<bool, Errno> {
+fn is_symlink(path: &Path) -> Result<bool, Errno> {
     let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }

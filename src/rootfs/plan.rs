@@ -1,6 +1,7 @@
 //! Turns the spec's mounts, devices and paths into what init acts on. Touches nothing.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
 use rustix::mount::MountPropagationFlags;
 
 use crate::error::{Context, Error, Result};
+use crate::namespaces::idmap::IdMaps;
 use crate::spec::mount_options::{Bind, MountOptions, Propagation};
 
 /// Everything init does to the file system tree.
@@ -61,12 +63,19 @@ pub struct MountPlan {
     pub source: MountSource,
     /// Its options, parsed.
     pub options: MountOptions,
+    /// Its own id maps.
+    pub id_maps: Option<IdMaps>,
 }
 
 /// What is mounted.
 pub enum MountSource {
     /// A file or directory of the host.
-    Bind { path: PathBuf },
+    Bind {
+        /// Where it is.
+        path: PathBuf,
+        /// Opened by the parent, where init could not.
+        tree: Option<OwnedFd>,
+    },
     /// A new instance of a file system.
     New { kind: CString, source: CString, data: Vec<(CString, Option<CString>)> },
     /// The container's cgroups.
@@ -96,7 +105,7 @@ impl MountPlan {
     pub fn describe(&self) -> String {
         let on = self.destination.display();
         match &self.source {
-            MountSource::Bind { path } => format!("bind {} on {on}", path.display()),
+            MountSource::Bind { path, .. } => format!("bind {} on {on}", path.display()),
             MountSource::New { kind, .. } => format!("mount {} on {on}", kind.to_string_lossy()),
             MountSource::Cgroup => format!("mount cgroup on {on}"),
             MountSource::Remount => format!("remount {on}"),
@@ -113,7 +122,7 @@ impl MountPlan {
         let source = if options.bind != Bind::No || kind == "bind" {
             let source = source
                 .ok_or_else(|| Error::invalid(format!("mounts: {}: a bind needs a source", destination.display())))?;
-            MountSource::Bind { path: bundle.join(source) }
+            MountSource::Bind { path: bundle.join(source), tree: None }
         } else if options.remounts {
             MountSource::Remount
         } else if matches!(kind, "cgroup" | "cgroup2") {
@@ -128,7 +137,15 @@ impl MountPlan {
             }
             MountSource::New { kind: CString::new(kind)?, source: CString::new(name)?, data }
         };
-        Ok(Self { destination, source, options })
+        let ranges = options.idmap.iter().flat_map(|idmap| idmap.uids.iter().chain(&idmap.gids));
+        if { ranges }.any(|range| range.is_relative) {
+            return Err(Error::unsupported(format!("mounts: {}: idmap with `@`", destination.display())));
+        }
+        let id_maps = IdMaps::from_mount(mount, &options);
+        if (id_maps.is_some() || options.idmap.is_some()) && !matches!(source, MountSource::Bind { .. }) {
+            return Err(Error::invalid(format!("mounts: {}: only a bind can have id maps", destination.display())));
+        }
+        Ok(Self { destination, source, options, id_maps })
     }
 }
 

@@ -111,7 +111,7 @@ fn attach_root(source: &RootSource) -> Result<OwnedFd> {
 fn detached(entry: &MountPlan) -> Result<OwnedFd> {
     match &entry.source {
         MountSource::New { kind, source, data } => mount::new_file_system(kind, source, data, &entry.options, None),
-        MountSource::Bind { path } => open_bind(path).map_err(Error::from),
+        MountSource::Bind { path, .. } => open_bind(path).map_err(Error::from),
         MountSource::Cgroup | MountSource::Remount => Err(Error::invalid("cannot be the root")),
     }
 }

@@ -115,7 +115,8 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         has_user_namespace,
         no_pivot: choices.no_pivot,
     };
-    let rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
+    let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
+    crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
     let linux = spec.linux().as_ref();
     let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
         Some(profile) => Some(crate::seccomp::compile(profile).context("linux.seccomp")?),

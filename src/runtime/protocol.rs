@@ -31,7 +31,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fdpass;
 
 /// Longer error texts are cut: they hold paths of at most this size.
-const MESSAGE_SIZE: usize = 8192;
+pub(crate) const MESSAGE_SIZE: usize = 8192;
+/// So are hints.
+const HINT_SIZE: usize = 1024;
 
 /// One message.
 #[derive(Debug)]
@@ -87,20 +89,7 @@ impl Channel {
 
     /// Sends an error, as the last thing. Nobody is told if the other side has gone.
     pub fn send_failure(&self, error: &Error) {
-        let (kind, errno) = pack(error.kind());
-        let mut text = error.report();
-        let hint = error.hint().unwrap_or_default();
-        let room = MESSAGE_SIZE - 16 - hint.len().min(1024);
-        truncate(&mut text, room);
-        let mut head = [0; 9];
-        head[0] = kind;
-        head[1..5].copy_from_slice(&errno.to_ne_bytes());
-        head[5..9].copy_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_ne_bytes());
-        let mut body = Vec::with_capacity(head.len() + text.len() + hint.len());
-        body.extend_from_slice(&head);
-        body.extend_from_slice(text.as_bytes());
-        body.extend_from_slice(hint.as_bytes().get(..1024).unwrap_or(hint.as_bytes()));
-        let _ = self.send_bytes(Tag::Failed, &body, None);
+        let _ = self.send_bytes(Tag::Failed, &encode_failure(error), None);
     }
 
     /// Waits for the next message; `None` when the other side has closed its end.
@@ -206,7 +195,24 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     })
 }
 
-fn decode_failure(body: &[u8]) -> Option<Error> {
+/// Packs an error: its kind, its whole text, its hint.
+pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
+    let (kind, errno) = pack(error.kind());
+    let mut text = error.report();
+    let mut hint = error.hint().unwrap_or_default().to_owned();
+    truncate(&mut hint, HINT_SIZE);
+    truncate(&mut text, MESSAGE_SIZE - HINT_SIZE - 16);
+    let mut body = Vec::with_capacity(9 + text.len() + hint.len());
+    body.push(kind);
+    body.extend_from_slice(&errno.to_ne_bytes());
+    body.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_ne_bytes());
+    body.extend_from_slice(text.as_bytes());
+    body.extend_from_slice(hint.as_bytes());
+    body
+}
+
+/// Unpacks what [`encode_failure`] packed.
+pub(crate) fn decode_failure(body: &[u8]) -> Option<Error> {
     let (head, rest) = body.split_first_chunk::<9>()?;
     let errno = i32::from_ne_bytes(head[1..5].try_into().ok()?);
     let length = u32::from_ne_bytes(head[5..9].try_into().ok()?) as usize;

@@ -6,11 +6,6 @@
 pub mod bpf;
 pub mod clone;
 pub mod errno;
-
-    let code = std::io::Error::last_os_error().raw_os_error();
-    rustix::io::Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
-/// Gives the error of the system call that failed last in this thread.
-fn last_errno() -> rustix::io::Errno {
 pub mod fdpass;
 pub mod mount;
 pub mod net;
@@ -18,4 +13,9 @@ pub mod process;
 pub mod seccomp;
 pub mod signal;
 pub mod tty;
+
+/// Gives the error of the system call that failed last in this thread.
+fn last_errno() -> rustix::io::Errno {
+    let code = std::io::Error::last_os_error().raw_os_error();
+    rustix::io::Errno::from_raw_os_error(code.unwrap_or(libc::EIO))
 }
