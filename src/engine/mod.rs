@@ -1,1 +1,3 @@
 //! Containers as people know them: records, image to spec, lifecycle.
+
+pub mod settings;
