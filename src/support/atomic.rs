@@ -101,17 +101,18 @@ pub fn read(directory: BorrowedFd<'_>, name: &str, limit: usize) -> Result<Optio
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno).with_context(|| format!("open {name}")),
     };
-    // One read for the usual size; a second says that it is the end.
     let mut bytes = Vec::with_capacity(limit.min(4096));
     loop {
         if bytes.len() > limit {
             return Err(Error::invalid(format!("{name} is larger than {limit} bytes")));
         }
         if bytes.len() == bytes.capacity() {
-            bytes.reserve(bytes.len());
+            bytes.reserve(bytes.len().max(1));
         }
+        let room = bytes.capacity() - bytes.len();
         match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
-            Ok(0) => return Ok(Some(bytes)),
+            // Of a regular file that nobody appends to, a short read is the end: one call for the usual size.
+            Ok(count) if count < room && bytes.len() <= limit => return Ok(Some(bytes)),
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).with_context(|| format!("read {name}")),
         }

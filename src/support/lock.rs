@@ -49,6 +49,23 @@ impl Lock {
         Ok(Self::attempt(file, sharing)?.ok())
     }
 
+    /// Locks `file` exclusively, outlasting those who hold it shared for the moment in which they ask whether it is held;
+    /// `None` where somebody holds it exclusively.
+    pub fn try_past_askers(mut file: OwnedFd) -> Result<Option<Self>> {
+        loop {
+            file = match Self::attempt(file, Sharing::Exclusive)? {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(file) => file,
+            };
+            file = match Self::attempt(file, Sharing::Shared)? {
+                Ok(asked) => asked.into_fd(),
+                Err(_) => return Ok(None),
+            };
+            rustix::fs::flock(&file, FlockOperation::Unlock).context("unlock file")?;
+            std::thread::yield_now();
+        }
+    }
+
     /// Opens `name` below `directory`, making it if needed, and locks it if nobody holds it against us.
     pub fn try_file(directory: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Result<Option<Self>> {
         let file = open_lock_file(directory, name, OFlags::CREATE)?;
@@ -196,6 +213,26 @@ mod tests {
         assert!(Lock::try_file(fd.as_fd(), "lock", Sharing::Shared).unwrap().is_none());
         drop(copy);
         assert!(Lock::try_file(fd.as_fd(), "lock", Sharing::Shared).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_only_asks_does_not_keep_a_supervisor_out() {
+        let (_directory, fd) = scratch();
+        let open = || open_lock_file(fd.as_fd(), "lock", OFlags::CREATE).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(Lock::try_now(open(), Sharing::Shared).unwrap());
+                }
+            });
+            for _ in 0..1000 {
+                let held = Lock::try_past_askers(open()).unwrap().expect("nobody holds it for long");
+                assert!(Lock::try_past_askers(open()).unwrap().is_none());
+                drop(held);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -1,0 +1,275 @@
+//! The folder of one container: what it is, whether somebody looks after it, how it ended.
+//!
+//! ```text
+//! containers/<id>/         flock on the folder itself: held while a command changes the container (rename, rm)
+//!   supervisor             flock: held by the supervisor for as long as it lives; holds the time of the last start
+//!   record.json            what `ps` shows; written last, deleted first: a folder without it is no container
+//!   exit.json              how the last run ended; absent while it goes on
+//!   bundle/config.json     the OCI configuration
+//!   root/                  upper, work and merged of an overlay, or what else makes the root file system
+//!   volumes/<n>/           anonymous volumes
+//! ```
+//!
+//! Whether a container runs is asked of the supervisor's lock, which the kernel drops with its holder; never of a pid in a
+//! file. The lock may pass to another process (a foreground container that gets a monitor): it goes with the descriptor.
+//! Knows no runtime: cgroups, mounts and processes of a dead container are cleared by those who made them, before
+//! [`Container::remove`].
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::support::id::{ContainerId, ContainerName};
+use crate::support::lock::{self, Lock, Sharing};
+use crate::support::{atomic, tree};
+
+pub(super) const RECORD: &str = "record.json";
+pub(super) const EXIT: &str = "exit.json";
+pub(super) const SUPERVISOR: &str = "supervisor";
+
+/// Labels and the command line are bounded by the image's limits and by ARG_MAX; both together stay far below.
+const RECORD_BYTES: usize = 16 << 20;
+
+/// Digits of a time in the supervisor's file: of one width, so that a newer one covers the older whole.
+const TIME_DIGITS: usize = 20;
+
+/// The form of [`Record`]; a newer one is refused rather than misread.
+pub const FORMAT: u32 = 1;
+
+/// Nanoseconds since 1970, UTC.
+pub type Timestamp = u64;
+
+/// Gives the time now.
+pub fn now() -> Timestamp {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a container is: fixed at its creation, but for the name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub id: ContainerId,
+    pub name: ContainerName,
+    pub created: Timestamp,
+    /// The image as it was typed.
+    pub image: String,
+    /// The digest of its configuration, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// Entry point and arguments.
+    pub command: Vec<String>,
+    /// The image's and the user's; for people and filters, never read by husk. (CVE-2026-53488 and its kin)
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `--rm`: gone with its end.
+    #[serde(default)]
+    pub remove: bool,
+    /// `-d`: under a monitor of its own.
+    #[serde(default)]
+    pub detached: bool,
+    #[serde(default)]
+    pub interactive: bool,
+    #[serde(default)]
+    pub terminal: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_seconds: Option<u32>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    pub started: Option<Timestamp>,
+    pub finished: Timestamp,
+    /// What the workload returned, or 128 + the signal; [`ExitRecord::UNKNOWN`] where nobody saw it.
+    pub code: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The kernel killed something of it for want of memory.
+    #[serde(default)]
+    pub out_of_memory: bool,
+    /// Why it could not run, or that its supervisor was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl ExitRecord {
+    /// The code of an end that nobody saw, as docker gives it.
+    pub const UNKNOWN: u8 = 255;
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Never started.
+    Created,
+    /// Somebody looks after it. Whether its process already runs is for the runtime's state to say.
+    Running {
+        started: Option<Timestamp>,
+    },
+    Exited(ExitRecord),
+    /// Its supervisor died without a word; the next [`sweep`](super::containers::Containers::sweep) settles it.
+    Lost {
+        started: Option<Timestamp>,
+    },
+}
+
+/// One container that exists.
+pub struct Container {
+    pub(super) id: ContainerId,
+    pub(super) directory: OwnedFd,
+}
+
+impl Container {
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The container's folder.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Reads what the container is; [`Kind::NotFound`] where it was removed meanwhile, or is not finished yet.
+    pub fn record(&self) -> Result<Record> {
+        read_record(self.directory(), RECORD)
+            .with_context(|| format!("container {}", self.id.short()))?
+            .ok_or_else(|| self.gone())
+    }
+
+    /// Says where the container is in its life.
+    pub fn status(&self) -> Result<Status> {
+        status(self.directory(), "").with_context(|| format!("container {}", self.id.short()))
+    }
+
+    /// Keeps other commands from changing the container, waiting for the one that does; `notice` is told for whom.
+    pub fn lock(&self, notice: impl FnOnce(&lock::Holder)) -> Result<Lock> {
+        // A descriptor of its own: a lock on ours would be shared by all who use it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&self.directory, c".", flags, rustix::fs::Mode::empty())
+            .with_context(|| format!("lock container {}", self.id.short()))?;
+        Lock::wait(directory, Sharing::Exclusive, notice)
+    }
+
+    /// Becomes the supervisor; `None` where there is one.
+    pub fn supervise(&self) -> Result<Option<Supervision>> {
+        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
+            .with_context(|| format!("container {}", self.id.short()))?;
+        // A descriptor that outlived a removal locks a file without a name, and nothing else.
+        let Some(lock) = Lock::try_past_askers(file)? else { return Ok(None) };
+        if lock.is_in_place(self.directory(), SUPERVISOR)? { Ok(Some(Supervision(lock))) } else { Err(self.gone()) }
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(Kind::NotFound, format!("container {} was removed meanwhile", self.id.short()))
+    }
+
+    /// Notes a start, and that the end of the run before it no longer counts.
+    pub fn note_start(&self, supervision: &Supervision, time: Timestamp) -> Result<()> {
+        supervision.note_start(time)?;
+        match rustix::fs::unlinkat(&self.directory, EXIT, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("remove {EXIT} of container {}", self.id.short())),
+        }
+    }
+
+    /// Records the end of a run. Only its supervisor knows it, or who holds the lock that a dead one left.
+    pub fn record_exit(&self, _supervision: &Supervision, exit: &ExitRecord) -> Result<()> {
+        atomic::replace(self.directory(), EXIT, &serde_json::to_vec(exit)?)
+            .with_context(|| format!("container {}", self.id.short()))
+    }
+}
+
+/// The supervisor's lock on a container: as long as one copy of the descriptor is open, the container is looked after.
+pub struct Supervision(pub(super) Lock);
+
+impl Supervision {
+    /// Takes the descriptor that another supervisor handed on.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(Lock::from_fd(fd))
+    }
+
+    /// Gives the descriptor to be handed on, and with it the container.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into_fd()
+    }
+
+    /// Writes the time of a start for others to see; from here on the container has been started.
+    pub(super) fn note_start(&self, time: Timestamp) -> Result<()> {
+        let text = format!("{time:0width$}\n", width = TIME_DIGITS);
+        rustix::io::pwrite(&self.0, text.as_bytes(), 0).map(drop).context("note the start")
+    }
+}
+
+/// Reads a record below `directory`; `None` where there is none.
+pub(super) fn read_record(directory: BorrowedFd<'_>, path: &str) -> Result<Option<Record>> {
+    let Some(bytes) = atomic::read(directory, path, RECORD_BYTES)? else { return Ok(None) };
+    // A power cut can leave the name without the content, which was never there then.
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    #[derive(Deserialize)]
+    struct Form {
+        format: u32,
+    }
+    let form: Form = serde_json::from_slice(&bytes).context(RECORD)?;
+    if form.format != FORMAT {
+        return Err(Error::unsupported(format!("{RECORD} has format {}, this husk knows {FORMAT}", form.format))
+            .with_hint("a newer husk made it: use that one"));
+    }
+    serde_json::from_slice(&bytes).context(RECORD).map(Some)
+}
+
+/// Finds out where the container in the folder `prefix` (with its slash, or empty) below `directory` is in its life.
+pub(super) fn status(directory: BorrowedFd<'_>, prefix: &str) -> Result<Status> {
+    // The lock first: its holder writes how it ended before it lets go, so what is free has an end to be read.
+    let supervisor = lock::open_lock_file(directory, &format!("{prefix}{SUPERVISOR}"), OFlags::empty())?;
+    let start = read_start(supervisor.as_fd())?;
+    if Lock::try_now(supervisor, Sharing::Shared)?.is_none() {
+        return Ok(Status::Running { started: start.flatten() });
+    }
+    at_rest(directory, prefix, start)
+}
+
+/// The same of a container of which it is known that nobody looks after it, but for the caller.
+pub(super) fn status_under(supervision: &Supervision, directory: BorrowedFd<'_>) -> Result<Status> {
+    at_rest(directory, "", read_start(supervision.0.as_fd())?)
+}
+
+/// Reads whether, and when, the container was last started.
+fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Option<Timestamp>>> {
+    let mut time = [0; TIME_DIGITS];
+    let length = rustix::io::pread(supervisor, &mut time, 0).with_context(|| format!("read {SUPERVISOR}"))?;
+    Ok((length > 0).then(|| str::from_utf8(&time).ok().and_then(|text| text.parse().ok())))
+}
+
+fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Option<Timestamp>>) -> Result<Status> {
+    let exit = atomic::read(directory, &format!("{prefix}{EXIT}"), RECORD_BYTES)?;
+    match (exit.filter(|bytes| !bytes.is_empty()), start) {
+        (Some(bytes), _) => Ok(Status::Exited(serde_json::from_slice(&bytes).context(EXIT)?)),
+        (None, None) => Ok(Status::Created),
+        (None, Some(started)) => Ok(Status::Lost { started }),
+    }
+}
+
+/// Deletes what is in a container's folder, and the folder, the record first: from then on it is no container, and
+/// whoever meets it goes on where a kill stopped this.
+pub(super) fn remove_folder(containers: BorrowedFd<'_>, id: &ContainerId, directory: BorrowedFd<'_>) -> Result<()> {
+    match rustix::fs::unlinkat(directory, RECORD, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("remove {RECORD} of container {}", id.short())),
+    }
+    // The lock last: as long as it is there, it says who is at work here.
+    for name in super::containers::entries(directory)? {
+        if name != SUPERVISOR {
+            tree::remove(directory, &name).with_context(|| format!("container {}", id.short()))?;
+        }
+    }
+    tree::remove(containers, id.as_str())
+}
