@@ -53,7 +53,7 @@ fn rlimits_of_every_type(scene: &Scene) {
         ("RLIMIT_STACK", 1 << 23),
     ];
     // Raising a hard limit takes a capability that a sandboxed root may not have.
-    let ours = super::probe::report::collect()["rlimits"].clone();
+    let ours = super::probe::report::rlimits();
     let wanted = wanted.map(|(name, limit)| (name, ours[name][1].as_u64().map_or(limit, |hard| hard.min(limit))));
     let mut bundle = scene.bundle();
     bundle.config["process"]["rlimits"] =

@@ -7,12 +7,17 @@
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
 mod capabilities;
+mod devices;
 mod identity;
 mod limits;
+mod mounts;
 mod namespaces;
 mod probe;
+mod seccomp;
 mod self_check;
+mod signals;
 mod support;
+mod terminal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,8 +34,19 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<support::Test> {
-    [self_check::tests, namespaces::tests, identity::tests, capabilities::tests, limits::tests]
-        .into_iter()
-        .flat_map(|tests: fn() -> Vec<support::Test>| tests())
-        .collect()
+    [
+        self_check::tests,
+        namespaces::tests,
+        identity::tests,
+        capabilities::tests,
+        limits::tests,
+        mounts::tests,
+        devices::tests,
+        seccomp::tests,
+        signals::tests,
+        terminal::tests,
+    ]
+    .into_iter()
+    .flat_map(|tests: fn() -> Vec<support::Test>| tests())
+    .collect()
 }

@@ -15,8 +15,8 @@
 //! --cat               copy standard input to standard output
 //! --raw               put the terminal into raw mode
 //! --block             sleep for ever (until a signal)
-//! --catch             print "ready", wait for signals and print the name of each; SIGTERM is the last
-//! --resized           print "ready", wait for SIGWINCH, print "ROWSxCOLUMNS"
+//! --catch             print "ready", wait for signals and print the name of each; SIGTERM is the last.
+//!                     SIGWINCH comes with the size of the terminal: "SIGWINCH ROWSxCOLUMNS"
 //! --fork              go on in a child; the parent ends, so that the child is an orphan
 //! --eat MIB           touch that much memory and print "full"
 //! --signal N          end by that signal
@@ -87,7 +87,6 @@ fn run(words: &[&str]) -> std::io::Result<ExitCode> {
                 std::thread::park();
             },
             "--catch" => catch_signals()?,
-            "--resized" => wait_for_resize()?,
             "--fork" => return become_orphan(words.as_slice()),
             "--eat" => eat(next()?)?,
             "--signal" => raise(next()?)?,
@@ -156,21 +155,14 @@ fn catch_signals() -> std::io::Result<()> {
     say("ready")?;
     loop {
         let signal = caught.wait()?;
-        say(signal.as_str())?;
+        match rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+            Ok(size) if signal == Signal::SIGWINCH => say(&format!("SIGWINCH {}x{}", size.ws_row, size.ws_col))?,
+            _ => say(signal.as_str())?,
+        }
         if signal == Signal::SIGTERM {
             return Ok(());
         }
     }
-}
-
-fn wait_for_resize() -> std::io::Result<()> {
-    let mut caught = SigSet::empty();
-    caught.add(Signal::SIGWINCH);
-    caught.thread_block()?;
-    say("ready")?;
-    caught.wait()?;
-    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin())?;
-    say(&format!("{}x{}", size.ws_row, size.ws_col))
 }
 
 /// A child of the same executable: forking without an exec would need `unsafe`.

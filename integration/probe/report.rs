@@ -21,7 +21,7 @@ pub(crate) fn collect() -> Map<String, Value> {
     let value = json!({
         "pid": rustix::process::getpid().as_raw_nonzero().get(),
         "ppid": rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()),
-        "pgid": rustix::process::getpgrp().as_raw_nonzero().get(),
+        "pgid": nix::unistd::getpgrp().as_raw(),
         "sid": rustix::process::getsid(None).ok().map(|pid| pid.as_raw_nonzero().get()),
         "uid": ids(nix::unistd::getresuid().ok().map(|id| [id.real, id.effective, id.saved].map(|id| id.as_raw())), field("Uid")),
         "gid": ids(nix::unistd::getresgid().ok().map(|id| [id.real, id.effective, id.saved].map(|id| id.as_raw())), field("Gid")),
@@ -212,7 +212,7 @@ fn tty_size() -> Value {
 }
 
 /// Soft and hard limits by the names of config.json; null is infinity.
-fn rlimits() -> Value {
+pub(crate) fn rlimits() -> Value {
     let named = [
         ("RLIMIT_AS", Resource::As),
         ("RLIMIT_CORE", Resource::Core),

@@ -18,7 +18,8 @@ use super::Scene;
 use super::launch::Step;
 use super::suite::kit;
 
-const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Generous: only a hang may meet it, on a busy machine too.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// How long an output may stay open after the process has ended: longer means that something holds it.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -118,6 +119,7 @@ impl<'a> Invocation<'a> {
             error: readable(child.stderr.take().map(Into::into)),
             child,
             deadline: Instant::now() + self.time_limit,
+            terminal: None,
         }
     }
 
@@ -195,16 +197,22 @@ pub(crate) struct Running<'a> {
     output: Option<Pipe>,
     error: Option<Pipe>,
     deadline: Instant,
+    /// The side of a terminal that the command has: see [`Running::finish`].
+    terminal: Option<OwnedFd>,
 }
+
+/// Nothing that a workload prints.
+const END_OF_TERMINAL: &[u8] = b"\x1eend of terminal\x1e";
 
 impl Running<'_> {
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Reads from a descriptor of the test's own (a pty) as if it were the standard output.
-    pub(crate) fn read_output_from(&mut self, fd: OwnedFd) {
-        self.output = Some(Pipe::new(fd));
+    /// Reads from our side of a terminal as if it were the standard output.
+    pub(crate) fn read_terminal(&mut self, ours: OwnedFd, theirs: OwnedFd) {
+        self.output = Some(Pipe::new(ours));
+        self.terminal = Some(theirs);
     }
 
     /// Writes to the command's standard input.
@@ -265,6 +273,9 @@ impl Running<'_> {
         }
         let status = self.child.wait().expect("wait for our child");
         let deadline = Instant::now() + OUTPUT_LIMIT;
+        if let Some(theirs) = self.terminal.take() {
+            self.drain_terminal(&theirs, deadline);
+        }
         while [&self.output, &self.error].into_iter().flatten().any(|pipe| pipe.open) {
             if !self.wait_for_news(deadline) {
                 self.fail("has ended, and something it left behind holds its outputs open");
@@ -280,6 +291,23 @@ impl Running<'_> {
         };
         self.scene.note(outcome.describe());
         outcome
+    }
+
+    /// A terminal does not close while the test looks at its modes, and what was written to it arrives late: a mark
+    /// written after the end tells that all before it has come.
+    fn drain_terminal(&mut self, theirs: &OwnedFd, deadline: Instant) {
+        rustix::io::write(theirs, END_OF_TERMINAL).expect("write to the terminal");
+        loop {
+            let pipe = self.output.as_mut().expect("a terminal is read");
+            if let Some(bytes) = pipe.bytes.strip_suffix(END_OF_TERMINAL) {
+                pipe.bytes.truncate(bytes.len());
+                pipe.open = false;
+                return;
+            }
+            if !self.wait_for_news(deadline) {
+                self.fail("has ended, and its terminal does not come to an end");
+            }
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -349,14 +377,14 @@ impl Outcome {
     /// Asserts the exit status.
     #[track_caller]
     pub(crate) fn exits_with(self, code: i32) -> Self {
-        assert_eq!(self.code(), code, "exit status is {}, expected {code}\n{}", self.code(), self.describe());
+        assert_eq!(self.code(), code, "exit status is {}, expected {code}", self.code());
         self
     }
 
     /// Asserts that the message names something.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
-        assert!(self.stderr.contains(text), "the message does not name \"{text}\"\n{}", self.describe());
+        assert!(self.stderr.contains(text), "the message does not name \"{text}\"");
         self
     }
 
@@ -364,7 +392,7 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn says_one_of(self, texts: &[&str]) -> Self {
         let found = texts.iter().any(|text| self.stderr.contains(text));
-        assert!(found, "the message names none of {texts:?}\n{}", self.describe());
+        assert!(found, "the message names none of {texts:?}");
         self
     }
 
@@ -372,7 +400,7 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn report(&self) -> Value {
         let line = self.stdout.lines().next().unwrap_or_default();
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("no report ({error})\n{}", self.describe()))
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("no report of the probe: {error}"))
     }
 
     fn describe(&self) -> String {

@@ -6,15 +6,17 @@
 //! As an ordinary user there is one stage only, and root's scenarios are skipped with the reason.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::WaitOptions;
 
 use super::leak::Snapshot;
@@ -95,6 +97,9 @@ pub(crate) struct Kit {
 static KIT: OnceLock<Kit> = OnceLock::new();
 /// The message of the panic that ended a test, with its place.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
+/// Tests that took longer than [`SLOW_SECONDS`].
+static SLOW: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+const SLOW_SECONDS: u64 = 2;
 
 /// The kit of this run.
 pub(crate) fn kit() -> &'static Kit {
@@ -188,7 +193,18 @@ fn run_suite(arguments: &Arguments, tests: Vec<Test>, scratch: &Path) -> ExitCod
     }));
     // One at a time: leak checks look at the whole world.
     let arguments = Arguments { test_threads: Some(1), ..arguments.clone() };
-    libtest_mimic::run(&arguments, trials(tests)).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials(tests));
+    report_slow_tests();
+    conclusion.exit_code()
+}
+
+/// Names the tests that took long: a suite that is slow is a suite that is not run.
+fn report_slow_tests() {
+    let mut slow = SLOW.lock().expect("no panic while holding it").clone();
+    slow.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    for (time, name) in slow.iter().take(10) {
+        _ = writeln!(std::io::stderr(), "slow: {name} took {:.1} s", time.as_secs_f32());
+    }
 }
 
 /// One trial for each identity of each test, root's first.
@@ -212,6 +228,7 @@ fn run_one(name: &str, body: fn(&Scene), who: Who, needs: &[Need]) -> Result<Com
     if let Some(reason) = missing {
         return Ok(Completion::ignored_with(reason));
     }
+    let started = Instant::now();
     let scene = Scene::new(who, name);
     let before = Snapshot::take();
     let mut problems = Vec::new();
@@ -222,6 +239,9 @@ fn run_one(name: &str, body: fn(&Scene), who: Who, needs: &[Need]) -> Result<Com
     problems.extend(before.leaks());
     let log = scene.log();
     problems.extend(scene.remove());
+    if started.elapsed() > Duration::from_secs(SLOW_SECONDS) {
+        SLOW.lock().expect("no panic while holding it").push((started.elapsed(), name.to_owned()));
+    }
     if problems.is_empty() {
         return Ok(Completion::Completed);
     }
@@ -256,6 +276,10 @@ fn assemble(scratch: &Path, isolated: bool) -> std::io::Result<Kit> {
     };
     let (root, (user, plain)) = if isolated {
         let etc = isolate(scratch)?;
+        if let (Flavour::Crun, Some(unified)) = (flavour, super::leak::cgroup_v2()) {
+            // Debian's crun refuses a hybrid layout.
+            rustix::mount::unmount(unified, UnmountFlags::DETACH)?;
+        }
         let [user, plain] = Account::make(&etc, scratch)?;
         (Ok(Account::root(scratch)), (Ok(user), Ok(plain)))
     } else if rustix::process::geteuid().is_root() {
@@ -284,6 +308,8 @@ fn isolate(scratch: &Path) -> std::io::Result<PathBuf> {
         let mode = if directory == "/run" { c"mode=755" } else { c"mode=1777" };
         rustix::mount::mount("tmpfs", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode)?;
     }
+    // mount(8) keeps its notes there; they are nobody's leak.
+    std::fs::create_dir("/run/mount")?;
     Ok(PathBuf::from("/etc"))
 }
 

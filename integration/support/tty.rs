@@ -31,7 +31,8 @@ impl Terminal {
         let side = || self.theirs.try_clone().expect("duplicate a descriptor").into();
         command.step(Step::ControllingTerminal);
         let mut running = command.start_with(side(), side(), side());
-        running.read_output_from(self.ours.try_clone().expect("duplicate a descriptor"));
+        let duplicate = |fd: &OwnedFd| fd.try_clone().expect("duplicate a descriptor");
+        running.read_terminal(duplicate(&self.ours), duplicate(&self.theirs));
         running
     }
 
