@@ -1,1 +1,4 @@
 //! Which namespaces to create and which to join, in what order; id maps.
+
+pub mod idmap;
+pub mod plan;
