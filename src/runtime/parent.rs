@@ -8,10 +8,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use super::plan::Plan;
 use super::protocol::{Channel, Message, Tag};
+use super::tape::Step;
 use super::{child, hooks, init};
 use crate::cgroups::Cgroup;
 use crate::error::{Context, Error, Kind, Result};
@@ -106,6 +108,7 @@ fn see_through(
             Some(Message::Ready) if plan.exec_fifo.is_some() => return Ok(terminal),
             Some(Message::Ready) => is_ready = true,
             Some(Message::Failed(error)) => return Err(error),
+            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(plan, errno, step)),
             None if is_ready => return Ok(terminal),
             None => return Err(guard.explain_end()),
             Some(message) => {
@@ -184,8 +187,22 @@ fn describe_end(status: &WaitIdStatus) -> String {
     }
 }
 
-fn explain_clone(errno: rustix::io::Errno) -> Error {
-    use rustix::io::Errno;
+/// A file that is there and does not start has a reason that the error number hides.
+fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
+    let name = plan.process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let step = match Step::from_raw(step) {
+        Some(Step::Exec) | None => format!("exec {name}"),
+        Some(step) => step.describe().to_owned(),
+    };
+    let error = Error::from(errno).with_kind(Kind::NotExecutable).context(step);
+    match errno {
+        Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
+        Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
+        _ => error,
+    }
+}
+
+fn explain_clone(errno: Errno) -> Error {
     let error = Error::from(errno).context("clone into new namespaces");
     match errno {
         Errno::PERM => error.with_hint("without root, a container needs a user namespace, and this host may forbid those (sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone)"),

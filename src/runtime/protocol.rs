@@ -20,6 +20,7 @@
 //!    │  ───────────── ListenerSent ────────────────────▶ │
 //!    │  ◀──────────── Ready ──────────────────────────── │  only the exec is left; `create` waits in exec.fifo
 //!    │  ◀──────────── Failed {kind, errno, text, hint} ─ │  instead of any of the above
+//!    │  ◀──────────── ExecFailed {errno, step} ───────── │  from the stub, after Ready
 //! ```
 
 use std::borrow::Cow;
@@ -60,6 +61,8 @@ pub enum Message {
     Ready,
     /// A step failed; nothing follows.
     Failed(Error),
+    /// A call of the tape failed; nothing follows.
+    ExecFailed { errno: Errno, step: u32 },
 }
 
 /// One end of the pair.
@@ -153,6 +156,8 @@ pub enum Tag {
     Ready,
     /// See [`Message::Failed`].
     Failed,
+    /// See [`Message::ExecFailed`]; the stub pads it to four bytes.
+    ExecFailed,
 }
 
 impl Message {
@@ -170,6 +175,7 @@ impl Message {
             Self::ListenerSent => Tag::ListenerSent,
             Self::Ready => Tag::Ready,
             Self::Failed(_) => Tag::Failed,
+            Self::ExecFailed { .. } => Tag::ExecFailed,
         }
     }
 }
@@ -191,6 +197,11 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         tag if tag == Tag::ListenerSent as u8 => Message::ListenerSent,
         tag if tag == Tag::Ready as u8 => Message::Ready,
         tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
+        tag if tag == Tag::ExecFailed as u8 => {
+            let &[_, _, _, a, b, c, d, e, f, g, h] = body else { return Err(malformed()) };
+            let errno = Errno::from_raw_os_error(i32::from_le_bytes([a, b, c, d]));
+            Message::ExecFailed { errno, step: u32::from_le_bytes([e, f, g, h]) }
+        }
         _ => return Err(malformed()),
     })
 }
