@@ -26,6 +26,19 @@ pub(super) fn try_read(path: &Path) -> Result<Vec<u8>, Errno> {
     read_to_end(fd)
 }
 
+/// Reads a file that holds one short value, without the newline, by one read(2): the kernel gives such a file whole.
+pub(super) fn read_value(path: &Path) -> Result<String, Errno> {
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = [0_u8; 512];
+    loop {
+        match rustix::io::read(&fd, &mut buffer) {
+            Ok(count) => return Ok(String::from_utf8_lossy(&buffer[..count]).trim_end().to_owned()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Reads a descriptor to its end. Most cgroup files fit into one read; the second says that there is no more.
 pub(super) fn read_to_end(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::with_capacity(1024);

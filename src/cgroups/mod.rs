@@ -1,7 +1,40 @@
 //! One handle over cgroup v1, hybrid and v2 hierarchies.
+//!
+//! ```text
+//! Layout::probe ─┐
+//! Request ───────┴─ plan ─ Plan::begin ─ (clone) ─ Begun::finish ─ Cgroup ─ record … open
+//!                   pure   v2 directory           v1 directories     entrances, freeze, update, delete
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `layout` | where the hierarchies are |
+//! | `plan` | which cgroups, and what is wrong with a request |
+//! | `legacy`, `unified`, `values` | `linux.resources` as settings for v1, for v2, and for both |
+//! | `devices` | device rules: model, v1 lists, v2 program |
+//! | `setting` | a value on its way into a file |
+//! | `create` | mkdir and the limits |
+//! | `handle` | entering, finding again, updating, removing |
+//! | `freezer` | freezing, thawing, killing |
+//! | `tree` | walks below a cgroup |
+//! | `file` | reading and writing |
+//!
+//! The systemd driver will be a second way from `Plan` to `Cgroup`; it is refused by name until then.
 
+mod create;
 mod devices;
 mod file;
+mod freezer;
+mod handle;
 mod layout;
+mod legacy;
+mod plan;
+mod setting;
+mod tree;
+mod unified;
+mod values;
 
+pub use create::Begun;
+pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
+pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
