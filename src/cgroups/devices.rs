@@ -72,6 +72,7 @@ pub(super) struct Devices {
 }
 
 impl Devices {
+    #[cfg(test)]
     fn contain(self, kind: Kind, major: u32, minor: u32) -> bool {
         self.kind == kind
             && self.major.is_none_or(|number| number == major)
@@ -162,7 +163,8 @@ impl Rules {
         Ok(())
     }
 
-    /// Says whether all of an access to a device is allowed.
+    /// Says whether all of an access to a device is allowed: what the forms below are tested against.
+    #[cfg(test)]
     pub(super) fn allows(&self, kind: Kind, major: u32, minor: u32, access: Access) -> bool {
         [Access::READ, Access::WRITE, Access::MAKE_NODE].into_iter().filter(|bit| access.meets(*bit)).all(|bit| {
             let mut speaking = self.rules.iter().rev();

@@ -30,6 +30,8 @@ mod layout;
 mod legacy;
 mod plan;
 mod setting;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod unified;
 mod values;
