@@ -126,12 +126,12 @@ impl Making {
 
     /// Makes a cgroup of v1; says whether it may be had.
     fn make_legacy(&mut self, place: &Place) -> Result<bool> {
-        let Some(_) = self.make(place)? else { return Ok(false) };
+        let Some(origin) = self.make(place)? else { return Ok(false) };
         if place.has("cpuset") {
             let asked = |file| place.steps.iter().flatten().any(|setting| setting.file == file);
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if !asked(file) {
-                    inherit(place, file)?;
+                    inherit(place, file, origin)?;
                 }
             }
         }
@@ -225,10 +225,15 @@ fn check_idle(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Gives a fresh v1 cpuset what the one above it has: until then no process may enter it.
-fn inherit(place: &Place, file: &str) -> Result<()> {
-    let what = || format!("give {} the {file} of the cgroup above", place.path.display());
-    fill(&place.path, &place.mount, file).with_context(what).map(drop)
+/// Gives a v1 cpuset what the one above it has: a fresh one is empty, and no process may enter it.
+fn inherit(place: &Place, file: &str, origin: Origin) -> Result<()> {
+    let answer = match (origin, place.path.parent()) {
+        (Origin::Made, Some(parent)) => {
+            fill(parent, &place.mount, file).and_then(|value| file::try_write(&place.path.join(file), &value))
+        }
+        _ => fill(&place.path, &place.mount, file).map(drop),
+    };
+    answer.with_context(|| format!("give {} the {file} of the cgroup above", place.path.display()))
 }
 
 /// Fills a cpuset file that is empty from the directory above, as far up as needed; gives what it holds.

@@ -36,6 +36,7 @@ pub(super) enum WhenMissing {
 /// once another one has got through. That needs no knowledge of the values in force, and no reading.
 pub(super) type Step = Vec<Setting>;
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers for the most part")]
 impl Setting {
     pub(super) fn new(field: &'static str, file: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
         Self { field, file: file.into(), value: value.to_string(), when_missing: WhenMissing::Fail }

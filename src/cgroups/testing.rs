@@ -14,6 +14,12 @@ pub(super) fn resources(value: Value) -> LinuxResources {
     serde_json::from_value(value).unwrap()
 }
 
+/// Says why a test does not run.
+#[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+pub(super) fn not_run(why: &str) {
+    eprintln!("not run: {why}");
+}
+
 /// A cgroup path of one test.
 pub(super) struct Top {
     pub(super) layout: Layout,
@@ -26,7 +32,7 @@ impl Top {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let layout = Layout::probe().unwrap();
         if !rustix::process::geteuid().is_root() || layout.mode() == Mode::Absent {
-            eprintln!("not run: making cgroups needs root and a cgroup mount");
+            not_run("making cgroups needs root and a cgroup mount");
             return None;
         }
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +43,7 @@ impl Top {
     pub(super) fn on_v1() -> Option<Self> {
         let top = Self::new()?;
         if top.layout.legacy_with("memory").is_none() {
-            eprintln!("not run: needs v1 hierarchies");
+            not_run("needs v1 hierarchies");
             return None;
         }
         Some(top)

@@ -2,7 +2,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::super::testing::{Sleeper, Top, read, resources};
+use super::super::testing::{Sleeper, Top, not_run, read, resources};
 use super::super::{Driver, Layout, Request, plan};
 use super::*;
 use crate::error::Kind;
@@ -182,7 +182,7 @@ fn one_device_filter_stays_however_often_it_is_replaced() {
     let Some(top) = Top::new() else { return };
     let (cgroup, _) = top.plan(None).create().unwrap();
     let Some(directory) = cgroup.v2_directory() else {
-        eprintln!("not run: needs a v2 hierarchy");
+        not_run("needs a v2 hierarchy");
         return;
     };
     let program = super::super::devices::Rules::from_spec(&[]).unwrap().program();
@@ -203,7 +203,7 @@ fn the_device_filter_holds_for_those_inside() {
     let Some(top) = Top::new() else { return };
     let (cgroup, _) = top.plan(None).create().unwrap();
     let (Some(directory), Some((unified, _))) = (cgroup.v2_directory(), &cgroup.unified) else {
-        eprintln!("not run: needs a v2 hierarchy");
+        not_run("needs a v2 hierarchy");
         return;
     };
     let program = super::super::devices::Rules::from_spec(&[]).unwrap().program();

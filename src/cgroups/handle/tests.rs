@@ -1,7 +1,9 @@
 use serde_json::json;
 
-use super::super::testing::{Sleeper, Top, read, resources};
+use super::super::testing::{Sleeper, Top, not_run, read, resources};
 use super::*;
+
+const MIB: i64 = 1 << 20;
 
 fn recorded() -> Cgroup {
     let directory = |controllers: &str, path: &str, shown: &str| Directory {
@@ -123,7 +125,7 @@ fn a_process_is_moved_listed_frozen_and_killed() {
 fn each_way_of_freezing_and_killing_works_alone() {
     let Some(top) = Top::on_v1() else { return };
     let Some(_) = &top.layout.unified else {
-        eprintln!("not run: needs a v2 hierarchy beside v1");
+        not_run("needs a v2 hierarchy beside v1");
         return;
     };
     let (whole, _) = top.plan(None).create().unwrap();
@@ -189,7 +191,6 @@ fn limits_that_depend_on_each_other_change_in_any_direction() {
     let (cgroup, _) = top.plan(None).create().unwrap();
     let (memory, cpu) = (top.legacy("memory"), top.legacy("cpu"));
     let counts_swap = memory.join("memory.memsw.limit_in_bytes").exists();
-    const MIB: i64 = 1 << 20;
     for (limit, swap) in [(64, 128), (256, 512), (32, 32), (512, 512), (16, 1024)] {
         let swap = counts_swap.then_some(swap * MIB);
         let limits = json!({"memory": {"limit": limit * MIB, "swap": swap}});
