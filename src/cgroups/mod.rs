@@ -16,6 +16,7 @@
 //! | `create` | mkdir and the limits |
 //! | `handle` | entering, finding again, updating, removing |
 //! | `freezer` | freezing, thawing, killing |
+//! | `stats`, `usage` | what a container uses: the figures, reading them |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
 //!
@@ -30,10 +31,12 @@ mod layout;
 mod legacy;
 mod plan;
 mod setting;
+pub mod stats;
 #[cfg(test)]
 mod testing;
 mod tree;
 mod unified;
+mod usage;
 mod values;
 
 pub use create::Begun;
