@@ -49,6 +49,21 @@ impl Top {
         Some(top)
     }
 
+    /// As [`Top::new`], where v2 has the controllers.
+    pub(super) fn on_v2() -> Option<Self> {
+        let top = Self::new()?;
+        if top.layout.mode() != Mode::Unified {
+            not_run("needs pure v2");
+            return None;
+        }
+        Some(top)
+    }
+
+    /// Gives the container's directory on v2.
+    pub(super) fn unified(&self) -> PathBuf {
+        self.layout.unified.as_ref().unwrap().mount.join(&self.name).join("box")
+    }
+
     pub(super) fn plan(&self, resources: Option<&LinuxResources>) -> Plan {
         let path = PathBuf::from(format!("/{}/box", self.name));
         let request = Request {

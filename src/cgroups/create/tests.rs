@@ -186,11 +186,9 @@ fn one_device_filter_stays_however_often_it_is_replaced() {
         return;
     };
     let program = super::super::devices::Rules::from_spec(&[]).unwrap().program();
-    filter_devices(directory, &program, Before::Nothing).unwrap();
-    let first = bpf::device_filters(directory).unwrap().len();
     for _ in 0..3 {
         filter_devices(directory, &program, Before::Filters).unwrap();
-        assert_eq!(bpf::device_filters(directory).unwrap().len(), first);
+        assert_eq!(bpf::device_filters(directory).unwrap().len(), 1);
     }
     // Where a filter piled up, the new one stays alone.
     filter_devices(directory, &program, Before::Nothing).unwrap();
@@ -213,4 +211,124 @@ fn the_device_filter_holds_for_those_inside() {
     let output = std::process::Command::new("sh").args(["-c", script]).arg(&unified.path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"));
+}
+
+#[test]
+fn limits_reach_the_kernel_on_v2() {
+    let Some(top) = Top::on_v2() else { return };
+    let limits = resources(json!({
+        "memory": {"limit": 67_108_864, "swap": 100_663_296, "reservation": 33_554_432},
+        "cpu": {"shares": 1024, "quota": 5000, "period": 10000, "burst": 1000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 9},
+        "unified": {"memory.high": "50331648"},
+    }));
+    let (cgroup, warnings) = top.plan(Some(&limits)).create().unwrap();
+    assert_eq!(warnings, []);
+    for (file, expected) in [
+        ("memory.max", "67108864"),
+        ("memory.low", "33554432"),
+        ("memory.high", "50331648"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "5000 10000"),
+        ("cpu.max.burst", "1000"),
+        ("cpuset.cpus", "0"),
+        ("pids.max", "9"),
+    ] {
+        assert_eq!(read(top.unified().join(file)), expected, "{file}");
+    }
+    let swap = top.unified().join("memory.swap.max");
+    assert!(!swap.exists() || read(swap) == "33554432");
+    let enabled = read(top.unified().join("cgroup.controllers"));
+    assert!(["cpu", "cpuset", "io", "memory", "pids"].iter().all(|name| enabled.contains(name)), "{enabled}");
+    assert_eq!(bpf::device_filters(cgroup.v2_directory().unwrap()).unwrap().len(), 1);
+    let mut sleeper = Sleeper::start();
+    cgroup.join(sleeper.pid(), super::super::Hierarchies::Every).unwrap();
+    cgroup.verify(&sleeper.cgroups()).unwrap();
+    let stats = cgroup.stats().unwrap();
+    assert_eq!((stats.pids.current, stats.pids.limit, stats.memory.usage.limit), (1, 9, 67_108_864));
+    // One half of a pair leaves the other.
+    for (update, file, expected) in [
+        (json!({"cpu": {"quota": 6000}}), "cpu.max", "6000 10000"),
+        (json!({"cpu": {"period": 20000}}), "cpu.max", "6000 20000"),
+        (json!({"cpu": {"quota": -1}}), "cpu.max", "max 20000"),
+        (json!({"cpu": {"idle": 1}}), "cpu.idle", "1"),
+        (json!({"cpu": {"shares": 2048, "idle": 0}}), "cpu.weight", "174"),
+        (json!({"memory": {"limit": -1}}), "memory.max", "max"),
+    ] {
+        cgroup.update(&resources(update.clone())).unwrap();
+        assert_eq!(read(top.unified().join(file)), expected, "{update}");
+    }
+    let tight = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}});
+    let report = cgroup.update(&resources(tight)).unwrap_err().report();
+    assert!(report.starts_with("rejecting memory limit 4096 <= usage "), "{report}");
+    cgroup.kill_all().unwrap();
+    sleeper.wait();
+    cgroup.delete().unwrap();
+    assert!(!top.unified().exists());
+}
+
+#[test]
+fn hugepages_are_limited_where_v2_counts_them() {
+    let Some(top) = Top::on_v2() else { return };
+    let limits = resources(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}));
+    let (cgroup, _) = top.plan(Some(&limits)).create().unwrap();
+    assert_eq!(read(top.unified().join("hugetlb.2MB.max")), "4194304");
+    assert_eq!(read(top.unified().join("hugetlb.2MB.rsvd.max")), "4194304");
+    cgroup.delete().unwrap();
+}
+
+#[test]
+fn without_permission_limits_are_lost_aloud_and_their_absence_is_silent() {
+    // sysfs refuses to make directories, whoever asks.
+    let layout = Layout::parse("0::/\n", "1 0 0:1 / /sys/kernel rw - cgroup2 cgroup2 rw\n");
+    let limits = json!({"memory": {"limit": 7}, "devices": [{"allow": false, "access": "rwm"}]});
+    let error = plan_at(&layout, limits.clone(), Tolerance::Require).create().err().unwrap();
+    assert!(error.report().starts_with("make cgroup /sys/kernel/above/box: "), "{error:?}");
+    assert_eq!(error.hint(), Some(DELEGATION_HINT));
+    let (cgroup, warnings) = plan_at(&layout, limits, Tolerance::WarnWhenDenied).create().unwrap();
+    assert!(cgroup.v2_directory().is_none());
+    assert_eq!(
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["limits without effect, since permission is missing: memory.limit"]
+    );
+    let devices_alone = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    let (_, warnings) = plan_at(&layout, devices_alone, Tolerance::WarnWhenDenied).create().unwrap();
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn an_ordinary_user_gets_what_is_delegated() {
+    if rustix::process::geteuid().is_root() {
+        not_run("needs an ordinary user");
+        return;
+    }
+    let layout = Layout::probe().unwrap();
+    let limits = resources(json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 9}}));
+    let id = format!("husk-test-{}", std::process::id());
+    let request = Request {
+        container_id: &id,
+        cgroups_path: None,
+        resources: Some(&limits),
+        driver: Driver::Cgroupfs,
+        tolerance: Tolerance::WarnWhenDenied,
+    };
+    let (cgroup, warnings) = plan(&layout, &request).unwrap().create().unwrap();
+    let Some((directory, _)) = &cgroup.unified else {
+        not_run("nothing is delegated to this user; it was told so");
+        assert_eq!(warnings.len(), 1);
+        let text = warnings[0].to_string();
+        assert!(text.starts_with("limits without effect, since permission is missing: "), "{text}");
+        assert!(text.contains("memory.limit") && text.contains("pids.limit"), "{text}");
+        assert!(plan(&layout, &Request { tolerance: Tolerance::Require, ..request }).unwrap().create().is_err());
+        return;
+    };
+    assert_eq!(warnings, []);
+    assert_eq!(read(directory.path.join("memory.max")), "67108864");
+    let mut sleeper = Sleeper::start();
+    cgroup.join(sleeper.pid(), super::super::Hierarchies::Every).unwrap();
+    cgroup.verify(&sleeper.cgroups()).unwrap();
+    cgroup.freeze().unwrap();
+    cgroup.kill_all().unwrap();
+    sleeper.wait();
+    cgroup.delete().unwrap();
 }
