@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -22,13 +23,18 @@ const USUAL_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 const DELEGATION_HINT: &str =
     "enable cgroup delegation for this user (Delegate=yes for user@.service on a host with systemd and cgroup v2)";
 
+/// How long the kernel may take to let go of a process that has just been killed.
+const UNDO_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How many times a parent may vanish between making it and making its child.
 const MAKE_TRIES: usize = 8;
 
 impl Plan {
     /// Makes everything at once.
     pub fn create(self) -> Result<(Cgroup, Vec<Warning>)> {
-        self.begin()?.finish()
+        let mut begun = self.begin()?;
+        begun.finish()?;
+        Ok(begun.keep())
     }
 
     /// Makes what has to be there before the container's process is cloned: its cgroup on v2, with its limits.
@@ -36,7 +42,7 @@ impl Plan {
     /// v1 hierarchies can wait until the process has been cloned, and be made while it sets up its mounts: it enters
     /// them by itself, see [`Cgroup::entrances`].
     pub fn begin(mut self) -> Result<Begun> {
-        let mut making = Making { made: Made(Vec::new()), lost: Vec::new(), tolerance: self.tolerance };
+        let mut making = Making { made: Made::default(), lost: Vec::new(), tolerance: self.tolerance };
         let unified = match self.unified.take() {
             Some(place) => making.make_unified(&place, self.filter.as_deref(), self.legacy.is_empty())?,
             None => None,
@@ -45,7 +51,9 @@ impl Plan {
     }
 }
 
-/// A plan of which the v2 part has been made. Dropping it takes that part away again.
+/// A plan on its way to be carried out.
+///
+/// Dropping it takes away again what was made. Whoever has put a process in by then ends that process first.
 pub struct Begun {
     plan: Plan,
     making: Making,
@@ -53,13 +61,13 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Gives the container's v2 cgroup, for clone3(2) with `CLONE_INTO_CGROUP`.
-    pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
-        self.cgroup.v2_directory()
+    /// Gives what there is so far: the v2 cgroup at first, all of them after [`Begun::finish`].
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
     }
 
     /// Makes the cgroups in v1 hierarchies, with their limits.
-    pub fn finish(mut self) -> Result<(Cgroup, Vec<Warning>)> {
+    pub fn finish(&mut self) -> Result<()> {
         self.cgroup.legacy.reserve_exact(self.plan.legacy.len());
         for place in std::mem::take(&mut self.plan.legacy) {
             if self.making.make_legacy(&place)? {
@@ -68,17 +76,32 @@ impl Begun {
         }
         let lost = std::mem::take(&mut self.making.lost);
         self.plan.warn_of_loss("permission is missing", &lost, Some(DELEGATION_HINT));
-        self.making.made.0.clear();
-        Ok((self.cgroup, self.plan.warnings))
+        Ok(())
+    }
+
+    /// Lets the cgroups outlast this.
+    pub fn keep(mut self) -> (Cgroup, Vec<Warning>) {
+        self.making.made.leaves.clear();
+        self.making.made.parents.clear();
+        (self.cgroup, self.plan.warnings)
     }
 }
 
 /// Directories made so far, which vanish with this.
-struct Made(Vec<PathBuf>);
+#[derive(Default)]
+struct Made {
+    /// The container's own.
+    leaves: Vec<PathBuf>,
+    parents: Vec<PathBuf>,
+}
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in self.0.iter().rev() {
+        // What fails here fails on the way out of another failure, which is the one to report.
+        for path in &self.leaves {
+            let _ = tree::remove(path, UNDO_PATIENCE);
+        }
+        for path in self.parents.iter().rev() {
             // Somebody may have moved into a parent meanwhile, which then stays.
             let _ = rustix::fs::rmdir(path);
         }
@@ -141,7 +164,11 @@ impl Making {
 
     fn make(&mut self, place: &Place) -> Result<Option<Origin>> {
         match self.make_directory(&place.path, &place.mount) {
-            Ok(Origin::Made) => Ok(Some(Origin::Made)),
+            Ok(Origin::Made) => {
+                // It was the last to be made.
+                self.made.leaves.extend(self.made.parents.pop());
+                Ok(Some(Origin::Made))
+            }
             Ok(Origin::Found) => check_idle(place).map(|()| Some(Origin::Found)),
             Err(errno) if self.tolerance == Tolerance::WarnWhenDenied && is_denial(errno) => {
                 collect_fields(&place.steps, &mut self.lost);
@@ -160,7 +187,7 @@ impl Making {
         for _ in 0..MAKE_TRIES {
             match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
                 Ok(()) => {
-                    self.made.0.push(path.to_owned());
+                    self.made.parents.push(path.to_owned());
                     return Ok(Origin::Made);
                 }
                 Err(Errno::EXIST) => return Ok(Origin::Found),

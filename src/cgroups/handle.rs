@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
@@ -16,6 +17,9 @@ use super::plan::{Place, Places, Warning, distribute};
 use super::setting::{self, Step};
 use super::{file, tree};
 use crate::error::{Context, Error, Kind, Result};
+
+/// How long a removal waits for processes that have been killed but are still leaving.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The container's cgroup in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,8 +230,8 @@ impl Cgroup {
     pub fn delete(self) -> Result<()> {
         let mut failure = Ok(());
         for directory in self.directories() {
-            let answer =
-                tree::remove(&directory.path).with_context(|| format!("remove cgroup {}", directory.path.display()));
+            let answer = tree::remove(&directory.path, REMOVAL_PATIENCE)
+                .with_context(|| format!("remove cgroup {}", directory.path.display()));
             failure = failure.and(answer);
         }
         failure

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Layout::probe ─┐
-//! Request ───────┴─ plan ─ Plan::begin ─ (clone) ─ Begun::finish ─ Cgroup ─ record … open
+//! Request ───────┴─ plan ─ Plan::begin ─ (clone) ─ Begun::finish ─ keep ─ Cgroup ─ record … open
 //!                   pure   v2 directory           v1 directories     entrances, freeze, update, delete
 //! ```
 //!

@@ -27,6 +27,8 @@ pub enum Driver {
 }
 
 /// What to do where permission is missing.
+///
+/// Under the name `runc`, going without is for callers that left `cgroupsPath` out: one that names a cgroup means it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerance {
     /// Fail.
@@ -153,7 +155,7 @@ pub(super) fn collect_fields(steps: &[Step], fields: &mut Vec<&'static str>) {
     }
 }
 
-/// Gives each hierarchy the settings of the controllers that it holds; `missing` hears of limits that have nowhere to go.
+/// Gives each hierarchy the settings of the controllers that it holds; `missing` hears of what has nowhere to go.
 pub(super) fn distribute(
     resources: &LinuxResources,
     places: &mut Places<'_>,

@@ -90,7 +90,7 @@ impl Top {
 impl Drop for Top {
     fn drop(&mut self) {
         for top in self.tops() {
-            tree::remove(&top).unwrap();
+            tree::remove(&top, std::time::Duration::from_secs(2)).unwrap();
         }
     }
 }

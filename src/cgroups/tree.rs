@@ -17,9 +17,6 @@ use super::file;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How long a removal waits for processes that have been killed but are still leaving.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Gives the processes of a cgroup and of all below it; none for one that is gone.
 pub(super) fn processes(top: &Path) -> Result<Vec<Pid>, Errno> {
     let mut pids = Vec::new();
@@ -47,8 +44,8 @@ fn parse_pids(text: &[u8], pids: &mut Vec<Pid>) {
 ///
 /// Processes in it make it busy until the kernel has let go of them, which for a moment outlasts their death: that is
 /// waited for, by their pidfds as long as they have any.
-pub(super) fn remove(top: &Path) -> Result<(), Errno> {
-    let deadline = Instant::now() + REMOVAL_PATIENCE;
+pub(super) fn remove(top: &Path, patience: Duration) -> Result<(), Errno> {
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_micros(50);
     loop {
         match rustix::fs::rmdir(top) {
@@ -212,14 +209,14 @@ mod tests {
             rustix::fs::mkdirat(&here, &name, Mode::from_raw_mode(0o755)).unwrap();
             here = openat(&here, &name, DIRECTORY).unwrap();
         }
-        remove(&top.path().join("top")).unwrap();
+        remove(&top.path().join("top"), Duration::ZERO).unwrap();
         assert!(!top.path().join("top").exists());
     }
 
     #[test]
     fn what_is_gone_is_fine() {
         let top = tree(&[]);
-        assert_eq!(remove(&top.path().join("missing")), Ok(()));
+        assert_eq!(remove(&top.path().join("missing"), Duration::ZERO), Ok(()));
         assert_eq!(processes(&top.path().join("missing")), Ok(Vec::new()));
     }
 

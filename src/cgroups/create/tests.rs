@@ -332,3 +332,15 @@ fn an_ordinary_user_gets_what_is_delegated() {
     sleeper.wait();
     cgroup.delete().unwrap();
 }
+
+#[test]
+fn what_was_begun_is_undone_also_after_somebody_was_inside() {
+    let Some(top) = Top::new() else { return };
+    let mut begun = top.plan(None).begin().unwrap();
+    begun.finish().unwrap();
+    let sleeper = Sleeper::start();
+    begun.cgroup().join(sleeper.pid(), super::super::Hierarchies::Every).unwrap();
+    drop(sleeper);
+    drop(begun);
+    assert!(top.tops().all(|path| !path.exists()));
+}
