@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
@@ -24,6 +24,7 @@ use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::tape::Tape;
 use super::{console, hooks};
+use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
@@ -44,8 +45,12 @@ const PASSWD_LIMIT_BYTES: usize = 10 << 20;
 
 /// What the parent alone knows when it clones.
 pub struct Surroundings<'a> {
-    /// The container's cgroups as it will see them.
-    pub cgroups: &'a CgroupView,
+    /// The container's cgroups; on v2 init is born in its own.
+    pub cgroup: &'a Cgroup,
+    /// The doors to those of v1, opened by the parent.
+    pub entrances: &'a Entrances,
+    /// What the container sees of them.
+    pub view: &'a CgroupView,
     /// The container's state as hooks get it, with a pid that init fills in.
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
 }
@@ -73,11 +78,13 @@ pub fn run(plan: &Plan, channel: Channel, surroundings: &Surroundings<'_>) -> ! 
 fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
     prepare_process(plan, channel)?;
     let view_of_cgroups = || {
-        channel.expect(Tag::InCgroup)?;
+        surroundings.entrances.enter().context("enter the container's cgroups")?;
+        let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
+        surroundings.cgroup.verify(&text)?;
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
-        Ok(surroundings.cgroups.clone())
+        Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
     let process = &plan.process;
@@ -115,7 +122,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
-        wait_for_start(plan, fifo)?;
+        wait_for_start(fifo)?;
     }
     run_container_hooks("startContainer", &plan.hooks.start_container, surroundings)?;
     run_tape(plan, channel, &executable, envp.as_ref(), process.no_new_privileges && !early_filter, None)
@@ -132,11 +139,11 @@ fn run_tape(
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
     let process = &plan.process;
-    let mut tape = Tape::new(6, channel.as_fd(), Tag::ExecFailed as u8);
+    let mut tape = Tape::new(7, channel.as_fd(), Tag::ExecFailed as u8);
+    tape.become_undumpable();
     tape.name(NAME);
     if let Some(fifo) = fifo {
-        let path = CString::new(format!("self/fd/{}", fifo.as_raw_fd()))?;
-        tape.wait_in_fifo(plan.proc.as_fd(), &path);
+        tape.wait_in_fifo(fifo.as_fd());
     }
     let first = process.preserved_fds.saturating_add(3);
     tape.close_from(first);
@@ -150,7 +157,6 @@ fn run_tape(
     keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
     if let Some(fifo) = fifo {
         keep_over_exec(fifo.as_raw_fd(), 1).context("keep exec.fifo")?;
-        keep_over_exec(plan.proc.as_fd().as_raw_fd(), 1).context("keep /proc")?;
     }
     stub::exec(&stub, NAME).map_err(|errno| {
         let error = Error::from(errno).context("exec the sealed last stage");
@@ -322,7 +328,7 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
-    find_executable(process)
+    find_executable(plan, process)
 }
 
 /// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).
@@ -335,12 +341,12 @@ fn verify_cwd(cwd: &Path) -> Result<()> {
 }
 
 /// Finds the first candidate that may be executed.
-fn find_executable(process: &ProcessPlan) -> Result<CString> {
+fn find_executable(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let has_slash = name.contains('/');
     let mut denied = None;
     for candidate in &process.candidates {
-        match is_executable(candidate) {
+        match is_executable(plan, candidate) {
             Ok(()) => return Ok(candidate.clone()),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => denied = Some(errno),
@@ -357,12 +363,16 @@ fn find_executable(process: &ProcessPlan) -> Result<CString> {
     })
 }
 
-fn is_executable(path: &CStr) -> Result<(), Errno> {
+fn is_executable(plan: &Plan, path: &CStr) -> Result<(), Errno> {
     let stat = rustix::fs::stat(path)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::ACCESS);
     }
-    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    // By a link in the container's /proc a path can lead to our own executable. The stub would be in its place by the
+    // exec, and would play its tape for ever.
+    let own = rustix::fs::statat(&plan.proc, "self/exe", AtFlags::empty())?;
+    if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 fn install_filter(plan: &Plan, channel: &Channel) -> Result<()> {
@@ -375,10 +385,9 @@ fn install_filter(plan: &Plan, channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// Opens the fifo for writing, which lasts until `start` opens it for reading, and says that the exec comes next.
-fn wait_for_start(plan: &Plan, fifo: &OwnedFd) -> Result<()> {
-    let fd = plan.proc.reopen(fifo.as_fd(), OFlags::WRONLY).context("open exec.fifo")?;
-    rustix::io::write(&fd, b"0").context("write exec.fifo").map(drop)
+/// Reads the byte that `start` writes, and with it the word that the exec comes next.
+fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut [0u8; 1][..])).context("read exec.fifo").map(drop)
 }
 
 fn limit_name(resource: u32) -> &'static str {

@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::protocol::{Channel, Message, Tag};
 use super::tape::Step;
 use super::{child, hooks, init};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap;
 use crate::namespaces::plan::Stages;
@@ -24,8 +24,10 @@ use crate::sys::clone::{CloneFlags, Cloned, clone3};
 
 /// What the parent works with beside the plan.
 pub struct Surroundings<'a> {
-    /// The container's cgroups, if it has any.
-    pub cgroup: Option<&'a Cgroup>,
+    /// The container's cgroups.
+    pub cgroup: &'a Cgroup,
+    /// The doors to those of v1.
+    pub entrances: &'a Entrances,
     /// What the container sees of them.
     pub view: &'a CgroupView,
     /// The state that hooks get, for a status and a pid.
@@ -51,12 +53,17 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     let stages = plan.namespaces.stages;
     let flags = if stages == Stages::One { plan.namespaces.create } else { CloneFlags::empty() };
-    let into = surroundings.cgroup.and_then(Cgroup::v2_directory);
+    let into = surroundings.cgroup.v2_directory();
     let (pid, pidfd) = match clone3(flags, into).map_err(explain_clone)? {
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
         Cloned::Child => {
             drop(channel);
-            let ours = init::Surroundings { cgroups: surroundings.view, state_for_hooks: surroundings.state_for_hooks };
+            let ours = init::Surroundings {
+                cgroup: surroundings.cgroup,
+                entrances: surroundings.entrances,
+                view: surroundings.view,
+                state_for_hooks: surroundings.state_for_hooks,
+            };
             match stages {
                 Stages::One => init::run(plan, their_channel, &ours),
                 Stages::Two => child::run(plan, their_channel, &ours),
@@ -73,10 +80,6 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-    if let Some(cgroup) = surroundings.cgroup {
-        cgroup.join(pid)?;
-    }
-    channel.send(Tag::InCgroup)?;
     let terminal = see_through(plan, &channel, &guard, surroundings)?;
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })

@@ -12,7 +12,6 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
-//!    │  ───────────── InCgroup ────────────────────────▶ │  before the first cgroup mount, or before the exec
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -45,8 +44,6 @@ pub enum Message {
     MapsWritten,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
-    /// Init is in its cgroups.
-    InCgroup,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -140,8 +137,6 @@ pub enum Tag {
     MapsWritten,
     /// See [`Message::Init`].
     Init,
-    /// See [`Message::InCgroup`].
-    InCgroup,
     /// See [`Message::MountsDone`].
     MountsDone,
     /// See [`Message::HooksDone`].
@@ -167,7 +162,6 @@ impl Message {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
             Self::Init { .. } => Tag::Init,
-            Self::InCgroup => Tag::InCgroup,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -189,7 +183,6 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
-        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },

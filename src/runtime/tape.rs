@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::sys::calls;
 use crate::sys::process::CStringArray;
-use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PREVIOUS_RESULT};
+use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
 
 /// What a call of the tape is for; sent back when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +87,16 @@ impl Tape {
         self.push(calls::PRCTL, &[calls::PR_SET_NAME, name], Step::Name, Failure::IsPassedOver);
     }
 
-    /// Opens a fifo for writing, by its path below a directory, which lasts until there is a reader; and writes to it.
-    pub fn wait_in_fifo(&mut self, directory: BorrowedFd<'_>, path: &CStr) {
-        let path = self.put_string(path);
+    /// Becomes undumpable again, which an exec takes back: nobody in a shared PID namespace looks into the process.
+    pub fn become_undumpable(&mut self) {
+        self.push(calls::PRCTL, &[calls::PR_SET_DUMPABLE, 0], Step::Name, Failure::Ends);
+    }
+
+    /// Reads one byte from a fifo, and waits for it.
+    pub fn wait_in_fifo(&mut self, fifo: BorrowedFd<'_>) {
         let byte = self.put(b"0", 1);
-        let directory = directory.as_raw_fd().unsigned_abs().into();
-        self.push(calls::OPENAT, &[directory, path, calls::O_WRONLY_CLOEXEC], Step::Wait, Failure::Ends);
-        self.push(calls::WRITE, &[PREVIOUS_RESULT, byte, 1], Step::Wait, Failure::Ends);
+        let fifo = fifo.as_raw_fd().unsigned_abs().into();
+        self.push(calls::READ, &[fifo, byte, 1], Step::Wait, Failure::Ends);
     }
 
     /// Closes every descriptor from `first` on at the exec.

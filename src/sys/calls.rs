@@ -6,10 +6,8 @@ const fn number(call: libc::c_long) -> u64 {
 
 /// prctl(2).
 pub const PRCTL: u64 = number(libc::SYS_prctl);
-/// openat(2).
-pub const OPENAT: u64 = number(libc::SYS_openat);
-/// write(2).
-pub const WRITE: u64 = number(libc::SYS_write);
+/// read(2).
+pub const READ: u64 = number(libc::SYS_read);
 /// close_range(2).
 pub const CLOSE_RANGE: u64 = number(libc::SYS_close_range);
 /// seccomp(2).
@@ -18,8 +16,8 @@ pub const SECCOMP: u64 = number(libc::SYS_seccomp);
 pub const EXECVE: u64 = number(libc::SYS_execve);
 /// prctl's operation that names the process.
 pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
-/// openat's flags for the fifo.
-pub const O_WRONLY_CLOEXEC: u64 = (libc::O_WRONLY | libc::O_CLOEXEC) as u64;
+/// prctl's operation that says who may look into the process.
+pub const PR_SET_DUMPABLE: u64 = libc::PR_SET_DUMPABLE as u64;
 /// close_range's flag that closes at the exec.
 pub const CLOSE_RANGE_CLOEXEC: u64 = libc::CLOSE_RANGE_CLOEXEC as u64;
 /// seccomp's operation that loads a filter.

@@ -27,8 +27,6 @@ pub const FRAME_LENGTH: usize = 16;
 pub const REPORT_LENGTH: usize = 12;
 /// Length of a call in the table: number, six arguments, step and flags.
 pub const CALL_LENGTH: usize = 64;
-/// As first argument: what the call before has returned.
-pub const PREVIOUS_RESULT: u64 = 0x7fff_ffff_ffff_fff0;
 /// In the place of a call's number: the end of the table.
 pub const END: u64 = u64::MAX;
 /// Segments begin where pages do, whatever their size (up to 64 KiB on aarch64).
@@ -41,14 +39,10 @@ std::arch::global_asm!(
     ".globl husk_stub_end",
     "husk_stub_start:",
     "    mov rbx, 0x410010", // the table, behind the frame
-    "    movabs r13, 0x7ffffffffffffff0",
-    "    xor r12d, r12d",
     "2:  mov rax, [rbx]",
     "    cmp rax, -1",
     "    je 5f",
     "    mov rdi, [rbx + 8]",
-    "    cmp rdi, r13",
-    "    cmove rdi, r12",
     "    mov rsi, [rbx + 16]",
     "    mov rdx, [rbx + 24]",
     "    mov r10, [rbx + 32]",
@@ -57,8 +51,7 @@ std::arch::global_asm!(
     "    syscall",
     "    cmp rax, -4095",
     "    jae 4f",
-    "3:  mov r12, rax",
-    "    add rbx, 64",
+    "3:  add rbx, 64",
     "    jmp 2b",
     "4:  cmp dword ptr [rbx + 60], 0", // is its failure passed over?
     "    jne 3b",
@@ -87,24 +80,16 @@ std::arch::global_asm!(
     "husk_stub_start:",
     "    mov x19, #0x10",
     "    movk x19, #0x41, lsl #16",
-    "    mov x21, #0xfff0",
-    "    movk x21, #0xffff, lsl #16",
-    "    movk x21, #0xffff, lsl #32",
-    "    movk x21, #0x7fff, lsl #48",
-    "    mov x20, #0",
     "2:  ldr x8, [x19]",
     "    cmn x8, #1",
     "    b.eq 5f",
     "    ldp x0, x1, [x19, #8]",
-    "    cmp x0, x21",
-    "    csel x0, x20, x0, eq",
     "    ldp x2, x3, [x19, #24]",
     "    ldp x4, x5, [x19, #40]",
     "    svc #0",
     "    cmn x0, #4095",
     "    b.hs 4f",
-    "3:  mov x20, x0",
-    "    add x19, x19, #64",
+    "3:  add x19, x19, #64",
     "    b 2b",
     "4:  ldr w9, [x19, #60]",
     "    cbnz w9, 3b",
