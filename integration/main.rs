@@ -1,1 +1,52 @@
-fn main() {}
+//! End-to-end tests of the husk executable, and the harness that they stand on.
+//!
+//! This one executable has three faces: the suite (under `cargo test`), the probe that runs inside containers, and the
+//! launcher that prepares a process before it becomes husk. Each test is a function that takes a [`support::Scene`];
+//! a file holds the tests of one feature and lists them in its `tests()`.
+//!
+//! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
+
+mod capabilities;
+mod devices;
+mod identity;
+mod limits;
+mod mounts;
+mod namespaces;
+mod probe;
+mod seccomp;
+mod self_check;
+mod signals;
+mod support;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    if let Some(arguments) = probe::arguments(&argv) {
+        return probe::main(arguments);
+    }
+    if let Some(arguments) = support::launch::arguments(&argv) {
+        return support::launch::main(arguments);
+    }
+    support::suite::main(tests)
+}
+
+fn tests() -> Vec<support::Test> {
+    [
+        self_check::tests,
+        namespaces::tests,
+        identity::tests,
+        capabilities::tests,
+        limits::tests,
+        mounts::tests,
+        devices::tests,
+        seccomp::tests,
+        signals::tests,
+        terminal::tests,
+    ]
+    .into_iter()
+    .flat_map(|tests: fn() -> Vec<support::Test>| tests())
+    .collect()
+}

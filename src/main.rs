@@ -1,1 +1,7 @@
-fn main() {}
+//! The executable: hands its arguments to the library and its status to the caller.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    husk::cli::main()
+}

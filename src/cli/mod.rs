@@ -1,1 +1,31 @@
 //! Words typed, words printed. No policy.
+//!
+//! One executable has two faces. Named `runc`, `husk-runc` or `crun` it is an OCI runtime and nothing else. Named `husk` it
+//! is the engine, with the runtime's verbs as `husk oci VERB`; a runtime's verb also works under the plain name wherever it
+//! cannot be mistaken for the engine's (see [`face`]), so that callers of runtimes need no set-up.
+//!
+//! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
+
+mod face;
+mod oci;
+mod report;
+mod status;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use face::Face;
+
+/// Parses the process's arguments, runs the command, and gives the exit status.
+pub fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    match face::choose(&args) {
+        Face::Runtime { drop_first_word } => {
+            if drop_first_word {
+                args.remove(1);
+            }
+            oci::main(&args)
+        }
+        Face::Engine => oci::main(&args),
+    }
+}

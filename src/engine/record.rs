@@ -116,7 +116,7 @@ pub enum Status {
     Exited(ExitRecord),
     /// Its supervisor died without a word; the next [`sweep`](super::containers::Containers::sweep) settles it.
     Lost {
-        started: Option<Timestamp>,
+        started: Timestamp,
     },
 }
 

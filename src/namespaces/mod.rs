@@ -1,1 +1,5 @@
 //! Which namespaces to create and which to join, in what order; id maps.
+
+pub mod idmap;
+pub mod plan;
+pub mod rootless;

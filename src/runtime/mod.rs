@@ -1,1 +1,14 @@
 //! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+
+pub mod capability;
+mod cgroup_view;
+mod child;
+pub mod console;
+pub mod container;
+pub mod foreground;
+pub mod hooks;
+mod init;
+mod parent;
+pub mod plan;
+pub mod protocol;
+pub mod state;

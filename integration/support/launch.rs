@@ -1,0 +1,114 @@
+//! Prepares a process before it becomes the command under test: what `pre_exec` would do, without its `unsafe`.
+//!
+//! The integration executable is started as `integration --launch OPTIONS -- COMMAND…` and ends in an exec.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::Mode;
+
+/// One thing to prepare; [`Step::to_argument`] and [`main`] are its two ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Become the leader of a session whose terminal is the standard input.
+    ControllingTerminal,
+    /// Open that many descriptors of / without close-on-exec.
+    LeakDescriptors(u32),
+    /// Set the file creation mask.
+    Umask(u32),
+    /// Ignore a signal by number, as nohup(1) does.
+    Ignore(i32),
+    /// Block a signal by number.
+    Block(i32),
+    /// Set the soft and hard limit of open files.
+    OpenFiles(u64),
+    /// Change the root directory.
+    Chroot(std::path::PathBuf),
+    /// Close a descriptor of the standard three.
+    Close(i32),
+}
+
+impl Step {
+    pub(crate) fn to_argument(&self) -> OsString {
+        match self {
+            Self::ControllingTerminal => "ctty".into(),
+            Self::LeakDescriptors(count) => format!("leak={count}").into(),
+            Self::Umask(mask) => format!("umask={mask}").into(),
+            Self::Ignore(signal) => format!("ignore={signal}").into(),
+            Self::Block(signal) => format!("block={signal}").into(),
+            Self::OpenFiles(count) => format!("nofile={count}").into(),
+            Self::Chroot(path) => {
+                let mut word = OsString::from("chroot=");
+                word.push(path);
+                word
+            }
+            Self::Close(fd) => format!("close={fd}").into(),
+        }
+    }
+}
+
+/// Says whether this process was started as a launcher, and with which arguments.
+pub(crate) fn arguments(argv: &[OsString]) -> Option<&[OsString]> {
+    (argv.get(1)? == "--launch").then(|| &argv[2..])
+}
+
+/// Does the steps, then becomes the command.
+pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
+    let Err(error) = launch(arguments);
+    _ = writeln!(std::io::stderr(), "launch: {error}");
+    ExitCode::from(98)
+}
+
+fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
+    let end = arguments.iter().position(|word| word == "--").ok_or_else(|| std::io::Error::other("no command"))?;
+    let mut traps = String::new();
+    for word in &arguments[..end] {
+        let word = word.to_str().ok_or_else(|| std::io::Error::other("steps are UTF-8"))?;
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("ignore", signal) => traps.push_str(&format!("trap '' {signal}; ")),
+            (name, value) => perform(name, value)?,
+        }
+    }
+    let command = &arguments[end + 1..];
+    if !traps.is_empty() {
+        // An ignored signal stays ignored over exec, and the shell can set one without `unsafe`.
+        return Err(Command::new("/bin/sh").args(["-c", &format!("{traps}exec \"$@\""), "sh"]).args(command).exec());
+    }
+    let program: &OsStr = command.first().ok_or_else(|| std::io::Error::other("no command"))?;
+    Err(Command::new(program).args(&command[1..]).exec())
+}
+
+fn perform(name: &str, value: &str) -> std::io::Result<()> {
+    let number = || value.parse::<u32>().map_err(std::io::Error::other);
+    let signal = || Ok::<_, std::io::Error>(Signal::try_from(number()?.cast_signed())?);
+    match name {
+        "ctty" => {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        "leak" => {
+            for _ in 0..number()? {
+                let fd = rustix::fs::open("/", rustix::fs::OFlags::RDONLY, Mode::empty())?;
+                std::mem::forget(fd);
+            }
+        }
+        "umask" => {
+            rustix::process::umask(Mode::from_raw_mode(number()?));
+        }
+        "block" => SigSet::from_iter([signal()?]).thread_block()?,
+        "nofile" => {
+            let limit = rustix::process::Rlimit { current: Some(number()?.into()), maximum: Some(number()?.into()) };
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+        }
+        "chroot" => {
+            rustix::process::chroot(value)?;
+            rustix::process::chdir("/")?;
+        }
+        "close" => nix::unistd::close(number()?.cast_signed())?,
+        unknown => return Err(std::io::Error::other(format!("unknown step {unknown}"))),
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! One mount: made detached, given its attributes, then attached to a descriptor below the root.
+//!
+//! A mount is read-only, nosuid … before anybody can see it, and it lands on the inode that was looked at: between the
+//! look and the attaching there is no path (CVE-2021-30465).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::plan::{MountPlan, MountSource};
+use super::{bind, copy_up, overlay};
+use crate::error::{Context, Error, Result};
+use crate::spec::mount_options::{Bind, MountAttributes, MountOptions, Propagation};
+use crate::support::root::Root;
+use crate::sys::mount::{Change, Reach, attr, mount_setattr};
+
+/// Mode of directories and files that are made as places to mount on.
+const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// Makes one mount of the plan below `root`. Cgroup mounts are [`super::cgroup_mount`]'s.
+pub fn mount(root: &Root, plan: &MountPlan) -> Result<()> {
+    act(root, plan).with_context(|| plan.describe())
+}
+
+fn act(root: &Root, plan: &MountPlan) -> Result<()> {
+    let options = &plan.options;
+    match &plan.source {
+        MountSource::Bind { path, tree } => {
+            if options.copies_symlink && is_symlink(path)? {
+                return copy_symlink(root, path, &plan.destination);
+            }
+            let tree = match tree {
+                Some(tree) => bind::take(tree)?,
+                None => clone_tree(path, options)?,
+            };
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
+            let target = open_target(root, &plan.destination, kind, options)?;
+            set_attributes(&tree, options)?;
+            attach(&tree, &target)?;
+            set_propagation(&tree, options)
+        }
+        MountSource::New { kind, source, data } => {
+            let target = if is_kernel_file_system(kind.to_bytes()) {
+                open_plain_directory(root, &plan.destination)?
+            } else {
+                open_target(root, &plan.destination, FileType::Directory, options)?
+            };
+            let inherited_mode = match kind.to_bytes() {
+                b"tmpfs" if !data.iter().any(|(key, _)| key.to_bytes() == b"mode") => {
+                    Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
+                }
+                _ => None,
+            };
+            let fs = new_file_system(kind, source, data, options, inherited_mode)?;
+            if options.copies_up {
+                copy_up::copy(target.as_fd(), fs.as_fd())?;
+            }
+            attach(&fs, &target)?;
+            set_recursive_attributes(&fs, options)?;
+            set_propagation(&fs, options)
+        }
+        MountSource::Remount => {
+            let target = root.open_at(&plan.destination, OFlags::PATH, Mode::empty())?;
+            set_attributes(&target, options)?;
+            set_propagation(&target, options)
+        }
+        MountSource::Cgroup => Err(Error::unsupported("a cgroup mount is made elsewhere")),
+    }
+}
+
+/// Makes a detached copy of a tree of the host's mounts.
+pub fn clone_tree(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if options.bind == Bind::Recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if options.keeps_source_link {
+        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    }
+    open_tree(CWD, path, flags).map_err(|errno| explain_source(path, errno))
+}
+
+/// A missing source and a locked tree are what people meet; both have a way out.
+fn explain_source(path: &Path, errno: Errno) -> Error {
+    let error = Error::from(errno).context(format!("open {}", path.display()));
+    match errno {
+        Errno::INVAL => error
+            .with_hint("use `rbind`: a part of the tree is mounted over, and the kernel shows it whole or not at all"),
+        _ => error,
+    }
+}
+
+/// Makes a new instance of a file system, detached.
+pub fn new_file_system(
+    kind: &CString,
+    source: &CString,
+    data: &[(CString, Option<CString>)],
+    options: &MountOptions,
+    mode: Option<u32>,
+) -> Result<OwnedFd> {
+    let name = kind.to_string_lossy();
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(|| format!("open file system {name}"))?;
+    fsconfig_set_string(context.as_fd(), c"source", source).context("set source")?;
+    for flag in options.superblock.as_fsconfig_flags() {
+        fsconfig_set_flag(context.as_fd(), flag).with_context(|| format!("set option {flag}"))?;
+    }
+    if let Some(mode) = mode {
+        fsconfig_set_string(context.as_fd(), c"mode", format!("{mode:o}")).context("set option mode")?;
+    }
+    for (key, value) in data {
+        if let (b"overlay", b"lowerdir", Some(value)) = (kind.to_bytes(), key.to_bytes(), value) {
+            overlay::set_lower_directories(&context, value)?;
+            continue;
+        }
+        let answer = match value {
+            Some(value) => fsconfig_set_string(context.as_fd(), key, value),
+            None => fsconfig_set_flag(context.as_fd(), key),
+        };
+        answer.with_context(|| format!("set option {}", show_option(key, value.as_ref())))?;
+    }
+    fsconfig_create(context.as_fd()).context("create")?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(options.attributes.set).unwrap_or(0));
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+fn show_option(key: &CString, value: Option<&CString>) -> String {
+    match value {
+        Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
+        None => key.to_string_lossy().into_owned(),
+    }
+}
+
+/// Attaches a detached tree to what `target` stands on.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree.as_fd(), c"", target.as_fd(), c"", flags)
+}
+
+/// Copies what `fd` stands on, with or without the mounts below it, as a detached tree.
+pub fn clone_fd(fd: impl AsFd, reach: Reach) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if reach == Reach::Tree {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(fd.as_fd(), c"", flags)
+}
+
+/// Opens the place for a mount inside the root, making it where it is missing: a directory for a directory, else a file.
+pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOptions) -> Result<OwnedFd> {
+    let open = |flags| {
+        if options.keeps_destination_link {
+            let (parent, name) = root.open_parent(path)?;
+            rustix::fs::openat(&parent, &name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        } else {
+            root.open_at(path, flags, Mode::empty())
+        }
+    };
+    let describe = || format!("open {} in the root file system", path.display());
+    match open(OFlags::PATH) {
+        Err(Errno::NOENT) => {}
+        answer => return answer.with_context(describe),
+    }
+    let describe = || format!("make {} in the root file system", path.display());
+    if kind == FileType::Directory {
+        return root.make_directories(path, MOUNT_POINT_MODE).with_context(describe);
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().ok_or(Errno::INVAL).with_context(describe)?;
+    let directory = root.make_directories(parent, MOUNT_POINT_MODE).with_context(describe)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(&directory, name, flags, MOUNT_POINT_MODE) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).with_context(describe),
+    }
+    open(OFlags::PATH).with_context(describe)
+}
+
+/// File systems that show the kernel's state: over a symlink they would land elsewhere than the rest of the runtime,
+/// and the masks, believe (CVE-2019-19921, CVE-2023-27561).
+fn is_kernel_file_system(kind: &[u8]) -> bool {
+    matches!(kind, b"proc" | b"sysfs" | b"cgroup" | b"cgroup2")
+}
+
+/// Opens a directory that no symlink leads to, making it where it is missing.
+pub fn open_plain_directory(root: &Root, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let open = || root.open_without_symlinks(path, flags, Mode::empty());
+    let answer = match open() {
+        Err(Errno::NOENT) => {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            match root.open_without_symlinks(parent, flags, Mode::empty()) {
+                Ok(_) | Err(Errno::NOENT) => {
+                    root.make_directories(path, MOUNT_POINT_MODE)?;
+                    open()
+                }
+                Err(errno) => Err(errno),
+            }
+        }
+        answer => answer,
+    };
+    answer.map_err(|errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => Error::invalid(format!("{} must be an ordinary directory", path.display())),
+        errno => errno.into(),
+    })
+}
+
+fn set_attributes(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
+    change_attributes(fd, options.attributes, Reach::One).context("set mount attributes")?;
+    set_recursive_attributes(fd, options)
+}
+
+fn set_recursive_attributes(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
+    change_attributes(fd, options.recursive_attributes, Reach::Tree).context("set recursive mount attributes")
+}
+
+/// Changes attributes, with no system call where there is nothing to change.
+pub fn change_attributes(fd: &OwnedFd, attributes: MountAttributes, reach: Reach) -> Result<(), Errno> {
+    if attributes.is_empty() {
+        return Ok(());
+    }
+    mount_setattr(fd, reach, &Change { set: attributes.set, clear: attributes.clear, ..Change::default() })
+}
+
+fn set_propagation(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
+    for propagation in &options.propagation {
+        let reach = if propagation.is_recursive { Reach::Tree } else { Reach::One };
+        let mode = u64::from(Propagation { is_recursive: false, ..*propagation }.as_mount_flags());
+        mount_setattr(fd, reach, &Change { propagation: mode, ..Change::default() }).context("set propagation")?;
+    }
+    Ok(())
+}
+
+/// Makes what `fd` stands on read-only, by binding it onto itself.
+pub fn make_readonly(fd: &OwnedFd) -> Result<(), Errno> {
+    let tree = clone_fd(fd, Reach::Tree)?;
+    let change = Change { set: attr::RDONLY, ..Change::default() };
+    mount_setattr(&tree, Reach::Tree, &change)?;
+    attach(&tree, fd)
+}
+
+/// Gives a detached tree the id maps of a user namespace (kernel 5.12).
+pub fn map_ids(tree: &OwnedFd, namespace: &OwnedFd, is_recursive: bool) -> Result<()> {
+    let reach = if is_recursive { Reach::Tree } else { Reach::One };
+    let change = Change { set: attr::IDMAP, userns: Some(namespace.as_fd()), ..Change::default() };
+    mount_setattr(tree, reach, &change).map_err(|errno| {
+        let error = Error::from(errno).context("map the ids of the mount");
+        match errno {
+            Errno::INVAL => error.with_hint("the file system below does not support idmapped mounts"),
+            _ => error,
+        }
+    })
+}
+
+/// Recreates a symlink of the host in the container (`copy-symlink`).
+fn copy_symlink(root: &Root, path: &Path, destination: &Path) -> Result<()> {
+    let target = rustix::fs::readlinkat(CWD, path, Vec::new())?;
+    let parent = destination.parent().unwrap_or(Path::new("/"));
+    let name = destination.file_name().ok_or(Errno::INVAL)?;
+    let directory = root.make_directories(parent, MOUNT_POINT_MODE)?;
+    match rustix::fs::symlinkat(&target, &directory, name) {
+        Err(Errno::EXIST) if rustix::fs::readlinkat(&directory, name, Vec::new()).as_ref() == Ok(&target) => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+/// Says whether `path` is a symlink, without opening what it names.
+fn is_symlink(path: &Path) -> Result<bool, Errno> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}

@@ -1,0 +1,122 @@
+//! Init's work on the file system tree, in the order that the kernel and the spec fix.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
+
+use super::cgroup_mount::{self, CgroupView};
+use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
+use super::{device, mask, mount, pivot};
+use crate::error::{Context, Error, Result};
+use crate::support::root::Root;
+use crate::sys::mount::{Change, Reach, attr, mount_setattr};
+
+/// The tree, mounted and not yet `/`.
+pub struct Prepared {
+    root: Root,
+}
+
+/// Mounts everything below the root. `before_cgroups` returns once init is in its cgroups and their namespace.
+///
+/// 1. Detach the host's tree, so that nothing mounted here shows up there.
+/// 2. Attach the root: pivot_root(2) wants a mount point.
+/// 3. The spec's mounts in the spec's order ("The runtime MUST mount entries in the listed order").
+/// 4. Devices and links of `/dev`, which the mounts have brought.
+/// 5. Read-only and masked paths, over all that was mounted.
+pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<CgroupView>) -> Result<Prepared> {
+    if plan.switch == Switch::Chroot {
+        return Ok(Prepared { root: open_root_directory(plan)? });
+    }
+    mount_change(c"/", plan.propagation).context("detach the host's mounts")?;
+    let root = Root::from_fd(attach_root(&plan.root).context("set up the root file system")?);
+    let mut before_cgroups = Some(before_cgroups);
+    let mut view = None;
+    for entry in &plan.mounts {
+        if matches!(entry.source, MountSource::Cgroup) {
+            if let Some(before_cgroups) = before_cgroups.take() {
+                view = Some(before_cgroups()?);
+            }
+            let view = view.as_ref().ok_or_else(|| Error::unsupported("no cgroup view"))?;
+            cgroup_mount::mount(&root, entry, view).with_context(|| entry.describe())?;
+        } else {
+            mount::mount(&root, entry)?;
+        }
+    }
+    if let Some(before_cgroups) = before_cgroups {
+        before_cgroups()?;
+    }
+    if plan.makes_default_dev {
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        device::make_nodes(&root, &plan.devices, plan.binds_devices)?;
+        device::make_links(&root)?;
+        rustix::process::umask(umask);
+    }
+    mask::protect(&root, &plan.readonly_paths)?;
+    mask::mask(&root, &plan.masked_paths)?;
+    Ok(Prepared { root })
+}
+
+impl Prepared {
+    /// Makes the tree this process's `/`.
+    pub fn enter(&self, plan: &RootfsPlan) -> Result<()> {
+        pivot::switch(self.root.as_fd(), plan.switch)
+    }
+
+    /// Makes the root mount read-only; the last thing, since devices and the console are made in it.
+    pub fn seal(&self, plan: &RootfsPlan) -> Result<()> {
+        if plan.is_readonly && plan.switch != Switch::Chroot {
+            let change = Change { set: attr::RDONLY, ..Change::default() };
+            mount_setattr(&self.root, Reach::One, &change).context("make the root file system read-only")?;
+        }
+        Ok(())
+    }
+
+    /// Gives the tree.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+}
+
+fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {
+    match &plan.root {
+        RootSource::Directory(path) => Root::open(path),
+        RootSource::Mount(..) => Err(Error::invalid("mounts: `/` needs a mount namespace")),
+    }
+}
+
+fn attach_root(source: &RootSource) -> Result<OwnedFd> {
+    match source {
+        RootSource::Directory(path) => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_RECURSIVE
+                | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+            let tree = open_tree(CWD, path, flags).with_context(|| format!("open {}", path.display()))?;
+            let place = Root::open(path)?;
+            mount::attach(&tree, &place).with_context(|| format!("bind {}", path.display()))?;
+            Ok(tree)
+        }
+        RootSource::Mount(entry, place) => {
+            let tree = detached(entry).with_context(|| entry.describe())?;
+            let place = Root::open(place)?;
+            mount::attach(&tree, &place).with_context(|| entry.describe())?;
+            Ok(tree)
+        }
+    }
+}
+
+fn detached(entry: &MountPlan) -> Result<OwnedFd> {
+    match &entry.source {
+        MountSource::New { kind, source, data } => mount::new_file_system(kind, source, data, &entry.options, None),
+        MountSource::Bind { path, .. } => open_bind(path).map_err(Error::from),
+        MountSource::Cgroup | MountSource::Remount => Err(Error::invalid("cannot be the root")),
+    }
+}
+
+fn open_bind(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, path, flags)
+}

@@ -1,0 +1,29 @@
+//! What a container sees of the host's cgroup hierarchies.
+
+use crate::cgroups::{Cgroup, Layout, Mode};
+use crate::namespaces::plan::NamespacePlan;
+use crate::rootfs::cgroup_mount::{CgroupView, LegacyHierarchy};
+
+/// Makes the view from the host's layout and the container's own cgroup.
+pub(super) fn of(layout: &Layout, _cgroup: Option<&Cgroup>, namespaces: &NamespacePlan) -> CgroupView {
+    let legacy = layout.legacy.iter().map(|hierarchy| {
+        let controllers = &hierarchy.controllers;
+        let is_named = controllers.starts_with("name=");
+        // The directory is called as the host calls it, which is where its own mount ends.
+        let name =
+            hierarchy.mount.file_name().map_or_else(|| controllers.clone(), |name| name.to_string_lossy().into_owned());
+        let links =
+            controllers.split(',').filter(|controller| !is_named && **controller != name).map(str::to_owned).collect();
+        let mut options: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        if is_named {
+            options.insert(0, "none".to_owned());
+        }
+        LegacyHierarchy { name, options, links, path: None }
+    });
+    CgroupView {
+        is_unified: layout.mode() == Mode::Unified,
+        unified_path: None,
+        legacy: legacy.collect(),
+        has_namespace: namespaces.creates_cgroup_namespace,
+    }
+}

@@ -1,0 +1,73 @@
+//! The child in between, for containers that join what only children can enter. Clones init as its own sibling and ends.
+//!
+//! | | when it starts | when it ends |
+//! |---|---|---|
+//! | namespaces | the caller's | those joined; a new user and time namespace |
+//! | user | the caller's | user 0 of the new user namespace, if there is one |
+//! | root | the host's | the host's |
+
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::process::DumpableBehavior;
+
+use super::init;
+use super::plan::Plan;
+use super::protocol::{Channel, Tag};
+use crate::error::{Context, Error, Kind, Result};
+use crate::namespaces::plan::enter;
+use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
+use crate::sys::process::exit_now;
+
+/// Runs the child to its end.
+pub fn run(plan: &Plan, channel: Channel, surroundings: &init::Surroundings<'_>) -> ! {
+    match clone_init(plan, &channel) {
+        Ok(Side::Init) => init::run(plan, channel, surroundings),
+        Ok(Side::Child) => exit_now(0),
+        Err(error) => {
+            channel.send_failure(&error);
+            exit_now(255)
+        }
+    }
+}
+
+enum Side {
+    Child,
+    Init,
+}
+
+/// 1. Not dumpable before the first join.
+/// 2. Join, in the plan's order.
+/// 3. A new user namespace comes after: it would take the right to join.
+/// 4. A new time namespace needs its offsets before the first process is in it.
+/// 5. Init, with the caller as its parent, so that the caller can wait for it.
+fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
+    let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
+    let namespaces = &plan.namespaces;
+    for join in &namespaces.join {
+        enter(join)?;
+    }
+    let mut flags = namespaces.create;
+    if flags.contains(CloneFlags::NEWUSER) {
+        flags.remove(CloneFlags::NEWUSER);
+        unshare(CloneFlags::NEWUSER).context("make a user namespace")?;
+        channel.send(Tag::WantsMaps)?;
+        channel.expect(Tag::MapsWritten)?;
+    }
+    if !namespaces.time_offsets.is_empty() {
+        flags.remove(CloneFlags::NEWTIME);
+        unshare(CloneFlags::NEWTIME).context("make a time namespace")?;
+        plan.proc.write("self/timens_offsets", &namespaces.time_offsets).context("set linux.timeOffsets")?;
+    }
+    if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid) && flags.contains(CloneFlags::NEWPID) {
+        return Err(Error::invalid("linux.namespaces: a PID namespace to join and one to create"));
+    }
+    match clone3(flags | CloneFlags::PARENT, None).context("clone init")? {
+        Cloned::Child => Ok(Side::Init),
+        Cloned::Parent(pid, pidfd) => {
+            let pid =
+                i32::try_from(pid.as_raw_nonzero().get()).map_err(|_| Error::new(Kind::Other, "pid out of range"))?;
+            channel.send_init(pid, std::os::fd::AsFd::as_fd(&pidfd))?;
+            Ok(Side::Child)
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! The verbs: create, run, start, kill, delete, state, list.
+//!
+//! A container that could not be made leaves nothing: guards remove the state directory and the cgroup, and kill init.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::foreground::{self, End, Exit};
+use super::parent::{self, Init};
+use super::plan::{self, Choices, Plan};
+use super::state::{OCI_VERSION, State, StateDirectory, StateRoot, Status, process_stat, timestamp};
+use super::{cgroup_view, console, hooks};
+use crate::cgroups::{self, Cgroup};
+use crate::error::{Context, Error, Kind, Result};
+use crate::spec::validate::Validated;
+use crate::sys::signal::{self, Signals};
+
+/// How often a poll that must look at two things looks at the second.
+const POLL_INTERVAL_MILLISECONDS: u32 = 100;
+/// How long `delete --force` waits for a killed container to end.
+const KILL_TIMEOUT_MILLISECONDS: u32 = 10_000;
+
+/// The runtime's settings.
+pub struct Runtime {
+    /// Where states are kept.
+    pub root: StateRoot,
+    /// Who makes cgroups.
+    pub driver: cgroups::Driver,
+    /// Whether limits that cannot be set are an error.
+    pub tolerance: cgroups::Tolerance,
+}
+
+/// What `create` and `run` are asked for.
+pub struct Request<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// The bundle's absolute path.
+    pub bundle: &'a Path,
+    /// Its configuration.
+    pub spec: &'a Validated,
+    /// Flags that reach into the plan.
+    pub choices: Choices,
+    /// Where the pid is written.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<&'a Path>,
+    /// Where init's pidfd is sent.
+    pub pidfd_socket: Option<&'a Path>,
+}
+
+/// Whether the caller stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Init waits for `start`; the caller goes.
+    Create,
+    /// The workload starts; the caller goes.
+    Detached,
+    /// The workload starts; the caller stays.
+    Foreground,
+}
+
+/// A container that was just made.
+pub struct Running {
+    /// Its first process.
+    pub init: Init,
+    /// Its record.
+    pub state: State,
+    /// Things the caller should be told.
+    pub warnings: Vec<String>,
+    directory: StateDirectory,
+    cgroup: Option<Cgroup>,
+}
+
+/// What `state` answers (runtime-spec, "State"), with runc's additions.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateDocument {
+    /// Version of the specification.
+    pub oci_version: &'static str,
+    /// The container's id.
+    pub id: String,
+    /// Init's pid; 0 when it has ended.
+    pub pid: i32,
+    /// Its status in words.
+    pub status: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// When it was created.
+    pub created: String,
+    /// The spec's annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Empty here; a user's name in `list`.
+    pub owner: String,
+}
+
+impl Runtime {
+    /// Makes a container up to where `mode` says.
+    pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
+        check_terminal(request, mode)?;
+        crate::spec::validate::validate_id(request.id)?;
+        let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
+        let spec = request.spec.spec();
+        let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
+        let linux = spec.linux().as_ref();
+        let cgroup_plan = cgroups::plan(
+            &layout,
+            &cgroups::Request {
+                container_id: request.id,
+                cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                resources: linux.and_then(|linux| linux.resources().as_ref()),
+                driver: self.driver,
+                tolerance: self.tolerance,
+            },
+        )?;
+        let directory = RemoveOnDrop(Some(self.root.create(request.id)?));
+        if mode == Mode::Create {
+            let maps = plan.namespaces.id_maps.as_ref();
+            let owner = maps.and_then(|maps| Some((maps.uid_outside(0)?, maps.gid_outside(0)?)));
+            plan.exec_fifo = Some(directory.get().make_exec_fifo(owner)?);
+        }
+        let (cgroup, warnings) = cgroup_plan.create()?;
+        plan.warnings.extend(warnings);
+        let cgroup = DeleteOnDrop(cgroup);
+        let view = cgroup_view::of(&layout, cgroup.0.as_ref(), &plan.namespaces);
+        let template = self.template(request, &plan, cgroup.0.as_ref());
+        let on_init = |pid| {
+            let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+            directory.get().save(&State { pid, start_time, ..template.clone() })
+        };
+        let init = parent::launch(
+            &plan,
+            &parent::Surroundings {
+                cgroup: cgroup.0.as_ref(),
+                view: &view,
+                state_for_hooks: &|status, pid| hook_state(&template, status, pid),
+                send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+                on_init: &on_init,
+            },
+        )?;
+        let pid = init.pid.as_raw_nonzero().get();
+        let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        let mut running = Running {
+            init,
+            state: State { pid, start_time, ..template },
+            warnings: std::mem::take(&mut plan.warnings),
+            directory: directory.disarm(),
+            cgroup: cgroup.disarm(),
+        };
+        if let Err(error) = self.hand_over(request, &mut running) {
+            let _ = signal::send(running.init.pidfd.as_fd(), 9);
+            let _ = foreground::wait(&running.init.pidfd);
+            let _ = running.remove();
+            return Err(error);
+        }
+        Ok(running)
+    }
+
+    /// Gives callers what they asked for: the terminal, the pidfd, the pid file, the last because it says "ready".
+    fn hand_over(&self, request: &Request<'_>, running: &mut Running) -> Result<()> {
+        if let Some(socket) = request.console_socket
+            && let Some(master) = running.init.terminal.take()
+        {
+            console::send_master(socket, master.as_fd())?;
+        }
+        if let Some(socket) = request.pidfd_socket {
+            crate::sys::tty::send_fd_to_socket(socket, b"pidfd", running.init.pidfd.as_fd())
+                .with_context(|| format!("send the pidfd to {}", socket.display()))?;
+        }
+        if let Some(path) = request.pid_file {
+            write_pid_file(path, running.state.pid)?;
+        }
+        if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
+            let state = hook_state(&running.state, "running", running.state.pid);
+            hooks::run("poststart", &running.state.hooks.poststart, &state, None)?;
+        }
+        Ok(())
+    }
+
+    fn template(&self, request: &Request<'_>, plan: &Plan, cgroup: Option<&Cgroup>) -> State {
+        let spec = request.spec.spec();
+        let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
+        State {
+            id: request.id.to_owned(),
+            pid: 0,
+            start_time: 0,
+            created: timestamp(),
+            bundle: request.bundle.to_owned(),
+            rootfs: root,
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            owner: rustix::process::getuid().as_raw(),
+            cgroups: cgroup.map(Cgroup::record),
+            hooks: plan.hooks.clone(),
+        }
+    }
+
+    /// Lets a created container's workload begin.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let directory = self.root.open(id)?;
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
+        let init = state.open_init()?;
+        let fifo = directory.open_exec_fifo()?;
+        let (Some(init), Some(fifo)) = (init, fifo) else {
+            let status = self.status(&directory, &state)?;
+            return Err(match status {
+                Status::Running | Status::Paused => {
+                    Error::new(Kind::State, "cannot start an already running container")
+                }
+                _ => Error::new(Kind::State, "cannot start a container that has stopped"),
+            });
+        };
+        wait_for_exec(&init, &fifo)?;
+        directory.remove_exec_fifo()?;
+        if !state.hooks.poststart.is_empty() {
+            let document = hook_state(&state, "running", state.pid);
+            hooks::run("poststart", &state.hooks.poststart, &document, None)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to init; to everything in the cgroup where init is not the end of all.
+    pub fn kill(&self, id: &str, number: i32, all: bool) -> Result<()> {
+        let directory = self.root.open(id)?;
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
+        match state.open_init()? {
+            Some(init) => match signal::send(init.as_fd(), number) {
+                Ok(()) => Ok(()),
+                Err(Errno::SRCH) => Err(Error::new(Kind::State, "container not running")),
+                Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
+            },
+            None if all => {
+                if let Some(record) = state.cgroups {
+                    Cgroup::open(record)?.kill_all()?;
+                }
+                Ok(())
+            }
+            None => Err(Error::new(Kind::State, "container not running")),
+        }
+    }
+
+    /// Removes a container that has ended; with `force` it is killed first, and an unknown one is nothing to do.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let directory = match self.root.open(id) {
+            Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
+            answer => answer?,
+        };
+        let Some(state) = directory.load()? else {
+            // `create` was killed before it had a process.
+            return directory.remove();
+        };
+        let status = self.status(&directory, &state)?;
+        match status {
+            Status::Stopped => {}
+            Status::Created | Status::Creating => kill_and_wait(&state)?,
+            _ if force => kill_and_wait(&state)?,
+            _ => {
+                return Err(Error::new(
+                    Kind::State,
+                    format!("cannot delete container {id} that is not stopped: {status}"),
+                ));
+            }
+        }
+        destroy(&directory, state)
+    }
+
+    /// Says what is known of a container.
+    pub fn state(&self, id: &str) -> Result<StateDocument> {
+        let directory = self.root.open(id)?;
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
+        let status = self.status(&directory, &state)?;
+        Ok(document(state, status))
+    }
+
+    /// Lists every container with its owner's id.
+    pub fn list(&self) -> Result<Vec<(StateDocument, u32)>> {
+        let mut list = Vec::new();
+        for id in self.root.ids()? {
+            let state = match self.root.open(&id).and_then(|directory| Ok((directory.load()?, directory))) {
+                Ok((Some(state), directory)) => (state, directory),
+                // Being made, or deleted while we looked.
+                Ok((None, _)) => continue,
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let status = self.status(&state.1, &state.0)?;
+            let owner = state.0.owner;
+            list.push((document(state.0, status), owner));
+        }
+        Ok(list)
+    }
+
+    /// Frozen, ended, waiting or running, in this order.
+    fn status(&self, directory: &StateDirectory, state: &State) -> Result<Status> {
+        if state.open_init()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if let Some(record) = &state.cgroups
+            && Cgroup::open(record.clone()).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
+        {
+            return Ok(Status::Paused);
+        }
+        Ok(if directory.has_exec_fifo() { Status::Created } else { Status::Running })
+    }
+}
+
+impl Running {
+    /// Attends to the workload until it ends: signals, and the terminal if there is one.
+    pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
+        let terminal = self.init.terminal.take();
+        let pidfd = self.init.pidfd.as_fd();
+        foreground::attend(pidfd, terminal, signals, pidfd, || {
+            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
+        })
+    }
+
+    /// Removes what is kept of a container that has ended.
+    pub fn remove(self) -> Result<()> {
+        let removed_cgroup = self.cgroup.map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.delete()));
+        let removed = self.directory.remove();
+        run_poststop(&self.state);
+        removed_cgroup.and(removed)
+    }
+}
+
+/// Everything of a container but its process, which has ended.
+fn destroy(directory: &StateDirectory, state: State) -> Result<()> {
+    let removed_cgroup = match &state.cgroups {
+        Some(record) => Cgroup::open(record.clone()).and_then(|cgroup| {
+            cgroup.kill_all()?;
+            cgroup.delete()
+        }),
+        None => Ok(()),
+    };
+    let removed = removed_cgroup.and_then(|()| directory.remove());
+    run_poststop(&state);
+    removed
+}
+
+/// A failure is passed over: the container is gone either way (runtime-spec, "Lifecycle" 13).
+fn run_poststop(state: &State) {
+    if !state.hooks.poststop.is_empty() {
+        let document = hook_state(state, "stopped", 0);
+        for hook in &state.hooks.poststop {
+            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, None);
+        }
+    }
+}
+
+fn kill_and_wait(state: &State) -> Result<()> {
+    let Some(init) = state.open_init()? else { return Ok(()) };
+    match signal::send(init.as_fd(), 9) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("kill process {}", state.pid)),
+    }
+    if let Some(record) = &state.cgroups {
+        // Without a PID namespace of its own, or frozen, init's death is not everybody's.
+        let cgroup = Cgroup::open(record.clone())?;
+        let _ = cgroup.thaw();
+        cgroup.kill_all()?;
+    }
+    if poll_readable(&init, KILL_TIMEOUT_MILLISECONDS)? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::State, format!("process {} does not end after SIGKILL", state.pid)))
+}
+
+/// Waits until init has written that the exec comes next, or has ended.
+fn wait_for_exec(init: &OwnedFd, fifo: &OwnedFd) -> Result<()> {
+    loop {
+        let mut byte = [0];
+        match rustix::io::read(fifo, &mut byte) {
+            Ok(1..) => return Ok(()),
+            // No writer yet (0) or nothing written yet: init wakes up on our opening.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("read exec.fifo"),
+        }
+        let mut fds = [PollFd::new(fifo, PollFlags::IN), PollFd::new(init, PollFlags::IN)];
+        let interval = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL_INTERVAL_MILLISECONDS) * 1_000_000 };
+        match poll(&mut fds, Some(&interval)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for init"),
+        }
+        if fds[1].revents().contains(PollFlags::IN) && !fds[0].revents().contains(PollFlags::IN) {
+            return Err(Error::new(Kind::State, "container process is already dead"));
+        }
+    }
+}
+
+fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
+    let timeout =
+        Timespec { tv_sec: i64::from(milliseconds / 1000), tv_nsec: i64::from(milliseconds % 1000) * 1_000_000 };
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for the container"),
+        }
+    }
+}
+
+fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
+    let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    match (terminal, request.console_socket.is_some(), mode) {
+        (true, false, Mode::Create | Mode::Detached) => {
+            Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        (false, true, _) | (true, true, Mode::Foreground) => {
+            Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whole or not at all: under another name first, then renamed.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name =
+        path.file_name().ok_or_else(|| Error::invalid(format!("--pid-file {}: not a file name", path.display())))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    let temporary = path.with_file_name(temporary);
+    let write = || -> Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
+        Ok(std::fs::rename(&temporary, path)?)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct HookState<'a> {
+        oci_version: &'a str,
+        id: &'a str,
+        status: &'a str,
+        #[serde(skip_serializing_if = "is_zero")]
+        pid: i32,
+        bundle: &'a Path,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: &'a BTreeMap<String, String>,
+    }
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_zero(pid: &i32) -> bool {
+        *pid == 0
+    }
+    let document = HookState {
+        oci_version: OCI_VERSION,
+        id: &state.id,
+        status,
+        pid,
+        bundle: &state.bundle,
+        annotations: &state.annotations,
+    };
+    serde_json::to_vec(&document).unwrap_or_default()
+}
+
+fn document(state: State, status: Status) -> StateDocument {
+    StateDocument {
+        oci_version: OCI_VERSION,
+        id: state.id,
+        pid: if status == Status::Stopped { 0 } else { state.pid },
+        status: status.to_string(),
+        bundle: state.bundle,
+        rootfs: state.rootfs,
+        created: state.created,
+        annotations: state.annotations,
+        owner: String::new(),
+    }
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {id}"))
+}
+
+struct RemoveOnDrop(Option<StateDirectory>);
+
+impl RemoveOnDrop {
+    fn get(&self) -> &StateDirectory {
+        self.0.as_ref().expect("a guard is disarmed once, by value")
+    }
+
+    fn disarm(mut self) -> StateDirectory {
+        self.0.take().expect("a guard is disarmed once, by value")
+    }
+}
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.take() {
+            let _ = directory.remove();
+        }
+    }
+}
+
+struct DeleteOnDrop(Option<Cgroup>);
+
+impl DeleteOnDrop {
+    fn disarm(mut self) -> Option<Cgroup> {
+        self.0.take()
+    }
+}
+
+impl Drop for DeleteOnDrop {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.0.take() {
+            let _ = cgroup.delete();
+        }
+    }
+}

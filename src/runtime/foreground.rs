@@ -1,0 +1,249 @@
+//! Waiting for a container in the foreground: signals go in, the terminal goes both ways, the exit status comes out.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use super::console::{self, RawMode};
+use crate::error::{Context, Result};
+use crate::sys::signal::{self, Signals};
+
+/// How a workload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(u8),
+    /// By a signal.
+    Signal(u8),
+}
+
+impl Exit {
+    /// Gives the exit status as a shell shows it: the code, or 128 + signal.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128u8.saturating_add(signal),
+        }
+    }
+
+    fn new(status: &WaitIdStatus) -> Self {
+        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Self::Code(byte(code)),
+            (None, Some(signal)) => Self::Signal(byte(signal)),
+            (None, None) => Self::Code(u8::MAX),
+        }
+    }
+}
+
+/// Takes the exit status of a child if it has ended, and reaps it.
+pub fn try_wait(pidfd: impl AsFd) -> Result<Option<Exit>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options))
+        .context("wait for the container")?;
+    Ok(status.as_ref().map(Exit::new))
+}
+
+/// Waits for a child's end and reaps it.
+pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED))
+        .context("wait for the container")?;
+    Ok(status.as_ref().map_or(Exit::Code(u8::MAX), Exit::new))
+}
+
+/// What tells [`attend`] that the workload has ended.
+pub enum End {
+    /// Nothing yet.
+    NotYet,
+    /// It has, in this way.
+    Now(Exit),
+}
+
+/// Forwards signals and relays the terminal until `ended` says so. `watch` becomes readable when it is worth asking.
+pub fn attend(
+    pidfd: BorrowedFd<'_>,
+    terminal: Option<OwnedFd>,
+    signals: &Signals,
+    watch: BorrowedFd<'_>,
+    mut ended: impl FnMut() -> Result<End>,
+) -> Result<Exit> {
+    let stdin = rustix::stdio::stdin();
+    let mut relay = match terminal {
+        Some(master) => Some(Relay::new(master, stdin)?),
+        None => None,
+    };
+    let exit = loop {
+        let mut fds = Vec::with_capacity(5);
+        fds.push(PollFd::new(&watch, PollFlags::IN));
+        fds.push(PollFd::new(signals, PollFlags::IN));
+        if let Some(relay) = &relay {
+            relay.add_interest(&mut fds);
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for events"),
+        }
+        let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        drop(fds);
+        if let Some(relay) = &mut relay {
+            relay.move_bytes(&events[2..]);
+        }
+        if !events[1].is_empty() {
+            forward(signals, pidfd, relay.as_ref())?;
+        }
+        if !events[0].is_empty()
+            && let End::Now(exit) = ended()?
+        {
+            break exit;
+        }
+    };
+    if let Some(relay) = &mut relay {
+        relay.drain();
+    }
+    Ok(exit)
+}
+
+fn forward(signals: &Signals, pidfd: BorrowedFd<'_>, relay: Option<&Relay<'_>>) -> Result<()> {
+    while let Some(arrived) = signals.next().context("read signals")? {
+        match arrived.number {
+            signal::CHILD => {}
+            // The Go runtime's own, sent between its threads and by nobody on purpose.
+            signal::URGENT | signal::PIPE => {}
+            // We were stopped and went on, or our terminal wants us to stop: not the workload's business.
+            signal::TTY_INPUT | signal::TTY_OUTPUT => {}
+            signal::WINDOW => {
+                if let Some(relay) = relay {
+                    console::copy_size(rustix::stdio::stdin(), &relay.master);
+                }
+            }
+            number => match signal::send(pidfd, number) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("send signal {number}")),
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Bytes on their way in one direction.
+struct Buffer {
+    bytes: Box<[u8; BUFFER_SIZE]>,
+    start: usize,
+    end: usize,
+}
+
+/// A pipe that polls writable takes this much without blocking (`PIPE_BUF`, pipe(7)), so that a reader who is slow never
+/// keeps us from the signals.
+const BUFFER_SIZE: usize = 4096;
+
+impl Buffer {
+    fn new() -> Self {
+        Self { bytes: Box::new([0; BUFFER_SIZE]), start: 0, end: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Reads when empty; `false` at the end of the source.
+    fn fill(&mut self, from: impl AsFd) -> bool {
+        match rustix::io::read(from, &mut self.bytes[..]) {
+            Ok(0) => false,
+            Ok(count) => {
+                (self.start, self.end) = (0, count);
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            // EIO: the last slave of a terminal was closed.
+            Err(_) => false,
+        }
+    }
+
+    /// Writes what it holds; `false` when nobody takes it any more.
+    fn flush(&mut self, to: impl AsFd) -> bool {
+        match rustix::io::write(to, &self.bytes[self.start..self.end]) {
+            Ok(count) => {
+                self.start += count;
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+/// Both directions between the caller's standard streams and a terminal's master.
+struct Relay<'a> {
+    master: OwnedFd,
+    _raw: Option<RawMode<'a>>,
+    input: Buffer,
+    output: Buffer,
+    has_input: bool,
+    has_output: bool,
+}
+
+impl<'a> Relay<'a> {
+    fn new(master: OwnedFd, stdin: BorrowedFd<'a>) -> Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(&master).context("set up the terminal")?;
+        rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).context("set up the terminal")?;
+        console::copy_size(stdin, &master);
+        let raw = RawMode::set(stdin).context("set raw mode")?;
+        Ok(Self { master, _raw: raw, input: Buffer::new(), output: Buffer::new(), has_input: true, has_output: true })
+    }
+
+    /// Adds, in this order: standard input, the master, standard output.
+    fn add_interest<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
+        let wants = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
+        fds.push(PollFd::from_borrowed_fd(
+            rustix::stdio::stdin(),
+            wants(self.has_input && self.input.is_empty(), PollFlags::IN),
+        ));
+        let master = wants(self.has_output && self.output.is_empty(), PollFlags::IN)
+            | wants(!self.input.is_empty(), PollFlags::OUT);
+        // A closed side polls as hung up for ever: it is taken out of the set, which an unset descriptor cannot be.
+        if self.has_output {
+            fds.push(PollFd::new(&self.master, master));
+        }
+        fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdout(), wants(!self.output.is_empty(), PollFlags::OUT)));
+    }
+
+    fn move_bytes(&mut self, events: &[PollFlags]) {
+        let [input, master, output] = match *events {
+            [input, master, output] => [input, master, output],
+            [input, output] => [input, PollFlags::empty(), output],
+            _ => return,
+        };
+        let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        if self.has_input && self.input.is_empty() && input.intersects(readable) {
+            self.has_input = self.input.fill(rustix::stdio::stdin());
+        }
+        if !self.input.is_empty() && master.contains(PollFlags::OUT) && !self.input.flush(&self.master) {
+            self.has_input = false;
+        }
+        if self.has_output && self.output.is_empty() && master.intersects(readable) {
+            self.has_output = self.output.fill(&self.master);
+        }
+        if !self.output.is_empty() && !output.is_empty() && !self.output.flush(rustix::stdio::stdout()) {
+            self.has_output = false;
+        }
+    }
+
+    /// Passes on what the workload wrote before it ended.
+    fn drain(&mut self) {
+        while !self.output.is_empty() {
+            if !self.output.flush(rustix::stdio::stdout()) {
+                return;
+            }
+        }
+        while self.has_output {
+            self.has_output = self.output.fill(&self.master) && !self.output.is_empty();
+            while !self.output.is_empty() {
+                if !self.output.flush(rustix::stdio::stdout()) {
+                    return;
+                }
+            }
+        }
+    }
+}

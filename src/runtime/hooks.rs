@@ -1,0 +1,148 @@
+//! Hooks: programs of the host that the spec wants run at given moments, with the container's state on standard input.
+//!
+//! A hook gets the environment that the spec gives it and nothing of the image's or the caller's (CVE-2025-23266: a
+//! loader variable from an image reached a hook on the host).
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use oci_spec::runtime::{Hook, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// The hooks of one container, by moment.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct HookPlan {
+    /// Runtime namespace, after the mounts and before the pivot (deprecated by the spec, and used).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prestart: Vec<Hook>,
+    /// The same moment, after `prestart`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create_runtime: Vec<Hook>,
+    /// Container namespaces with the host's paths, before the pivot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create_container: Vec<Hook>,
+    /// Inside the container, before the workload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_container: Vec<Hook>,
+    /// Runtime namespace, once the workload runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    /// Runtime namespace, once the container is deleted; a failure is a warning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+}
+
+impl HookPlan {
+    /// Takes the hooks of a spec.
+    pub fn new(spec: &Spec) -> Self {
+        let Some(hooks) = spec.hooks() else { return Self::default() };
+        let list = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
+        #[expect(deprecated, reason = "engines still write prestart hooks")]
+        let prestart = list(hooks.prestart());
+        Self {
+            prestart,
+            create_runtime: list(hooks.create_runtime()),
+            create_container: list(hooks.create_container()),
+            start_container: list(hooks.start_container()),
+            poststart: list(hooks.poststart()),
+            poststop: list(hooks.poststop()),
+        }
+    }
+
+    /// Says whether the parent must run something between the mounts and the pivot.
+    pub fn has_before_pivot(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+}
+
+/// Runs hooks in order, each with `state` on its standard input; the first that fails ends the series.
+pub fn run(moment: &str, hooks: &[Hook], state: &[u8], directory: Option<&Path>) -> Result<()> {
+    for hook in hooks {
+        run_one(hook, state, directory).with_context(|| format!("{moment} hook {}", hook.path().display()))?;
+    }
+    Ok(())
+}
+
+fn run_one(hook: &Hook, state: &[u8], directory: Option<&Path>) -> Result<()> {
+    let mut command = Command::new(hook.path());
+    let mut args = hook.args().iter().flatten();
+    if let Some(name) = args.next() {
+        std::os::unix::process::CommandExt::arg0(&mut command, name);
+    }
+    command.args(args).env_clear();
+    for entry in hook.env().iter().flatten() {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        command.env(name, value);
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook that doesn't care what it is told closes the pipe.
+        match stdin.write_all(state) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(error).context("write the state");
+            }
+            _ => {}
+        }
+    }
+    if let Some(seconds) = hook.timeout() {
+        wait_for_exit(&mut child, seconds)?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(Kind::Other, format!("{}: {}", output.status, said.trim())))
+}
+
+fn wait_for_exit(child: &mut Child, seconds: i64) -> Result<()> {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let limit = Duration::from_secs(seconds.max(0).unsigned_abs());
+    let timeout = Timespec::try_from(limit).map_err(|_| Error::invalid("timeout out of range"))?;
+    let ready = poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&timeout))?;
+    if ready == 0 {
+        child.kill()?;
+        child.wait()?;
+        return Err(Error::new(Kind::Other, format!("still running after {seconds} s, killed")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(text: &str) -> Hook {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_hook_gets_the_state_and_its_own_environment_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = r#"{"path":"/bin/sh","args":["sh","-c","cat > state; /usr/bin/env > env"],"env":["A=1"]}"#;
+        run("poststart", &[hook(script)], b"{\"id\":\"x\"}", Some(directory.path())).unwrap();
+        assert_eq!(std::fs::read(directory.path().join("state")).unwrap(), b"{\"id\":\"x\"}");
+        let env = std::fs::read_to_string(directory.path().join("env")).unwrap();
+        let names: Vec<_> = env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| ["A", "PWD", "SHLVL", "_"].contains(name)), "{names:?}");
+    }
+
+    #[test]
+    fn a_hook_that_fails_says_what_it_said_and_a_slow_one_is_killed() {
+        let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo broken >&2; exit 3"]}"#);
+        let error = run("prestart", &[failing], b"", None).unwrap_err();
+        assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3: broken");
+        let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
+        assert!(run("prestart", &[slow], b"", None).unwrap_err().report().contains("still running after 0 s"));
+    }
+}

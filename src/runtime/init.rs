@@ -1,0 +1,373 @@
+//! Init: the process that becomes the workload.
+//!
+//! | | when it starts | when it ends |
+//! |---|---|---|
+//! | namespaces | all that were to be created; joined ones in step 2 | the container's |
+//! | user | the caller's | the workload's |
+//! | root | the host's | the container's |
+//! | may | everything its user namespace allows | what the workload may |
+//!
+//! It has one thread, the parent's memory as a copy, and one way to report: the channel. It never unwinds and never
+//! returns: it becomes the workload or sends an error and `_exit`s.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{Gid, Uid};
+
+use super::plan::{Plan, ProcessPlan};
+use super::protocol::{Channel, Tag};
+use super::{console, hooks};
+use crate::error::{Context, Error, Kind, Result};
+use crate::namespaces::plan::{Stages, enter};
+use crate::rootfs::cgroup_mount::CgroupView;
+use crate::rootfs::setup;
+use crate::support::passwd;
+use crate::support::root::Root;
+use crate::sys::clone::{CloneFlags, unshare};
+use crate::sys::process::{
+    CStringArray, CloseHow, close_range, execve, exit_now, join_session_keyring, set_resource_limit,
+};
+use crate::sys::signal;
+
+/// Exit status of init when it could not become the workload; the error itself went over the channel.
+const FAILED: i32 = 255;
+
+/// Most that is read of the container's passwd.
+const PASSWD_LIMIT_BYTES: usize = 10 << 20;
+
+/// What the parent alone knows when it clones.
+pub struct Surroundings<'a> {
+    /// The container's cgroups as it will see them.
+    pub cgroups: &'a CgroupView,
+    /// The container's state as hooks get it, with a pid that init fills in.
+    pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
+}
+
+/// Runs init to its end.
+pub fn run(plan: &Plan, channel: Channel, surroundings: &Surroundings<'_>) -> ! {
+    let Err(error) = become_workload(plan, &channel, surroundings);
+    channel.send_failure(&error);
+    exit_now(FAILED)
+}
+
+/// The order is the design:
+///
+///  1. Not dumpable before anything is joined: nothing inside may trace us or read our `/proc` (CVE-2016-9962).
+///  2. Ids of the new user namespace, then the namespaces that init itself joins.
+///  3. A session and a session keyring of our own.
+///  4. The file system tree, below a descriptor, while the host's paths are still there.
+///  5. What is written through the host's `/proc`: sysctls, the OOM score.
+///  6. Hooks of the runtime, then those of the container, both before the pivot (runtime-spec, "Lifecycle" 4-6).
+///  7. The pivot, the terminal from the container's devpts, the read-only root.
+///  8. Limits while we may still raise them, then the credentials.
+///  9. The executable is looked up, so that `create` reports what is missing.
+/// 10. `create` waits here for `start`.
+/// 11. Seccomp last, so that the profile need not allow what we do; then every other descriptor closes at the exec.
+fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
+    prepare_process(plan, channel)?;
+    let view_of_cgroups = || {
+        channel.expect(Tag::InCgroup)?;
+        if plan.namespaces.creates_cgroup_namespace {
+            unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
+        }
+        Ok(surroundings.cgroups.clone())
+    };
+    let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
+    let process = &plan.process;
+    tree.root()
+        .make_directories(&process.cwd, Mode::from_raw_mode(0o755))
+        .with_context(|| format!("make the working directory {}", process.cwd.display()))?;
+    let home = if process.wants_home { home_of(tree.root(), process.uid) } else { None };
+    write_kernel_settings(plan)?;
+    if plan.hooks.has_before_pivot() {
+        channel.send(Tag::MountsDone)?;
+        channel.expect(Tag::HooksDone)?;
+    }
+    run_container_hooks("createContainer", &plan.hooks.create_container, surroundings)?;
+    tree.enter(&plan.rootfs)?;
+    if process.terminal {
+        let root = Root::open(Path::new("/"))?;
+        let master = console::make_terminal(&root, process.console_size)?;
+        console::clear_onlcr(&master).context("set up the terminal")?;
+        channel.send_fd(Tag::Terminal, std::os::fd::AsFd::as_fd(&master))?;
+    }
+    tree.seal(&plan.rootfs)?;
+    drop(tree);
+
+    let executable = take_credentials(plan, process)?;
+    let early_filter = plan.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
+    if process.no_new_privileges && early_filter {
+        install_filter(plan, channel)?;
+    }
+    channel.send(Tag::Ready)?;
+    if let Some(fifo) = &plan.exec_fifo {
+        wait_for_start(plan, fifo)?;
+    }
+    run_container_hooks("startContainer", &plan.hooks.start_container, surroundings)?;
+    let envp = home.map(|home| environment_with_home(process, &home));
+    // The channel, too, closes at the exec, and tells the parent by that.
+    let first = 3 + i32::try_from(process.preserved_fds).unwrap_or(0);
+    keep_open(process.preserved_fds)?;
+    close_range(first, CloseHow::OnExec).context("close descriptors")?;
+    if process.no_new_privileges && !early_filter {
+        install_filter(plan, channel)?;
+    }
+    let envp = envp.as_ref().unwrap_or(&process.envp);
+    execve(&executable, &process.argv, envp).map_err(|errno| explain_exec(process, &executable, errno))
+}
+
+fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
+    let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
+    if has_fresh_ids {
+        // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
+        // from inside a container is near.
+        channel.expect(Tag::MapsWritten)?;
+    }
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
+    let _ = rustix::thread::set_name(c"husk:[2:INIT]");
+    if plan.dies_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
+    }
+    signal::reset_dispositions();
+    signal::unblock_all().context("unblock signals")?;
+    if plan.namespaces.creates(CloneFlags::NEWUSER) {
+        become_root_inside(plan)?;
+    }
+    if plan.namespaces.stages == Stages::One {
+        for join in &plan.namespaces.join {
+            enter(join)?;
+        }
+    }
+    if plan.namespaces.creates(CloneFlags::NEWNET) {
+        crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
+    }
+    match rustix::process::setsid() {
+        // The first process of a PID namespace may lead a session already.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno).context("start a session"),
+    }
+    if let Some(name) = &plan.keyring {
+        match join_session_keyring(name) {
+            // No keyrings in this kernel, or none for containers inside this one.
+            Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {}
+            Err(errno) => {
+                return Err(Error::from(errno)
+                    .context("join a session keyring")
+                    .with_hint("--no-new-keyring keeps the caller's"));
+            }
+        }
+    }
+    let uts = |name: &Option<String>| name.as_ref().map(|name| name.as_bytes().to_vec());
+    if let Some(name) = uts(&plan.hostname) {
+        rustix::system::sethostname(&name).context("set the host name")?;
+    }
+    if let Some(name) = uts(&plan.domainname) {
+        rustix::system::setdomainname(&name).context("set the domain name")?;
+    }
+    Ok(())
+}
+
+/// Becomes user 0 of the new user namespace: who we were outside may not be mapped in it, and files would be nobody's.
+fn become_root_inside(plan: &Plan) -> Result<()> {
+    let Some(maps) = &plan.namespaces.id_maps else { return Ok(()) };
+    if maps.uid_outside(0).is_none() || maps.gid_outside(0).is_none() {
+        return Ok(());
+    }
+    set_ids(0, 0)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
+}
+
+fn set_ids(uid: u32, gid: u32) -> Result<()> {
+    let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid_, gid_, gid_).with_context(|| format!("become group {gid}"))?;
+    rustix::thread::set_thread_res_uid(uid_, uid_, uid_).with_context(|| format!("become user {uid}"))
+}
+
+fn write_kernel_settings(plan: &Plan) -> Result<()> {
+    for (path, value) in &plan.sysctls {
+        plan.proc
+            .write(path, value)
+            .with_context(|| format!("set sysctl {} to `{value}`", path.trim_start_matches("sys/")))?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        match plan.proc.write("self/oom_score_adj", &score.to_string()) {
+            Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => {}
+            answer => answer.with_context(|| format!("set oom_score_adj to {score}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn run_container_hooks(moment: &str, list: &[oci_spec::runtime::Hook], surroundings: &Surroundings<'_>) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    hooks::run(moment, list, &(surroundings.state_for_hooks)("created", pid), None)
+}
+
+/// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.
+fn home_of(root: &Root, uid: u32) -> Option<Vec<u8>> {
+    let text = root.read(Path::new("/etc/passwd"), PASSWD_LIMIT_BYTES).unwrap_or_default();
+    // A line that is none is somebody else's mistake: it names no home.
+    let entry = passwd::passwd_entries(&text).filter_map(Result::ok).find(|entry| entry.uid == uid);
+    Some(entry.map_or_else(|| b"/".to_vec(), |entry| entry.home.to_vec()))
+}
+
+fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
+    let mut strings = process.envp.strings().to_vec();
+    // A line of a file holds no NUL unless somebody put one there; then there is no HOME.
+    if let Ok(entry) = CString::new([b"HOME=", home].concat()) {
+        strings.push(entry);
+    }
+    CStringArray::new(strings)
+}
+
+/// Turns into the workload's user, and finds the executable with that user's rights.
+fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
+    for &(resource, soft, hard) in &process.rlimits {
+        set_resource_limit(resource, soft, hard)
+            .with_context(|| format!("set resource limit {} to {soft}:{hard}", limit_name(resource)))?;
+    }
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    } else if let Some(program) = &plan.seccomp {
+        // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
+        crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter").map(drop)?;
+    }
+    if let Some(masks) = &process.capabilities {
+        masks.apply_bounding()?;
+    }
+    // Set-user-id takes the capabilities along only if asked to.
+    rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
+    if process.denies_setgroups {
+        if !process.groups.is_empty() {
+            return Err(Error::unsupported(
+                "process.user.additionalGids: an ordinary user without subordinate ids has no groups to give",
+            ));
+        }
+    } else {
+        // Always called, also for none: the caller's groups are not the container's (CVE-2022-36109).
+        let groups: Vec<Gid> = process.groups.iter().copied().map(Gid::from_raw).collect();
+        rustix::thread::set_thread_groups(&groups).context("set supplementary groups")?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    let early = rustix::process::chdir(&process.cwd);
+    set_ids(process.uid, process.gid)?;
+    if early.is_err() {
+        // Perhaps a directory for this user only.
+        rustix::process::chdir(&process.cwd)
+            .with_context(|| format!("change to the working directory {}", process.cwd.display()))?;
+    }
+    verify_cwd(&process.cwd)?;
+    rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
+    if let Some(masks) = &process.capabilities {
+        masks.apply()?;
+    }
+    if plan.dies_with_parent {
+        // The change of user has cleared it (prctl(2)).
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
+    }
+    find_executable(process)
+}
+
+/// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).
+fn verify_cwd(cwd: &Path) -> Result<()> {
+    let path = rustix::process::getcwd(Vec::new()).context("read the working directory")?;
+    if path.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("process.cwd: {} is outside the root file system", cwd.display())))
+}
+
+/// Finds the first candidate that may be executed.
+fn find_executable(process: &ProcessPlan) -> Result<CString> {
+    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let has_slash = name.contains('/');
+    let mut denied = None;
+    for candidate in &process.candidates {
+        match is_executable(candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => denied = Some(errno),
+        }
+    }
+    Err(match denied {
+        Some(errno) => Error::from(errno).with_kind(Kind::NotExecutable).context(format!("exec: \"{name}\"")),
+        None if has_slash => Error::from(Errno::NOENT)
+            .with_kind(Kind::ExecutableNotFound)
+            .context(format!("stat {name}"))
+            .context(format!("exec: \"{name}\"")),
+        None => Error::new(Kind::ExecutableNotFound, "executable file not found in $PATH")
+            .context(format!("exec: \"{name}\"")),
+    })
+}
+
+fn is_executable(path: &CStr) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+/// A file that is there and does not start has a reason that the error number hides.
+fn explain_exec(process: &ProcessPlan, path: &CStr, errno: Errno) -> Error {
+    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let error = Error::from(errno).with_kind(Kind::NotExecutable).context(format!("exec {}", path.to_string_lossy()));
+    match errno {
+        Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
+        Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
+        _ => error,
+    }
+}
+
+fn install_filter(plan: &Plan, channel: &Channel) -> Result<()> {
+    let Some(program) = &plan.seccomp else { return Ok(()) };
+    let listener = crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter")?;
+    if let Some(listener) = listener {
+        channel.send_fd(Tag::Listener, std::os::fd::AsFd::as_fd(&listener))?;
+        channel.expect(Tag::ListenerSent)?;
+    }
+    Ok(())
+}
+
+/// Opens the fifo for writing, which lasts until `start` opens it for reading, and says that the exec comes next.
+fn wait_for_start(plan: &Plan, fifo: &OwnedFd) -> Result<()> {
+    use std::os::fd::AsFd;
+    let fd = plan.proc.reopen(fifo.as_fd(), OFlags::WRONLY).context("open exec.fifo")?;
+    rustix::io::write(&fd, b"0").context("write exec.fifo").map(drop)
+}
+
+/// Takes the close-on-exec mark off the descriptors that the workload is to have.
+fn keep_open(count: u32) -> Result<()> {
+    crate::sys::process::keep_over_exec(3, count).context("keep descriptors")
+}
+
+fn limit_name(resource: u32) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "RLIMIT_CPU",
+        "RLIMIT_FSIZE",
+        "RLIMIT_DATA",
+        "RLIMIT_STACK",
+        "RLIMIT_CORE",
+        "RLIMIT_RSS",
+        "RLIMIT_NPROC",
+        "RLIMIT_NOFILE",
+        "RLIMIT_MEMLOCK",
+        "RLIMIT_AS",
+        "RLIMIT_LOCKS",
+        "RLIMIT_SIGPENDING",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_RTPRIO",
+        "RLIMIT_RTTIME",
+    ];
+    NAMES.get(resource as usize).copied().unwrap_or("RLIMIT_?")
+}

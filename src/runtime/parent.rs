@@ -1,0 +1,195 @@
+//! The parent: clones, does what only the host's side can do, and hears how it went.
+//!
+//! | | throughout |
+//! |---|---|
+//! | namespaces | the caller's |
+//! | user | the caller's |
+//! | root | the host's |
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+
+use super::plan::Plan;
+use super::protocol::{Channel, Message, Tag};
+use super::{child, hooks, init};
+use crate::cgroups::Cgroup;
+use crate::error::{Context, Error, Kind, Result};
+use crate::namespaces::idmap;
+use crate::namespaces::plan::Stages;
+use crate::rootfs::cgroup_mount::CgroupView;
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+
+/// What the parent works with beside the plan.
+pub struct Surroundings<'a> {
+    /// The container's cgroups, if it has any.
+    pub cgroup: Option<&'a Cgroup>,
+    /// What the container sees of them.
+    pub view: &'a CgroupView,
+    /// The state that hooks get, for a status and a pid.
+    pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
+    /// Where the seccomp listener goes.
+    pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
+    /// Told as soon as init is there, before it does anything that must be cleaned up after.
+    pub on_init: &'a dyn Fn(i32) -> Result<()>,
+}
+
+/// Init, which is the workload by now or waits in `exec.fifo`.
+pub struct Init {
+    /// Its pid, as seen from here.
+    pub pid: Pid,
+    /// A descriptor that stands for it.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Clones and sees init through until only the exec is left (`create`) or done.
+pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
+    let (channel, their_channel) = Channel::pair()?;
+    let stages = plan.namespaces.stages;
+    let flags = if stages == Stages::One { plan.namespaces.create } else { CloneFlags::empty() };
+    let into = surroundings.cgroup.and_then(Cgroup::v2_directory);
+    let (pid, pidfd) = match clone3(flags, into).map_err(explain_clone)? {
+        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        Cloned::Child => {
+            drop(channel);
+            let ours = init::Surroundings { cgroups: surroundings.view, state_for_hooks: surroundings.state_for_hooks };
+            match stages {
+                Stages::One => init::run(plan, their_channel, &ours),
+                Stages::Two => child::run(plan, their_channel, &ours),
+            }
+        }
+    };
+    drop(their_channel);
+    let mut guard = KillOnDrop(Some((pid, pidfd)));
+    if stages == Stages::Two {
+        guard = meet_init(plan, &channel, guard)?;
+    } else if let Some(maps) = &plan.namespaces.id_maps {
+        idmap::write(pid, maps).context("map the ids of the user namespace")?;
+        channel.send(Tag::MapsWritten)?;
+    }
+    let pid = guard.pid();
+    (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+    if let Some(cgroup) = surroundings.cgroup {
+        cgroup.join(pid)?;
+    }
+    channel.send(Tag::InCgroup)?;
+    let terminal = see_through(plan, &channel, &guard, surroundings)?;
+    let (pid, pidfd) = guard.disarm();
+    Ok(Init { pid, pidfd, terminal })
+}
+
+/// Answers init until it is ready or has become the workload.
+fn see_through(
+    plan: &Plan,
+    channel: &Channel,
+    guard: &KillOnDrop,
+    surroundings: &Surroundings<'_>,
+) -> Result<Option<OwnedFd>> {
+    let pid = guard.pid().as_raw_nonzero().get();
+    let mut terminal = None;
+    let mut is_ready = false;
+    loop {
+        match channel.receive()? {
+            Some(Message::MountsDone) => {
+                let state = (surroundings.state_for_hooks)("creating", pid);
+                hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)?;
+                channel.send(Tag::HooksDone)?;
+            }
+            Some(Message::Terminal { master }) => terminal = Some(master),
+            Some(Message::Listener { fd }) => {
+                (surroundings.send_listener)(fd, pid)?;
+                channel.send(Tag::ListenerSent)?;
+            }
+            Some(Message::Ready) if plan.exec_fifo.is_some() => return Ok(terminal),
+            Some(Message::Ready) => is_ready = true,
+            Some(Message::Failed(error)) => return Err(error),
+            None if is_ready => return Ok(terminal),
+            None => return Err(guard.explain_end()),
+            Some(message) => {
+                return Err(Error::new(Kind::Other, format!("init: unexpected {:?}", message.tag())));
+            }
+        }
+    }
+}
+
+/// Follows the child in between until it has made init, and reaps it.
+fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
+    loop {
+        match channel.receive()? {
+            Some(Message::WantsMaps) => {
+                if let Some(maps) = &plan.namespaces.id_maps {
+                    idmap::write(child.pid(), maps).context("map the ids of the user namespace")?;
+                }
+                channel.send(Tag::MapsWritten)?;
+            }
+            Some(Message::Init { pid, pidfd }) => {
+                let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
+                let (_, child_fd) = child.disarm();
+                waitid(WaitId::PidFd(child_fd.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
+                return Ok(KillOnDrop(Some((pid, pidfd))));
+            }
+            Some(Message::Failed(error)) => return Err(error),
+            None => return Err(child.explain_end()),
+            Some(message) => {
+                return Err(Error::new(Kind::Other, format!("child: unexpected {:?}", message.tag())));
+            }
+        }
+    }
+}
+
+/// A process that dies with its guard, so that a failure half-way leaves none behind.
+struct KillOnDrop(Option<(Pid, OwnedFd)>);
+
+impl KillOnDrop {
+    fn pid(&self) -> Pid {
+        // Taken out only by `disarm`, which takes the guard too.
+        self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
+    }
+
+    fn disarm(mut self) -> (Pid, OwnedFd) {
+        self.0.take().expect("a guard is disarmed once, by value")
+    }
+
+    /// Says how a process ended that sent no reason.
+    fn explain_end(&self) -> Error {
+        let status = self.0.as_ref().and_then(|(_, pidfd)| {
+            waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok().flatten()
+        });
+        let cause = match status {
+            Some(status) => describe_end(&status),
+            None => "for an unknown reason".to_owned(),
+        };
+        let error = Error::new(Kind::Other, format!("init ended before the workload started: {cause}"));
+        if cause.contains("signal 9") { error.with_hint("the memory limit may be too low to start in") } else { error }
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some((_, pidfd)) = &self.0 {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+fn describe_end(status: &WaitIdStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        _ => "for an unknown reason".to_owned(),
+    }
+}
+
+fn explain_clone(errno: rustix::io::Errno) -> Error {
+    use rustix::io::Errno;
+    let error = Error::from(errno).context("clone into new namespaces");
+    match errno {
+        Errno::PERM => error.with_hint("without root, a container needs a user namespace, and this host may forbid those (sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone)"),
+        Errno::NOSPC | Errno::USERS => error.with_hint("a limit of /proc/sys/user/max_*_namespaces is reached"),
+        _ => error,
+    }
+}

@@ -1,0 +1,309 @@
+//! Everything that parent, child and init need, computed before the clone: C strings, masks, descriptors, BPF.
+//!
+//! What is here was validated; what init does with it is a series of system calls.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
+
+use super::capability::{self, Masks};
+use super::hooks::HookPlan;
+use crate::error::{Context, Error, Result};
+use crate::namespaces::plan::{NamespacePlan, Privileged};
+use crate::rootfs::host::HostProc;
+use crate::rootfs::plan::{RootfsPlan, Surroundings};
+use crate::seccomp::Program;
+use crate::spec::validate::Validated;
+use crate::sys::clone::CloneFlags;
+use crate::sys::process::CStringArray;
+
+/// What the caller of a verb chose, beside the bundle.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// `--no-new-keyring`.
+    pub no_new_keyring: bool,
+    /// Descriptors from 3 on that the workload keeps (`--preserve-fds`, LISTEN_FDS).
+    pub preserved_fds: u32,
+    /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
+    pub dies_with_parent: bool,
+}
+
+/// The whole plan of one container.
+pub struct Plan {
+    /// Namespaces.
+    pub namespaces: NamespacePlan,
+    /// File system tree.
+    pub rootfs: RootfsPlan,
+    /// The workload.
+    pub process: ProcessPlan,
+    /// Seccomp filter.
+    pub seccomp: Option<Program>,
+    /// Name for the new UTS namespace.
+    pub hostname: Option<String>,
+    /// NIS domain name for it.
+    pub domainname: Option<String>,
+    /// Kernel parameters: path below `/proc/sys`, value.
+    pub sysctls: Vec<(String, String)>,
+    /// Hooks.
+    pub hooks: HookPlan,
+    /// Name of the session keyring that init joins.
+    pub keyring: Option<CString>,
+    /// See [`Choices::dies_with_parent`].
+    pub dies_with_parent: bool,
+    /// The host's `/proc`, for init.
+    pub proc: HostProc,
+    /// The open `exec.fifo` that init waits in before the exec (`create`), as O_PATH.
+    pub exec_fifo: Option<OwnedFd>,
+    /// Things the caller should be told.
+    pub warnings: Vec<String>,
+}
+
+/// The workload, ready for execve(2).
+pub struct ProcessPlan {
+    /// Argument list.
+    pub argv: CStringArray,
+    /// Environment.
+    pub envp: CStringArray,
+    /// Paths to try, in order: one with a slash in `args[0]`, else one per entry of PATH.
+    pub candidates: Vec<CString>,
+    /// Whether HOME is to be looked up in the container's passwd.
+    pub wants_home: bool,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Supplementary groups inside.
+    pub groups: Vec<u32>,
+    /// Whether setgroups(2) is denied in the user namespace: an ordinary user's single-id map.
+    pub denies_setgroups: bool,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Capability sets; `None` leaves those of the user change.
+    pub capabilities: Option<Masks>,
+    /// Resource limits: number, soft, hard.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// no_new_privs.
+    pub no_new_privileges: bool,
+    /// OOM score adjustment.
+    pub oom_score_adj: Option<i32>,
+    /// A failure to set it is passed over: without CAP_SYS_RESOURCE it cannot be lowered.
+    pub tolerates_oom_score: bool,
+    /// A pseudo-terminal becomes stdio.
+    pub terminal: bool,
+    /// Its rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// Descriptors from 3 on that survive the exec.
+    pub preserved_fds: u32,
+}
+
+/// Makes the plan of a container.
+pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Result<Plan> {
+    let spec: &Spec = spec.spec();
+    let is_root = rustix::process::geteuid().is_root();
+    let privileged = if is_root { Privileged::Yes } else { Privileged::No };
+    let namespaces = crate::namespaces::plan::plan(spec, privileged)?;
+    let has_user_namespace = namespaces.has_own(LinuxNamespaceType::User);
+    let surroundings = Surroundings {
+        has_mount_namespace: namespaces.creates(CloneFlags::NEWNS),
+        has_user_namespace,
+        no_pivot: choices.no_pivot,
+    };
+    let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
+    crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
+    let linux = spec.linux().as_ref();
+    let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
+        Some(profile) => Some(crate::seccomp::compile(profile).context("linux.seccomp")?),
+        None => None,
+    };
+    let mut warnings = Vec::new();
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
+    let denies_setgroups =
+        !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
+    let mut process = process_plan(process, choices)?;
+    process.denies_setgroups = denies_setgroups;
+    process.tolerates_oom_score = has_user_namespace || !is_root;
+    if let (Some(masks), false) = (&mut process.capabilities, has_user_namespace) {
+        let lost = masks.limit(capability::permitted()?);
+        if lost != 0 {
+            warnings
+                .push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
+        }
+    }
+    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+    let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
+    let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
+    let keyring = if choices.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) };
+    Ok(Plan {
+        namespaces,
+        rootfs,
+        process,
+        seccomp,
+        hostname: spec.hostname().clone(),
+        domainname: spec.domainname().clone(),
+        sysctls,
+        hooks: HookPlan::new(spec),
+        keyring,
+        dies_with_parent: choices.dies_with_parent,
+        proc: HostProc::open()?,
+        exec_fifo: None,
+        warnings,
+    })
+}
+
+/// Makes the plan of the workload alone; `exec` needs no more.
+pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
+    let env = process.env().as_deref().unwrap_or_default();
+    let user = process.user();
+    let mut environment = Vec::with_capacity(env.len() + 3);
+    let mut wants_home = true;
+    for entry in env {
+        match entry.strip_prefix("HOME=") {
+            Some("") => continue,
+            Some(_) => wants_home = false,
+            None => {}
+        }
+        environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
+    }
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+    let argv =
+        args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>().context("process.args")?;
+    let mut rlimits = Vec::new();
+    for limit in process.rlimits().iter().flatten() {
+        rlimits.push((rlimit_number(limit.typ()), limit.soft(), limit.hard()));
+    }
+    let console_size = match process.console_size() {
+        Some(size) => {
+            let side =
+                |value: u64| u16::try_from(value).map_err(|_| Error::invalid("process.consoleSize: out of range"));
+            Some((side(size.height())?, side(size.width())?))
+        }
+        None => None,
+    };
+    Ok(ProcessPlan {
+        candidates: candidates(name, path)?,
+        argv: CStringArray::new(argv),
+        envp: CStringArray::new(environment),
+        wants_home,
+        cwd: process.cwd().clone(),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        denies_setgroups: false,
+        umask: user.umask().unwrap_or(0o022),
+        capabilities: process.capabilities().as_ref().map(Masks::from_spec),
+        rlimits,
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        oom_score_adj: process.oom_score_adj(),
+        tolerates_oom_score: false,
+        terminal: process.terminal().unwrap_or(false),
+        console_size,
+        preserved_fds: choices.preserved_fds,
+    })
+}
+
+/// The name of an environment entry: values can be secrets and stay out of messages.
+fn name_of(entry: &str) -> &str {
+    entry.split('=').next().unwrap_or_default()
+}
+
+/// Where to look for an executable, as execvp(3) does: a name with a slash stands for itself.
+fn candidates(name: &str, path: Option<&str>) -> Result<Vec<CString>> {
+    if name.contains('/') {
+        return Ok(vec![CString::new(name)?]);
+    }
+    let mut paths = Vec::new();
+    for directory in path.unwrap_or_default().split(':') {
+        // An empty entry is the working directory; nobody means it, and an image could use it.
+        if !directory.is_empty() && !name.is_empty() {
+            paths.push(CString::new(format!("{directory}/{name}"))?);
+        }
+    }
+    Ok(paths)
+}
+
+/// `net.ipv4.ip_forward` lies at `net/ipv4/ip_forward`; a key with slashes keeps its dots (sysctl.d(5)).
+fn sysctl_path(key: &str) -> String {
+    let slash = key.find('/');
+    match (slash, key.find('.')) {
+        (Some(slash), dot) if dot.is_none_or(|dot| slash < dot) => format!("sys/{key}"),
+        _ => {
+            let swapped: String = key
+                .chars()
+                .map(|letter| match letter {
+                    '.' => '/',
+                    '/' => '.',
+                    other => other,
+                })
+                .collect();
+            format!("sys/{swapped}")
+        }
+    }
+}
+
+/// Numbers of asm-generic/resource.h.
+fn rlimit_number(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => 0,
+        PosixRlimitType::RlimitFsize => 1,
+        PosixRlimitType::RlimitData => 2,
+        PosixRlimitType::RlimitStack => 3,
+        PosixRlimitType::RlimitCore => 4,
+        PosixRlimitType::RlimitRss => 5,
+        PosixRlimitType::RlimitNproc => 6,
+        PosixRlimitType::RlimitNofile => 7,
+        PosixRlimitType::RlimitMemlock => 8,
+        PosixRlimitType::RlimitAs => 9,
+        PosixRlimitType::RlimitLocks => 10,
+        PosixRlimitType::RlimitSigpending => 11,
+        PosixRlimitType::RlimitMsgqueue => 12,
+        PosixRlimitType::RlimitNice => 13,
+        PosixRlimitType::RlimitRtprio => 14,
+        PosixRlimitType::RlimitRttime => 15,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_looked_for_as_execvp_does() {
+        let paths = |name, path| -> Vec<String> {
+            candidates(name, path).unwrap().into_iter().map(|path| path.into_string().unwrap()).collect()
+        };
+        assert_eq!(paths("sh", Some("/bin:/usr/bin")), ["/bin/sh", "/usr/bin/sh"]);
+        assert_eq!(paths("./sh", Some("/bin")), ["./sh"]);
+        assert_eq!(paths("sh", Some(":/bin:")), ["/bin/sh"]);
+        assert!(paths("sh", None).is_empty());
+        assert!(paths("", Some("/bin")).is_empty());
+    }
+
+    #[test]
+    fn sysctl_keys_become_paths() {
+        for (key, path) in [
+            ("net.ipv4.ip_forward", "sys/net/ipv4/ip_forward"),
+            ("net/ipv4/conf/eth0.1/forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
+            ("net.ipv4.conf.eth0/1.forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
+        ] {
+            assert_eq!(sysctl_path(key), path);
+        }
+    }
+
+    #[test]
+    fn an_empty_home_is_looked_up() {
+        let process: Process =
+            serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#).unwrap();
+        let plan = process_plan(&process, &Choices::default()).unwrap();
+        assert!(plan.wants_home);
+        assert_eq!(plan.envp.strings(), [CString::new("PATH=/bin").unwrap()]);
+    }
+}

@@ -1,0 +1,287 @@
+//! Every message between the stages, in order, with its descriptors.
+//!
+//! One SEQPACKET pair joins the parent to the child or init. Its ends are close-on-exec, so that end-of-file without a
+//! [`Message::Failed`] before it means: init became the workload.
+//!
+//! ```text
+//!  parent                                             child (two stages only)
+//!    │  ───────────── clone3 ──────────────────────────▶ │
+//!    │  ◀──────────── WantsMaps ──────────────────────── │  after unshare(NEWUSER)
+//!    │  ───────────── MapsWritten ─────────────────────▶ │
+//!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
+//!    │                                                  _exit
+//!    │                                                init
+//!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
+//!    │  ───────────── InCgroup ────────────────────────▶ │  before the first cgroup mount, or before the exec
+//!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
+//!    │  ───────────── HooksDone ───────────────────────▶ │
+//!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
+//!    │  ◀──────────── Listener + seccomp fd ──────────── │  only with SCMP_ACT_NOTIFY
+//!    │  ───────────── ListenerSent ────────────────────▶ │
+//!    │  ◀──────────── Ready ──────────────────────────── │  only the exec is left; `create` waits in exec.fifo
+//!    │  ◀──────────── Failed {kind, errno, text, hint} ─ │  instead of any of the above
+//! ```
+
+use std::borrow::Cow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::fdpass;
+
+/// Longer error texts are cut: they hold paths of at most this size.
+pub(crate) const MESSAGE_SIZE: usize = 8192;
+/// So are hints.
+const HINT_SIZE: usize = 1024;
+
+/// One message.
+#[derive(Debug)]
+pub enum Message {
+    /// The child is in its user namespace and waits for the id maps.
+    WantsMaps,
+    /// The id maps are written.
+    MapsWritten,
+    /// Init exists; its descriptor comes along.
+    Init { pid: i32, pidfd: OwnedFd },
+    /// Init is in its cgroups.
+    InCgroup,
+    /// The root file system is mounted and not yet pivoted into.
+    MountsDone,
+    /// The hooks of the runtime namespace have run.
+    HooksDone,
+    /// The master of the container's terminal.
+    Terminal { master: OwnedFd },
+    /// The seccomp listener.
+    Listener { fd: OwnedFd },
+    /// The listener is with its owner.
+    ListenerSent,
+    /// Only the exec is left.
+    Ready,
+    /// A step failed; nothing follows.
+    Failed(Error),
+}
+
+/// One end of the pair.
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Makes both ends.
+    pub fn pair() -> Result<(Self, Self)> {
+        let (here, there) = fdpass::pair().context("make the sync socket")?;
+        Ok((Self(here), Self(there)))
+    }
+
+    /// Sends a message without a descriptor.
+    pub fn send(&self, tag: Tag) -> Result<()> {
+        self.send_bytes(tag, &[], None)
+    }
+
+    /// Sends a message with one.
+    pub fn send_fd(&self, tag: Tag, fd: BorrowedFd<'_>) -> Result<()> {
+        self.send_bytes(tag, &[], Some(fd))
+    }
+
+    /// Sends who init is.
+    pub fn send_init(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+        self.send_bytes(Tag::Init, &pid.to_ne_bytes(), Some(pidfd))
+    }
+
+    /// Sends an error, as the last thing. Nobody is told if the other side has gone.
+    pub fn send_failure(&self, error: &Error) {
+        let _ = self.send_bytes(Tag::Failed, &encode_failure(error), None);
+    }
+
+    /// Waits for the next message; `None` when the other side has closed its end.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0; MESSAGE_SIZE];
+        let (length, fd) = match fdpass::receive(&self.0, &mut buffer) {
+            // A process that was killed with our last message unread resets the socket.
+            Err(Errno::CONNRESET) => return Ok(None),
+            answer => answer.context("receive from the other stage")?,
+        };
+        let Some((&tag, body)) = buffer[..length].split_first() else { return Ok(None) };
+        decode(tag, body, fd).map(Some)
+    }
+
+    /// Waits for one particular message; anything else is the failure of the other side.
+    pub fn expect(&self, tag: Tag) -> Result<()> {
+        match self.receive()? {
+            Some(message) if message.tag() == tag => Ok(()),
+            Some(Message::Failed(error)) => Err(error),
+            Some(message) => {
+                Err(Error::new(Kind::Other, format!("expected {tag:?} from the other stage, got {:?}", message.tag())))
+            }
+            None => Err(Error::new(Kind::Other, format!("the other stage ended before {tag:?}"))),
+        }
+    }
+
+    fn send_bytes(&self, tag: Tag, body: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        fdpass::send(&self.0, &[&[tag as u8], body], fd).with_context(|| format!("send {tag:?} to the other stage"))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The first byte of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tag {
+    /// See [`Message::WantsMaps`].
+    WantsMaps = 1,
+    /// See [`Message::MapsWritten`].
+    MapsWritten,
+    /// See [`Message::Init`].
+    Init,
+    /// See [`Message::InCgroup`].
+    InCgroup,
+    /// See [`Message::MountsDone`].
+    MountsDone,
+    /// See [`Message::HooksDone`].
+    HooksDone,
+    /// See [`Message::Terminal`].
+    Terminal,
+    /// See [`Message::Listener`].
+    Listener,
+    /// See [`Message::ListenerSent`].
+    ListenerSent,
+    /// See [`Message::Ready`].
+    Ready,
+    /// See [`Message::Failed`].
+    Failed,
+}
+
+impl Message {
+    /// Gives the first byte of the message.
+    pub fn tag(&self) -> Tag {
+        match self {
+            Self::WantsMaps => Tag::WantsMaps,
+            Self::MapsWritten => Tag::MapsWritten,
+            Self::Init { .. } => Tag::Init,
+            Self::InCgroup => Tag::InCgroup,
+            Self::MountsDone => Tag::MountsDone,
+            Self::HooksDone => Tag::HooksDone,
+            Self::Terminal { .. } => Tag::Terminal,
+            Self::Listener { .. } => Tag::Listener,
+            Self::ListenerSent => Tag::ListenerSent,
+            Self::Ready => Tag::Ready,
+            Self::Failed(_) => Tag::Failed,
+        }
+    }
+}
+
+fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
+    let malformed = || Error::new(Kind::Other, format!("malformed message {tag} from the other stage"));
+    Ok(match tag {
+        tag if tag == Tag::WantsMaps as u8 => Message::WantsMaps,
+        tag if tag == Tag::MapsWritten as u8 => Message::MapsWritten,
+        tag if tag == Tag::Init as u8 => {
+            let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
+            Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
+        }
+        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
+        tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
+        tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
+        tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },
+        tag if tag == Tag::Listener as u8 => Message::Listener { fd: fd.ok_or_else(malformed)? },
+        tag if tag == Tag::ListenerSent as u8 => Message::ListenerSent,
+        tag if tag == Tag::Ready as u8 => Message::Ready,
+        tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
+        _ => return Err(malformed()),
+    })
+}
+
+/// Packs an error: its kind, its whole text, its hint.
+pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
+    let (kind, errno) = pack(error.kind());
+    let mut text = error.report();
+    let mut hint = error.hint().unwrap_or_default().to_owned();
+    truncate(&mut hint, HINT_SIZE);
+    truncate(&mut text, MESSAGE_SIZE - HINT_SIZE - 16);
+    let mut body = Vec::with_capacity(9 + text.len() + hint.len());
+    body.push(kind);
+    body.extend_from_slice(&errno.to_ne_bytes());
+    body.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_ne_bytes());
+    body.extend_from_slice(text.as_bytes());
+    body.extend_from_slice(hint.as_bytes());
+    body
+}
+
+/// Unpacks what [`encode_failure`] packed.
+pub(crate) fn decode_failure(body: &[u8]) -> Option<Error> {
+    let (head, rest) = body.split_first_chunk::<9>()?;
+    let errno = i32::from_ne_bytes(head[1..5].try_into().ok()?);
+    let length = u32::from_ne_bytes(head[5..9].try_into().ok()?) as usize;
+    let (text, hint) = rest.split_at_checked(length)?;
+    let error = Error::new(unpack(head[0], errno), Cow::Owned(String::from_utf8_lossy(text).into_owned()));
+    if hint.is_empty() { Some(error) } else { Some(error.with_hint(String::from_utf8_lossy(hint).into_owned())) }
+}
+
+fn pack(kind: Kind) -> (u8, i32) {
+    match kind {
+        Kind::Other => (0, 0),
+        Kind::Invalid => (1, 0),
+        Kind::NotFound => (2, 0),
+        Kind::Exists => (3, 0),
+        Kind::State => (4, 0),
+        Kind::ExecutableNotFound => (5, 0),
+        Kind::NotExecutable => (6, 0),
+        Kind::Unsupported => (7, 0),
+        Kind::System(errno) => (8, errno.raw_os_error()),
+    }
+}
+
+fn unpack(kind: u8, errno: i32) -> Kind {
+    match kind {
+        1 => Kind::Invalid,
+        2 => Kind::NotFound,
+        3 => Kind::Exists,
+        4 => Kind::State,
+        5 => Kind::ExecutableNotFound,
+        6 => Kind::NotExecutable,
+        7 => Kind::Unsupported,
+        8 => Kind::System(Errno::from_raw_os_error(errno)),
+        _ => Kind::Other,
+    }
+}
+
+fn truncate(text: &mut String, room: usize) {
+    if text.len() > room {
+        let cut = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(cut);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_whole() {
+        let (parent, init) = Channel::pair().unwrap();
+        let error = Error::from(Errno::ACCESS).context("exec /bin/x").with_hint("chmod +x");
+        init.send_failure(&error);
+        let Some(Message::Failed(received)) = parent.receive().unwrap() else { panic!("not a failure") };
+        assert_eq!(received.report(), error.report());
+        assert_eq!(received.errno(), Some(Errno::ACCESS));
+        assert_eq!(received.hint(), Some("chmod +x"));
+        for kind in [Kind::Other, Kind::Invalid, Kind::ExecutableNotFound, Kind::System(Errno::NOSPC)] {
+            let (tag, errno) = pack(kind);
+            assert_eq!(unpack(tag, errno), kind);
+        }
+    }
+
+    #[test]
+    fn an_endless_error_is_cut_and_the_end_is_seen() {
+        let (parent, init) = Channel::pair().unwrap();
+        init.send_failure(&Error::invalid("ä".repeat(10_000)));
+        assert!(matches!(parent.receive().unwrap(), Some(Message::Failed(_))));
+        drop(init);
+        assert!(parent.receive().unwrap().is_none());
+        assert_eq!(parent.expect(Tag::Ready).unwrap_err().report(), "the other stage ended before Ready");
+    }
+}

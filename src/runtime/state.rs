@@ -1,0 +1,350 @@
+//! What is kept of a container between two commands: `<root>/<id>/state.json`.
+//!
+//! ```text
+//! <root>/                 0700
+//!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id
+//!     state.json          0600  replaced by rename(2), never written in place
+//!     exec.fifo           only between create and start
+//! ```
+//!
+//! A process is known by its pid and its start time; a bare pid is never trusted. The status is not stored: it is what
+//! the processes, the cgroup and the fifo show.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use super::hooks::HookPlan;
+use crate::cgroups;
+use crate::error::{Context, Error, Kind, Result};
+
+/// Version of the OCI runtime specification that `state` answers with.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// The runtime's part of the file system, one directory per container.
+pub struct StateRoot {
+    path: PathBuf,
+}
+
+/// The directory of one container.
+pub struct StateDirectory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What `state.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// Pid of init, as seen where the runtime ran.
+    #[serde(rename = "init_process_pid")]
+    pub pid: i32,
+    /// When init started, in clock ticks after boot: field 22 of `/proc/<pid>/stat`.
+    #[serde(rename = "init_process_start")]
+    pub start_time: u64,
+    /// When the container was created, RFC 3339 with nanoseconds.
+    pub created: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// The spec's annotations.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// User id of who created it.
+    pub owner: u32,
+    /// The cgroups, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroups: Option<cgroups::Record>,
+    /// Hooks that later verbs run.
+    #[serde(default)]
+    pub hooks: HookPlan,
+}
+
+/// Where a container is in its life (runtime-spec, "State").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Being made, or its making was killed.
+    Creating,
+    /// Waits for `start`.
+    Created,
+    /// The workload runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Init has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+const STATE_FILE: &str = "state.json";
+/// The fifo in which init waits for `start`.
+pub const EXEC_FIFO: &str = "exec.fifo";
+
+impl StateRoot {
+    /// Names the root; nothing is made yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes a container's directory; an id that is taken is [`Kind::Exists`].
+    pub fn create(&self, id: &str) -> Result<StateDirectory> {
+        let path = self.path.join(id);
+        let make = || rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711));
+        let answer = match make() {
+            Err(Errno::NOENT) => {
+                make_root(&self.path)?;
+                make()
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id}")));
+            }
+            Err(errno) => return Err(errno).with_context(|| format!("make {}", path.display())),
+        }
+        self.open(id)
+    }
+
+    /// Opens a container's directory; an unknown id is [`Kind::NotFound`].
+    pub fn open(&self, id: &str) -> Result<StateDirectory> {
+        crate::spec::validate::validate_id(id)?;
+        let path = self.path.join(id);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(StateDirectory { fd, path }),
+            Err(Errno::NOENT) => Err(Error::new(Kind::NotFound, format!("container does not exist: {id}"))),
+            Err(errno) => Err(errno).with_context(|| format!("open {}", path.display())),
+        }
+    }
+
+    /// Lists the ids, sorted.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read {}", self.path.display()))?,
+        };
+        let mut ids: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| crate::spec::validate::validate_id(name).is_ok())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+fn make_root(path: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path).with_context(|| format!("make {}", path.display()))
+}
+
+impl StateDirectory {
+    /// Gives its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the state, whole or not at all.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state)?;
+        let temporary = ".state.json";
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = || -> Result<()> {
+            let fd = rustix::fs::openat(&self.fd, temporary, flags, Mode::from_raw_mode(0o600))?;
+            std::io::Write::write_all(&mut std::fs::File::from(fd), &text)?;
+            Ok(rustix::fs::renameat(&self.fd, temporary, &self.fd, STATE_FILE)?)
+        };
+        write().with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    }
+
+    /// Reads the state; `None` when `create` was killed before it wrote one.
+    pub fn load(&self) -> Result<Option<State>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let describe = || format!("read {}/{STATE_FILE}", self.path.display());
+        let fd = match rustix::fs::openat(&self.fd, STATE_FILE, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            answer => answer.with_context(describe)?,
+        };
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut text).with_context(describe)?;
+        serde_json::from_slice(&text).map(Some).with_context(describe)
+    }
+
+    /// Makes the fifo that init waits in, owned by the container's root, and gives a descriptor to open it by.
+    pub fn make_exec_fifo(&self, owner: Option<(u32, u32)>) -> Result<OwnedFd> {
+        let describe = || format!("make {}/{EXEC_FIFO}", self.path.display());
+        rustix::fs::mkfifoat(&self.fd, EXEC_FIFO, Mode::from_raw_mode(0o622)).with_context(describe)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, EXEC_FIFO, flags, Mode::empty()).with_context(describe)?;
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            match rustix::fs::chownat(&fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
+                // An ordinary user may not give it away; init, whose ids are the user's own, can open it as it is.
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(errno) => return Err(errno).with_context(describe),
+            }
+        }
+        Ok(fd)
+    }
+
+    /// Opens the fifo for reading without waiting; `None` when the container was started already.
+    pub fn open_exec_fifo(&self) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, EXEC_FIFO, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("open {}/{EXEC_FIFO}", self.path.display())),
+        }
+    }
+
+    /// Removes the fifo, which makes the container a started one.
+    pub fn remove_exec_fifo(&self) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, EXEC_FIFO, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("remove {}/{EXEC_FIFO}", self.path.display())),
+        }
+    }
+
+    /// Says whether init still waits for `start`.
+    pub fn has_exec_fifo(&self) -> bool {
+        rustix::fs::statat(&self.fd, EXEC_FIFO, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Removes the directory and the files that this module makes in it.
+    pub fn remove(&self) -> Result<()> {
+        for name in [EXEC_FIFO, ".state.json", STATE_FILE] {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("remove {}/{name}", self.path.display())),
+            }
+        }
+        match rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("remove {}", self.path.display())),
+        }
+    }
+}
+
+impl AsFd for StateDirectory {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl State {
+    /// Opens init if it still lives and is the same process as when the state was written.
+    ///
+    /// The descriptor is opened first and the start time read after: what it says is true of the process that the
+    /// descriptor stands for, whatever becomes of the number.
+    pub fn open_init(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
+        };
+        match process_stat(self.pid)? {
+            Some(stat) if stat.start_time == self.start_time && stat.is_alive() => Ok(Some(pidfd)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What is needed of `/proc/<pid>/stat` (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// `R`, `S`, `D`, `Z` …
+    pub state: u8,
+    /// Clock ticks after boot.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    fn is_alive(self) -> bool {
+        !matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// Reads a process's stat; `None` when there is no such process.
+pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
+    let path = format!("/proc/{pid}/stat");
+    match std::fs::read(&path) {
+        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form"))),
+        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
+/// The command, field 2, is in parentheses and may hold anything, more parentheses included.
+fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(ProcessStat { state, start_time })
+}
+
+/// The current time as state files have it: RFC 3339, UTC, nanoseconds.
+pub fn timestamp() -> String {
+    let now = std::time::SystemTime::now();
+    jiff::Timestamp::try_from(now).map(|time| format!("{time:.9}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_with_parentheses_does_not_move_the_fields() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        for command in ["(sh)", "(a) b)", "(x y) Z 1)", "())"] {
+            let stat = parse_stat(format!("7 {command} {tail}").as_bytes()).unwrap();
+            assert_eq!(stat, ProcessStat { state: b'S', start_time: 4242 }, "{command}");
+        }
+        assert_eq!(parse_stat(b"7 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_the_container() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start_time = process_stat(own).unwrap().unwrap().start_time;
+        let mut state = State {
+            id: "x".into(),
+            pid: own,
+            start_time,
+            created: timestamp(),
+            bundle: "/".into(),
+            rootfs: "/".into(),
+            annotations: std::collections::BTreeMap::new(),
+            owner: 0,
+            cgroups: None,
+            hooks: HookPlan::default(),
+        };
+        assert!(state.open_init().unwrap().is_some());
+        state.start_time += 1;
+        assert!(state.open_init().unwrap().is_none());
+    }
+}

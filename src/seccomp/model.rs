@@ -1,0 +1,443 @@
+//! What the tests hold the compiler to: an interpreter of classic BPF, and a reading of profiles that is as plain as can be.
+//!
+//! The model shares the table of numbers with the compiler and nothing else: it looks every call up from scratch and
+//! compares whole integers. It decides one call at a time and would be far too slow for anything but tests.
+
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+
+use super::abi::{Abi, Width};
+use super::table::{Row, number_of_slot};
+use crate::sys::seccomp::Instruction;
+
+const KILL_PROCESS: u32 = 0x8000_0000;
+const UNKNOWN: u32 = 0x0005_0026;
+
+/// What the kernel shows a filter of a system call, but for the instruction pointer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) number: u32,
+    pub(super) architecture: u32,
+    pub(super) arguments: [u64; 6],
+}
+
+/// Gives the number of a call in an ABI.
+pub(super) fn number_of(abi: Abi, name: &str) -> Option<u32> {
+    Some(abi.first_number() + number_of_slot(Row::find(name)?.slot(abi.column())?))
+}
+
+/// Runs a program as the kernel does (kernel/seccomp.c, net/core/filter.c), refusing what it would refuse.
+pub(super) fn run(program: &[Instruction], call: &Call) -> u32 {
+    trace(program, call).0
+}
+
+/// Runs a program and counts its steps.
+pub(super) fn trace(program: &[Instruction], call: &Call) -> (u32, usize) {
+    let load = |offset: u32| -> u32 {
+        let (argument, half) = ((offset.wrapping_sub(16) / 8) as usize, offset % 8);
+        match offset {
+            0 => call.number,
+            4 => call.architecture,
+            16..64 if half == 0 => (call.arguments[argument] & 0xffff_ffff).try_into().unwrap(),
+            16..64 if half == 4 => (call.arguments[argument] >> 32).try_into().unwrap(),
+            _ => panic!("load of {offset}"),
+        }
+    };
+    let mut accumulator = 0;
+    let mut at = 0;
+    for step in 1.. {
+        let Instruction { code, jt, jf, k } = program[at];
+        let mut branch = |holds: bool| at += usize::from(if holds { jt } else { jf });
+        match code {
+            0x20 => accumulator = load(k),
+            0x54 => accumulator &= k,
+            0x05 => at += k as usize,
+            0x15 => branch(accumulator == k),
+            0x25 => branch(accumulator > k),
+            0x35 => branch(accumulator >= k),
+            0x06 => return (k, step),
+            _ => panic!("instruction {code:#x} at {at}"),
+        }
+        at += 1;
+    }
+    unreachable!("every jump goes forward")
+}
+
+/// Decides a call by reading the profile.
+pub(super) fn decide(profile: &LinuxSeccomp, machine_abis: &[Abi], call: &Call) -> u32 {
+    let is_filtered = |abi: Abi| {
+        abi == machine_abis[0]
+            || profile.architectures().iter().flatten().any(|arch| *arch == abi.to_oci() && machine_abis.contains(&abi))
+    };
+    let Some(abi) = abi_of(call, is_filtered(Abi::X32)).filter(|abi| is_filtered(*abi)) else { return KILL_PROCESS };
+    let rules: Vec<_> = profile.syscalls().iter().flatten().collect();
+    let default = value(profile.default_action(), profile.default_errno_ret());
+    let named = |name: &str| -> Vec<_> {
+        rules.iter().copied().filter(|rule| rule.names().iter().any(|other| other == name)).collect()
+    };
+    let passes = matches!(
+        profile.default_action(),
+        LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog | LinuxSeccompAction::ScmpActTrace
+    );
+
+    let is_called = |slot| abi.first_number() + number_of_slot(slot) == call.number;
+    let name = Row::all().find(|row| row.slot(abi.column()).is_some_and(is_called)).map(Row::name);
+    if let Some(name) = name.filter(|name| !named(name).is_empty()) {
+        return decide_named(&named(name), default, abi.width(), call);
+    }
+    let newest = rules
+        .iter()
+        .flat_map(|rule| rule.names())
+        .filter_map(|name| number_of(abi, name))
+        .filter(|number| number - abi.first_number() < 1000)
+        .max();
+    if !passes && newest.is_some_and(|newest| call.number > newest) {
+        return UNKNOWN;
+    }
+    for multiplexer in abi.multiplexers().iter().filter(|multiplexer| Some(multiplexer.name) == name) {
+        let selector = call.arguments[0] & 0xffff_ffff & multiplexer.mask;
+        let Some((_, hidden)) = multiplexer.calls.iter().find(|(number, _)| *number == selector) else { continue };
+        let rules = named(hidden);
+        if !rules.is_empty() {
+            return strictest(&rules, default);
+        }
+    }
+    default
+}
+
+fn abi_of(call: &Call, x32_is_filtered: bool) -> Option<Abi> {
+    match call.architecture {
+        0xc000_003e if call.number == u32::MAX && !x32_is_filtered => Some(Abi::X86_64),
+        0xc000_003e if call.number >= 0x4000_0000 => Some(Abi::X32),
+        0xc000_003e => Some(Abi::X86_64),
+        0x4000_0003 => Some(Abi::I386),
+        0xc000_00b7 => Some(Abi::Aarch64),
+        0x4000_0028 => Some(Abi::Arm),
+        0xc000_00f3 => Some(Abi::Riscv64),
+        _ => None,
+    }
+}
+
+/// Tries the rules with arguments, then takes the first without.
+fn decide_named(rules: &[&LinuxSyscall], default: u32, width: Width, call: &Call) -> u32 {
+    for rule in rules {
+        let arguments = rule.args().as_deref().unwrap_or_default();
+        let is_repeated = |index| arguments.iter().filter(|argument| argument.index() == index).count() > 1;
+        let mut answers = arguments.iter().map(|argument| holds(argument, width, call));
+        let matches = if arguments.iter().any(|argument| is_repeated(argument.index())) {
+            answers.any(|answer| answer)
+        } else {
+            !arguments.is_empty() && answers.all(|answer| answer)
+        };
+        if matches {
+            return value(rule.action(), rule.errno_ret());
+        }
+    }
+    always(rules).unwrap_or(default)
+}
+
+fn always(rules: &[&LinuxSyscall]) -> Option<u32> {
+    let rule = rules.iter().find(|rule| rule.args().as_deref().unwrap_or_default().is_empty())?;
+    Some(value(rule.action(), rule.errno_ret()))
+}
+
+fn strictest(rules: &[&LinuxSyscall], default: u32) -> u32 {
+    // From the strictest, as linux/seccomp.h lists them.
+    let order = [0x8000_0000, 0, 0x0003_0000, 0x0005_0000, 0x7fc0_0000, 0x7ff0_0000, 0x7ffc_0000, 0x7fff_0000];
+    let with_arguments = rules.iter().filter(|rule| !rule.args().as_deref().unwrap_or_default().is_empty());
+    let fallback = std::iter::once(always(rules).unwrap_or(default));
+    fallback
+        .chain(with_arguments.map(|rule| value(rule.action(), rule.errno_ret())))
+        .min_by_key(|value| order.iter().position(|action| *action == value & 0xffff_0000).unwrap())
+        .unwrap()
+}
+
+fn holds(argument: &LinuxSeccompArg, width: Width, call: &Call) -> bool {
+    let seen = match width {
+        Width::Low32 => 0xffff_ffff,
+        Width::All64 => u64::MAX,
+    };
+    let (actual, value) = (call.arguments[argument.index()] & seen, argument.value() & seen);
+    match argument.op() {
+        LinuxSeccompOperator::ScmpCmpNe => actual != value,
+        LinuxSeccompOperator::ScmpCmpLt => actual < value,
+        LinuxSeccompOperator::ScmpCmpLe => actual <= value,
+        LinuxSeccompOperator::ScmpCmpEq => actual == value,
+        LinuxSeccompOperator::ScmpCmpGe => actual >= value,
+        LinuxSeccompOperator::ScmpCmpGt => actual > value,
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            actual & value == argument.value_two().unwrap_or(0) & argument.value() & seen
+        }
+    }
+}
+
+fn value(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
+    match action {
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => 0,
+        LinuxSeccompAction::ScmpActKillProcess => KILL_PROCESS,
+        LinuxSeccompAction::ScmpActTrap => 0x0003_0000,
+        LinuxSeccompAction::ScmpActErrno => 0x0005_0000 + errno.unwrap_or(1),
+        LinuxSeccompAction::ScmpActNotify => 0x7fc0_0000,
+        LinuxSeccompAction::ScmpActTrace => 0x7ff0_0000 + errno.unwrap_or(1),
+        LinuxSeccompAction::ScmpActLog => 0x7ffc_0000,
+        LinuxSeccompAction::ScmpActAllow => 0x7fff_0000,
+    }
+}
+
+mod tests {
+    use oci_spec::runtime::{Arch, Capabilities, LinuxSeccompArgBuilder};
+    use proptest::prelude::*;
+
+    use super::super::compile::compile_for;
+    use super::super::default_profile;
+    use super::*;
+
+    const X86: &[Abi] = &[Abi::X86_64, Abi::I386, Abi::X32];
+    const MACHINES: [&[Abi]; 3] = [X86, &[Abi::Aarch64, Abi::Arm], &[Abi::Riscv64]];
+
+    /// Holds a compiled profile to the model for every number of every ABI of every machine.
+    fn check(profile: &LinuxSeccomp, arguments: &[[u64; 6]]) {
+        for machine in MACHINES {
+            let program = compile_for(profile, machine).unwrap().filter;
+            for call in calls(arguments) {
+                let (expected, actual) = (decide(profile, machine, &call), run(&program, &call));
+                assert_eq!(actual, expected, "{call:x?} on {:?}: {actual:#x}, not {expected:#x}", machine[0]);
+            }
+        }
+    }
+
+    fn calls(arguments: &[[u64; 6]]) -> impl Iterator<Item = Call> {
+        let architectures = [0xc000_003e, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 0xc000_00f3, 0x8000_0016, 0];
+        architectures.into_iter().flat_map(move |architecture| {
+            let ordinary = 0..600;
+            let private = 0x0f_0000..0x0f_0010;
+            let x32 = 0x4000_0000..0x4000_0258;
+            let far =
+                [1023, 1024, 0x3fff_ffff, 0x400f_0005, 0x7fff_ffff, 0x8000_0000, 0xc000_0001, u32::MAX - 1, u32::MAX];
+            ordinary.chain(private).chain(x32).chain(far).flat_map(move |number| {
+                arguments.iter().map(move |arguments| Call { number, architecture, arguments: *arguments })
+            })
+        })
+    }
+
+    const ARGUMENTS: [[u64; 6]; 6] = [
+        [0; 6],
+        [1, 2, 3, 4, 5, 6],
+        [16, 9, 9, 9, 9, 9],
+        [38, 0, 0, 0, 0, 0],
+        [0x1_0000_0026, 7, 7, 7, 7, 7],
+        [u64::MAX; 6],
+    ];
+
+    #[test]
+    fn written_profiles_decide_as_they_read() {
+        for (name, profile) in PROFILES {
+            let profile: LinuxSeccomp = serde_json::from_str(profile).unwrap_or_else(|error| panic!("{name}: {error}"));
+            check(&profile, &ARGUMENTS);
+        }
+    }
+
+    const PROFILES: &[(&str, &str)] = &[
+        ("nothing but a default", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#),
+        ("nothing allowed", r#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": []}"#),
+        (
+            "a list of refusals on every architecture",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM",
+                    "SCMP_ARCH_S390X", "SCMP_ARCH_MIPS"],
+                "syscalls": [{"names": ["getcwd", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 42},
+                    {"names": ["set_tls", "bpf"], "action": "SCMP_ACT_TRAP"},
+                    {"names": ["rt_sigaction", "sync_file_range2"], "action": "SCMP_ACT_LOG"}]}"#,
+        ),
+        (
+            "the hidden calls of i386, without a rule for what hides them",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"],
+                "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+                        "args": [{"index": 0, "value": 38, "op": "SCMP_CMP_EQ"}]},
+                    {"names": ["bind", "shmget"], "action": "SCMP_ACT_KILL"}]}"#,
+        ),
+        (
+            "the hidden calls of i386, with a rule for what hides them",
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"],
+                "syscalls": [{"names": ["socket", "connect", "semop"], "action": "SCMP_ACT_ALLOW"},
+                    {"names": ["socketcall"], "action": "SCMP_ACT_TRACE", "errnoRet": 65535},
+                    {"names": ["ipc"], "action": "SCMP_ACT_LOG", "args": [{"index": 1, "value": 2, "op": "SCMP_CMP_EQ"}]}]}"#,
+        ),
+        (
+            "a rule that equals the default and shadows another",
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+                "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ERRNO",
+                        "args": [{"index": 0, "value": 38, "op": "SCMP_CMP_EQ"}]},
+                    {"names": ["socket", "read"], "action": "SCMP_ACT_ALLOW"}]}"#,
+        ),
+        (
+            "all of one, or any of those that look at the same argument",
+            r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
+                "syscalls": [{"names": ["socket", "close"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22,
+                        "args": [{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 9, "op": "SCMP_CMP_EQ"}]},
+                    {"names": ["socket", "dup"], "action": "SCMP_ACT_ALLOW",
+                        "args": [{"index": 0, "value": 2, "op": "SCMP_CMP_LT"}, {"index": 0, "value": 38, "op": "SCMP_CMP_GT"}]}]}"#,
+        ),
+        (
+            "the first of two rules without arguments",
+            r#"{"defaultAction": "SCMP_ACT_KILL_THREAD",
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0},
+                    {"names": ["read"], "action": "SCMP_ACT_ALLOW"}, {"names": ["write"], "action": "SCMP_ACT_ALLOW", "args": []}]}"#,
+        ),
+    ];
+
+    #[test]
+    fn the_default_profile_decides_as_it_reads() {
+        for machine in MACHINES {
+            let mut profile = default_profile(&Capabilities::new());
+            profile.set_architectures(Some(machine.iter().map(|abi| abi.to_oci()).collect()));
+            check(&profile, &ARGUMENTS);
+        }
+    }
+
+    /// A profile of the usual size stays short, to load and to run. The numbers may only go down.
+    #[test]
+    fn the_default_profile_is_short() {
+        let mut profile = default_profile(&Capabilities::new());
+        profile.set_architectures(Some(X86.iter().map(|abi| abi.to_oci()).collect()));
+        let program = compile_for(&profile, X86).unwrap().filter;
+        let steps = |abi: Abi| {
+            let names = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
+            let calls = names.filter_map(move |name| number_of(abi, name)).map(move |number| Call {
+                number,
+                architecture: abi.audit_architecture(),
+                arguments: [0; 6],
+            });
+            calls.map(|call| trace(&program, &call).1).max().unwrap()
+        };
+        assert!(program.len() <= 513, "{} instructions", program.len());
+        assert!(steps(Abi::X86_64) <= 18, "{} steps", steps(Abi::X86_64));
+    }
+
+    /// Names that differ between the ABIs, or hide others, and some plain ones.
+    const NAMES: [&str; 16] = [
+        "read",
+        "write",
+        "getpid",
+        "socket",
+        "connect",
+        "socketcall",
+        "ipc",
+        "semop",
+        "clone",
+        "ioctl",
+        "mmap2",
+        "execveat",
+        "set_tls",
+        "mseal",
+        "personality",
+        "nothing",
+    ];
+    const VALUES: [u64; 9] = [0, 1, 2, 38, 0x7e02_0000, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0026, u64::MAX];
+
+    fn action() -> impl Strategy<Value = (LinuxSeccompAction, Option<u32>)> {
+        prop_oneof![
+            Just((LinuxSeccompAction::ScmpActAllow, None)),
+            Just((LinuxSeccompAction::ScmpActKillThread, None)),
+            Just((LinuxSeccompAction::ScmpActKillProcess, None)),
+            Just((LinuxSeccompAction::ScmpActTrap, None)),
+            Just((LinuxSeccompAction::ScmpActLog, None)),
+            prop::option::of(0_u32..4096).prop_map(|errno| (LinuxSeccompAction::ScmpActErrno, errno)),
+            prop::option::of(0_u32..65536).prop_map(|data| (LinuxSeccompAction::ScmpActTrace, data)),
+        ]
+    }
+
+    fn argument() -> impl Strategy<Value = LinuxSeccompArg> {
+        let operator = prop::sample::select(vec![
+            LinuxSeccompOperator::ScmpCmpNe,
+            LinuxSeccompOperator::ScmpCmpLt,
+            LinuxSeccompOperator::ScmpCmpLe,
+            LinuxSeccompOperator::ScmpCmpEq,
+            LinuxSeccompOperator::ScmpCmpGe,
+            LinuxSeccompOperator::ScmpCmpGt,
+            LinuxSeccompOperator::ScmpCmpMaskedEq,
+        ]);
+        let value = || prop_oneof![prop::sample::select(VALUES.to_vec()), any::<u64>()];
+        (0_usize..6, operator, value(), value()).prop_map(|(index, op, value, value_two)| {
+            LinuxSeccompArgBuilder::default().index(index).op(op).value(value).value_two(value_two).build().unwrap()
+        })
+    }
+
+    fn rule() -> impl Strategy<Value = LinuxSyscall> {
+        let names = prop::collection::vec(prop::sample::select(NAMES.to_vec()), 1..4);
+        (names, action(), prop::collection::vec(argument(), 0..4)).prop_map(|(names, (action, errno), arguments)| {
+            let mut rule = LinuxSyscall::default();
+            rule.set_names(names.into_iter().map(ToOwned::to_owned).collect())
+                .set_action(action)
+                .set_errno_ret(errno)
+                .set_args(Some(arguments));
+            rule
+        })
+    }
+
+    fn profile() -> impl Strategy<Value = LinuxSeccomp> {
+        let architectures = prop::sample::subsequence(
+            vec![
+                Arch::ScmpArchNative,
+                Arch::ScmpArchX86,
+                Arch::ScmpArchX32,
+                Arch::ScmpArchX86_64,
+                Arch::ScmpArchArm,
+                Arch::ScmpArchPpc64le,
+            ],
+            0..=6,
+        );
+        (action(), architectures, prop::collection::vec(rule(), 0..12)).prop_map(
+            |((default, errno), architectures, rules)| {
+                let mut profile = LinuxSeccomp::default();
+                profile
+                    .set_default_action(default)
+                    .set_default_errno_ret(errno)
+                    .set_architectures(Some(architectures))
+                    .set_syscalls(Some(rules));
+                profile
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn random_profiles_decide_as_they_read(
+            profile in profile(),
+            arguments in prop::collection::vec(prop::array::uniform6(
+                prop_oneof![prop::sample::select(VALUES.to_vec()), any::<u64>()],
+            ), 3),
+        ) {
+            check_named(&profile, &arguments);
+        }
+    }
+
+    /// Holds a profile to the model for the calls that it may name and their neighbours, with arguments near its constants.
+    fn check_named(profile: &LinuxSeccomp, arguments: &[[u64; 6]]) {
+        let constants = profile.syscalls().iter().flatten().flat_map(|rule| rule.args().iter().flatten());
+        let near = constants.flat_map(|argument| {
+            let (value, two) = (argument.value(), argument.value_two().unwrap_or(0));
+            [value, value.wrapping_add(1), value.wrapping_sub(1), value ^ 1 << 40, two, two & value]
+        });
+        let mut near: Vec<_> = near.map(|value| [value; 6]).collect();
+        near.sort_unstable();
+        near.dedup();
+        for machine in MACHINES {
+            let program = compile_for(profile, machine).unwrap().filter;
+            let check = |architecture, number, arguments: &[u64; 6]| {
+                let call = Call { number, architecture, arguments: *arguments };
+                let (expected, actual) = (decide(profile, machine, &call), run(&program, &call));
+                assert_eq!(actual, expected, "{call:x?}: {actual:#x}, not {expected:#x}");
+            };
+            for abi in machine {
+                let architecture = abi.audit_architecture();
+                for number in NAMES.iter().filter_map(|name| number_of(*abi, name)) {
+                    near.iter().chain(arguments).for_each(|arguments| check(architecture, number, arguments));
+                    check(architecture, number.wrapping_sub(1), &arguments[0]);
+                    check(architecture, number + 1, &arguments[0]);
+                }
+            }
+        }
+    }
+}

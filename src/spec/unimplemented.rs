@@ -1,0 +1,120 @@
+//! The fields that the specification defines and husk does not do yet: each is refused by name, none ignored.
+//!
+//! Whoever implements one deletes its row.
+
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Spec};
+
+use crate::error::{Error, Result};
+
+/// A field, and how to see that a configuration asks for something by it.
+struct Row<T> {
+    field: &'static str,
+    is_set: fn(&T) -> bool,
+}
+
+const SPEC: &[Row<Spec>] = &[
+    Row { field: "vm", is_set: |spec| spec.vm().is_some() },
+    Row { field: "windows", is_set: |spec| spec.windows().is_some() },
+    Row { field: "solaris", is_set: |spec| spec.solaris().is_some() },
+    Row { field: "zos", is_set: |spec| spec.zos().is_some() },
+    // A container without one would mount on the host.
+    Row { field: "linux.namespaces: a container without a mount namespace", is_set: |spec| !has_mount_namespace(spec) },
+];
+
+const LINUX: &[Row<Linux>] = &[
+    Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() },
+    Row {
+        field: "linux.netDevices",
+        is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
+    },
+    Row { field: "linux.memoryPolicy", is_set: |linux| linux.memory_policy().is_some() },
+    Row { field: "linux.personality", is_set: |linux| linux.personality().is_some() },
+    Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
+    Row {
+        field: "linux.seccomp.listenerPath",
+        is_set: |linux| linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
+    },
+];
+
+const PROCESS: &[Row<Process>] = &[
+    Row { field: "process.scheduler", is_set: |process| process.scheduler().is_some() },
+    Row { field: "process.ioPriority", is_set: |process| process.io_priority().is_some() },
+    Row { field: "process.execCPUAffinity", is_set: |process| process.exec_cpu_affinity().is_some() },
+    Row { field: "process.apparmorProfile", is_set: |process| has_text(process.apparmor_profile().as_deref()) },
+    Row { field: "process.selinuxLabel", is_set: |process| has_text(process.selinux_label().as_deref()) },
+];
+
+/// Refuses a configuration that sets a field outside of its process.
+pub(super) fn refuse(spec: &Spec) -> Result<()> {
+    refuse_rows(SPEC, spec)?;
+    spec.linux().as_ref().map_or(Ok(()), |linux| refuse_rows(LINUX, linux))
+}
+
+/// Refuses a process that sets a field.
+pub(super) fn refuse_process(process: &Process) -> Result<()> {
+    refuse_rows(PROCESS, process)
+}
+
+fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
+    match rows.iter().find(|row| (row.is_set)(subject)) {
+        Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
+        None => Ok(()),
+    }
+}
+
+/// An empty label is none: callers written in Go leave out the difference.
+fn has_text(field: Option<&str>) -> bool {
+    field.is_some_and(|text| !text.is_empty())
+}
+
+fn has_mount_namespace(spec: &Spec) -> bool {
+    let namespaces: &[LinuxNamespace] =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{load, validate};
+    use serde_json::{Value, json};
+
+    /// Each row of the tables is asked for in the least way; an unknown field would pass, so a typo shows.
+    #[test]
+    fn each_field_is_refused_by_its_name() {
+        let rows = [
+            ("vm", json!({"kernel": {"path": "/k"}})),
+            ("windows", json!({"layerFolders": []})),
+            ("solaris", json!({})),
+            ("zos", json!({})),
+            ("linux.namespaces", json!([{"type": "pid"}])),
+            ("linux.intelRdt", json!({"closID": "x"})),
+            ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
+            ("linux.netDevices", json!({"eth0": {"name": "x"}})),
+            ("linux.memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0"})),
+            ("linux.personality", json!({"domain": "LINUX32"})),
+            ("linux.mountLabel", json!("x")),
+            ("linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"})),
+            ("process.scheduler", json!({"policy": "SCHED_OTHER"})),
+            ("process.ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 4})),
+            ("process.execCPUAffinity", json!({"initial": "0"})),
+            ("process.apparmorProfile", json!("x")),
+            ("process.selinuxLabel", json!("x")),
+        ];
+        for (field, value) in rows {
+            let mut spec = json!({
+                "ociVersion": "1.3.0",
+                "root": {"path": "r"},
+                "process": {"user": {}, "cwd": "/", "args": ["x"]},
+                "linux": {"namespaces": [{"type": "mount"}]},
+            });
+            let pointer = format!("/{}", field.replace('.', "/"));
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            let parent: &mut Value = if parent.is_empty() { &mut spec } else { spec.pointer_mut(parent).unwrap() };
+            parent[key] = value.clone();
+            let document = load::parse("config.json", spec.to_string().as_bytes()).unwrap();
+            let error = validate::validate(document).unwrap_err();
+            assert!(error.report().starts_with(field), "{field} = {value}: {error:?}");
+            assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{field}");
+        }
+    }
+}
