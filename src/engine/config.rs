@@ -165,7 +165,7 @@ pub fn build(input: Input<'_>) -> Result<Built> {
         .set_hostname(Some(hostname))
         .set_domainname(input.options.domainname.as_deref().map(check_hostname).transpose()?)
         .set_annotations(annotations(&input.options.annotations))
-        .set_mounts(Some(mounts.mounts))
+        .set_mounts(Some(mounts.list))
         .set_linux(Some(linux(input, mounts.propagation)?));
     Ok(Built { spec, volumes: mounts.volumes })
 }
@@ -281,7 +281,7 @@ pub fn cgroups_path(
 ) -> Result<String> {
     if manager == CgroupManager::Systemd {
         let slice = parent.unwrap_or(if is_rootless { defaults::USER_SLICE } else { defaults::SYSTEM_SLICE });
-        if !slice.ends_with(".slice") || slice.contains(['/', ':']) {
+        if slice.strip_suffix(".slice").is_none_or(|name| name.is_empty() || name.contains(['/', ':'])) {
             return Err(Error::invalid(format!("cgroup parent {slice:?}: not the name of a systemd slice")));
         }
         return Ok(format!("{slice}:husk:{id}"));

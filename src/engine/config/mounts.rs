@@ -12,7 +12,7 @@ use crate::rootfs::overlay;
 
 /// What the mounts come to.
 pub(super) struct Mounts {
-    pub(super) mounts: Vec<Mount>,
+    pub(super) list: Vec<Mount>,
     pub(super) volumes: Vec<AnonymousVolume>,
     /// `linux.rootfsPropagation`, where a volume needs one.
     pub(super) propagation: Option<String>,
@@ -37,13 +37,13 @@ pub(super) fn build(input: &Input<'_>) -> Result<Mounts> {
     asked.mounts.sort_by_key(|mount| mount.destination().components().count());
 
     let mut mounts = root_mounts(input);
-    let is_kept = |mount: &Mount| {
-        // Asked for, a place is not made by default; and /dev from outside has all of its own.
-        !asked.has(mount.destination()) && !(mount.destination().starts_with("/dev") && asked.has(Path::new("/dev")))
-    };
-    mounts.extend(default_mounts(input).into_iter().filter(is_kept));
+    // A place that is asked for is not made by default; and a /dev from outside has all of its own.
+    let has_dev = asked.has(Path::new("/dev"));
+    let is_replaced =
+        |mount: &Mount| asked.has(mount.destination()) || has_dev && mount.destination().starts_with("/dev");
+    mounts.extend(default_mounts(input).into_iter().filter(|mount| !is_replaced(mount)));
     mounts.append(&mut asked.mounts);
-    Ok(Mounts { mounts, volumes: asked.volumes, propagation: asked.propagation.map(str::to_owned) })
+    Ok(Mounts { list: mounts, volumes: asked.volumes, propagation: asked.propagation.map(str::to_owned) })
 }
 
 /// The root file system: a first mount on `/` where it is an overlay, and its parts.
