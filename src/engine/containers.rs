@@ -223,7 +223,7 @@ impl Containers {
                 Err(error) => listing.unreadable.push(error.context(format!("container {}", id.short()))),
             }
         }
-        listing.containers.sort_by(|(one, _), (other, _)| (other.created, other.id).cmp(&(one.created, one.id)));
+        listing.containers.sort_by_key(|(record, _)| std::cmp::Reverse((record.created, record.id)));
         Ok(listing)
     }
 
@@ -273,10 +273,10 @@ impl Containers {
         }
         let fate = if record.remove { Fate::Remove } else { Fate::MarkExited };
         let started = match status {
-            Status::Lost { started } => started,
+            Status::Lost { started } => Some(started),
             _ => None,
         };
-        Ok(Some(Orphan { container, record, supervision, fate, started }))
+        Ok(Some(Orphan { container, record, fate, started, supervision }))
     }
 
     /// Changes a container's name.
@@ -717,7 +717,7 @@ mod tests {
         stays.record_exit(&resting, &exit(0)).unwrap();
         drop((dead, gone, ending, resting));
 
-        assert_eq!(scratch.store.find("dead").unwrap().status().unwrap(), Status::Lost { started: Some(7) });
+        assert_eq!(scratch.store.find("dead").unwrap().status().unwrap(), Status::Lost { started: 7 });
         let sweep = scratch.store.sweep().unwrap();
         assert!(sweep.failures.is_empty());
         let mut found: Vec<_> = sweep.orphans.iter().map(|orphan| (orphan.record.name.as_str(), orphan.fate)).collect();

@@ -1,5 +1,9 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
+pub mod config;
 pub mod containers;
+pub mod defaults;
+pub mod options;
 pub mod record;
 pub mod settings;
+pub mod volume_option;

@@ -116,7 +116,7 @@ pub enum Status {
     Exited(ExitRecord),
     /// Its supervisor died without a word; the next [`sweep`](super::containers::Containers::sweep) settles it.
     Lost {
-        started: Option<Timestamp>,
+        started: Timestamp,
     },
 }
 
@@ -202,9 +202,15 @@ impl Supervision {
 
     /// Writes the time of a start for others to see; from here on the container has been started.
     pub(super) fn note_start(&self, time: Timestamp) -> Result<()> {
-        let text = format!("{time:0width$}\n", width = TIME_DIGITS);
+        let text = format!("{time:0TIME_DIGITS$}\n");
         rustix::io::pwrite(&self.0, text.as_bytes(), 0).map(drop).context("note the start")
     }
+}
+
+/// The part of a record that every version of it has.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
 }
 
 /// Reads a record below `directory`; `None` where there is none.
@@ -213,10 +219,6 @@ pub(super) fn read_record(directory: BorrowedFd<'_>, path: &str) -> Result<Optio
     // A power cut can leave the name without the content, which was never there then.
     if bytes.is_empty() {
         return Ok(None);
-    }
-    #[derive(Deserialize)]
-    struct Form {
-        format: u32,
     }
     let form: Form = serde_json::from_slice(&bytes).context(RECORD)?;
     if form.format != FORMAT {
@@ -232,7 +234,7 @@ pub(super) fn status(directory: BorrowedFd<'_>, prefix: &str) -> Result<Status> 
     let supervisor = lock::open_lock_file(directory, &format!("{prefix}{SUPERVISOR}"), OFlags::empty())?;
     let start = read_start(supervisor.as_fd())?;
     if Lock::try_now(supervisor, Sharing::Shared)?.is_none() {
-        return Ok(Status::Running { started: start.flatten() });
+        return Ok(Status::Running { started: start });
     }
     at_rest(directory, prefix, start)
 }
@@ -243,13 +245,14 @@ pub(super) fn status_under(supervision: &Supervision, directory: BorrowedFd<'_>)
 }
 
 /// Reads whether, and when, the container was last started.
-fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Option<Timestamp>>> {
+fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Timestamp>> {
     let mut time = [0; TIME_DIGITS];
     let length = rustix::io::pread(supervisor, &mut time, 0).with_context(|| format!("read {SUPERVISOR}"))?;
-    Ok((length > 0).then(|| str::from_utf8(&time).ok().and_then(|text| text.parse().ok())))
+    // What a power cut left of the time: that it was started is all that is known.
+    Ok((length > 0).then(|| str::from_utf8(&time).ok().and_then(|text| text.parse().ok()).unwrap_or_default()))
 }
 
-fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Option<Timestamp>>) -> Result<Status> {
+fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Timestamp>) -> Result<Status> {
     let exit = atomic::read(directory, &format!("{prefix}{EXIT}"), RECORD_BYTES)?;
     match (exit.filter(|bytes| !bytes.is_empty()), start) {
         (Some(bytes), _) => Ok(Status::Exited(serde_json::from_slice(&bytes).context(EXIT)?)),

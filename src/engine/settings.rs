@@ -258,13 +258,11 @@ fn read_environment(caller: &Caller) -> Result<File> {
 /// Finds a word among those that are allowed.
 fn choose<T: Copy>(name: &str, word: Option<String>, allowed: &[(&str, T)]) -> Result<Option<T>> {
     let Some(word) = word else { return Ok(None) };
-    match allowed.iter().find(|(known, _)| *known == word) {
-        Some((_, value)) => Ok(Some(*value)),
-        None => {
-            let known: Vec<_> = allowed.iter().map(|(known, _)| *known).collect();
-            Err(Error::invalid(format!("{name}: {word:?} is none of {}", known.join(", "))))
-        }
+    if let Some((_, value)) = allowed.iter().find(|(known, _)| *known == word) {
+        return Ok(Some(*value));
     }
+    let known: Vec<_> = allowed.iter().map(|(known, _)| *known).collect();
+    Err(Error::invalid(format!("{name}: {word:?} is none of {}", known.join(", "))))
 }
 
 /// Reads one file; a missing one says nothing, and costs one system call.

@@ -7,3 +7,4 @@ pub mod mountinfo;
 pub mod passwd;
 pub mod root;
 pub mod tree;
+pub mod units;

@@ -51,6 +51,13 @@ impl Principal {
     }
 }
 
+impl Principal {
+    /// Parses a group, as `--group-add` takes it.
+    pub fn group(text: &str) -> Result<Self> {
+        Self::parse(text, "group")
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,579 @@
+use super::*;
+
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::Capability;
+use serde_json::{Value, json};
+
+use crate::engine::options::{Limits, SecurityOptions, SwapLimit};
+use crate::error::Kind;
+use crate::spec::{load, validate};
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Everything that a configuration is made of, to be changed by a test.
+struct Case {
+    id: ContainerId,
+    image: ImageConfig,
+    options: RunOptions,
+    root: RootFs,
+    identity: Identity,
+    maps: Option<IdMaps>,
+    allows_setgroups: bool,
+    parts: Vec<Part>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            id: ID.parse().unwrap(),
+            image: ImageConfig { cmd: vec!["sh".into()], ..ImageConfig::default() },
+            options: RunOptions::default(),
+            root: RootFs::Overlay {
+                lower: vec!["/s/high".into(), "/s/l:o,w".into()],
+                upper: "/c/upper".into(),
+                work: "/c/work".into(),
+                target: "/c/rootfs".into(),
+                has_user_xattrs: false,
+            },
+            identity: Identity { uid: 0, gid: 0, groups: vec![0, 10], home: Some("/root".into()) },
+            maps: None,
+            allows_setgroups: true,
+            parts: Vec::new(),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn build(&self) -> Result<Built> {
+        let variable = |name: &OsStr| (name == "CANARY").then(|| OsString::from("sings"));
+        let host = Host {
+            hostname: "machine",
+            has_recursive_read_only: true,
+            throttled_processors: &[0, 3],
+            variable: &variable,
+        };
+        build(Input {
+            id: &self.id,
+            image: &self.image,
+            options: &self.options,
+            root: &self.root,
+            parts: &self.parts,
+            masked_paths: &["/var/lib/husk".to_owned()],
+            identity: &self.identity,
+            host: &host,
+            user_namespace: self
+                .maps
+                .as_ref()
+                .map(|maps| UserNamespace { maps, allows_setgroups: self.allows_setgroups }),
+            seccomp: None,
+            cgroups_path: format!("/husk/{ID}"),
+            volumes_directory: Path::new("/c/volumes"),
+        })
+    }
+
+    fn spec(&self) -> Value {
+        let built = self.build().unwrap();
+        let spec = serde_json::to_value(&built.spec).unwrap();
+        // What the engine writes must pass what the runtime demands. The mount that is the root is the runtime's own
+        // agreement with the engine, which a foreign configuration may not use.
+        let mut judged = spec.clone();
+        judged["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/");
+        validate::validate(load::parse("config.json", judged.to_string().as_bytes()).unwrap()).unwrap();
+        spec
+    }
+
+    fn fails(&self) -> String {
+        self.build().map(|built| serde_json::to_string(&built.spec).unwrap()).unwrap_err().report()
+    }
+
+    fn args(&self) -> Vec<String> {
+        serde_json::from_value(self.spec()["process"]["args"].clone()).unwrap()
+    }
+
+    fn env(&self) -> Vec<String> {
+        serde_json::from_value(self.spec()["process"]["env"].clone()).unwrap()
+    }
+
+    fn mounts(&self) -> Vec<(String, String, String)> {
+        let spec = self.spec();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let options = |value: &Value| value.as_array().unwrap().iter().map(text).collect::<Vec<_>>().join(",");
+        let mounts = spec["mounts"].as_array().unwrap().iter();
+        mounts.map(|mount| (text(&mount["destination"]), text(&mount["source"]), options(&mount["options"]))).collect()
+    }
+
+    fn mount(&self, destination: &str) -> Option<(String, String)> {
+        let mut found = self.mounts().into_iter().filter(|(found, ..)| found == destination);
+        let mount = found.next().map(|(_, source, options)| (source, options));
+        assert!(found.next().is_none(), "{destination} stands twice");
+        mount
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn capability_names(set: &Value) -> BTreeSet<String> {
+    set.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_plain_container_is_dockers() {
+    let mut spec = Case::new().spec();
+    let capabilities = spec["process"]["capabilities"].take();
+    let expected = "CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD \
+        CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT";
+    for set in ["bounding", "effective", "permitted"] {
+        assert_eq!(capability_names(&capabilities[set]), words(expected).into_iter().collect(), "{set}");
+    }
+    for set in ["inheritable", "ambient"] {
+        assert!(capability_names(&capabilities[set]).is_empty(), "{set}");
+    }
+    assert_eq!(
+        spec["process"],
+        json!({
+            "terminal": false,
+            "user": {"uid": 0, "gid": 0, "umask": 0o022, "additionalGids": [0, 10]},
+            "args": ["sh"],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab", "HOME=/root",
+            ],
+            "cwd": "/",
+            "capabilities": null,
+            "noNewPrivileges": false,
+        })
+    );
+    let devices = spec["linux"]["resources"].take();
+    assert_eq!(devices["devices"][0], json!({"allow": false, "access": "rwm"}));
+    assert_eq!(devices.as_object().unwrap().len(), 1, "no limits: {devices}");
+    assert_eq!(
+        spec["linux"],
+        json!({
+            "namespaces": [
+                {"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}, {"type": "cgroup"},
+            ],
+            "cgroupsPath": format!("/husk/{ID}"),
+            "resources": null,
+            "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/dev/block",
+                "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux",
+                "/sys/devices/system/cpu/cpu0/thermal_throttle", "/sys/devices/system/cpu/cpu3/thermal_throttle",
+                "/var/lib/husk",
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        })
+    );
+    assert_eq!((&spec["hostname"], &spec["root"]), (&json!("0123456789ab"), &json!({"path": "/c/rootfs"})));
+    let fields: BTreeSet<_> = spec.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, BTreeSet::from(["ociVersion", "root", "mounts", "process", "hostname", "linux"]));
+    let mounts = Case::new().mounts();
+    let expected = [
+        ("/", "overlay", "lowerdir=/s/high:/s/l\\:o\\,w,upperdir=/c/upper,workdir=/c/work"),
+        ("/proc", "proc", "nosuid,noexec,nodev"),
+        ("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        ("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("/sys", "sysfs", "nosuid,noexec,nodev,ro"),
+        ("/sys/fs/cgroup", "cgroup", "ro,nosuid,noexec,nodev"),
+        ("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
+        ("/dev/shm", "shm", "nosuid,noexec,nodev,mode=1777,size=67108864"),
+    ];
+    assert_eq!(mounts, expected.map(|(one, two, three)| (one.to_owned(), two.to_owned(), three.to_owned())));
+}
+
+#[test]
+fn entry_point_and_arguments_follow_docker() {
+    // image entry point | image arguments | --entrypoint | arguments | what runs
+    let rows: &[(&str, &str, Option<&str>, &str, &str)] = &[
+        ("", "sh", None, "", "sh"),
+        ("", "sh", None, "ls -l", "ls -l"),
+        ("init", "serve", None, "", "init serve"),
+        ("init", "serve", None, "stop", "init stop"),
+        ("init", "", None, "", "init"),
+        ("init", "serve", Some("debug"), "", "debug"),
+        ("init", "serve", Some("debug"), "now", "debug now"),
+        ("init", "serve", Some(""), "sh", "sh"),
+    ];
+    for (entrypoint, arguments, replaced, given, expected) in rows {
+        let case = Case::new().with(|case| {
+            case.image.entrypoint = words(entrypoint);
+            case.image.cmd = words(arguments);
+            case.options.entrypoint = replaced.map(words);
+            case.options.command = words(given);
+        });
+        assert_eq!(case.args(), words(expected), "{entrypoint:?} {arguments:?} {replaced:?} {given:?}");
+    }
+    let empty = Case::new().with(|case| {
+        case.image.entrypoint = words("init");
+        case.options.entrypoint = Some(Vec::new());
+    });
+    assert_eq!(empty.fails(), "no command specified");
+    let nameless = Case::new().with(|case| case.options.command = vec![String::new()]);
+    assert_eq!(nameless.build().unwrap_err().kind(), Kind::ExecutableNotFound);
+}
+
+#[test]
+fn environments_are_laid_over_each_other() {
+    let case = Case::new().with(|case| {
+        case.image.env = words("PATH=/bin A=image B=image C=image EMPTY=");
+        case.options.environment =
+            ["A=user", "CANARY", "B", "HOME=/h", "N=1", "N=2", "MISSING"].map(|text| text.parse().unwrap()).into();
+        case.options.terminal = true;
+    });
+    let expected = "PATH=/bin HOSTNAME=0123456789ab TERM=xterm A=user C=image EMPTY= CANARY=sings HOME=/h N=2";
+    assert_eq!(case.env(), words(expected));
+}
+
+#[test]
+fn an_images_environment_takes_nothing_from_the_caller() {
+    for entry in ["CANARY", "*", "CANA*", "=x", "", "A\0=B", "A=\0"] {
+        let case = Case::new().with(|case| case.image.env = vec![entry.to_owned()]);
+        assert_eq!(case.fails(), format!("image config Env: {entry:?} is not NAME=value"));
+    }
+    assert!(!Case::new().env().iter().any(|entry| entry.contains("sings")));
+    let home = Case::new().with(|case| case.image.env = vec!["HOME=/x\nr::0:0::/:".to_owned(), "HOME=/y".to_owned()]);
+    assert_eq!(home.env().iter().filter(|entry| entry.starts_with("HOME=")).collect::<Vec<_>>(), ["HOME=/y"]);
+}
+
+#[test]
+fn labels_of_an_image_steer_nothing() {
+    let keys = [
+        "org.systemd.property.ExecStartPre",
+        "io.podman.annotations.privileged",
+        "containerd.io/runc/oom-kill",
+        "cdi.k8s.io/gpu",
+        "run.oci.handler",
+        "run.oci.hooks.stdout",
+        "module.wasm.image/variant",
+        "org.criu.config",
+        "husk.anything",
+    ];
+    let labelled = Case::new().with(|case| {
+        case.image.labels = keys.into_iter().map(|key| (key.to_owned(), "x".to_owned())).collect();
+    });
+    // As text, capabilities come in the order of a hash.
+    let spec = |case: &Case| case.build().unwrap().spec;
+    assert_eq!(spec(&labelled), spec(&Case::new()));
+    let annotated =
+        Case::new().with(|case| drop(case.options.annotations.insert("run.oci.handler".into(), "krun".into())));
+    assert_eq!(annotated.spec()["annotations"], json!({"run.oci.handler": "krun"}));
+}
+
+#[test]
+fn working_directories_are_absolute() {
+    let case = |image: &str, asked: Option<&str>| {
+        Case::new().with(|case| {
+            case.image.working_dir = image.to_owned();
+            case.options.working_directory = asked.map(str::to_owned);
+        })
+    };
+    for (image, asked, expected) in [
+        ("", None, "/"),
+        ("/app", None, "/app"),
+        ("app", None, "/app"),
+        ("/app", Some("/x"), "/x"),
+        ("/app", Some(""), "/app"),
+    ] {
+        assert_eq!(case(image, asked).spec()["process"]["cwd"], expected);
+    }
+    assert_eq!(case("", Some("x/y")).fails(), "working directory \"x/y\" is not an absolute path");
+}
+
+#[test]
+fn volumes_of_the_image_are_the_containers_own() {
+    let case = Case::new().with(|case| {
+        case.image.volumes = words("/data /lnk /cache//x/.");
+        case.options.volumes = ["/host:/lnk", "/anonymous"].map(|text| text.parse().unwrap()).into();
+    });
+    let built = case.build().unwrap();
+    let volumes: Vec<_> =
+        built.volumes.iter().map(|volume| (volume.directory.to_str().unwrap(), volume.destination.as_str())).collect();
+    assert_eq!(volumes, [("/c/volumes/0", "/anonymous"), ("/c/volumes/1", "/data"), ("/c/volumes/2", "/cache/x")]);
+    assert_eq!(case.mount("/lnk").unwrap().0, "/host");
+    assert_eq!(case.mount("/data"), Some(("/c/volumes/1".into(), "rbind,rprivate".into())));
+    for path in ["", "/", "/..", "/../../etc", "relative", "/a/../../b", "/a\0"] {
+        let case = Case::new().with(|case| case.image.volumes = vec![path.to_owned()]);
+        assert!(case.fails().starts_with("image config Volumes: destination"), "{path:?}: {}", case.fails());
+    }
+}
+
+#[test]
+fn mounts_that_are_asked_for_come_last_and_from_the_top() {
+    let case = Case::new().with(|case| {
+        let volumes = ["/h/deep:/a/b/c", "/h/shm:/dev/shm:ro", "/h/a:/a:slave"];
+        case.options.volumes = volumes.map(|text| text.parse().unwrap()).into();
+        case.options.tmpfs = vec!["/a/b".parse().unwrap()];
+    });
+    let destinations: Vec<_> = case.mounts().into_iter().map(|(destination, ..)| destination).collect();
+    let expected = "/ /proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /a /dev/shm /a/b /a/b/c";
+    assert_eq!(destinations, words(expected));
+    assert_eq!(case.mount("/dev/shm"), Some(("/h/shm".into(), "rbind,rprivate,rro".into())));
+    assert_eq!(case.mount("/a/b"), Some(("tmpfs".into(), "noexec,nosuid,nodev".into())));
+    assert_eq!(case.spec()["linux"]["rootfsPropagation"], "rslave");
+
+    let dev = Case::new().with(|case| case.options.volumes = vec!["/h/dev:/dev".parse().unwrap()]);
+    assert_eq!(dev.mount("/dev").unwrap().0, "/h/dev");
+    assert_eq!(dev.mount("/dev/pts"), None);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused() {
+    for (volumes, report) in [
+        (vec!["/a:/x", "/b:/x"], "duplicate mount point: /x"),
+        (vec!["/a:/x", "/b:/x/."], "duplicate mount point: /x"),
+        (vec!["data:/x"], "volume \"data\": named volumes are not supported yet"),
+        (vec!["./data:/x"], "volume source ./data is not an absolute path"),
+    ] {
+        let case =
+            Case::new().with(|case| case.options.volumes = volumes.iter().map(|text| text.parse().unwrap()).collect());
+        assert_eq!(case.fails(), report);
+    }
+    assert_eq!(Case::new().with(|case| case.options.init = true).fails(), "--init is not supported yet");
+}
+
+#[test]
+fn a_user_namespace_gets_what_its_ids_allow() {
+    let ranges = |length| vec![IdRange { inside: 0, outside: 1000, length }];
+    let single = || {
+        Case::new().with(|case| {
+            case.maps = Some(IdMaps { uids: ranges(1), gids: ranges(1) });
+            case.allows_setgroups = false;
+        })
+    };
+    let spec = single().spec();
+    assert_eq!(spec["linux"]["namespaces"][0], json!({"type": "user"}));
+    assert_eq!(spec["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
+    assert_eq!(spec["process"]["user"], json!({"uid": 0, "gid": 0, "umask": 0o022}));
+    assert_eq!(spec["linux"]["sysctl"], json!({"net.ipv4.ip_unprivileged_port_start": "0"}));
+    assert_eq!(single().mount("/dev/pts").unwrap().1, "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620");
+    assert_eq!(single().mount("/sys").unwrap().0, "sysfs");
+
+    let wide = Case::new().with(|case| case.maps = Some(IdMaps { uids: ranges(8), gids: ranges(8) }));
+    assert_eq!(wide.spec()["process"]["user"]["additionalGids"], json!([0]), "group 10 is not mapped");
+    assert!(wide.mount("/dev/pts").unwrap().1.ends_with("gid=5"));
+
+    let host = single().with(|case| case.options.network = Network::Host);
+    assert_eq!(host.mount("/sys"), Some(("/sys".into(), "rbind,rprivate,nosuid,noexec,nodev,ro".into())));
+
+    for (uid, gid, what) in [(1000, 0, "user 1000"), (0, 7, "group 7")] {
+        let case = single().with(|case| {
+            (case.identity.uid, case.identity.gid) = (uid, gid);
+        });
+        assert_eq!(case.fails(), format!("{what} does not exist in the container's user namespace"));
+    }
+    let empty = Case::new().with(|case| case.maps = Some(IdMaps::default()));
+    assert!(empty.build().is_err());
+}
+
+#[test]
+fn the_hosts_network_brings_its_name_and_no_sysctls() {
+    let case = Case::new().with(|case| case.options.network = Network::Host);
+    let spec = case.spec();
+    assert_eq!(spec["hostname"], "machine");
+    assert!(!spec["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "network"})));
+    assert_eq!(spec["linux"]["sysctl"], Value::Null);
+    assert!(case.env().contains(&"HOSTNAME=machine".to_owned()));
+}
+
+#[test]
+fn host_names_are_names() {
+    let case = |name: &str| Case::new().with(|case| case.options.hostname = Some(name.to_owned()));
+    let long = "a".repeat(64);
+    for name in ["web", "web-1.example.org", "a_b", &long] {
+        assert_eq!(case(name).spec()["hostname"], *name);
+    }
+    let too_long = "a".repeat(65);
+    for name in ["", "a b", "a\n10.0.0.1 bank", "a/b", "-a", ".", "é", "a\0", &too_long] {
+        assert!(case(name).fails().starts_with("hostname "), "{name:?}");
+    }
+}
+
+#[test]
+fn capabilities_are_added_and_dropped_as_docker_does() {
+    let set = |added: &str, dropped: &str| {
+        capabilities(&RunOptions {
+            added_capabilities: words(added),
+            dropped_capabilities: words(dropped),
+            ..RunOptions::default()
+        })
+    };
+    let default: Capabilities = defaults::CAPABILITIES.iter().copied().collect();
+    let all: Capabilities = defaults::ALL_CAPABILITIES.iter().copied().collect();
+    let only = |list: &[Capability]| list.iter().copied().collect::<Capabilities>();
+    let without = |one: Capability| default.iter().filter(|other| **other != one).copied().collect::<Capabilities>();
+    let all_but_one = all.iter().filter(|other| **other != Capability::SysAdmin).copied().collect();
+    for (added, dropped, expected) in [
+        ("", "", default.clone()),
+        ("net_admin CAP_CHOWN", "", default.iter().copied().chain([Capability::NetAdmin]).collect()),
+        ("", "CAP_KILL", without(Capability::Kill)),
+        ("KILL", "KILL", default.clone()),
+        ("", "all", only(&[])),
+        ("NET_ADMIN", "ALL", only(&[Capability::NetAdmin])),
+        ("ALL", "", all),
+        ("ALL", "sys_admin", all_but_one),
+        ("ALL", "ALL", only(&[])),
+    ] {
+        assert_eq!(set(added, dropped).unwrap(), expected, "+{added} -{dropped}");
+    }
+    for name in ["NOPE", "CAP_CAP_KILL", "KILL ", "CAP_"] {
+        let options = RunOptions { added_capabilities: vec![name.to_owned()], ..RunOptions::default() };
+        assert_eq!(capabilities(&options).unwrap_err().report(), format!("cap-add {name:?}: unknown capability"));
+    }
+    let user = Case::new().with(|case| case.identity.uid = 1000).spec();
+    let sets = &user["process"]["capabilities"];
+    assert_eq!(capability_names(&sets["bounding"]).len(), 14);
+    for set in ["effective", "permitted", "inheritable", "ambient"] {
+        assert!(capability_names(&sets[set]).is_empty(), "{set}");
+    }
+}
+
+#[test]
+fn limits_mean_what_docker_means() {
+    let case = |limits: Limits| Case::new().with(|case| case.options.limits = limits);
+    let resources = |limits: Limits| {
+        let mut spec = case(limits).spec();
+        let mut resources = spec["linux"]["resources"].take();
+        resources.as_object_mut().unwrap().remove("devices");
+        resources
+    };
+    let none = Limits::default;
+    let mib = 1_u64 << 20;
+    for (limits, expected) in [
+        (none(), json!({})),
+        (Limits { memory: Some(64 * mib), ..none() }, json!({"memory": {"limit": 64 << 20, "swap": 128 << 20}})),
+        (
+            Limits { memory: Some(64 * mib), memory_swap: Some(SwapLimit::Unlimited), ..none() },
+            json!({"memory": {"limit": 64 << 20, "swap": -1}}),
+        ),
+        (
+            Limits { memory: Some(64 * mib), memory_swap: Some(SwapLimit::Bytes(64 * mib)), ..none() },
+            json!({"memory": {"limit": 64 << 20, "swap": 64 << 20}}),
+        ),
+        (Limits { memory_reservation: Some(mib), ..none() }, json!({"memory": {"reservation": 1 << 20}})),
+        (Limits { nano_cpus: Some(1_500_000_000), ..none() }, json!({"cpu": {"quota": 150_000, "period": 100_000}})),
+        (Limits { cpu_shares: Some(1), ..none() }, json!({"cpu": {"shares": 2}})),
+        (Limits { cpu_shares: Some(0), ..none() }, json!({})),
+        (Limits { cpuset_cpus: Some("0-2,4".into()), ..none() }, json!({"cpu": {"cpus": "0-2,4"}})),
+        (Limits { pids: Some(7), ..none() }, json!({"pids": {"limit": 7}})),
+        (Limits { pids: Some(0), ..none() }, json!({})),
+        (Limits { pids: Some(-1), ..none() }, json!({})),
+        (Limits { blkio_weight: Some(500), ..none() }, json!({"blockIO": {"weight": 500}})),
+    ] {
+        assert_eq!(resources(limits.clone()), expected, "{limits:?}");
+    }
+    for (limits, report) in [
+        (Limits { memory: Some(mib), ..none() }, "memory: less than 6 MiB"),
+        (Limits { memory_swap: Some(SwapLimit::Bytes(mib)), ..none() }, "memory-swap: needs a limit of memory"),
+        (
+            Limits { memory: Some(64 * mib), memory_swap: Some(SwapLimit::Bytes(mib)), ..none() },
+            "memory-swap: smaller than memory",
+        ),
+        (
+            Limits { memory: Some(64 * mib), memory_reservation: Some(65 * mib), ..none() },
+            "memory-reservation: larger than memory",
+        ),
+        (Limits { nano_cpus: Some(1), ..none() }, "cpus: less than 0.01"),
+        (Limits { nano_cpus: Some(NANOS), cpu_quota: Some(1), ..none() }, "cpus: cannot be given together"),
+        (Limits { cpuset_cpus: Some("0\n1".into()), ..none() }, "cpuset-cpus \"0\\n1\": not a list"),
+        (Limits { cpuset_mems: Some("2-1".into()), ..none() }, "cpuset-mems \"2-1\": not a list"),
+        (Limits { cpuset_cpus: Some(String::new()), ..none() }, "cpuset-cpus \"\": not a list"),
+        (Limits { pids: Some(-2), ..none() }, "pids-limit: -2"),
+        (Limits { blkio_weight: Some(5), ..none() }, "blkio-weight: 5"),
+    ] {
+        let found = case(limits).fails();
+        assert!(found.starts_with(report), "{found}");
+    }
+}
+
+const NANOS: u64 = 1_000_000_000;
+
+#[test]
+fn process_options_reach_the_process() {
+    let case = Case::new().with(|case| {
+        case.options.terminal = true;
+        case.options.console_size = Some((24, 80));
+        case.options.umask = Some(0o077);
+        case.options.oom_score_adj = Some(100);
+        case.options.read_only = true;
+        case.options.shm_size = Some(1 << 20);
+        case.options.ulimits = vec!["nofile=10:20".parse().unwrap()];
+        case.options.security = SecurityOptions {
+            no_new_privileges: true,
+            masked: vec!["/proc/uptime".into()],
+            unmasked: Unmasked::Paths(vec!["/proc/acpi".into(), "/proc/sys".into(), "/var/lib/husk".into()]),
+            ..SecurityOptions::default()
+        };
+    });
+    let spec = case.spec();
+    let process = &spec["process"];
+    assert_eq!(process["consoleSize"], json!({"height": 24, "width": 80}));
+    assert_eq!(process["user"]["umask"], 0o077);
+    assert_eq!(process["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]));
+    assert_eq!((&process["oomScoreAdj"], &process["noNewPrivileges"]), (&json!(100), &json!(true)));
+    assert_eq!(spec["root"]["readonly"], true);
+    assert!(case.mount("/dev/shm").unwrap().1.ends_with("size=1048576"));
+    let has = |field: &str, path: &str| spec["linux"][field].as_array().unwrap().contains(&json!(path));
+    assert!(!has("maskedPaths", "/proc/acpi") && !has("readonlyPaths", "/proc/sys"));
+    assert!(has("maskedPaths", "/proc/uptime") && has("maskedPaths", "/proc/kcore"));
+    assert!(has("maskedPaths", "/var/lib/husk"), "the store is never shown");
+
+    let open = Case::new().with(|case| case.options.security.unmasked = Unmasked::All).spec();
+    assert_eq!(open["linux"]["maskedPaths"], json!(["/var/lib/husk"]));
+    assert_eq!(open["linux"]["readonlyPaths"], json!([]));
+    let twice =
+        Case::new().with(|case| case.options.ulimits = vec!["nofile=1".parse().unwrap(), "nofile=2".parse().unwrap()]);
+    assert_eq!(twice.fails(), "ulimit RLIMIT_NOFILE is given twice");
+}
+
+#[test]
+fn parts_of_a_root_come_before_everything_else() {
+    let overlay = PartSource::Overlay {
+        lower: "/usr".into(),
+        upper: "/c/0/upper".into(),
+        work: "/c/0/work".into(),
+        has_user_xattrs: true,
+    };
+    let part = |destination: &str, source| Part { destination: destination.into(), source };
+    let case = Case::new().with(|case| {
+        case.root = RootFs::Directory {
+            path: "/c/rootfs".into(),
+            parts: vec![part("/usr", overlay), part("/swap", PartSource::ReadOnlyBind("/swap".into()))],
+        };
+        case.parts = vec![
+            part("/run", PartSource::Tmpfs(&["nosuid", "nodev", "mode=755"])),
+            part("/tmp", PartSource::Bind("/c/tmp".into())),
+        ];
+        case.options.read_only = true;
+    });
+    let expected = [
+        ("/usr", "overlay", "lowerdir=/usr,upperdir=/c/0/upper,workdir=/c/0/work,userxattr,ro"),
+        ("/swap", "/swap", "bind,rprivate,ro,nosuid,nodev"),
+        ("/run", "tmpfs", "nosuid,nodev,mode=755"),
+        ("/tmp", "/c/tmp", "bind,rprivate,nosuid,nodev,ro"),
+    ];
+    let mounts: Vec<_> = case.mounts().into_iter().take(4).collect();
+    assert_eq!(mounts, expected.map(|(one, two, three)| (one.to_owned(), two.to_owned(), three.to_owned())));
+}
+
+#[test]
+fn cgroups_are_below_husks_own_or_a_slice() {
+    let id = ID.parse().unwrap();
+    let path = |manager, rootless, parent| cgroups_path(manager, rootless, parent, &id);
+    for (manager, rootless, parent, expected) in [
+        (CgroupManager::Cgroupfs, false, None, format!("/husk/{ID}")),
+        (CgroupManager::Cgroupfs, true, Some("/ci/job/"), format!("/ci/job/{ID}")),
+        (CgroupManager::Systemd, false, None, format!("system.slice:husk:{ID}")),
+        (CgroupManager::Systemd, true, None, format!("user.slice:husk:{ID}")),
+        (CgroupManager::Systemd, false, Some("ci.slice"), format!("ci.slice:husk:{ID}")),
+    ] {
+        assert_eq!(path(manager, rootless, parent).unwrap(), expected);
+    }
+    assert!(path(CgroupManager::Systemd, false, Some("/ci")).is_err());
+    assert!(path(CgroupManager::Cgroupfs, false, Some("../other")).is_err());
+}
