@@ -1,3 +1,4 @@
 //! Small topics, one a file.
 
+pub mod remove;
 pub mod root;
