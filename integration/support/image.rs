@@ -5,55 +5,55 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A layer: its tar, and how it is packed.
 #[derive(Clone)]
-pub struct LayerBlob {
-    pub media_type: String,
-    pub packed: Vec<u8>,
-    pub diff_id: String,
+pub(crate) struct LayerBlob {
+    pub(crate) media_type: String,
+    pub(crate) packed: Vec<u8>,
+    pub(crate) diff_id: String,
 }
 
 impl LayerBlob {
-    pub fn plain(tar: Vec<u8>) -> Self {
+    pub(crate) fn plain(tar: Vec<u8>) -> Self {
         Self { media_type: LAYER.into(), diff_id: digest(&tar), packed: tar }
     }
 
-    pub fn gzip(tar: &[u8]) -> Self {
+    pub(crate) fn gzip(tar: &[u8]) -> Self {
         Self { media_type: format!("{LAYER}+gzip"), diff_id: digest(tar), packed: gzip(tar) }
     }
 
-    pub fn zstd(tar: &[u8]) -> Self {
+    pub(crate) fn zstd(tar: &[u8]) -> Self {
         Self { media_type: format!("{LAYER}+zstd"), diff_id: digest(tar), packed: zstd(tar) }
     }
 }
 
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(bytes, 1).unwrap()
 }
 
 /// Writes a descriptor; `rest` begins with a comma, or is empty.
-pub fn descriptor(media_type: &str, blob: &[u8], rest: &str) -> String {
+pub(crate) fn descriptor(media_type: &str, blob: &[u8], rest: &str) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}{rest}}}"#, digest(blob), blob.len())
 }
 
 /// Writes a configuration; `section` is its `config`.
-pub fn config(layers: &[LayerBlob], section: &str) -> String {
+pub(crate) fn config(layers: &[LayerBlob], section: &str) -> String {
     let diff_ids: Vec<_> = layers.iter().map(|layer| format!("\"{}\"", layer.diff_id)).collect();
     format!(
         r#"{{"architecture":"{}","os":"linux","config":{section},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
@@ -62,11 +62,11 @@ pub fn config(layers: &[LayerBlob], section: &str) -> String {
     )
 }
 
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-pub fn manifest(config: &str, layers: &[LayerBlob]) -> String {
+pub(crate) fn manifest(config: &str, layers: &[LayerBlob]) -> String {
     let layers: Vec<_> = layers.iter().map(|layer| descriptor(&layer.media_type, &layer.packed, "")).collect();
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{},"layers":[{}]}}"#,
@@ -75,19 +75,19 @@ pub fn manifest(config: &str, layers: &[LayerBlob]) -> String {
     )
 }
 
-pub fn index(descriptors: &[String]) -> String {
+pub(crate) fn index(descriptors: &[String]) -> String {
     format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#, descriptors.join(","))
 }
 
 /// The members of a layout, by their paths.
-pub type Files = Vec<(String, Vec<u8>)>;
+pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
-pub fn blob(bytes: &[u8]) -> (String, Vec<u8>) {
+pub(crate) fn blob(bytes: &[u8]) -> (String, Vec<u8>) {
     (format!("blobs/{}", digest(bytes).replace(':', "/")), bytes.to_vec())
 }
 
 /// Assembles an OCI layout with one image called `latest`.
-pub fn layout(layers: &[LayerBlob], section: &str) -> Files {
+pub(crate) fn layout(layers: &[LayerBlob], section: &str) -> Files {
     let config = config(layers, section);
     let manifest = manifest(&config, layers);
     let name = r#","annotations":{"org.opencontainers.image.ref.name":"latest"}"#;
@@ -103,7 +103,7 @@ pub fn layout(layers: &[LayerBlob], section: &str) -> Files {
 }
 
 /// Writes files below a directory.
-pub fn write(directory: &Path, files: &Files) {
+pub(crate) fn write(directory: &Path, files: &Files) {
     for (name, bytes) in files {
         let path = directory.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

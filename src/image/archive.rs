@@ -19,7 +19,7 @@ use super::layout;
 use super::limits;
 use super::media::Compression;
 use super::resolve::{Blobs, Part};
-use super::stream::Unpacked;
+use super::stream::{self, Unpacked};
 use super::tar::{Entry, EntryKind, Reader, Skip};
 
 /// How many links may be followed from a name to its content.
@@ -75,7 +75,7 @@ impl Archive {
             return Err(Error::invalid(format!("{name}: larger than {limit} bytes")));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(limit));
-        part.take(limit as u64).read_to_end(&mut bytes).context(name.to_owned())?;
+        part.take(size).read_to_end(&mut bytes).context(name.to_owned())?;
         if bytes.len() as u64 != size {
             return Err(Error::invalid(format!("{name}: the archive ends inside it")));
         }
@@ -123,21 +123,19 @@ fn plain(file: File, scratch: &dyn Fn() -> Result<File>) -> Result<File> {
             return Ok(file);
         }
     }
-    let quota = limits::LayerLimits::default().bytes;
-    let mut input = Unpacked::new(BufReader::with_capacity(SPOOL_BYTES, file), None, quota)?;
+    let input = BufReader::with_capacity(stream::BLOCK_BYTES, file);
+    let mut input = Unpacked::new(input, None, limits::LayerLimits::default().bytes)?;
     let mut output = scratch().context("make a temporary file")?;
+    let mut buffer = vec![0; stream::BLOCK_BYTES];
     loop {
-        let bytes = input.fill_buf().map_err(super::stream::error)?;
-        if bytes.is_empty() {
-            return Ok(output);
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(output),
+            Ok(length) => output.write_all(&buffer[..length]).context("write a temporary file")?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(stream::error(error)),
         }
-        let length = bytes.len();
-        output.write_all(bytes).context("write a temporary file")?;
-        input.consume(length);
     }
 }
-
-const SPOOL_BYTES: usize = 256 << 10;
 
 fn list(file: &File) -> Result<HashMap<Vec<u8>, Member>> {
     let length = file.metadata()?.len();

@@ -78,9 +78,11 @@ fn choose(mut saved: Vec<Saved>, selector: &Selector) -> Result<Saved> {
         Selector::Place(place) if *place < saved.len() => Ok(saved.swap_remove(*place)),
         Selector::Place(place) => Err(not_found(format!("no image at place {place} of {}", saved.len()))),
         Selector::Name(name) => {
-            let wanted = full_name(name);
-            let found =
-                saved.iter().position(|image| image.repo_tags.iter().flatten().any(|tag| full_name(tag) == wanted));
+            let find = |wanted: &str| {
+                saved.iter().position(|image| image.repo_tags.iter().flatten().any(|tag| full_name(tag) == wanted))
+            };
+            // podman puts what it builds under localhost/ and finds it by its short name.
+            let found = find(&full_name(name)).or_else(|| find(&full_name(&format!("localhost/{name}"))));
             match found {
                 Some(place) => Ok(saved.swap_remove(place)),
                 None => Err(not_found(format!("no image is called {name:?}"))),

@@ -50,7 +50,7 @@ impl Layout {
                 return Err(Error::invalid(format!("larger than {limit} bytes")));
             }
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(limit));
-            file.take(limit as u64).read_to_end(&mut bytes)?;
+            file.take(size).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         read().map_err(|error| error.context(name.to_owned()))

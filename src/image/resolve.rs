@@ -103,7 +103,7 @@ pub(crate) trait Blobs: Send + Sync {
                 return Err(Error::invalid(format!("larger than {limit} bytes")));
             }
             let mut bytes = Vec::with_capacity(usize::try_from(descriptor.size).unwrap_or(limit));
-            self.described(descriptor)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            self.described(descriptor)?.take(descriptor.size).read_to_end(&mut bytes)?;
             digest::verify(&bytes, descriptor.expected())?;
             Ok(bytes)
         };
@@ -241,3 +241,6 @@ impl Read for Part<'_> {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,13 @@ mod tree;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 
 use super::limits::LayerLimits;
 use super::resolve::Layer;
-use super::stream::LayerStream;
+use super::stream::{Inflater, LayerStream};
 use super::tar::{Entry, Reader};
 use tree::Tree;
 
@@ -97,13 +98,32 @@ pub fn unpack_layer(
     form: Form,
     limits: LayerLimits,
 ) -> Result<Unpacked> {
-    let mut reader = Reader::new(LayerStream::new(packed, layer, limits.bytes)?);
-    let unpacked = match unpack_entries(&mut reader, directory, form, limits) {
-        Ok(unpacked) => unpacked,
-        Err(error) => return Err(reader.into_inner().explain(error)),
-    };
-    reader.into_inner().finish()?;
-    Ok(unpacked)
+    let inflater = Mutex::new(Some(Inflater::new(packed, layer, limits.bytes)?));
+    let take = || inflater.lock().unwrap_or_else(PoisonError::into_inner).take();
+    std::thread::scope(|scope| {
+        let (stream, run) = LayerStream::ahead(layer.diff_id);
+        let spawned = std::thread::Builder::new().name("inflate".to_owned()).spawn_scoped(scope, || {
+            if let Some(inflater) = take() {
+                run(inflater)
+            }
+        });
+        match (spawned, take) {
+            (Ok(_), _) => unpack_stream(stream, directory, form, limits),
+            // A limit on processes: one thread does it as well, only slower.
+            (Err(_), take) => match take() {
+                Some(inflater) => unpack_stream(LayerStream::inline(inflater, layer.diff_id), directory, form, limits),
+                None => Err(Error::new(Kind::Other, "a thread that failed to start has run")),
+            },
+        }
+    })
+}
+
+fn unpack_stream(stream: LayerStream<'_>, directory: OwnedFd, form: Form, limits: LayerLimits) -> Result<Unpacked> {
+    let mut reader = Reader::new(stream);
+    match unpack_entries(&mut reader, directory, form, limits) {
+        Ok(unpacked) => reader.into_inner().finish().map(|()| unpacked),
+        Err(error) => Err(reader.into_inner().explain(error)),
+    }
 }
 
 fn unpack_entries(

@@ -278,13 +278,12 @@ fn copy_through_memory(source: &OwnedFd, copy: &OwnedFd, mut position: u64, end:
 }
 
 fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let mut names = vec![0_u8; 0];
     // The common case, at one call a file: there are none.
-    match rustix::fs::flistxattr(from, &mut names) {
+    let mut names = match rustix::fs::flistxattr_query(from) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
-        Ok(length) => names.resize(length, 0),
+        Ok(length) => vec![0; length],
         Err(error) => return Err(error).context("list attributes"),
-    }
+    };
     let length = rustix::fs::flistxattr(from, names.as_mut_slice()).context("list attributes")?;
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         // The host's labels are its own; overlayfs's marks mean nothing outside a layer.

@@ -112,6 +112,8 @@ impl Store {
                 missing.push(index);
             }
         }
+        // The longest first, so that no thread is left alone with it at the end.
+        missing.sort_by_key(|index| std::cmp::Reverse(image.layers[*index].blob.size));
         self.make_layers(image, reader, &places, &missing, report)?;
         self.find_layers(image)?.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))
     }
@@ -180,7 +182,8 @@ impl Store {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             for _ in 1..missing.len().min(cores).min(MOST_THREADS) {
-                scope.spawn(work);
+                // Where no thread can be had, this one does all the work.
+                let _ = std::thread::Builder::new().name("unpack".to_owned()).spawn_scoped(scope, work);
             }
             work();
         });

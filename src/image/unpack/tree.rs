@@ -502,7 +502,7 @@ fn set_xattr(fd: BorrowedFd<'_>, name: &str, value: &[u8]) -> Result<()> {
 }
 
 fn has_xattr(fd: BorrowedFd<'_>, name: &str) -> Result<bool> {
-    match rustix::fs::fgetxattr(fd, name, &mut [0_u8; 0]) {
+    match rustix::fs::fgetxattr_query(fd, name) {
         Ok(_) => Ok(true),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error.into()),
