@@ -72,3 +72,8 @@ fn to_stderr_raw(text: &str) {
     // Nobody is left to be told when standard error is closed.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
+
+/// Tells the user something that did not stop the command.
+pub(super) fn note(line: &str) {
+    to_stderr_raw(&format!("husk: {line}\n"));
+}
