@@ -21,6 +21,7 @@ use crate::image::platform::Platform;
 use crate::image::resolve;
 use crate::image::source::Source;
 use crate::monitor::{self, Job, Outcome};
+use crate::namespaces::idmap::IdMaps;
 use crate::runtime::container::Request;
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
@@ -59,6 +60,8 @@ pub fn run(
     let (root, parts, masked_paths) = make_root(engine, &contents, &directory.join("root"), tell)?;
 
     let identity = identity(&contents, options)?;
+    // With one id to give, the container's user gets it, whatever its number there.
+    let maps = engine.maps.clone().map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
     let built = config::build(Input {
         id: draft.id(),
         image: &contents.config,
@@ -73,7 +76,7 @@ pub fn run(
             throttled_processors: &files::throttled_processors(),
             variable: &|name| std::env::var_os(name),
         },
-        user_namespace: engine.maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
+        user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp(options)?,
         cgroups_path: cgroups_path(draft.id().as_str()),
         volumes_directory: &directory.join("volumes"),
