@@ -3,6 +3,7 @@
 pub mod config;
 pub mod containers;
 pub mod defaults;
+pub mod host;
 pub mod options;
 pub mod record;
 pub mod settings;
