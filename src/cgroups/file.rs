@@ -10,20 +10,24 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
-
-/// Reads a whole file as text.
-pub(super) fn read(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
-    try_read(path).with_context(|| format!("read {}", path.display())).and_then(|bytes| {
-        String::from_utf8(bytes).map_err(|_| Error::invalid(format!("read {}: not UTF-8", path.display())))
-    })
-}
-
-/// Reads a whole file, leaving the error bare for those who expect it.
-pub(super) fn try_read(path: &Path) -> Result<Vec<u8>, Errno> {
+/// Reads a file that the kernel makes as one piece (a value, a table of statistics, `/proc/PID/cgroup`), without the
+/// last newline. Such a file is at its end when it leaves room in the buffer, so that one read(2) does.
+///
+/// Lists, `cgroup.procs` first of all, come in many pieces and are for [`read_to_end`].
+pub(super) fn read_value(path: &Path) -> Result<String, Errno> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    read_to_end(fd)
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(1..) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| Errno::ILSEQ)?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
 }
 
 /// Reads a descriptor to its end. Most cgroup files fit into one read; the second says that there is no more.
@@ -98,7 +102,8 @@ mod tests {
         let text = "123456\n".repeat(10_000);
         rustix::fs::open(&path, OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).unwrap();
         try_write(&path, text.trim_end()).unwrap();
-        assert_eq!(read(&path).unwrap().len(), text.replace('\n', "").len());
+        assert_eq!(read_value(&path).unwrap().len(), text.replace('\n', "").len());
+        assert_eq!(read_to_end(std::fs::File::open(&path).unwrap()).unwrap().len(), 60_000);
     }
 
     #[test]
@@ -107,6 +112,6 @@ mod tests {
         let path = directory.path().join("pids");
         let fd = rustix::fs::open(&path, OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o600)).unwrap();
         write_number(&fd, i64::MIN).unwrap();
-        assert_eq!(read(&path).unwrap(), i64::MIN.to_string());
+        assert_eq!(read_value(&path).unwrap(), i64::MIN.to_string());
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Context, Result};
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
 
 /// `CGROUP2_SUPER_MAGIC`, statfs(2).
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 /// The inode of the topmost cgroup of a hierarchy; a mount of a lower one, or of a cgroup namespace, has another.
 const TOPMOST_INODE: u64 = 1;
@@ -83,8 +83,8 @@ impl Layout {
     /// On pure v2 that is two system calls on the mount point and one file. Where there are v1 hierarchies the mount
     /// table is read until each of them has been found, which is near its start, however many containers follow.
     pub fn probe() -> Result<Self> {
-        let own = file::read("/proc/self/cgroup")?;
-        let mounted = rustix::fs::statfs(USUAL_MOUNT).is_ok_and(|stat| stat.f_type as u64 == CGROUP2_MAGIC);
+        let own = file::read_value(Path::new("/proc/self/cgroup")).context("read /proc/self/cgroup")?;
+        let mounted = rustix::fs::statfs(USUAL_MOUNT).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
         if mounted && rustix::fs::stat(USUAL_MOUNT).is_ok_and(|stat| stat.st_ino == TOPMOST_INODE) {
             return Ok(Self::topmost_unified(&own));
         }
@@ -93,7 +93,7 @@ impl Layout {
         let mut layout = finder.finish();
         // Something else may be mounted over the v2 hierarchy to hide it; directories made there would be no cgroups.
         if let (Some(unified), false) = (&layout.unified, mounted) {
-            let hidden = rustix::fs::statfs(&unified.mount).is_ok_and(|stat| stat.f_type as u64 != CGROUP2_MAGIC);
+            let hidden = rustix::fs::statfs(&unified.mount).is_ok_and(|stat| stat.f_type != CGROUP2_MAGIC);
             if hidden {
                 layout.unified = None;
             }
@@ -272,16 +272,8 @@ fn unescape(text: &str) -> String {
     while let Some(at) = rest.find('\\') {
         plain.push_str(&rest[..at]);
         let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                plain.push(char::from(code));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                plain.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
+        plain.push(code.map_or('\\', char::from));
+        rest = &rest[at + if code.is_some() { 4 } else { 1 }..];
     }
     plain.push_str(rest);
     plain

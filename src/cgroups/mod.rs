@@ -1,72 +1,45 @@
 //! One handle over cgroup v1, hybrid and v2 hierarchies.
+//!
+//! ```text
+//! Layout::probe ─┐
+//! Request ───────┴─ plan ─ Plan::begin ─ (clone) ─ Begun::finish ─ keep ─ Cgroup ─ record … open
+//!                   pure   v2 directory           v1 directories     entrances, freeze, update, delete
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `layout` | where the hierarchies are |
+//! | `plan` | which cgroups, and what is wrong with a request |
+//! | `legacy`, `unified`, `values` | `linux.resources` as settings for v1, for v2, and for both |
+//! | `devices` | device rules: model, v1 lists, v2 program |
+//! | `setting` | a value on its way into a file |
+//! | `create` | mkdir and the limits |
+//! | `handle` | entering, finding again, updating, removing |
+//! | `freezer` | freezing, thawing, killing |
+//! | `stats`, `usage` | what a container uses: the figures, reading them |
+//! | `tree` | walks below a cgroup |
+//! | `file` | reading and writing |
+//!
+//! The systemd driver will be a second way from `Plan` to `Cgroup`; it is refused by name until then.
 
+mod create;
 mod devices;
 mod file;
+mod freezer;
+mod handle;
 mod layout;
+mod legacy;
+mod plan;
+mod setting;
+pub mod stats;
+#[cfg(test)]
+mod testing;
+mod tree;
+mod unified;
+mod usage;
+mod values;
 
+pub use create::Begun;
+pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
-
-// STUB
-pub use stub::*;
-mod stub {
-    use super::Layout;
-    use crate::error::Result;
-    use std::os::fd::BorrowedFd;
-    use std::path::Path;
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Driver {
-        Cgroupfs,
-        Systemd,
-        Disabled,
-    }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Tolerance {
-        Require,
-        WarnWhenDenied,
-    }
-    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-    pub struct Record {}
-    pub struct Request<'a> {
-        pub container_id: &'a str,
-        pub cgroups_path: Option<&'a Path>,
-        pub resources: Option<&'a oci_spec::runtime::LinuxResources>,
-        pub driver: Driver,
-        pub tolerance: Tolerance,
-    }
-    pub struct Plan;
-    pub struct Cgroup;
-    pub fn plan(_: &Layout, _: &Request<'_>) -> Result<Plan> {
-        Ok(Plan)
-    }
-    impl Plan {
-        pub fn create(self) -> Result<(Option<Cgroup>, Vec<String>)> {
-            Ok((None, vec![]))
-        }
-    }
-    impl Cgroup {
-        pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
-            None
-        }
-        pub fn join(&self, _pid: rustix::process::Pid) -> Result<()> {
-            Ok(())
-        }
-        pub fn record(&self) -> Record {
-            Record {}
-        }
-        pub fn open(_: Record) -> Result<Cgroup> {
-            Ok(Cgroup)
-        }
-        pub fn kill_all(&self) -> Result<()> {
-            Ok(())
-        }
-        pub fn thaw(&self) -> Result<()> {
-            Ok(())
-        }
-        pub fn is_frozen(&self) -> Result<bool> {
-            Ok(false)
-        }
-        pub fn delete(self) -> Result<()> {
-            Ok(())
-        }
-    }
-}
+pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
-use crate::support::{atomic, tree};
+use crate::support::{atomic, remove};
 
 pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
@@ -271,8 +271,8 @@ pub(super) fn remove_folder(containers: BorrowedFd<'_>, id: &ContainerId, direct
     // The lock last: as long as it is there, it says who is at work here.
     for name in super::containers::entries(directory)? {
         if name != SUPERVISOR {
-            tree::remove(directory, &name).with_context(|| format!("container {}", id.short()))?;
+            remove::remove_tree(directory, &name).with_context(|| format!("container {}", id.short()))?;
         }
     }
-    tree::remove(containers, id.as_str())
+    remove::remove_tree(containers, id.as_str())
 }

@@ -40,11 +40,15 @@ impl HostProc {
         rustix::io::write(&fd, text.as_bytes()).map(drop)
     }
 
-    /// Opens again, with other flags, what one of this process's descriptors stands on.
-    pub fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
-        use std::os::fd::AsRawFd;
-        let path = format!("self/fd/{}", fd.as_raw_fd());
-        rustix::fs::openat(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty())
+    /// Reads a file below `/proc`, which no mount may cover.
+    pub fn read(&self, path: &str) -> Result<String, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let fd = rustix::fs::openat2(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+        let mut text = String::new();
+        let mut file = std::fs::File::from(fd);
+        std::io::Read::read_to_string(&mut file, &mut text)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok(text)
     }
 }
 

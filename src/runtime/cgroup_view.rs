@@ -5,7 +5,11 @@ use crate::namespaces::plan::NamespacePlan;
 use crate::rootfs::cgroup_mount::{CgroupView, LegacyHierarchy};
 
 /// Makes the view from the host's layout and the container's own cgroup.
-pub(super) fn of(layout: &Layout, _cgroup: Option<&Cgroup>, namespaces: &NamespacePlan) -> CgroupView {
+pub(super) fn of(layout: &Layout, cgroup: &Cgroup, namespaces: &NamespacePlan) -> CgroupView {
+    let record = cgroup.record();
+    let path_in = |controllers: &str| {
+        record.0.iter().find(|directory| directory.controllers == controllers).map(|directory| directory.path.clone())
+    };
     let legacy = layout.legacy.iter().map(|hierarchy| {
         let controllers = &hierarchy.controllers;
         let is_named = controllers.starts_with("name=");
@@ -18,11 +22,11 @@ pub(super) fn of(layout: &Layout, _cgroup: Option<&Cgroup>, namespaces: &Namespa
         if is_named {
             options.insert(0, "none".to_owned());
         }
-        LegacyHierarchy { name, options, links, path: None }
+        LegacyHierarchy { name, options, links, path: path_in(controllers) }
     });
     CgroupView {
         is_unified: layout.mode() == Mode::Unified,
-        unified_path: None,
+        unified_path: path_in(""),
         legacy: legacy.collect(),
         has_namespace: namespaces.creates_cgroup_namespace,
     }

@@ -15,13 +15,11 @@ use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
 use super::state::{OCI_VERSION, State, StateDirectory, StateRoot, Status, process_stat, timestamp};
 use super::{cgroup_view, console, hooks};
-use crate::cgroups::{self, Cgroup};
+use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
 use crate::sys::signal::{self, Signals};
 
-/// How often a poll that must look at two things looks at the second.
-const POLL_INTERVAL_MILLISECONDS: u32 = 100;
 /// How long `delete --force` waits for a killed container to end.
 const KILL_TIMEOUT_MILLISECONDS: u32 = 10_000;
 
@@ -73,7 +71,7 @@ pub struct Running {
     /// Things the caller should be told.
     pub warnings: Vec<String>,
     directory: StateDirectory,
-    cgroup: Option<Cgroup>,
+    cgroup: Cgroup,
 }
 
 /// What `state` answers (runtime-spec, "State"), with runc's additions.
@@ -122,15 +120,13 @@ impl Runtime {
         )?;
         let directory = RemoveOnDrop(Some(self.root.create(request.id)?));
         if mode == Mode::Create {
-            let maps = plan.namespaces.id_maps.as_ref();
-            let owner = maps.and_then(|maps| Some((maps.uid_outside(0)?, maps.gid_outside(0)?)));
-            plan.exec_fifo = Some(directory.get().make_exec_fifo(owner)?);
+            plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
-        let (cgroup, warnings) = cgroup_plan.create()?;
-        plan.warnings.extend(warnings);
-        let cgroup = DeleteOnDrop(cgroup);
-        let view = cgroup_view::of(&layout, cgroup.0.as_ref(), &plan.namespaces);
-        let template = self.template(request, &plan, cgroup.0.as_ref());
+        let mut cgroup = cgroup_plan.begin()?;
+        cgroup.finish()?;
+        let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
+        let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
+        let template = Self::template(request, &plan, cgroup.cgroup());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })
@@ -138,7 +134,8 @@ impl Runtime {
         let init = parent::launch(
             &plan,
             &parent::Surroundings {
-                cgroup: cgroup.0.as_ref(),
+                cgroup: cgroup.cgroup(),
+                entrances: &entrances,
                 view: &view,
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
@@ -147,14 +144,16 @@ impl Runtime {
         )?;
         let pid = init.pid.as_raw_nonzero().get();
         let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        let (cgroup, warnings) = cgroup.keep();
+        plan.warnings.extend(warnings.iter().map(ToString::to_string));
         let mut running = Running {
             init,
             state: State { pid, start_time, ..template },
             warnings: std::mem::take(&mut plan.warnings),
             directory: directory.disarm(),
-            cgroup: cgroup.disarm(),
+            cgroup,
         };
-        if let Err(error) = self.hand_over(request, &mut running) {
+        if let Err(error) = Self::hand_over(request, &mut running) {
             let _ = signal::send(running.init.pidfd.as_fd(), 9);
             let _ = foreground::wait(&running.init.pidfd);
             let _ = running.remove();
@@ -164,7 +163,7 @@ impl Runtime {
     }
 
     /// Gives callers what they asked for: the terminal, the pidfd, the pid file, the last because it says "ready".
-    fn hand_over(&self, request: &Request<'_>, running: &mut Running) -> Result<()> {
+    fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
         if let Some(socket) = request.console_socket
             && let Some(master) = running.init.terminal.take()
         {
@@ -184,7 +183,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(&self, request: &Request<'_>, plan: &Plan, cgroup: Option<&Cgroup>) -> State {
+    fn template(request: &Request<'_>, plan: &Plan, cgroup: &Cgroup) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -196,7 +195,7 @@ impl Runtime {
             rootfs: root,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             owner: rustix::process::getuid().as_raw(),
-            cgroups: cgroup.map(Cgroup::record),
+            cgroups: Some(cgroup.record()),
             hooks: plan.hooks.clone(),
         }
     }
@@ -206,9 +205,9 @@ impl Runtime {
         let directory = self.root.open(id)?;
         let state = directory.load()?.ok_or_else(|| not_found(id))?;
         let init = state.open_init()?;
-        let fifo = directory.open_exec_fifo()?;
-        let (Some(init), Some(fifo)) = (init, fifo) else {
-            let status = self.status(&directory, &state)?;
+        let fifo = if init.is_some() { directory.open_exec_fifo()? } else { None };
+        let Some(fifo) = fifo else {
+            let status = Self::status(&directory, &state)?;
             return Err(match status {
                 Status::Running | Status::Paused => {
                     Error::new(Kind::State, "cannot start an already running container")
@@ -216,8 +215,9 @@ impl Runtime {
                 _ => Error::new(Kind::State, "cannot start a container that has stopped"),
             });
         };
-        wait_for_exec(&init, &fifo)?;
+        // Removed first: of two that start at once, one finds it gone.
         directory.remove_exec_fifo()?;
+        rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
             hooks::run("poststart", &state.hooks.poststart, &document, None)?;
@@ -255,7 +255,7 @@ impl Runtime {
             // `create` was killed before it had a process.
             return directory.remove();
         };
-        let status = self.status(&directory, &state)?;
+        let status = Self::status(&directory, &state)?;
         match status {
             Status::Stopped => {}
             Status::Created | Status::Creating => kill_and_wait(&state)?,
@@ -274,7 +274,7 @@ impl Runtime {
     pub fn state(&self, id: &str) -> Result<StateDocument> {
         let directory = self.root.open(id)?;
         let state = directory.load()?.ok_or_else(|| not_found(id))?;
-        let status = self.status(&directory, &state)?;
+        let status = Self::status(&directory, &state)?;
         Ok(document(state, status))
     }
 
@@ -289,7 +289,7 @@ impl Runtime {
                 Err(error) if error.kind() == Kind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let status = self.status(&state.1, &state.0)?;
+            let status = Self::status(&state.1, &state.0)?;
             let owner = state.0.owner;
             list.push((document(state.0, status), owner));
         }
@@ -297,7 +297,7 @@ impl Runtime {
     }
 
     /// Frozen, ended, waiting or running, in this order.
-    fn status(&self, directory: &StateDirectory, state: &State) -> Result<Status> {
+    fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
             return Ok(Status::Stopped);
         }
@@ -322,7 +322,7 @@ impl Running {
 
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
-        let removed_cgroup = self.cgroup.map_or(Ok(()), |cgroup| cgroup.kill_all().and_then(|()| cgroup.delete()));
+        let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());
         let removed = self.directory.remove();
         run_poststop(&self.state);
         removed_cgroup.and(removed)
@@ -369,28 +369,6 @@ fn kill_and_wait(state: &State) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::State, format!("process {} does not end after SIGKILL", state.pid)))
-}
-
-/// Waits until init has written that the exec comes next, or has ended.
-fn wait_for_exec(init: &OwnedFd, fifo: &OwnedFd) -> Result<()> {
-    loop {
-        let mut byte = [0];
-        match rustix::io::read(fifo, &mut byte) {
-            Ok(1..) => return Ok(()),
-            // No writer yet (0) or nothing written yet: init wakes up on our opening.
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("read exec.fifo"),
-        }
-        let mut fds = [PollFd::new(fifo, PollFlags::IN), PollFd::new(init, PollFlags::IN)];
-        let interval = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL_INTERVAL_MILLISECONDS) * 1_000_000 };
-        match poll(&mut fds, Some(&interval)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("wait for init"),
-        }
-        if fds[1].revents().contains(PollFlags::IN) && !fds[0].revents().contains(PollFlags::IN) {
-            return Err(Error::new(Kind::State, "container process is already dead"));
-        }
-    }
 }
 
 fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
@@ -495,22 +473,6 @@ impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         if let Some(directory) = self.0.take() {
             let _ = directory.remove();
-        }
-    }
-}
-
-struct DeleteOnDrop(Option<Cgroup>);
-
-impl DeleteOnDrop {
-    fn disarm(mut self) -> Option<Cgroup> {
-        self.0.take()
-    }
-}
-
-impl Drop for DeleteOnDrop {
-    fn drop(&mut self) {
-        if let Some(cgroup) = self.0.take() {
-            let _ = cgroup.delete();
         }
     }
 }

@@ -8,21 +8,23 @@
 //! | may | everything its user namespace allows | what the workload may |
 //!
 //! It has one thread, the parent's memory as a copy, and one way to report: the channel. It never unwinds and never
-//! returns: it becomes the workload or sends an error and `_exit`s.
+//! returns: it becomes the workload, by way of a sealed stub (see [`crate::sys::stub`]), or sends an error and `_exit`s.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
+use super::tape::Tape;
 use super::{console, hooks};
+use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
@@ -31,9 +33,9 @@ use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::{
-    CStringArray, CloseHow, close_range, execve, exit_now, join_session_keyring, set_resource_limit,
+    CStringArray, CloseHow, close_range, exit_now, join_session_keyring, keep_over_exec, set_resource_limit,
 };
-use crate::sys::signal;
+use crate::sys::{signal, stub};
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
 const FAILED: i32 = 255;
@@ -43,8 +45,12 @@ const PASSWD_LIMIT_BYTES: usize = 10 << 20;
 
 /// What the parent alone knows when it clones.
 pub struct Surroundings<'a> {
-    /// The container's cgroups as it will see them.
-    pub cgroups: &'a CgroupView,
+    /// The container's cgroups; on v2 init is born in its own.
+    pub cgroup: &'a Cgroup,
+    /// The doors to those of v1, opened by the parent.
+    pub entrances: &'a Entrances,
+    /// What the container sees of them.
+    pub view: &'a CgroupView,
     /// The container's state as hooks get it, with a pid that init fills in.
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
 }
@@ -68,15 +74,17 @@ pub fn run(plan: &Plan, channel: Channel, surroundings: &Surroundings<'_>) -> ! 
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
 /// 10. `create` waits here for `start`.
-/// 11. Seccomp last, so that the profile need not allow what we do; then every other descriptor closes at the exec.
+/// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
     prepare_process(plan, channel)?;
     let view_of_cgroups = || {
-        channel.expect(Tag::InCgroup)?;
+        surroundings.entrances.enter().context("enter the container's cgroups")?;
+        let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
+        surroundings.cgroup.verify(&text)?;
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
-        Ok(surroundings.cgroups.clone())
+        Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
     let process = &plan.process;
@@ -95,7 +103,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         let root = Root::open(Path::new("/"))?;
         let master = console::make_terminal(&root, process.console_size)?;
         console::clear_onlcr(&master).context("set up the terminal")?;
-        channel.send_fd(Tag::Terminal, std::os::fd::AsFd::as_fd(&master))?;
+        channel.send_fd(Tag::Terminal, master.as_fd())?;
     }
     tree.seal(&plan.rootfs)?;
     drop(tree);
@@ -105,21 +113,67 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if process.no_new_privileges && early_filter {
         install_filter(plan, channel)?;
     }
+    let envp = home.map(|home| environment_with_home(process, &home));
+    if plan.hooks.start_container.is_empty() {
+        channel.send(Tag::Ready)?;
+        let with_filter = process.no_new_privileges && !early_filter;
+        return run_tape(plan, channel, &executable, envp.as_ref(), with_filter, plan.exec_fifo.as_ref());
+    }
+    // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
-        wait_for_start(plan, fifo)?;
+        wait_for_start(fifo)?;
     }
     run_container_hooks("startContainer", &plan.hooks.start_container, surroundings)?;
-    let envp = home.map(|home| environment_with_home(process, &home));
-    // The channel, too, closes at the exec, and tells the parent by that.
-    let first = 3 + i32::try_from(process.preserved_fds).unwrap_or(0);
-    keep_open(process.preserved_fds)?;
-    close_range(first, CloseHow::OnExec).context("close descriptors")?;
-    if process.no_new_privileges && !early_filter {
-        install_filter(plan, channel)?;
+    run_tape(plan, channel, &executable, envp.as_ref(), process.no_new_privileges && !early_filter, None)
+}
+
+/// Leaves husk's own executable for a sealed one that makes the last calls.
+fn run_tape(
+    plan: &Plan,
+    channel: &Channel,
+    executable: &CStr,
+    envp: Option<&CStringArray>,
+    with_filter: bool,
+    fifo: Option<&OwnedFd>,
+) -> Result<Infallible> {
+    const NAME: &CStr = c"husk:[2:INIT]";
+    let process = &plan.process;
+    let mut tape = Tape::new(7, channel.as_fd(), Tag::ExecFailed as u8);
+    tape.become_undumpable();
+    tape.name(NAME);
+    if let Some(fifo) = fifo {
+        tape.wait_in_fifo(fifo.as_fd());
     }
-    let envp = envp.as_ref().unwrap_or(&process.envp);
-    execve(&executable, &process.argv, envp).map_err(|errno| explain_exec(process, &executable, errno))
+    let first = process.preserved_fds.saturating_add(3);
+    tape.close_from(first);
+    if let (Some(program), true) = (&plan.seccomp, with_filter) {
+        tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
+    }
+    tape.exec(executable, &process.argv, envp.unwrap_or(&process.envp));
+    let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
+    close_range(i32::try_from(first).unwrap_or(i32::MAX), CloseHow::OnExec).context("close descriptors")?;
+    keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
+    keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
+    if let Some(fifo) = fifo {
+        keep_over_exec(fifo.as_raw_fd(), 1).context("keep exec.fifo")?;
+    }
+    stub::exec(&stub, NAME).map_err(|errno| {
+        let error = Error::from(errno).context("exec the sealed last stage");
+        if plan.seccomp.is_some() && !process.no_new_privileges {
+            return error.with_hint("without noNewPrivileges the seccomp profile must allow execveat");
+        }
+        error
+    })
+}
+
+fn explain_stub(errno: Errno) -> Error {
+    let error = Error::from(errno).context("make the sealed last stage");
+    if errno == Errno::ACCESS {
+        error.with_hint("sysctl vm.memfd_noexec=2 forbids executable memory files")
+    } else {
+        error
+    }
 }
 
 fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
@@ -274,7 +328,7 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
-    find_executable(process)
+    find_executable(plan, process)
 }
 
 /// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).
@@ -287,12 +341,12 @@ fn verify_cwd(cwd: &Path) -> Result<()> {
 }
 
 /// Finds the first candidate that may be executed.
-fn find_executable(process: &ProcessPlan) -> Result<CString> {
+fn find_executable(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let has_slash = name.contains('/');
     let mut denied = None;
     for candidate in &process.candidates {
-        match is_executable(candidate) {
+        match is_executable(plan, candidate) {
             Ok(()) => return Ok(candidate.clone()),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => denied = Some(errno),
@@ -309,45 +363,31 @@ fn find_executable(process: &ProcessPlan) -> Result<CString> {
     })
 }
 
-fn is_executable(path: &CStr) -> Result<(), Errno> {
+fn is_executable(plan: &Plan, path: &CStr) -> Result<(), Errno> {
     let stat = rustix::fs::stat(path)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::ACCESS);
     }
-    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
-}
-
-/// A file that is there and does not start has a reason that the error number hides.
-fn explain_exec(process: &ProcessPlan, path: &CStr, errno: Errno) -> Error {
-    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let error = Error::from(errno).with_kind(Kind::NotExecutable).context(format!("exec {}", path.to_string_lossy()));
-    match errno {
-        Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
-        Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
-        _ => error,
-    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    // By a link in the container's /proc a path can lead to our own executable. The stub would be in its place by the
+    // exec, and would play its tape for ever.
+    let own = rustix::fs::statat(&plan.proc, "self/exe", AtFlags::empty())?;
+    if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 fn install_filter(plan: &Plan, channel: &Channel) -> Result<()> {
     let Some(program) = &plan.seccomp else { return Ok(()) };
     let listener = crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter")?;
     if let Some(listener) = listener {
-        channel.send_fd(Tag::Listener, std::os::fd::AsFd::as_fd(&listener))?;
+        channel.send_fd(Tag::Listener, listener.as_fd())?;
         channel.expect(Tag::ListenerSent)?;
     }
     Ok(())
 }
 
-/// Opens the fifo for writing, which lasts until `start` opens it for reading, and says that the exec comes next.
-fn wait_for_start(plan: &Plan, fifo: &OwnedFd) -> Result<()> {
-    use std::os::fd::AsFd;
-    let fd = plan.proc.reopen(fifo.as_fd(), OFlags::WRONLY).context("open exec.fifo")?;
-    rustix::io::write(&fd, b"0").context("write exec.fifo").map(drop)
-}
-
-/// Takes the close-on-exec mark off the descriptors that the workload is to have.
-fn keep_open(count: u32) -> Result<()> {
-    crate::sys::process::keep_over_exec(3, count).context("keep descriptors")
+/// Reads the byte that `start` writes, and with it the word that the exec comes next.
+fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut [0u8; 1][..])).context("read exec.fifo").map(drop)
 }
 
 fn limit_name(resource: u32) -> &'static str {

@@ -12,3 +12,4 @@ mod parent;
 pub mod plan;
 pub mod protocol;
 pub mod state;
+mod tape;

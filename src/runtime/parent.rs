@@ -8,12 +8,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 use super::plan::Plan;
 use super::protocol::{Channel, Message, Tag};
+use super::tape::Step;
 use super::{child, hooks, init};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap;
 use crate::namespaces::plan::Stages;
@@ -22,8 +24,10 @@ use crate::sys::clone::{CloneFlags, Cloned, clone3};
 
 /// What the parent works with beside the plan.
 pub struct Surroundings<'a> {
-    /// The container's cgroups, if it has any.
-    pub cgroup: Option<&'a Cgroup>,
+    /// The container's cgroups.
+    pub cgroup: &'a Cgroup,
+    /// The doors to those of v1.
+    pub entrances: &'a Entrances,
     /// What the container sees of them.
     pub view: &'a CgroupView,
     /// The state that hooks get, for a status and a pid.
@@ -49,12 +53,17 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     let stages = plan.namespaces.stages;
     let flags = if stages == Stages::One { plan.namespaces.create } else { CloneFlags::empty() };
-    let into = surroundings.cgroup.and_then(Cgroup::v2_directory);
+    let into = surroundings.cgroup.v2_directory();
     let (pid, pidfd) = match clone3(flags, into).map_err(explain_clone)? {
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
         Cloned::Child => {
             drop(channel);
-            let ours = init::Surroundings { cgroups: surroundings.view, state_for_hooks: surroundings.state_for_hooks };
+            let ours = init::Surroundings {
+                cgroup: surroundings.cgroup,
+                entrances: surroundings.entrances,
+                view: surroundings.view,
+                state_for_hooks: surroundings.state_for_hooks,
+            };
             match stages {
                 Stages::One => init::run(plan, their_channel, &ours),
                 Stages::Two => child::run(plan, their_channel, &ours),
@@ -71,10 +80,6 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-    if let Some(cgroup) = surroundings.cgroup {
-        cgroup.join(pid)?;
-    }
-    channel.send(Tag::InCgroup)?;
     let terminal = see_through(plan, &channel, &guard, surroundings)?;
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })
@@ -106,6 +111,7 @@ fn see_through(
             Some(Message::Ready) if plan.exec_fifo.is_some() => return Ok(terminal),
             Some(Message::Ready) => is_ready = true,
             Some(Message::Failed(error)) => return Err(error),
+            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(plan, errno, step)),
             None if is_ready => return Ok(terminal),
             None => return Err(guard.explain_end()),
             Some(message) => {
@@ -184,8 +190,22 @@ fn describe_end(status: &WaitIdStatus) -> String {
     }
 }
 
-fn explain_clone(errno: rustix::io::Errno) -> Error {
-    use rustix::io::Errno;
+/// A file that is there and does not start has a reason that the error number hides.
+fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
+    let name = plan.process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let step = match Step::from_raw(step) {
+        Some(Step::Exec) | None => format!("exec {name}"),
+        Some(step) => step.describe().to_owned(),
+    };
+    let error = Error::from(errno).with_kind(Kind::NotExecutable).context(step);
+    match errno {
+        Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
+        Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
+        _ => error,
+    }
+}
+
+fn explain_clone(errno: Errno) -> Error {
     let error = Error::from(errno).context("clone into new namespaces");
     match errno {
         Errno::PERM => error.with_hint("without root, a container needs a user namespace, and this host may forbid those (sysctl kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone)"),

@@ -57,7 +57,7 @@ pub struct Plan {
     pub dies_with_parent: bool,
     /// The host's `/proc`, for init.
     pub proc: HostProc,
-    /// The open `exec.fifo` that init waits in before the exec (`create`), as O_PATH.
+    /// The open `exec.fifo` that init waits in before the exec (`create`).
     pub exec_fifo: Option<OwnedFd>,
     /// Things the caller should be told.
     pub warnings: Vec<String>,

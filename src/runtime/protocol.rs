@@ -12,7 +12,6 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
-//!    │  ───────────── InCgroup ────────────────────────▶ │  before the first cgroup mount, or before the exec
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -20,6 +19,7 @@
 //!    │  ───────────── ListenerSent ────────────────────▶ │
 //!    │  ◀──────────── Ready ──────────────────────────── │  only the exec is left; `create` waits in exec.fifo
 //!    │  ◀──────────── Failed {kind, errno, text, hint} ─ │  instead of any of the above
+//!    │  ◀──────────── ExecFailed {errno, step} ───────── │  from the stub, after Ready
 //! ```
 
 use std::borrow::Cow;
@@ -44,8 +44,6 @@ pub enum Message {
     MapsWritten,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
-    /// Init is in its cgroups.
-    InCgroup,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -60,6 +58,8 @@ pub enum Message {
     Ready,
     /// A step failed; nothing follows.
     Failed(Error),
+    /// A call of the tape failed; nothing follows.
+    ExecFailed { errno: Errno, step: u32 },
 }
 
 /// One end of the pair.
@@ -137,8 +137,6 @@ pub enum Tag {
     MapsWritten,
     /// See [`Message::Init`].
     Init,
-    /// See [`Message::InCgroup`].
-    InCgroup,
     /// See [`Message::MountsDone`].
     MountsDone,
     /// See [`Message::HooksDone`].
@@ -153,6 +151,8 @@ pub enum Tag {
     Ready,
     /// See [`Message::Failed`].
     Failed,
+    /// See [`Message::ExecFailed`]; the stub pads it to four bytes.
+    ExecFailed,
 }
 
 impl Message {
@@ -162,7 +162,6 @@ impl Message {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
             Self::Init { .. } => Tag::Init,
-            Self::InCgroup => Tag::InCgroup,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -170,6 +169,7 @@ impl Message {
             Self::ListenerSent => Tag::ListenerSent,
             Self::Ready => Tag::Ready,
             Self::Failed(_) => Tag::Failed,
+            Self::ExecFailed { .. } => Tag::ExecFailed,
         }
     }
 }
@@ -183,7 +183,6 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
-        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },
@@ -191,6 +190,11 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         tag if tag == Tag::ListenerSent as u8 => Message::ListenerSent,
         tag if tag == Tag::Ready as u8 => Message::Ready,
         tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
+        tag if tag == Tag::ExecFailed as u8 => {
+            let &[_, _, _, a, b, c, d, e, f, g, h] = body else { return Err(malformed()) };
+            let errno = Errno::from_raw_os_error(i32::from_le_bytes([a, b, c, d]));
+            Message::ExecFailed { errno, step: u32::from_le_bytes([e, f, g, h]) }
+        }
         _ => return Err(malformed()),
     })
 }

@@ -190,29 +190,21 @@ impl StateDirectory {
         serde_json::from_slice(&text).map(Some).with_context(describe)
     }
 
-    /// Makes the fifo that init waits in, owned by the container's root, and gives a descriptor to open it by.
-    pub fn make_exec_fifo(&self, owner: Option<(u32, u32)>) -> Result<OwnedFd> {
+    /// Makes the fifo that init waits in, and opens it: for reading and writing, so that reading waits for `start` and not
+    /// for a writer. Init inherits the descriptor and needs no path.
+    pub fn make_exec_fifo(&self) -> Result<OwnedFd> {
         let describe = || format!("make {}/{EXEC_FIFO}", self.path.display());
-        rustix::fs::mkfifoat(&self.fd, EXEC_FIFO, Mode::from_raw_mode(0o622)).with_context(describe)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, EXEC_FIFO, flags, Mode::empty()).with_context(describe)?;
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-            match rustix::fs::chownat(&fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
-                // An ordinary user may not give it away; init, whose ids are the user's own, can open it as it is.
-                Ok(()) | Err(Errno::PERM) => {}
-                Err(errno) => return Err(errno).with_context(describe),
-            }
-        }
-        Ok(fd)
+        rustix::fs::mkfifoat(&self.fd, EXEC_FIFO, Mode::from_raw_mode(0o600)).with_context(describe)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, EXEC_FIFO, flags, Mode::empty()).with_context(describe)
     }
 
-    /// Opens the fifo for reading without waiting; `None` when the container was started already.
+    /// Opens the fifo for writing; `None` when the container was started already, or nobody waits in it.
     pub fn open_exec_fifo(&self) -> Result<Option<OwnedFd>> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, EXEC_FIFO, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT | Errno::NXIO) => Ok(None),
             Err(errno) => Err(errno).with_context(|| format!("open {}/{EXEC_FIFO}", self.path.display())),
         }
     }

@@ -5,6 +5,6 @@ pub mod id;
 pub mod lock;
 pub mod mountinfo;
 pub mod passwd;
+pub mod remove;
 pub mod root;
-pub mod tree;
 pub mod units;

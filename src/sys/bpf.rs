@@ -62,7 +62,7 @@ const BPF_F_ALLOW_MULTI: u32 = 2;
 const BPF_F_REPLACE: u32 = 4;
 
 /// The kernel lets at most this many programs of one kind sit on a cgroup.
-const PROGRAMS_PER_CGROUP: usize = 64;
+const PROGRAMS_PER_CGROUP: u32 = 64;
 
 /// The verifier gives up with EAGAIN when a signal arrives (since 4.20).
 const LOAD_TRIES: usize = 32;
@@ -137,16 +137,16 @@ pub fn detach_device_filter(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
 ///
 /// One that this process may not open (a security module's label, say) is left out: it can only take away.
 pub fn device_filters(cgroup: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
-    let mut ids = [0_u32; PROGRAMS_PER_CGROUP];
+    let mut ids = [0_u32; PROGRAMS_PER_CGROUP as usize];
     let mut attributes = Attributes::new();
     attributes.set_fd(0, cgroup);
     attributes.set_u32(4, BPF_CGROUP_DEVICE);
     attributes.set_address(16, ids.as_mut_ptr());
-    attributes.set_u32(24, PROGRAMS_PER_CGROUP as u32);
+    attributes.set_u32(24, PROGRAMS_PER_CGROUP);
     bpf(BPF_PROG_QUERY, &mut attributes)?;
-    let count = attributes.u32(24) as usize;
+    let count = attributes.u32(24).min(PROGRAMS_PER_CGROUP) as usize;
     let mut filters = Vec::with_capacity(count);
-    for id in &ids[..count.min(PROGRAMS_PER_CGROUP)] {
+    for id in &ids[..count] {
         let mut attributes = Attributes::new();
         attributes.set_u32(0, *id);
         match bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes) {
@@ -193,6 +193,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "says why it does not run")]
     fn a_bad_program_is_refused_and_a_good_one_loads() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("not run: loading a program needs CAP_BPF");

@@ -4,6 +4,7 @@
 //! integers stop here. EINTR is retried here and nowhere else.
 
 pub mod bpf;
+pub mod calls;
 pub mod clone;
 pub mod errno;
 pub mod fdpass;
@@ -12,6 +13,7 @@ pub mod net;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod stub;
 pub mod tty;
 
 /// Gives the error of the system call that failed last in this thread.

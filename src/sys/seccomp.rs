@@ -23,6 +23,17 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// Gives a filter as the bytes that the kernel reads.
+pub fn to_bytes(filter: &[Instruction]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of_val(filter));
+    for Instruction { code, jt, jf, k } in filter {
+        bytes.extend_from_slice(&code.to_ne_bytes());
+        bytes.extend_from_slice(&[*jt, *jf]);
+        bytes.extend_from_slice(&k.to_ne_bytes());
+    }
+    bytes
+}
+
 /// `SECCOMP_FILTER_FLAG_TSYNC` (Linux 3.17): install on all threads. For [`knows_flag`]; [`install`] is for one thread.
 pub const FLAG_TSYNC: u32 = 1;
 /// `SECCOMP_FILTER_FLAG_LOG` (Linux 4.14): log every action but ALLOW.

@@ -1,0 +1,125 @@
+//! Media types: what a descriptor says that its blob is, in OCI's words and in Docker's.
+//!
+//! A closed list: what is not on it is refused by name. Docker's schema 1 is refused with the way out.
+
+use crate::error::{Error, Result};
+
+/// What a document of JSON is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    Manifest,
+    Index,
+}
+
+/// How a layer's tar is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// Recognises the first bytes of a stream.
+    pub fn detect(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or one of the 16 skippable frames of RFC 8878 that zstd:chunked may begin with.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// Gives the name that stands in media types.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "plain tar",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Reads the media type of a manifest or an index.
+pub fn document(media_type: &str) -> Result<Document> {
+    match media_type {
+        "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
+            Ok(Document::Manifest)
+        }
+        "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
+            Ok(Document::Index)
+        }
+        "application/vnd.docker.distribution.manifest.v1+json"
+        | "application/vnd.docker.distribution.manifest.v1+prettyjws" => {
+            Err(Error::unsupported("mediaType: Docker's manifest schema 1 cannot be verified against a digest")
+                .with_hint("push the image again with a current docker, podman or skopeo"))
+        }
+        other => Err(Error::invalid(format!("mediaType: {other:?} is neither a manifest nor an index"))),
+    }
+}
+
+/// Checks the media type of a manifest's `config`.
+pub fn config(media_type: &str) -> Result<()> {
+    match media_type {
+        "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json" => Ok(()),
+        other => Err(Error::unsupported(format!("config.mediaType: {other:?} is not a container image"))),
+    }
+}
+
+/// Reads the media type of a layer.
+pub fn layer(media_type: &str) -> Result<Compression> {
+    let suffix = [
+        "application/vnd.oci.image.layer.v1.tar",
+        // Deprecated by OCI, and for Docker the base layers of Windows; both still occur and hold a plain layer.
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ]
+    .iter()
+    .find_map(|start| media_type.strip_prefix(start));
+    match suffix {
+        Some("") => Ok(Compression::None),
+        Some("+gzip" | ".gzip") => Ok(Compression::Gzip),
+        Some("+zstd" | ".zstd") => Ok(Compression::Zstd),
+        _ => Err(Error::unsupported(format!("mediaType: {media_type:?} is not a layer that can be unpacked"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_of_both_families() {
+        for (media_type, compression) in [
+            ("application/vnd.oci.image.layer.v1.tar", Some(Compression::None)),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", Some(Compression::Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Compression::Zstd)),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Some(Compression::Gzip)),
+            ("application/vnd.docker.image.rootfs.diff.tar", Some(Compression::None)),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", Some(Compression::Gzip)),
+            ("application/vnd.docker.image.rootfs.diff.tar.zstd", Some(Compression::Zstd)),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Some(Compression::Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", None),
+            ("application/vnd.oci.image.layer.v1.tarball", None),
+            ("application/vnd.in-toto+json", None),
+            ("", None),
+        ] {
+            assert_eq!(layer(media_type).ok(), compression, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn streams_are_recognised() {
+        for (start, compression) in [
+            (&[0x1f, 0x8b, 8][..], Compression::Gzip),
+            (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
+            (&[0x50, 0x2a, 0x4d, 0x18], Compression::Zstd),
+            (b"usr/", Compression::None),
+            (&[], Compression::None),
+            (&[0x1f], Compression::None),
+        ] {
+            assert_eq!(Compression::detect(start), compression, "{start:?}");
+        }
+    }
+}

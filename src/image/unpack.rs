@@ -1,0 +1,154 @@
+//! A layer's packed bytes become a directory, in one pass.
+//!
+//! `read -> hash -> inflate -> hash -> tar -> files`. The directory is worth nothing until [`unpack_layer`] has
+//! returned: size, digest and diff id are known only at the end, so its caller unpacks where nobody looks and renames.
+//!
+//! In the user namespace of a rootless caller this code runs like any other; it asks for no privilege and makes no
+//! namespace. What the caller's ids allow is said by [`Form`].
+
+mod attributes;
+mod names;
+mod tree;
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Context, Error, Kind, Result};
+
+use super::limits::LayerLimits;
+use super::resolve::Layer;
+use super::stream::{Inflater, LayerStream};
+use super::tar::{Entry, Reader};
+use tree::Tree;
+
+/// What becomes of owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Files get the owners that the image says: by the host's root, or with a full map of ids.
+    Keep,
+    /// There is one id, and every file is its own. An owner other than 0:0, set-id bits (which would be set-id for the
+    /// host's user) and devices (which become empty files) are written down in [`OWNER_XATTR`].
+    Record,
+}
+
+/// Whose attributes overlayfs will read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverlayXattr {
+    /// `trusted.overlay.`: mounted by the host's root.
+    Trusted,
+    /// `user.overlay.`: mounted with `userxattr`, in a user namespace (Linux 5.11).
+    User,
+}
+
+impl OverlayXattr {
+    /// Gives the name of the attribute of a directory that hides what is below it.
+    pub fn opaque(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.opaque",
+            Self::User => "user.overlay.opaque",
+        }
+    }
+
+    /// Gives the name of the attribute of a file that is a whiteout.
+    pub fn whiteout(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.whiteout",
+            Self::User => "user.overlay.whiteout",
+        }
+    }
+}
+
+/// Where an owner is written down: `uid:gid:mode`, decimal and octal, and for a device `:c` or `:b`, major and minor.
+/// A file without it is 0:0 with the mode that it has.
+pub const OWNER_XATTR: &str = "user.husk.owner";
+
+/// How a layer lies on disk. The same layer in another form is another directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub ownership: Ownership,
+    pub overlay: OverlayXattr,
+}
+
+impl Form {
+    /// Gives the name under which layers of this form are kept.
+    pub fn name(self) -> &'static str {
+        match (self.ownership, self.overlay) {
+            (Ownership::Keep, OverlayXattr::Trusted) => "keep.trusted",
+            (Ownership::Keep, OverlayXattr::User) => "keep.user",
+            (Ownership::Record, OverlayXattr::Trusted) => "record.trusted",
+            (Ownership::Record, OverlayXattr::User) => "record.user",
+        }
+    }
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    pub entries: u64,
+    /// The layer hides all layers below it. Overlayfs does not see that on a layer's root: its user must.
+    pub is_opaque: bool,
+}
+
+/// Unpacks a layer into an empty directory, and verifies it.
+pub fn unpack_layer(
+    packed: Box<dyn Read + Send + '_>,
+    layer: &Layer,
+    directory: OwnedFd,
+    form: Form,
+    limits: LayerLimits,
+) -> Result<Unpacked> {
+    let inflater = Mutex::new(Some(Inflater::new(packed, layer, limits.bytes)?));
+    let take = || inflater.lock().unwrap_or_else(PoisonError::into_inner).take();
+    std::thread::scope(|scope| {
+        let (stream, run) = LayerStream::ahead(layer.diff_id);
+        let spawned = std::thread::Builder::new().name("inflate".to_owned()).spawn_scoped(scope, || {
+            if let Some(inflater) = take() {
+                run(inflater)
+            }
+        });
+        match (spawned, take) {
+            (Ok(_), _) => unpack_stream(stream, directory, form, limits),
+            // A limit on processes: one thread does it as well, only slower.
+            (Err(_), take) => match take() {
+                Some(inflater) => unpack_stream(LayerStream::inline(inflater, layer.diff_id), directory, form, limits),
+                None => Err(Error::new(Kind::Other, "a thread that failed to start has run")),
+            },
+        }
+    })
+}
+
+fn unpack_stream(stream: LayerStream<'_>, directory: OwnedFd, form: Form, limits: LayerLimits) -> Result<Unpacked> {
+    let mut reader = Reader::new(stream);
+    match unpack_entries(&mut reader, directory, form, limits) {
+        Ok(unpacked) => reader.into_inner().finish().map(|()| unpacked),
+        Err(error) => Err(reader.into_inner().explain(error)),
+    }
+}
+
+fn unpack_entries(
+    reader: &mut Reader<LayerStream<'_>>,
+    directory: OwnedFd,
+    form: Form,
+    limits: LayerLimits,
+) -> Result<Unpacked> {
+    let mut tree = Tree::new(directory, form)?;
+    let mut unpacked = Unpacked::default();
+    let mut entry = Entry::default();
+    while reader.next(&mut entry)? {
+        unpacked.entries += 1;
+        if unpacked.entries > limits.entries {
+            return Err(Error::invalid(format!("limit: more than {} entries", limits.entries)));
+        }
+        if entry.size > limits.bytes {
+            return Err(Error::invalid(format!("entry {}: limit: larger than the quota", entry.name())));
+        }
+        tree.add(&entry, reader).with_context(|| format!("entry {}", entry.name()))?;
+    }
+    unpacked.is_opaque = tree.is_opaque;
+    tree.finish()?;
+    Ok(unpacked)
+}
+
+#[cfg(test)]
+mod tests;

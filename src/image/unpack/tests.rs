@@ -1,0 +1,971 @@
+//! Layers honest and hostile. The corpus is unpacked beside a sentinel tree, which must not change by a byte or an inode.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::*;
+use crate::image::digest::{Algorithm, Digest, Expected};
+use crate::image::image_builder as build;
+use crate::image::limits;
+use crate::image::media::Compression;
+use crate::image::tar_builder::{Member, Tar, pax_record};
+
+const KEEP: Form = Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted };
+const RECORD: Form = Form { ownership: Ownership::Record, overlay: OverlayXattr::User };
+
+/// A directory to unpack into, beside what must not be reached.
+struct Place {
+    outside: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let outside = tempfile::tempdir().unwrap();
+        let sentinel = outside.path().join("sentinel");
+        std::fs::create_dir_all(sentinel.join("directory/inner")).unwrap();
+        for (name, mode) in [("secret", 0o600), ("directory/file", 0o644), ("suid", 0o4755), ("ptmx", 0o644)] {
+            let path = sentinel.join(name);
+            std::fs::write(&path, name).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        rustix::fs::mkfifoat(rustix::fs::CWD, sentinel.join("fifo"), Mode::RWXU).unwrap();
+        symlink("secret", sentinel.join("link")).unwrap();
+        std::fs::create_dir(outside.path().join("layer")).unwrap();
+        Self { outside }
+    }
+
+    fn sentinel(&self) -> PathBuf {
+        self.outside.path().join("sentinel")
+    }
+
+    fn layer(&self) -> PathBuf {
+        self.outside.path().join("layer")
+    }
+
+    fn unpack(&self, tar: &[u8], form: Form) -> Result<Unpacked> {
+        unpack(&self.layer(), tar, form, LayerLimits::default())
+    }
+}
+
+fn unpack(into: &Path, tar: &[u8], form: Form, limits: LayerLimits) -> Result<Unpacked> {
+    let layer = Layer {
+        blob: Expected::default(),
+        compression: Some(Compression::None),
+        diff_id: Digest::of(Algorithm::Sha256, tar),
+    };
+    let directory =
+        rustix::fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    unpack_layer(Box::new(tar), &layer, directory, form, limits)
+}
+
+/// Everything about a tree that a stray write would change.
+fn snapshot(tree: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(tree) {
+        let entry = entry.unwrap();
+        let m = std::fs::symlink_metadata(entry.path()).unwrap();
+        let content = if m.is_file() { std::fs::read(entry.path()).unwrap() } else { Vec::new() };
+        let text = format!(
+            "{} {:o} {}:{} {} {} {}.{} {}.{} {content:?}",
+            m.ino(),
+            m.mode(),
+            m.uid(),
+            m.gid(),
+            m.nlink(),
+            m.len(),
+            m.mtime(),
+            m.mtime_nsec(),
+            m.ctime(),
+            m.ctime_nsec()
+        );
+        all.insert(entry.path().to_owned(), text);
+    }
+    all
+}
+
+/// Owners and nodes can only be made by a root who has all ids.
+fn is_full_root(test: &str) -> bool {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let full = std::os::unix::fs::chown(file.path(), Some(12345), Some(12345)).is_ok();
+    if !full {
+        println!("skipped {test}: chown to any id is not permitted here");
+    }
+    full
+}
+
+fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 70_000];
+    let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+fn is_whiteout(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
+}
+
+enum Answer {
+    /// It is taken, and everything is inside.
+    Good,
+    /// It is refused, saying so.
+    Bad(&'static str),
+}
+use Answer::{Bad, Good};
+
+/// Rows of security.md E1, E3, E4: what has been tried against the unpackers of others, and kin.
+fn corpus(sentinel: &str) -> Vec<(&'static str, Vec<u8>, Answer)> {
+    let t = Tar::new;
+    let under = |name: &str| format!("{sentinel}/{name}");
+    let long = |length: usize| "d/".repeat(length / 2);
+    let mut all = vec![
+        // Names.
+        ("name climbs", t().file("../sentinel/secret", b"x").finish(), Bad("climbs")),
+        ("name climbs in the middle", t().file("a/../../sentinel/secret", b"x").finish(), Bad("climbs")),
+        ("name climbs at the end", t().directory("a/..").finish(), Bad("climbs")),
+        ("directory climbs", t().directory("..").finish(), Bad("climbs")),
+        ("symlink climbs", t().symlink("../sentinel/new", "x").finish(), Bad("climbs")),
+        ("absolute name", t().file(&under("secret"), b"x").finish(), Good),
+        ("absolute directory", t().directory("//sentinel/").finish(), Good),
+        ("empty name", t().file("", b"x").finish(), Bad("empty")),
+        ("slash as a file", t().file("/", b"").finish(), Good),
+        ("slash with data", t().file("/", b"x").finish(), Bad("slash")),
+        ("dot as a file", t().file(".", b"x").finish(), Bad("root is not a directory")),
+        ("dot as a symlink", t().symlink(".", sentinel).file("secret", b"x").finish(), Bad("root is not a directory")),
+        ("slash dot as a symlink", t().symlink("/.", sentinel).finish(), Bad("root is not a directory")),
+        ("dot as a hard link", t().file("a", b"").hard_link("./", "a").finish(), Bad("root is not a directory")),
+        ("dot slash with a mode", t().member(Member::new(b'5', "./").mode(0o711)).finish(), Good),
+        ("NUL in a PAX name", t().pax(&[("path", b"a\0b")]).file("a", b"").finish(), Bad("malformed")),
+        ("5000-byte name", t().pax(&[("path", &vec![b'a'; 5000])]).file("a", b"").finish(), Bad("limit")),
+        ("4096-byte component", t().pax(&[("path", &vec![b'a'; 4096])]).file("a", b"").finish(), Bad("ENAMETOOLONG")),
+        ("4000-byte path", t().pax(&[("path", long(2000).as_bytes())]).file("a", b"").finish(), Good),
+        ("1025 levels", t().pax(&[("path", long(2050).as_bytes())]).directory("a").finish(), Bad("limit")),
+        ("newline in a name", t().file("a\nb", b"x").finish(), Good),
+        ("file with a slash", t().file("a/", b"x").finish(), Bad("slash")),
+        ("empty file with a slash is a directory", t().file("a/", b"").file("a/b", b"x").finish(), Good),
+        // Through symlinks: they lead inside, wherever they point.
+        (
+            "symlink, then a file through it",
+            t().symlink("l", sentinel).file("l/secret", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("symlink to slash", t().symlink("l", "/").file(&format!("l{sentinel}/secret"), b"x").finish(), Good),
+        ("symlink to slash, then a directory", t().symlink("l", "/").directory("l/sentinel").finish(), Good),
+        (
+            "relative climb",
+            t().symlink("l", "../sentinel").file("l/secret", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        (
+            "climb with a target inside",
+            t().directory("sentinel").symlink("l", "../sentinel").file("l/secret", b"x").finish(),
+            Good,
+        ),
+        (
+            "two-step climb",
+            t().directory("a/b")
+                .symlink("a/b/up", "../..")
+                .symlink("a/b/up/out", "..")
+                .file("out/sentinel/secret", b"x")
+                .finish(),
+            Good,
+        ),
+        (
+            "three links",
+            t().symlink("a", "b").symlink("b", "c").symlink("c", sentinel).file("a/secret", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("loop of links", t().symlink("a", "b").symlink("b", "a").file("a/x", b"x").finish(), Bad("ELOOP")),
+        ("link to itself", t().symlink("a", "a").file("a/x", b"x").finish(), Bad("ELOOP")),
+        (
+            "magic link",
+            t().symlink("l", "/proc/self/cwd").file("l/x", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("dangling link", t().symlink("l", "missing").file("l/x", b"x").finish(), Bad("to no directory of this layer")),
+        (
+            "link to a file",
+            t().file("f", b"").symlink("l", "f").file("l/x", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("file over a symlink", t().symlink("l", &under("secret")).file("l", b"x").finish(), Good),
+        (
+            "directory over a symlink",
+            t().symlink("l", sentinel).member(Member::new(b'5', "l").mode(0o777)).file("l/secret", b"x").finish(),
+            Good,
+        ),
+        ("directory over a symlink with a slash", t().symlink("l", sentinel).directory("l/").finish(), Good),
+        (
+            "chmod through a symlink",
+            t().symlink("l", &under("secret")).member(Member::new(b'0', "l").mode(0o777)).finish(),
+            Good,
+        ),
+        (
+            "owner through a symlink",
+            t().member(Member::new(b'2', "l").link(&under("secret")).owner(0, 0)).finish(),
+            Good,
+        ),
+        ("FIFO over a symlink", t().symlink("l", &under("secret")).member(Member::new(b'6', "l")).finish(), Good),
+        (
+            "FIFO through a symlink",
+            t().symlink("l", sentinel).member(Member::new(b'6', "l/new")).finish(),
+            Bad("to no directory of this layer"),
+        ),
+        (
+            "xattr through a symlink",
+            t().symlink("l", &under("secret"))
+                .pax(&[("SCHILY.xattr.user.x", b"y")])
+                .symlink("l", &under("secret"))
+                .finish(),
+            Good,
+        ),
+        (
+            "a link replaced while it is in use",
+            t().directory("d")
+                .symlink("d/l", ".")
+                .file("d/l/a", b"1")
+                .symlink("d/l/l", sentinel)
+                .file("d/l/secret", b"x")
+                .finish(),
+            Bad("to no directory of this layer"),
+        ),
+        (
+            "a directory replaced while it is in use",
+            t().directory("d").file("d/a", b"1").symlink("d", sentinel).file("d/secret", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        (
+            "replaced through another name",
+            t().directory("a/b")
+                .symlink("l", ".")
+                .file("a/b/x", b"1")
+                .symlink("l/a/b", sentinel)
+                .file("a/b/secret", b"x")
+                .finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("case-folded names", t().symlink("A", sentinel).directory("a").file("a/secret", b"x").finish(), Good),
+        ("empty symlink", t().symlink("l", "").finish(), Bad("without a target")),
+        ("long symlink", t().pax(&[("linkpath", &vec![b'a'; 4096])]).symlink("l", "x").finish(), Bad("ENAMETOOLONG")),
+        // Hard links.
+        ("hard link climbs", t().hard_link("h", "../sentinel/secret").finish(), Bad("climbs")),
+        ("hard link to an absolute name", t().hard_link("h", &under("secret")).finish(), Bad("not in this layer")),
+        ("hard link to the host's passwd", t().hard_link("h", "/etc/passwd").finish(), Bad("not in this layer")),
+        (
+            "hard link through a symlink",
+            t().symlink("l", sentinel).hard_link("h", "l/secret").finish(),
+            Bad("not in this layer"),
+        ),
+        (
+            "hard link to a symlink, then a write",
+            t().symlink("l", &under("secret")).hard_link("h", "l").file("h", b"x").finish(),
+            Good,
+        ),
+        (
+            "hard link to a symlink, then through it",
+            t().symlink("l", sentinel).hard_link("h", "l").file("h/secret", b"x").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("hard link to a directory", t().directory("d").hard_link("h", "d").finish(), Bad("it is a directory")),
+        ("hard link to the root", t().hard_link("h", "/").finish(), Bad("root")),
+        ("hard link to itself", t().file("f", b"x").hard_link("f", "f").finish(), Good),
+        (
+            "hard link to what is not there yet",
+            t().hard_link("h", "f").file("f", b"").finish(),
+            Bad("not in this layer"),
+        ),
+        (
+            "hard link over the directory of its target",
+            t().file("a/f", b"").hard_link("a", "a/f").finish(),
+            Bad("ENOENT"),
+        ),
+        ("hard link without a target", t().hard_link("h", "").finish(), Bad("empty")),
+        ("hard link chain", t().file("a", b"1").hard_link("b", "a").hard_link("c", "b").file("a", b"2").finish(), Good),
+        (
+            "hard link with data",
+            t().file("a", b"").member(Member::new(b'1', "b").link("a").data(b"x")).finish(),
+            Bad("size"),
+        ),
+        ("hard link to a whiteout", t().file(".wh.a", b"").hard_link("b", "a").finish(), Bad("not in this layer")),
+        // Whiteouts.
+        ("whiteout of the parent", t().file(".wh...", b"").finish(), Bad("whiteout of nothing")),
+        ("whiteout of itself", t().file(".wh..", b"").finish(), Bad("whiteout of nothing")),
+        ("whiteout of nothing", t().file(".wh.", b"").finish(), Bad("whiteout of nothing")),
+        ("whiteout as a directory", t().file(".wh.a/b", b"x").finish(), Bad("through a whiteout")),
+        ("whiteout of a climb", t().file("../.wh.sentinel", b"").finish(), Bad("climbs")),
+        (
+            "whiteout through a symlink",
+            t().symlink("l", sentinel).file("l/.wh.secret", b"").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        (
+            "opaque through a symlink",
+            t().symlink("l", sentinel).file("l/.wh..wh..opq", b"").finish(),
+            Bad("to no directory of this layer"),
+        ),
+        ("whiteout of a symlink of this layer", t().symlink("l", sentinel).file(".wh.l", b"").finish(), Good),
+        ("whiteout of a whiteout", t().file(".wh..wh.a", b"").finish(), Bad("whiteout of a whiteout")),
+        ("whiteout, then through it", t().file(".wh.a", b"").file("a/b", b"x").finish(), Good),
+        (
+            "AUFS's own files",
+            t().directory(".wh..wh.plnk").file(".wh..wh.plnk/1", b"x").file(".wh..wh.aufs", b"").finish(),
+            Good,
+        ),
+        ("a node that is a whiteout", t().member(Member::new(b'3', "w").device(0, 0)).file("w", b"x").finish(), Good),
+        // Attributes.
+        (
+            "overlay xattrs",
+            t().pax(&[
+                ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+                ("SCHILY.xattr.trusted.overlay.metacopy", b""),
+                ("SCHILY.xattr.user.overlay.opaque", b"y"),
+            ])
+            .file("f", b"")
+            .finish(),
+            Good,
+        ),
+        ("xattr without a name", t().pax(&[("SCHILY.xattr.", b"x")]).file("f", b"").finish(), Bad("attribute")),
+        (
+            "xattr with an unusable name",
+            t().pax(&[("SCHILY.xattr.user.", b"x")]).file("f", b"").finish(),
+            Bad("EINVAL"),
+        ),
+        ("uid of -1", t().pax(&[("uid", b"4294967295")]).file("f", b"").finish(), Bad("uid")),
+        ("uid beyond 32 bits", t().pax(&[("uid", b"4294967296")]).file("f", b"").finish(), Bad("uid")),
+        ("device number out of range", t().member(Member::new(b'3', "d").device(0x1000, 0)).finish(), Bad("device")),
+        // What is in the way.
+        ("through a file", t().file("f", b"").file("f/x", b"x").finish(), Bad("not a directory")),
+        ("through a FIFO", t().member(Member::new(b'6', "f")).file("f/x", b"x").finish(), Bad("not a directory")),
+        (
+            "file over a full directory",
+            t().symlink("d/out", sentinel).file("d/a/b", b"x").file("d", b"y").finish(),
+            Good,
+        ),
+        ("symlink over a full directory", t().file("d/a/b", b"x").symlink("d", sentinel).finish(), Good),
+        // The archive itself.
+        (
+            "truncated in data",
+            t().member(Member::new(b'0', "f").size(10_000)).unfinished(),
+            Bad("the archive ends inside"),
+        ),
+        ("truncated in a header", t().file("f", b"x").raw(&[1; 100]).unfinished(), Bad("ends inside a header")),
+        ("no end", t().file("f", b"x").unfinished(), Good),
+        ("a lone block of zeros", t().file("f", b"x").raw(&[0; 512]).file("g", b"x").finish(), Bad("lone block")),
+        ("bad checksum", t().file("f", b"x").raw(&[7; 512]).finish(), Bad("checksum")),
+        ("unknown type", t().member(Member::new(b'Q', "f")).finish(), Bad("unknown type")),
+        ("size of 2^63", t().pax(&[("size", b"9223372036854775808")]).file("f", b"").finish(), Bad("size")),
+        ("size of 2^63-1", t().pax(&[("size", b"9223372036854775807")]).file("f", b"").finish(), Bad("limit")),
+        ("negative size", t().member(Member::new(b'0', "f").bytes(124, &[0xff; 12])).finish(), Bad("size")),
+        ("a directory with a size", t().member(Member::new(b'5', "d").data(b"x")).finish(), Bad("size")),
+        ("a header at the end", t().pax(&[("path", b"x")]).finish(), Bad("ends after")),
+        ("a huge extended header", t().member(Member::new(b'x', "x").size(1 << 40)).finish(), Bad("limit")),
+    ];
+    // Every kind over every other kind, each pointing outside where it can.
+    let kinds: [(&str, fn(Tar, &str) -> Tar); 6] = [
+        ("file", |tar, _| tar.file("x", b"data")),
+        ("directory", |tar, _| tar.directory("x").file("x/inner", b"")),
+        ("symlink", |tar, out| tar.symlink("x", out)),
+        ("hard link", |tar, _| tar.hard_link("x", "target")),
+        ("FIFO", |tar, _| tar.member(Member::new(b'6', "x"))),
+        ("whiteout", |tar, _| tar.file(".wh.x", b"")),
+    ];
+    for (_, first) in kinds {
+        for (_, second) in kinds {
+            let tar = second(first(t().file("target", b"t"), sentinel), sentinel);
+            all.push(("one kind over another", tar.finish(), Good));
+        }
+    }
+    all
+}
+
+fn run_corpus(form: Form) {
+    let mut count = 0;
+    let place = Place::new();
+    let sentinel = place.sentinel();
+    for (name, tar, answer) in corpus(sentinel.to_str().unwrap()) {
+        let place = Place { outside: tempfile::tempdir_in(place.outside.path()).unwrap() };
+        std::fs::create_dir(place.layer()).unwrap();
+        // The tree that relative climbs reach.
+        std::fs::create_dir(place.sentinel()).unwrap();
+        std::fs::write(place.sentinel().join("secret"), "near").unwrap();
+        let before = (snapshot(&sentinel), snapshot(&place.sentinel()));
+        let found = place.unpack(&tar, form);
+        match (&found, answer) {
+            (Ok(_), Good) => {}
+            (Err(error), Bad(text)) if error.report().contains(text) => {}
+            (_, Good) => panic!("{name}: refused: {found:?}"),
+            (_, Bad(text)) => panic!("{name}: not refused with {text:?}: {found:?}"),
+        }
+        assert_eq!((snapshot(&sentinel), snapshot(&place.sentinel())), before, "{name}: the outside changed");
+        assert_eq!(std::fs::read_dir(place.outside.path()).unwrap().count(), 2, "{name}: something new outside");
+        count += 1;
+    }
+    assert!(count >= 120, "{count} cases");
+}
+
+#[test]
+fn the_corpus_stays_inside() {
+    if is_full_root("the_corpus_stays_inside") {
+        run_corpus(KEEP);
+    }
+}
+
+#[test]
+fn the_corpus_stays_inside_with_a_single_id() {
+    run_corpus(RECORD);
+}
+
+/// The control of the test above: an unpacker that joins paths is caught by the same eyes.
+#[test]
+fn a_naive_unpacker_would_be_caught() {
+    let place = Place::new();
+    let before = snapshot(&place.sentinel());
+    symlink(place.sentinel(), place.layer().join("l")).unwrap();
+    std::fs::write(place.layer().join("l/secret"), "x").unwrap();
+    assert_ne!(snapshot(&place.sentinel()), before);
+}
+
+#[test]
+fn everything_a_layer_can_hold() {
+    if !is_full_root("everything_a_layer_can_hold") {
+        return;
+    }
+    let place = Place::new();
+    let long = format!("long/{}", "n".repeat(200));
+    let tar = Tar::new()
+        .member(Member::new(b'5', "./").mode(0o751).owner(7, 8).mtime(1000))
+        .member(Member::new(b'5', "bin/").mode(0o1777).owner(1, 2).mtime(2000))
+        .member(Member::new(b'0', "bin/suid").mode(0o6755).owner(3, 4).mtime(3000).data(b"program"))
+        .member(Member::new(b'2', "bin/link").link("/bin/suid").owner(5, 6).mtime(4000))
+        .hard_link("bin/hard", "bin/suid")
+        .hard_link("bin/hard-link", "bin/link")
+        .member(Member::new(b'3', "null").mode(0o666).owner(9, 10).device(1, 3))
+        .member(Member::new(b'4', "disk").mode(0o640).device(259, 0xfffff))
+        .member(Member::new(b'6', "fifo").mode(0o622))
+        .member(Member::new(b'3', "zero").device(0, 0))
+        .pax(&[("mtime", b"1.25"), ("uid", b"3000000000"), ("gid", b"3000000001"), ("SCHILY.xattr.user.a", b"\0b\n")])
+        .file("pax", b"p")
+        .gnu_long(b'L', long.as_bytes())
+        .file("short", b"l")
+        .gnu_long(b'K', &[b't'; 300])
+        .symlink("long-link", "short")
+        .pax(&[("SCHILY.xattr.security.capability", b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0")])
+        .file("capable", b"c")
+        .file("bin/late", b"")
+        .member(Member::new(b'0', "big-id").gnu().bytes(108, b"\x80\0\0\0\x01\0\0\0").bytes(136, &[0xff; 12]))
+        .file("dropped/by", b"")
+        .file("dropped", b"")
+        .finish();
+    let unpacked = place.unpack(&tar, KEEP).unwrap();
+    assert_eq!(unpacked, Unpacked { entries: 18, is_opaque: false });
+    let root = place.layer();
+    let look = |name: &str| std::fs::symlink_metadata(root.join(name)).unwrap();
+    for (name, kind, mode, uid, gid, mtime) in [
+        ("", 'd', 0o751, 7, 8, 1000),
+        ("bin", 'd', 0o1777, 1, 2, 2000),
+        ("bin/suid", '-', 0o6755, 3, 4, 3000),
+        ("bin/link", 'l', 0o777, 5, 6, 4000),
+        ("null", 'c', 0o666, 9, 10, 1_700_000_000),
+        ("disk", 'b', 0o640, 0, 0, 1_700_000_000),
+        ("fifo", 'p', 0o622, 0, 0, 1_700_000_000),
+        ("zero", '-', 0o644, 0, 0, 1_700_000_000),
+        ("pax", '-', 0o644, 3_000_000_000, 3_000_000_001, 1),
+        ("big-id", '-', 0o644, 1 << 24, 0, -1),
+        ("long", 'd', 0o755, 0, 0, look("long").mtime()),
+    ] {
+        let m = look(name);
+        let found = match m.file_type() {
+            kind if kind.is_dir() => 'd',
+            kind if kind.is_symlink() => 'l',
+            kind if kind.is_char_device() => 'c',
+            kind if kind.is_block_device() => 'b',
+            kind if kind.is_fifo() => 'p',
+            _ => '-',
+        };
+        let found = (found, m.mode() & 0o7777, m.uid(), m.gid(), m.mtime());
+        assert_eq!(found, (kind, mode, uid, gid, mtime), "{name}");
+    }
+    assert_eq!(look("pax").mtime_nsec(), 250_000_000);
+    assert_eq!(
+        (look("null").rdev(), look("disk").rdev()),
+        (rustix::fs::makedev(1, 3), rustix::fs::makedev(259, 0xfffff))
+    );
+    assert_eq!((look("bin/hard").ino(), look("bin/hard-link").ino()), (look("bin/suid").ino(), look("bin/link").ino()));
+    assert_eq!(std::fs::read(root.join(&long)).unwrap(), b"l");
+    assert_eq!(std::fs::read_link(root.join("long-link")).unwrap().as_os_str().as_bytes(), [b't'; 300]);
+    assert_eq!(xattr(&root.join("pax"), "user.a").unwrap(), b"\0b\n");
+    assert_eq!(xattr(&root.join("capable"), "security.capability").unwrap().len(), 20);
+    assert_eq!(xattr(&root.join("zero"), OWNER_XATTR).unwrap(), b"0:0:644:c:0:0");
+    assert!(look("dropped").is_file());
+}
+
+#[test]
+fn a_single_id_records_what_it_cannot_do() {
+    let place = Place::new();
+    let tar = Tar::new()
+        .member(Member::new(b'5', "d").mode(0o2755).owner(1, 2))
+        .member(Member::new(b'0', "d/suid").mode(0o4755).owner(0, 0).data(b"x"))
+        .member(Member::new(b'0', "plain").mode(0o640))
+        .member(Member::new(b'0', "owned").owner(70_000, 1000))
+        .member(Member::new(b'3', "null").mode(0o666).device(1, 3))
+        .member(Member::new(b'4', "disk").mode(0o640).owner(0, 6).device(8, 1))
+        .pax(&[("SCHILY.xattr.user.husk.owner", b"0:0:4777"), ("SCHILY.xattr.security.capability", b"bad")])
+        .file("forged", b"")
+        .finish();
+    place.unpack(&tar, RECORD).unwrap();
+    let us = rustix::process::geteuid().as_raw();
+    for (name, mode, record) in [
+        ("d", 0o755, Some("1:2:2755")),
+        ("d/suid", 0o755, Some("0:0:4755")),
+        ("plain", 0o640, None),
+        ("owned", 0o644, Some("70000:1000:644")),
+        ("null", 0o666, Some("0:0:666:c:1:3")),
+        ("disk", 0o640, Some("0:6:640:b:8:1")),
+        ("forged", 0o644, None),
+    ] {
+        let path = place.layer().join(name);
+        let m = std::fs::symlink_metadata(&path).unwrap();
+        assert_eq!((m.mode() & 0o7777, m.uid()), (mode, us), "{name}");
+        assert!(m.is_file() || m.is_dir(), "{name} is a node");
+        let found = xattr(&path, OWNER_XATTR).map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(found.as_deref(), record, "{name}");
+    }
+}
+
+#[test]
+fn overlay_marks_are_ours_alone() {
+    for form in [KEEP, RECORD] {
+        if form == KEEP && !is_full_root("overlay_marks_are_ours_alone") {
+            continue;
+        }
+        let place = Place::new();
+        let forged = ["opaque", "redirect", "metacopy", "whiteout", "origin", "overlay.opaque"];
+        let mut tar = Tar::new();
+        for kind in ["trusted", "user"] {
+            for name in forged {
+                let key = format!("SCHILY.xattr.{kind}.overlay.{name}");
+                tar = tar.pax(&[(&key, b"y")]).directory("d").pax(&[(&key, b"y")]).file("f", b"");
+            }
+        }
+        place.unpack(&tar.finish(), form).unwrap();
+        for kind in ["trusted", "user"] {
+            for name in forged {
+                for file in ["d", "f"] {
+                    assert_eq!(
+                        xattr(&place.layer().join(file), &format!("{kind}.overlay.{name}")),
+                        None,
+                        "{file} {name}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whiteouts_hide_the_layers_below_and_nothing_else() {
+    let form = RECORD;
+    let opaque = |place: &Place, name: &str| {
+        xattr(&place.layer().join(name), form.overlay.opaque()).is_some_and(|value| value == b"y")
+    };
+    let place = Place::new();
+    let tar = Tar::new()
+        .file(".wh.gone", b"")
+        .file("d/.wh.gone", b"")
+        .file("kept", b"x")
+        .file(".wh.kept", b"")
+        .file("tree/kept", b"x")
+        .file(".wh.tree", b"")
+        .file(".wh.again", b"")
+        .file("again", b"x")
+        .file(".wh.anew", b"")
+        .file("anew/inner", b"x")
+        .file("opaque/early", b"x")
+        .file("opaque/.wh.before", b"")
+        .file("opaque/.wh..wh..opq", b"")
+        .file("opaque/.wh.after", b"")
+        .directory("opaque/deep")
+        .file("opaque/deep/.wh.after", b"")
+        .file("changed", b"")
+        .directory("changed")
+        .finish();
+    let unpacked = place.unpack(&tar, form).unwrap();
+    assert!(!unpacked.is_opaque);
+    for name in ["gone", "d/gone"] {
+        assert!(is_whiteout(&place.layer().join(name)), "{name}");
+    }
+    for name in ["kept", "tree/kept", "again", "anew/inner", "opaque/early"] {
+        assert_eq!(std::fs::read(place.layer().join(name)).unwrap(), b"x", "{name}");
+    }
+    for (name, expected) in
+        [("tree", true), ("anew", true), ("opaque", true), ("changed", true), ("d", false), ("opaque/deep", false)]
+    {
+        assert_eq!(opaque(&place, name), expected, "{name}");
+    }
+    // Overlayfs would list a whiteout that has nothing to hide.
+    for name in ["opaque/before", "opaque/after", "opaque/deep/after"] {
+        assert!(!is_whiteout(&place.layer().join(name)), "{name}");
+    }
+    let place = Place::new();
+    let tar = Tar::new().file(".wh.a", b"").file("b", b"").file(".wh..wh..opq", b"").finish();
+    assert!(place.unpack(&tar, form).unwrap().is_opaque);
+    assert!(!is_whiteout(&place.layer().join("a")));
+}
+
+#[test]
+fn directories_keep_their_times() {
+    let place = Place::new();
+    let old = |name: &str| Member::new(b'5', name).mode(0o755).mtime(1000);
+    let tar = Tar::new()
+        .member(old("a"))
+        .member(old("a/b"))
+        .file("a/b/c", b"")
+        .file("z", b"")
+        .file("a/late", b"")
+        .symlink("l", "a/b")
+        .file("l/through", b"")
+        .file("l/new/deep", b"")
+        .file("a/b/.wh.c2", b"")
+        .file("a/b/c", b"again")
+        .finish();
+    place.unpack(&tar, RECORD).unwrap();
+    for name in ["a", "a/b"] {
+        assert_eq!(std::fs::metadata(place.layer().join(name)).unwrap().mtime(), 1000, "{name}");
+    }
+    assert!(place.layer().join("a/b/through").is_file());
+    assert!(place.layer().join("a/b/new/deep").is_file());
+}
+
+#[test]
+fn sparse_files_of_every_kind() {
+    let stored = [[b'A'; 512].as_slice(), b"tail"].concat();
+    let size = 1_000_000_u64;
+    let octal = |value: u64| format!("{value:011o}\0");
+    let gnu = |member: Member| {
+        member
+            .gnu()
+            .bytes(386, octal(4096).as_bytes())
+            .bytes(398, octal(512).as_bytes())
+            .bytes(410, octal(999_996).as_bytes())
+            .bytes(422, octal(4).as_bytes())
+            .bytes(483, octal(size).as_bytes())
+    };
+    let map = b"2\n4096\n512\n999996\n4\n";
+    let with_map = [map.as_slice(), &vec![0; 512 - map.len()], &stored].concat();
+    let real = size.to_string();
+    let mut zero = Vec::new();
+    for (key, value) in [("size", "1000000"), ("numblocks", "2"), ("offset", "4096"), ("numbytes", "512")] {
+        zero.extend(pax_record(&format!("GNU.sparse.{key}"), value.as_bytes()));
+    }
+    for (key, value) in [("offset", "999996"), ("numbytes", "4")] {
+        zero.extend(pax_record(&format!("GNU.sparse.{key}"), value.as_bytes()));
+    }
+    let extended = {
+        let mut block = [0; 512];
+        block[..12].copy_from_slice(octal(999_996).as_bytes());
+        block[12..24].copy_from_slice(octal(4).as_bytes());
+        let header = Member::new(b'S', "f")
+            .gnu()
+            .bytes(386, octal(4096).as_bytes())
+            .bytes(398, octal(512).as_bytes())
+            .bytes(482, b"\x01")
+            .bytes(483, octal(size).as_bytes())
+            .size(516)
+            .finish();
+        let mut data = stored.clone();
+        data.resize(1024, 0);
+        Tar::new().raw(&header).raw(&block).raw(&data).file("next", b"n").finish()
+    };
+    let cases = [
+        ("GNU", Tar::new().member(gnu(Member::new(b'S', "f")).data(&stored)).file("next", b"n").finish()),
+        ("GNU, continued", extended),
+        (
+            "PAX 0.0",
+            Tar::new().member(Member::new(b'x', "x").data(&zero)).file("f", &stored).file("next", b"n").finish(),
+        ),
+        (
+            "PAX 0.1",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.size", real.as_bytes()),
+                    ("GNU.sparse.numblocks", b"2"),
+                    ("GNU.sparse.map", b"4096,512,999996,4"),
+                    ("GNU.sparse.name", b"f"),
+                ])
+                .file("GNUSparseFile.0/f", &stored)
+                .file("next", b"n")
+                .finish(),
+        ),
+        (
+            "PAX 1.0",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.name", b"f"),
+                    ("GNU.sparse.realsize", real.as_bytes()),
+                ])
+                .file("GNUSparseFile.0/f", &with_map)
+                .file("next", b"n")
+                .finish(),
+        ),
+    ];
+    let mut expected = vec![0; 1_000_000];
+    expected[4096..4608].fill(b'A');
+    expected[999_996..].copy_from_slice(b"tail");
+    for (name, tar) in cases {
+        let place = Place::new();
+        place.unpack(&tar, RECORD).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        assert!(std::fs::read(place.layer().join("f")).unwrap() == expected, "{name}");
+        assert!(std::fs::metadata(place.layer().join("f")).unwrap().blocks() < 100, "{name}: holes were written");
+        assert_eq!(std::fs::read(place.layer().join("next")).unwrap(), b"n", "{name}");
+    }
+    let place = Place::new();
+    let hole = Tar::new().pax(&[("GNU.sparse.size", b"99999999"), ("GNU.sparse.map", b"")]).file("f", b"").finish();
+    place.unpack(&hole, RECORD).unwrap();
+    assert_eq!(std::fs::metadata(place.layer().join("f")).unwrap().len(), 99_999_999);
+}
+
+/// What readers disagree about is refused (security.md E2).
+#[test]
+fn ambiguity_is_refused() {
+    let t = Tar::new;
+    let file = |tar: Tar| tar.file("f", b"x").finish();
+    for (name, tar, text) in [
+        ("a PAX name and a GNU name", file(t().pax(&[("path", b"a")]).gnu_long(b'L', b"b")), "one name in two"),
+        (
+            "a PAX link and a GNU link",
+            t().pax(&[("linkpath", b"a")]).gnu_long(b'K', b"b").symlink("l", "c").finish(),
+            "one name in two",
+        ),
+        ("two PAX headers", file(t().pax(&[("path", b"a")]).pax(&[("path", b"b")])), "two extended headers"),
+        ("two GNU names", file(t().gnu_long(b'L', b"a").gnu_long(b'L', b"b")), "two extended headers"),
+        ("an empty GNU name", file(t().gnu_long(b'L', b"")), "empty long name"),
+        ("a global path", file(t().member(Member::new(b'g', "g").data(&pax_record("path", b"x")))), "global"),
+        ("a global size", file(t().member(Member::new(b'g', "g").data(&pax_record("size", b"0")))), "global"),
+        ("a malformed PAX size", file(t().pax(&[("size", b"0x1")])), "extended header size"),
+        ("a PAX record with a wrong length", file(t().member(Member::new(b'x', "x").data(b"99 path=a\n"))), "record"),
+        (
+            "an unknown sparse version",
+            file(t().pax(&[("GNU.sparse.major", b"2"), ("GNU.sparse.size", b"1")])),
+            "unknown version",
+        ),
+        (
+            "a sparse symlink",
+            t().pax(&[("GNU.sparse.map", b""), ("GNU.sparse.size", b"1")]).symlink("l", "x").finish(),
+            "sparse",
+        ),
+        (
+            "a sparse map too short",
+            file(t().pax(&[("GNU.sparse.map", b"0"), ("GNU.sparse.size", b"1")])),
+            "half a segment",
+        ),
+        (
+            "a sparse map of less than is stored",
+            file(t().pax(&[("GNU.sparse.map", b""), ("GNU.sparse.size", b"1")])),
+            "not what is stored",
+        ),
+    ] {
+        let place = Place::new();
+        let report = place.unpack(&tar, RECORD).unwrap_err().report();
+        assert!(report.contains(text), "{name}: {report}");
+    }
+    // The classic differential: the header says 0, PAX says 1024, and the data is an entry of its own (CVE-2025-62518).
+    let hidden = Tar::new().file("smuggled", b"").unfinished();
+    let place = Place::new();
+    let data = [hidden, vec![0; 512]].concat();
+    let outer = Member::new(b'0', "outer").data(&data).size(0);
+    place.unpack(&t().pax(&[("size", b"1024")]).member(outer).file("after", b"").finish(), RECORD).unwrap();
+    assert!(!place.layer().join("smuggled").exists());
+    assert_eq!(std::fs::metadata(place.layer().join("outer")).unwrap().len(), 1024);
+    assert!(place.layer().join("after").exists());
+    // A comment in a global header is git's, and harmless.
+    let place = Place::new();
+    place.unpack(&file(t().member(Member::new(b'g', "g").data(&pax_record("comment", b"x")))), RECORD).unwrap();
+}
+
+#[test]
+fn limits_hold_at_the_limit() {
+    let value = |length: usize| vec![b'v'; length];
+    let with_xattr =
+        |length: usize| Tar::new().pax(&[("SCHILY.xattr.trusted.x", &value(length))]).file("f", b"").finish();
+    let files = |count: usize| (0..count).fold(Tar::new(), |tar, number| tar.file(&format!("f{number}"), b"")).finish();
+    let sized = |size: usize| Tar::new().file("f", &value(size)).unfinished();
+    let header = |length: usize| {
+        let comment = value(length - 17);
+        let record = pax_record("comment", &comment);
+        assert_eq!(record.len(), length);
+        Tar::new().member(Member::new(b'x', "x").data(&record)).file("f", b"").finish()
+    };
+    let segments = |count: usize| {
+        let map = vec!["0,0"; count].join(",");
+        Tar::new().pax(&[("GNU.sparse.size", b"1"), ("GNU.sparse.map", map.as_bytes())]).file("f", b"").finish()
+    };
+    let small = LayerLimits { bytes: 4096, entries: 10 };
+    let usual = LayerLimits::default();
+    let most = usize::try_from(limits::TAR_HEADER_BYTES).unwrap();
+    for (name, tar, limits, good) in [
+        ("entries", files(10), LayerLimits { entries: 10, ..usual }, true),
+        ("one entry more", files(11), LayerLimits { entries: 10, ..usual }, false),
+        ("bytes", sized(4096 - 512), small, true),
+        ("one block more", sized(4096), small, false),
+        ("one byte of padding more", [sized(4096 - 512), vec![0]].concat(), small, false),
+        ("xattr", with_xattr(limits::XATTR_BYTES), usual, true),
+        ("xattr and one byte", with_xattr(limits::XATTR_BYTES + 1), usual, false),
+        ("header", header(most), usual, true),
+        ("header and one byte", header(most + 1), usual, false),
+        ("segments", segments(limits::SPARSE_SEGMENTS), usual, true),
+        ("segments and one", segments(limits::SPARSE_SEGMENTS + 1), usual, false),
+        (
+            "holes",
+            Tar::new().pax(&[("GNU.sparse.size", b"4096"), ("GNU.sparse.map", b"")]).file("f", b"").unfinished(),
+            small,
+            true,
+        ),
+        (
+            "a hole too large",
+            Tar::new().pax(&[("GNU.sparse.size", b"4097"), ("GNU.sparse.map", b"")]).file("f", b"").unfinished(),
+            small,
+            false,
+        ),
+    ] {
+        let place = Place::new();
+        let found = unpack(&place.layer(), &tar, RECORD, limits);
+        assert_eq!(found.is_ok(), good, "{name}: {found:?}");
+        if let Err(error) = found {
+            let report = error.report();
+            assert!(report.contains("limit") || report.contains("sparse.map"), "{name}: {report}");
+        }
+    }
+}
+
+#[test]
+fn a_bomb_stops_at_the_quota() {
+    let limits = LayerLimits { bytes: 8 << 20, ..LayerLimits::default() };
+    let tar = Tar::new().file("zeros", &vec![0; 64 << 20]).finish();
+    for packed in [build::gzip(&tar), build::zstd(&tar)] {
+        let place = Place::new();
+        let layer =
+            Layer { blob: Expected::default(), compression: None, diff_id: Digest::of(Algorithm::Sha256, &tar) };
+        let directory = rustix::fs::open(place.layer(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let error = unpack_layer(Box::new(packed.as_slice()), &layer, directory, RECORD, limits).unwrap_err();
+        assert!(error.report().contains("limit"), "{error:?}");
+    }
+}
+
+#[test]
+fn every_lie_about_a_layer_is_found() {
+    let tar = Tar::new().file("f", &vec![b'x'; 100_000]).finish();
+    let true_id = Digest::of(Algorithm::Sha256, &tar);
+    let other = Digest::of(Algorithm::Sha256, b"other");
+    let (gzip, zstd) = (build::gzip(&tar), build::zstd(&tar));
+    let blob =
+        |bytes: &[u8]| Expected { digest: Some(Digest::of(Algorithm::Sha256, bytes)), size: Some(bytes.len() as u64) };
+    let sha512 = Expected { digest: Some(Digest::of(Algorithm::Sha512, &gzip)), size: None };
+    let cut = &gzip[..gzip.len() - 10];
+    let cut_zstd = &zstd[..zstd.len() - 4];
+    let garbage = [gzip.as_slice(), b"garbage"].concat();
+    let twice = [build::gzip(&tar[..1000]), build::gzip(&tar[1000..])].concat();
+    let frames = [build::zstd(&tar[..1000]), build::zstd(&tar[1000..])].concat();
+    let mut flipped = gzip.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    let (g, z, p) = (Some(Compression::Gzip), Some(Compression::Zstd), Some(Compression::None));
+    for (name, packed, compression, expected, diff_id, problem) in [
+        ("gzip", &gzip[..], g, blob(&gzip), true_id, None),
+        ("zstd", &zstd, z, blob(&zstd), true_id, None),
+        ("plain", &tar, p, blob(&tar), true_id, None),
+        ("nothing stated", &gzip, None, Expected::default(), true_id, None),
+        ("sha512", &gzip, g, sha512, Digest::of(Algorithm::Sha512, &tar), None),
+        ("two gzip members", &twice, g, blob(&twice), true_id, None),
+        ("two zstd frames", &frames, z, blob(&frames), true_id, None),
+        ("another digest", &gzip, g, Expected { digest: Some(other), ..blob(&gzip) }, true_id, Some("digest mismatch")),
+        ("a smaller size", &gzip, g, Expected { size: Some(100), ..blob(&gzip) }, true_id, Some("size mismatch")),
+        ("a larger size", &gzip, g, Expected { size: Some(1 << 20), ..blob(&gzip) }, true_id, Some("size mismatch")),
+        ("another diff id", &gzip, g, blob(&gzip), other, Some("diff id mismatch")),
+        ("truncated gzip", cut, g, blob(&gzip), true_id, Some("size mismatch")),
+        ("truncated gzip, said so", cut, g, blob(cut), true_id, Some("")),
+        ("truncated zstd, said so", cut_zstd, z, blob(cut_zstd), true_id, Some("")),
+        ("a flipped bit", &flipped, g, blob(&gzip), true_id, Some("digest mismatch")),
+        ("garbage behind", &garbage, g, blob(&garbage), true_id, Some("")),
+        ("gzip called zstd", &gzip, z, blob(&gzip), true_id, Some("mediaType")),
+        ("plain called gzip", &tar, g, blob(&tar), true_id, Some("mediaType")),
+        ("gzip called plain", &gzip, p, blob(&gzip), true_id, Some("mediaType")),
+        ("empty", b"", g, blob(b""), true_id, Some("mediaType")),
+    ] {
+        let place = Place::new();
+        let layer = Layer { blob: expected, compression, diff_id };
+        let directory = rustix::fs::open(place.layer(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let found = unpack_layer(Box::new(packed), &layer, directory, RECORD, LayerLimits::default());
+        match (found, problem) {
+            (Ok(_), None) => {
+                assert_eq!(std::fs::metadata(place.layer().join("f")).unwrap().len(), 100_000, "{name}");
+            }
+            (Err(error), Some(text)) => assert!(error.report().contains(text), "{name}: {error:?}"),
+            (found, _) => panic!("{name}: {found:?}"),
+        }
+    }
+}
+
+/// Truncation at every step: an error each time, never a hang or a panic.
+#[test]
+fn truncation_anywhere_is_an_error() {
+    let content: Vec<u8> =
+        (0..60_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let tar = Tar::new().file("f", &content).finish();
+    for packed in [build::gzip(&tar), build::zstd(&tar), tar.clone()] {
+        for length in (0..packed.len()).step_by(4096) {
+            let place = Place::new();
+            let layer =
+                Layer { blob: Expected::default(), compression: None, diff_id: Digest::of(Algorithm::Sha256, &tar) };
+            let directory = rustix::fs::open(place.layer(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            let packed = &packed[..length];
+            assert!(
+                unpack_layer(Box::new(packed), &layer, directory, RECORD, LayerLimits::default()).is_err(),
+                "{length}"
+            );
+        }
+    }
+}
+
+/// Any bytes at all: no panic, and nothing outside.
+#[test]
+fn noise_is_survived() {
+    use proptest::prelude::*;
+    let honest = corpus("/sentinel");
+    let mut runner = proptest::test_runner::TestRunner::new(proptest::test_runner::Config {
+        cases: 300,
+        failure_persistence: None,
+        ..Default::default()
+    });
+    let strategy =
+        (0..honest.len(), proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), any::<bool>());
+    let place = Place::new();
+    let before = snapshot(&place.sentinel());
+    runner
+        .run(&strategy, |(case, changes, fix)| {
+            let mut tar = honest[case].1.clone();
+            tar.truncate(1 << 16);
+            for (at, value) in changes {
+                let at = at.index(tar.len());
+                tar[at] = value;
+                if fix {
+                    // With its checksum made right, the header is looked at closer.
+                    let start = at / 512 * 512;
+                    if let Some(header) = tar.get_mut(start..start + 512) {
+                        header[148..156].fill(b' ');
+                        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+                    }
+                }
+            }
+            let layer = tempfile::tempdir_in(place.outside.path()).unwrap();
+            let _ = unpack(layer.path(), &tar, RECORD, LayerLimits { bytes: 1 << 20, entries: 1000 });
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(snapshot(&place.sentinel()), before);
+}

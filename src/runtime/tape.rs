@@ -1,0 +1,204 @@
+//! Init's last system calls, written down as data for [`crate::sys::stub`] to make.
+//!
+//! What is written here is only what must come after husk's own code has left the process: the wait for `start`, the
+//! seccomp filter, the closing of descriptors, the exec.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crate::sys::calls;
+use crate::sys::process::CStringArray;
+use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
+
+/// What a call of the tape is for; sent back when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// The name that `ps` shows.
+    Name = 1,
+    /// The wait in `exec.fifo`.
+    Wait,
+    /// The mark on descriptors that close on exec.
+    CloseDescriptors,
+    /// The seccomp filter.
+    Seccomp,
+    /// The workload.
+    Exec,
+}
+
+impl Step {
+    /// Reads a step back.
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        [Self::Name, Self::Wait, Self::CloseDescriptors, Self::Seccomp, Self::Exec]
+            .into_iter()
+            .find(|step| *step as u32 == raw)
+    }
+
+    /// Says what was being done.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Name => "name the process",
+            Self::Wait => "wait in exec.fifo",
+            Self::CloseDescriptors => "close descriptors",
+            Self::Seccomp => "load the seccomp filter",
+            Self::Exec => "exec",
+        }
+    }
+}
+
+/// Whether the tape goes on after a call has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Ends,
+    IsPassedOver,
+}
+
+struct Call {
+    number: u64,
+    arguments: [u64; 6],
+    step: Step,
+    failure: Failure,
+}
+
+/// A tape being written. Strings and arrays are laid behind the table, whose length is fixed when the tape is begun.
+pub struct Tape {
+    calls: Vec<Call>,
+    capacity: usize,
+    data: Vec<u8>,
+    report_to: RawFd,
+    report_tag: u8,
+}
+
+impl Tape {
+    /// Begins a tape of at most `capacity` calls, whose failure is reported to `channel` under `tag`.
+    pub fn new(capacity: usize, channel: BorrowedFd<'_>, tag: u8) -> Self {
+        Self {
+            calls: Vec::with_capacity(capacity),
+            capacity,
+            data: Vec::with_capacity(4096),
+            report_to: channel.as_raw_fd(),
+            report_tag: tag,
+        }
+    }
+
+    /// Sets the process's name.
+    pub fn name(&mut self, name: &CStr) {
+        let name = self.put_string(name);
+        self.push(calls::PRCTL, &[calls::PR_SET_NAME, name], Step::Name, Failure::IsPassedOver);
+    }
+
+    /// Becomes undumpable again, which an exec takes back: nobody in a shared PID namespace looks into the process.
+    pub fn become_undumpable(&mut self) {
+        self.push(calls::PRCTL, &[calls::PR_SET_DUMPABLE, 0], Step::Name, Failure::Ends);
+    }
+
+    /// Reads one byte from a fifo, and waits for it.
+    pub fn wait_in_fifo(&mut self, fifo: BorrowedFd<'_>) {
+        let byte = self.put(b"0", 1);
+        let fifo = fifo.as_raw_fd().unsigned_abs().into();
+        self.push(calls::READ, &[fifo, byte, 1], Step::Wait, Failure::Ends);
+    }
+
+    /// Closes every descriptor from `first` on at the exec.
+    pub fn close_from(&mut self, first: u32) {
+        let arguments = [first.into(), u32::MAX.into(), calls::CLOSE_RANGE_CLOEXEC];
+        self.push(calls::CLOSE_RANGE, &arguments, Step::CloseDescriptors, Failure::Ends);
+    }
+
+    /// Loads a seccomp filter, given as the bytes of its instructions.
+    pub fn seccomp(&mut self, instructions: &[u8], flags: u32) {
+        let count = instructions.len() / 8;
+        let filter = self.put(instructions, 8);
+        let mut program = [0; 16];
+        program[..2].copy_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+        program[8..].copy_from_slice(&filter.to_le_bytes());
+        let program = self.put(&program, 8);
+        let arguments = [calls::SECCOMP_SET_MODE_FILTER, flags.into(), program];
+        self.push(calls::SECCOMP, &arguments, Step::Seccomp, Failure::Ends);
+    }
+
+    /// Becomes the workload.
+    pub fn exec(&mut self, path: &CStr, argv: &CStringArray, envp: &CStringArray) {
+        let path = self.put_string(path);
+        let (argv, envp) = (self.put_array(argv), self.put_array(envp));
+        self.push(calls::EXECVE, &[path, argv, envp], Step::Exec, Failure::Ends);
+    }
+
+    /// Gives the data for the stub.
+    pub fn finish(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.data_offset() + self.data.len());
+        for word in [u32::from(self.report_tag), 0, 0, self.report_to.unsigned_abs()] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        for call in &self.calls {
+            out.extend_from_slice(&call.number.to_le_bytes());
+            for argument in call.arguments {
+                out.extend_from_slice(&argument.to_le_bytes());
+            }
+            out.extend_from_slice(&(call.step as u32).to_le_bytes());
+            out.extend_from_slice(&u32::from(call.failure == Failure::IsPassedOver).to_le_bytes());
+        }
+        out.extend_from_slice(&END.to_le_bytes());
+        out.resize(self.data_offset(), 0);
+        out.extend_from_slice(&self.data);
+        out
+    }
+
+    fn push(&mut self, number: u64, arguments: &[u64], step: Step, failure: Failure) {
+        assert!(self.calls.len() < self.capacity, "the table's length was fixed when the tape was begun");
+        let mut all = [0; 6];
+        all[..arguments.len()].copy_from_slice(arguments);
+        self.calls.push(Call { number, arguments: all, step, failure });
+    }
+
+    fn data_offset(&self) -> usize {
+        FRAME_LENGTH + (self.capacity + 1) * CALL_LENGTH
+    }
+
+    /// Lays bytes behind the table and gives the address they will have.
+    fn put(&mut self, bytes: &[u8], alignment: usize) -> u64 {
+        let start = (self.data_offset() + self.data.len()).next_multiple_of(alignment);
+        self.data.resize(start - self.data_offset(), 0);
+        self.data.extend_from_slice(bytes);
+        DATA_ADDRESS + start as u64
+    }
+
+    fn put_string(&mut self, string: &CStr) -> u64 {
+        self.put(string.to_bytes_with_nul(), 1)
+    }
+
+    fn put_array(&mut self, array: &CStringArray) -> u64 {
+        let mut pointers = Vec::with_capacity((array.strings().len() + 1) * 8);
+        for string in array.strings() {
+            let address = self.put_string(string);
+            pointers.extend_from_slice(&address.to_le_bytes());
+        }
+        pointers.extend_from_slice(&0u64.to_le_bytes());
+        self.put(&pointers, 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn pointers_lead_to_what_was_put() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut tape = Tape::new(2, null.as_fd(), 9);
+        let argv = CStringArray::new(vec![c"one".to_owned(), c"two".to_owned()]);
+        tape.exec(c"/bin/x", &argv, &CStringArray::new(Vec::new()));
+        let data = tape.finish();
+        let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+        let string = |address: u64| {
+            CStr::from_bytes_until_nul(&data[usize::try_from(address - DATA_ADDRESS).unwrap()..]).unwrap()
+        };
+        assert_eq!(word(FRAME_LENGTH), calls::EXECVE);
+        assert_eq!(string(word(FRAME_LENGTH + 8)), c"/bin/x");
+        let argv = usize::try_from(word(FRAME_LENGTH + 16) - DATA_ADDRESS).unwrap();
+        assert_eq!(argv % 8, 0);
+        assert_eq!((string(word(argv)), string(word(argv + 8)), word(argv + 16)), (c"one", c"two", 0));
+        assert_eq!(word(FRAME_LENGTH + CALL_LENGTH), END);
+    }
+}
