@@ -5,6 +5,7 @@
 //! here, since annotations steer runtimes (CVE-2026-53488, CVE-2026-94603). Writes no file and makes no directory: what
 //! has to be made is in [`Built`].
 
+mod facts;
 mod mounts;
 mod process;
 mod resources;
@@ -27,6 +28,7 @@ use super::defaults;
 use super::options::{Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
 
+pub use facts::Host;
 pub use process::{capabilities, command};
 
 /// The version of the specification that is written.
@@ -46,18 +48,6 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     pub stop_signal: Option<String>,
     pub labels: BTreeMap<String, String>,
-}
-
-/// What of the host goes into a configuration.
-pub struct Host<'a> {
-    /// For a container on the host's network, which has the host's name.
-    pub hostname: &'a str,
-    /// The kernel has mount_setattr(2) (5.12): read-only reaches what is mounted below.
-    pub has_recursive_read_only: bool,
-    /// Processors whose thermal events have to be hidden; empty where the kernel shows none.
-    pub throttled_processors: &'a [u32],
-    /// The caller's variables, for `-e NAME`.
-    pub variable: &'a dyn Fn(&OsStr) -> Option<OsString>,
 }
 
 /// The user namespace that the container is to have.
@@ -120,7 +110,9 @@ pub struct Input<'a> {
     pub parts: &'a [Part],
     pub masked_paths: &'a [String],
     pub identity: &'a Identity,
-    pub host: &'a Host<'a>,
+    pub host: &'a Host,
+    /// The caller's variables, for `-e NAME`.
+    pub variable: &'a dyn Fn(&OsStr) -> Option<OsString>,
     pub user_namespace: Option<UserNamespace<'a>>,
     /// Made for [`capabilities`], or read from a file; `None` for unconfined.
     pub seccomp: Option<LinuxSeccomp>,
@@ -152,7 +144,7 @@ pub fn build(input: Input<'_>) -> Result<Built> {
     let is_on_hosts_network = input.options.network == Network::Host;
     let hostname = match &input.options.hostname {
         Some(name) => check_hostname(name)?,
-        None if is_on_hosts_network => input.host.hostname.to_owned(),
+        None if is_on_hosts_network => input.host.hostname.clone(),
         None => input.id.short().to_owned(),
     };
     let process = process::build(&input, &hostname)?;
@@ -190,7 +182,7 @@ fn linux(input: Input<'_>, propagation: Option<String>) -> Result<Linux> {
         .set_sysctl(sysctls(options, input.user_namespace.is_some()))
         .set_rootfs_propagation(propagation)
         .set_seccomp(input.seccomp);
-    let (masked, read_only) = hidden_paths(options, input.host.throttled_processors, input.masked_paths);
+    let (masked, read_only) = hidden_paths(options, &input.host.throttled_processors, input.masked_paths);
     linux.set_masked_paths(Some(masked)).set_readonly_paths(Some(read_only));
     if let Some(UserNamespace { maps, .. }) = input.user_namespace {
         linux.set_uid_mappings(Some(mappings(&maps.uids)?)).set_gid_mappings(Some(mappings(&maps.gids)?));

@@ -772,7 +772,7 @@ mod tests {
                         let create = |number: u32| {
                             let draft = store.begin(Naming::MadeUp).unwrap();
                             draft.make_directories(&["root"]).unwrap();
-                            if number % 3 == 0 {
+                            if number.is_multiple_of(3) {
                                 return None;
                             }
                             let record = record(&draft);

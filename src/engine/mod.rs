@@ -6,6 +6,7 @@ pub mod defaults;
 #[expect(clippy::module_inception, reason = "the engine itself, beside what it is made of")]
 pub mod engine;
 pub mod files;
+pub mod host;
 pub mod options;
 pub mod record;
 pub mod run;

@@ -60,7 +60,7 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
     for entry in &input.options.environment {
         match entry {
             EnvironmentEntry::Set { name, value } => environment.set(format!("{name}={value}")),
-            EnvironmentEntry::Pass { name } => match (input.host.variable)(OsStr::new(name)) {
+            EnvironmentEntry::Pass { name } => match (input.variable)(OsStr::new(name)) {
                 Some(value) => match value.to_str() {
                     Some(value) => environment.set(format!("{name}={value}")),
                     None => return Err(Error::invalid(format!("environment: the value of {name} is not UTF-8"))),

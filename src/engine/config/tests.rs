@@ -50,12 +50,8 @@ impl Case {
 
     fn build(&self) -> Result<Built> {
         let variable = |name: &OsStr| (name == "CANARY").then(|| OsString::from("sings"));
-        let host = Host {
-            hostname: "machine",
-            has_recursive_read_only: true,
-            throttled_processors: &[0, 3],
-            variable: &variable,
-        };
+        let host =
+            Host { hostname: "machine".to_owned(), has_recursive_read_only: true, throttled_processors: vec![0, 3] };
         build(Input {
             id: &self.id,
             image: &self.image,
@@ -65,6 +61,7 @@ impl Case {
             masked_paths: &["/var/lib/husk".to_owned()],
             identity: &self.identity,
             host: &host,
+            variable: &variable,
             user_namespace: self
                 .maps
                 .as_ref()

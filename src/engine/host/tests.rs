@@ -1,0 +1,382 @@
+use super::*;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::{Command, Output};
+
+/// A machine on paper: what each directory holds.
+#[derive(Default)]
+struct Paper(BTreeMap<PathBuf, Kind>);
+
+impl Paper {
+    /// Lines of `d path`, `f path`, `o path` and `l path target`.
+    fn new(text: &str) -> Self {
+        let mut entries = BTreeMap::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let words: Vec<_> = line.split(' ').collect();
+            let kind = match words[0] {
+                "d" => Kind::Directory,
+                "f" => Kind::File,
+                "l" => Kind::Link(words[2].into()),
+                _ => Kind::Other,
+            };
+            entries.insert(PathBuf::from(words[1]), kind);
+        }
+        Self(entries)
+    }
+}
+
+impl Tree for Paper {
+    fn entries(&self, directory: &Path) -> Result<Vec<Entry>> {
+        if directory == Path::new("/locked") {
+            return Err(Errno::ACCESS.into());
+        }
+        let inside = self.0.iter().filter(|(path, _)| path.parent() == Some(directory));
+        let entry =
+            |(path, kind): (&PathBuf, &Kind)| Entry { name: path.file_name().unwrap().into(), kind: kind.clone() };
+        Ok(inside.map(entry).rev().collect())
+    }
+
+    fn kind(&self, path: &Path) -> Result<Kind> {
+        self.0.get(path).cloned().ok_or_else(|| Errno::NOENT.into())
+    }
+}
+
+const MOUNTS: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 0:2 / /proc rw - proc proc rw
+3 1 0:3 / /sys rw - sysfs sysfs rw
+4 3 0:4 / /sys/fs/cgroup rw - cgroup2 cgroup rw
+5 1 0:5 / /dev rw - devtmpfs dev rw
+6 1 0:6 / /run rw - tmpfs tmpfs rw
+7 6 0:7 / /run/user/1000 rw - tmpfs tmpfs rw
+8 1 8:2 / /home rw - xfs /dev/sda2 rw
+9 1 0:9 / /mnt/nas rw - nfs4 nas:/ rw
+10 1 0:10 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw
+11 1 8:3 / /var/lib/husk rw - ext4 /dev/sdb1 rw
+12 1 8:4 /a /etc/hosts rw - ext4 /dev/sda4 rw
+13 1 0:13 / /media rw - autofs systemd-1 rw
+14 8 0:14 / /home/me/remote rw - fuse.sshfs you@there: rw
+";
+
+const TREE: &str = "
+    l /bin usr/bin
+    d /usr
+    d /etc
+    f /etc/hosts
+    f /etc/passwd
+    d /etc/ssl
+    l /etc/mtab ../proc/self/mounts
+    o /etc/socket
+    d /home
+    d /home/me
+    d /home/me/remote
+    d /home/me/src
+    l /home/me/src/link /var
+    d /home/you
+    d /media
+    d /mnt
+    d /mnt/nas
+    d /mnt/usb
+    d /proc
+    d /dev
+    d /run
+    d /sys
+    d /tmp
+    d /var
+    d /var/lib
+    d /var/lib/docker
+    d /var/lib/docker/overlay2
+    d /var/lib/docker/overlay2/x
+    d /var/lib/docker/overlay2/x/merged
+    d /var/lib/husk
+    d /var/log
+    d /var/log/deep
+    d /var/log/deep/down
+    f /swapfile
+";
+
+fn paper_plan(rights: Rights, mounts: &str, tree: &str, hidden: &[&str]) -> Result<Plan> {
+    let mounts = mountinfo::parse(mounts.as_bytes()).unwrap();
+    let hidden: Vec<_> = hidden.iter().map(Path::new).collect();
+    let writable = ["/home/you", "/var/log/deep/down", "/var/log/deep", "/home/me/src/link/x", "/tmp"].map(Path::new);
+    plan(&View {
+        mounts: &mounts,
+        tree: &Paper::new(tree),
+        rights,
+        directory: Path::new("/c/root"),
+        hidden: &hidden,
+        writable: &writable,
+    })
+}
+
+/// One line a part: destination, what it is, what of.
+fn describe(parts: &[Part]) -> Vec<String> {
+    let line = |part: &Part| {
+        let source = match &part.source {
+            PartSource::Overlay { lower, upper, has_user_xattrs, .. } => {
+                let mark = if *has_user_xattrs { "user" } else { "trusted" };
+                format!("overlay {} {} {mark}", lower.display(), upper.display())
+            }
+            PartSource::ReadOnlyBind(path) => format!("file {}", path.display()),
+            PartSource::Bind(path) => format!("bind {}", path.display()),
+            PartSource::Tmpfs(_) => "tmpfs".to_owned(),
+        };
+        format!("{} {source}", part.destination.display())
+    };
+    parts.iter().map(line).collect()
+}
+
+fn unseen(plan: &Plan) -> Vec<String> {
+    plan.unseen.iter().map(|(path, why)| format!("{} {why}", path.display())).collect()
+}
+
+#[test]
+fn root_lays_one_overlay_and_one_a_local_file_system() {
+    let plan = paper_plan(Rights::Root, MOUNTS, TREE, &["/var/lib/husk", "/run/husk"]).unwrap();
+    assert_eq!(
+        plan.root,
+        RootFs::Overlay {
+            lower: vec!["/".into()],
+            upper: "/c/root/0/upper".into(),
+            work: "/c/root/0/work".into(),
+            target: "/c/root/rootfs".into(),
+            has_user_xattrs: false,
+        }
+    );
+    assert_eq!(
+        describe(&plan.parts),
+        [
+            "/etc/hosts file /etc/hosts",
+            "/home overlay /home /c/root/1/upper trusted",
+            "/run tmpfs",
+            "/tmp bind /c/root/tmp"
+        ]
+    );
+    assert_eq!(
+        unseen(&plan),
+        ["/home/me/remote fuse.sshfs", "/media autofs", "/mnt/nas nfs4", "/var/lib/docker/overlay2/x/merged overlay",]
+            .map(str::to_owned)
+    );
+    // /run is the container's own, and hides the other.
+    assert_eq!(plan.masked_paths, ["/var/lib/husk"]);
+}
+
+#[test]
+fn a_user_lays_one_a_directory_and_goes_into_those_with_mounts() {
+    let plan = paper_plan(Rights::User, MOUNTS, TREE, &["/var/lib/husk", "/home/me/.local/share/husk"]).unwrap();
+    assert_eq!(plan.root, RootFs::Directory { path: "/c/root/rootfs".into(), parts: Vec::new() });
+    assert_eq!(
+        describe(&plan.parts),
+        [
+            "/etc/hosts file /etc/hosts",
+            "/etc/passwd file /etc/passwd",
+            "/etc/ssl overlay /etc/ssl /c/root/0/upper user",
+            "/home/me/src overlay /home/me/src /c/root/1/upper user",
+            "/home/you overlay /home/you /c/root/2/upper user",
+            "/mnt/usb overlay /mnt/usb /c/root/3/upper user",
+            "/swapfile file /swapfile",
+            "/usr overlay /usr /c/root/4/upper user",
+            "/var/log overlay /var/log /c/root/5/upper user",
+            "/run tmpfs",
+            "/tmp bind /c/root/tmp",
+        ]
+    );
+    assert_eq!(
+        unseen(&plan),
+        ["/home/me/remote fuse.sshfs", "/media autofs", "/mnt/nas nfs4", "/var/lib/docker/overlay2/x/merged overlay"]
+    );
+    assert_eq!(plan.masked_paths, ["/var/lib/husk", "/home/me/.local/share/husk"]);
+    let steps =
+        |path: &str| plan.prepare.iter().filter(|step| format!("{step:?}").contains(&format!("\"{path}\""))).count();
+    for path in ["rootfs/bin", "rootfs/etc", "rootfs/etc/mtab", "rootfs/home", "rootfs/var/lib", "rootfs/mnt/nas"] {
+        assert_eq!(steps(path), 1, "{path} is made once");
+    }
+    for path in ["5/upper", "5/upper/deep", "5/upper/deep/down"] {
+        assert_eq!(steps(path), 1, "{path} is in the layer once");
+    }
+    for path in
+        ["1/upper/link", "1/upper/link/x", "rootfs/proc", "rootfs/tmp", "rootfs/var/lib/husk", "rootfs/etc/socket"]
+    {
+        assert_eq!(steps(path), 0, "{path} is not made");
+    }
+}
+
+#[test]
+fn what_cannot_be_laid_over_is_said() {
+    let on = |kind: &str| paper_plan(Rights::Root, &format!("1 0 8:1 / / rw - {kind} x rw\n"), "d /usr", &[]);
+    for kind in ["ext4", "overlay", "tmpfs"] {
+        on(kind).unwrap();
+    }
+    let error = on("nfs4").unwrap_err();
+    assert_eq!(error.report(), "host: the root file system is nfs4, which no overlay can lie over");
+    assert_eq!(paper_plan(Rights::Root, "", "", &[]).unwrap_err().report(), "mountinfo: no mount on /");
+    for hidden in ["/", "relative", "/a/../b"] {
+        assert!(paper_plan(Rights::Root, "1 0 8:1 / / rw - ext4 x rw\n", "", &[hidden]).is_err(), "{hidden}");
+    }
+}
+
+#[test]
+fn a_directory_that_may_not_be_listed_is_left_out() {
+    let mounts = "1 0 8:1 / / rw - ext4 x rw\n2 1 8:2 / /locked/inside rw - ext4 y rw\n";
+    let plan = paper_plan(Rights::User, mounts, "d /locked", &[]).unwrap();
+    assert_eq!(unseen(&plan), ["/locked may not be listed, and has mounts below"]);
+}
+
+/// Writes the plan as shell commands. The kernel is the judge, not the runtime's code.
+fn script(plan: &Plan, directory: &Path) -> String {
+    let mut script = String::from("set -e\n");
+    let rootfs = directory.join("rootfs");
+    let overlay = |lower: &Path, upper: &Path, work: &Path, has_user_xattrs: bool, on: &Path| {
+        let extra = if has_user_xattrs { ",userxattr" } else { "" };
+        let [lower, upper, work, on] = [lower, upper, work, on].map(Path::display);
+        format!("mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work}{extra} {on}\n")
+    };
+    if let RootFs::Overlay { lower, upper, work, target, has_user_xattrs } = &plan.root {
+        script += &overlay(&lower[0], upper, work, *has_user_xattrs, target);
+    }
+    for part in &plan.parts {
+        let on = rootfs.join(part.destination.strip_prefix("/").unwrap());
+        let place = on.display();
+        match &part.source {
+            PartSource::Overlay { lower, upper, work, has_user_xattrs } => {
+                writeln!(script, "mkdir -p {place}").unwrap();
+                script += &overlay(lower, upper, work, *has_user_xattrs, &on);
+            }
+            PartSource::ReadOnlyBind(path) => {
+                writeln!(script, "[ -e {place} ] || : > {place}; mount --bind {} {place}", path.display()).unwrap();
+            }
+            PartSource::Bind(path) => {
+                writeln!(script, "mkdir -p {place}; mount --bind {} {place}", path.display()).unwrap();
+            }
+            PartSource::Tmpfs(_) => writeln!(script, "mkdir -p {place}; mount -t tmpfs tmpfs {place}").unwrap(),
+        }
+    }
+    for path in &plan.masked_paths {
+        let place = format!("{}{path}", rootfs.display());
+        writeln!(script, "if [ -d {place} ]; then mount -t tmpfs -o ro tmpfs {place}; fi").unwrap();
+    }
+    writeln!(script, "cd {}", rootfs.display()).unwrap();
+    script
+}
+
+/// Runs a script in a mount namespace of its own: as root, or as a user in a user namespace of its own.
+fn in_namespace(script: &str, user: Option<u32>) -> Output {
+    let mut command = Command::new(if user.is_some() { "setpriv" } else { "unshare" });
+    if let Some(uid) = user {
+        command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "unshare", "-Urm"]);
+    } else {
+        command.arg("-m");
+    }
+    command.args(["sh", "-c", script]).output().unwrap()
+}
+
+/// A place on the machine's disk that a user may use, and the user; removed at the end.
+struct Scene {
+    directory: tempfile::TempDir,
+    user: Option<u32>,
+}
+
+const MADE_UP_USER: u32 = 2_012_345;
+
+impl Scene {
+    fn new(rights: Rights) -> Option<Self> {
+        let is_root = rustix::process::geteuid().is_root();
+        let has_tools = ["unshare", "setpriv"].iter().all(|tool| Path::new("/usr/bin").join(tool).exists());
+        if !is_root || !has_tools {
+            // The integration tests run the same as the user that they are.
+            Errno::PERM.into_skip("host: against the kernel: wants root, unshare and setpriv");
+            return None;
+        }
+        // /tmp may be memory, and is the container's own; /var/tmp is what the overlays cover.
+        let directory = tempfile::Builder::new().prefix("husk-host-").tempdir_in("/var/tmp").unwrap();
+        let user = (rights == Rights::User).then_some(MADE_UP_USER);
+        std::os::unix::fs::chown(directory.path(), user, user).unwrap();
+        Some(Self { directory, user })
+    }
+}
+
+trait IntoSkip {
+    fn into_skip(self, why: &str);
+}
+
+impl IntoSkip for Errno {
+    #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+    fn into_skip(self, why: &str) {
+        eprintln!("skipped: {why}");
+    }
+}
+
+/// Makes a real plan of this machine, mounts it, and runs a script in it.
+fn on_this_machine(rights: Rights, inside: &str) -> Option<(Scene, String)> {
+    let scene = Scene::new(rights)?;
+    let store = scene.directory.path().join("store");
+    let directory = store.join("root");
+    std::fs::create_dir_all(&directory).unwrap();
+    let mounts = mountinfo::parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap();
+    let hidden: &[&Path] = &[&store];
+    let writable = &[Path::new("/var/tmp")];
+    let view = View { mounts: &mounts, tree: &Files, rights, directory: &directory, hidden, writable };
+    let plan = plan(&view).unwrap();
+    plan.prepare(std::fs::File::open(&directory).unwrap().as_fd()).unwrap();
+    // A second start meets what the first made.
+    plan.prepare(std::fs::File::open(&directory).unwrap().as_fd()).unwrap();
+    if let Some(user) = scene.user {
+        let owner = format!("{user}:{user}");
+        assert!(Command::new("chown").args(["-Rh", &owner]).arg(scene.directory.path()).status().unwrap().success());
+    }
+    let script = script(&plan, &directory) + &inside.replace("SCENE", scene.directory.path().to_str().unwrap());
+    let output = in_namespace(&script, scene.user);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    Some((scene, text))
+}
+
+#[test]
+fn root_sees_the_machine_and_writes_beside_it() {
+    let inside = "
+        : > usr/husk-test; : > etc/husk-test; : > husk-test; : > .SCENE/husk-test
+        mkdir usr/new; mv usr/new usr/moved
+        rm -rf usr/share/doc etc/passwd
+        [ ! -e etc/passwd ] && [ -d usr/moved ] && [ -x bin/sh ] && echo written
+        ls -A .SCENE/store | wc -l
+        ls -A run tmp | wc -l
+        stat -c %a tmp
+    ";
+    let Some((scene, text)) = on_this_machine(Rights::Root, inside) else { return };
+    // An empty store; `run:`, an empty line, `tmp:`.
+    assert_eq!(text, "written\n0\n3\n1777\n");
+    assert!(Path::new("/etc/passwd").exists());
+    for path in ["/usr/husk-test", "/etc/husk-test", "/husk-test", "/usr/moved"] {
+        assert!(!Path::new(path).exists(), "{path} is on the host");
+    }
+    assert!(!scene.directory.path().join("husk-test").exists());
+    assert!(scene.directory.path().join("store/root/0/upper/usr/husk-test").exists());
+}
+
+#[test]
+fn a_user_sees_the_machine_and_writes_beside_it() {
+    let inside = "
+        : > husk-test; : > .SCENE/husk-test; : > var/tmp/husk-test
+        [ -x bin/sh ] && [ -r etc/passwd ] && usr/bin/env true && echo seen
+        rm -rf usr var etc 2>/dev/null || true
+        [ ! -e .SCENE/husk-test ] && echo removed
+        stat -c %a var/tmp
+        ls -A .SCENE/store | wc -l
+    ";
+    let Some((scene, text)) = on_this_machine(Rights::User, inside) else { return };
+    assert_eq!(text, "seen\nremoved\n1777\n0\n");
+    for path in ["/usr/bin/env", "/etc/passwd", "/var/tmp"] {
+        assert!(Path::new(path).exists(), "{path} is gone from the host");
+    }
+    assert!(!Path::new("/husk-test").exists() && !Path::new("/var/tmp/husk-test").exists());
+    assert!(!scene.directory.path().join("husk-test").exists());
+    assert!(scene.directory.path().join("store/root/rootfs/husk-test").exists(), "it is in the layer");
+}
+
+#[test]
+fn without_a_mask_the_kernel_still_keeps_layers_apart() {
+    // What husk relies on should the mask be missing: the upper directory cannot be reached through its own lower one.
+    let inside = "umount .SCENE/store; ls .SCENE/store/root/0/upper 2>&1 | grep -c 'symbolic links'";
+    let Some((_scene, text)) = on_this_machine(Rights::Root, inside) else { return };
+    assert_eq!(text, "1\n");
+}
