@@ -1,5 +1,5 @@
-//! Small reads and writes on the way to a container: what of the host goes into a configuration, users in layers that
-//! are not mounted yet, the first contents of volumes.
+//! Small reads and writes on the way to a container: users in layers that are not mounted yet, the first contents of
+//! volumes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,22 +15,6 @@ use crate::support::root::Root;
 
 /// Most that is read of a passwd or group file.
 const FILE_BYTES: usize = 10 << 20;
-
-/// Gives this host's name.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Lists the processors that show thermal events below `/sys` (GHSA-7ww5: a way to watch the neighbours).
-pub fn throttled_processors() -> Vec<u32> {
-    let count = u32::try_from(rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count())).unwrap_or(1);
-    let has_events = |processor: &u32| {
-        let path = format!("/sys/devices/system/cpu/cpu{processor}/thermal_throttle");
-        rustix::fs::access(&*path, rustix::fs::Access::EXISTS).is_ok()
-    };
-    // They are alike: the first tells for all.
-    if has_events(&0) { (0..count).collect() } else { Vec::new() }
-}
 
 /// Opens a directory below another one.
 pub fn open_below(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {

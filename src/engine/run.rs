@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::config::{self, Host, ImageConfig, Input, Part, RootFs, UserNamespace};
+use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
-use super::files;
 use super::options::{RunOptions, SeccompChoice};
 use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
+use super::{files, host};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
 use crate::image::resolve;
@@ -29,9 +29,9 @@ use crate::spec::load::Document;
 use crate::spec::validate;
 use crate::storage::copy::{Access, merge_layers};
 use crate::storage::root::ContainerRoot;
-use crate::support::atomic;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
 use crate::support::root::Root;
+use crate::support::{atomic, mountinfo};
 
 /// What an image is once its contents are on this machine.
 struct Contents {
@@ -61,7 +61,10 @@ pub fn run(
 
     let identity = identity(&contents, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
-    let maps = engine.maps.clone().map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
+    let maps = engine
+        .maps
+        .clone()
+        .map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
     let built = config::build(Input {
         id: draft.id(),
         image: &contents.config,
@@ -70,12 +73,8 @@ pub fn run(
         parts: &parts,
         masked_paths: &masked_paths,
         identity: &identity,
-        host: &Host {
-            hostname: &files::host_name(),
-            has_recursive_read_only: true,
-            throttled_processors: &files::throttled_processors(),
-            variable: &|name| std::env::var_os(name),
-        },
+        host: &config::Host::probe(),
+        variable: &|name| std::env::var_os(name),
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp(options)?,
         cgroups_path: cgroups_path(draft.id().as_str()),
@@ -209,7 +208,7 @@ fn make_root(
     tell: &dyn Fn(&str),
 ) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
     if contents.is_host {
-        return Err(Error::unsupported("host: is not supported yet"));
+        return make_host_root(engine, directory, tell);
     }
     let has_user_xattrs = engine.maps.is_some();
     if can_hold_upper(directory) {
@@ -224,6 +223,31 @@ fn make_root(
         merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable).map(drop)
     })?;
     Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
+}
+
+/// Lays the host's own files below a layer of the container's.
+fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
+    let table = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let mounts = mountinfo::parse(&table)?;
+    let real = |path: &Path| std::fs::canonicalize(path).with_context(|| format!("look at {}", path.display()));
+    let directory = real(directory)?;
+    let (data_root, run_root) = (real(&engine.settings.data_root)?, real(&engine.settings.run_root)?);
+    let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| std::fs::canonicalize(home).ok());
+    let mut writable: Vec<&Path> = vec![Path::new("/var/tmp")];
+    writable.extend(home.as_deref());
+    let plan = host::plan(&host::View {
+        mounts: &mounts,
+        tree: &host::Files,
+        rights: if engine.maps.is_none() { host::Rights::Root } else { host::Rights::User },
+        directory: &directory,
+        hidden: &[&data_root, &run_root],
+        writable: &writable,
+    })?;
+    for (path, reason) in &plan.unseen {
+        tell(&format!("host: {} is not shown ({reason})", path.display()));
+    }
+    engine.with_file_rights(|| plan.prepare(Root::open(&directory)?.as_fd()))?;
+    Ok((plan.root, plan.parts, plan.masked_paths))
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.
