@@ -20,7 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Unshare(unshare::Unshare),
     /// Run a verb of the OCI runtime, as runc has them
     #[command(disable_help_flag = true)]
@@ -40,7 +40,7 @@ pub(super) fn command() -> clap::Command {
 pub(super) fn main(args: &[OsString]) -> ExitCode {
     let parsed = match args.get(1).and_then(|word| word.to_str()) {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
-        Some("run") => parse::<run::Run>(args).map(Command::Run),
+        Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
         _ => Cli::try_parse_from(args).map(|cli| cli.command),
     };
@@ -69,7 +69,7 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
-        Command::Run(args) => run::run(args, &tell),
+        Command::Run(args) => run::run(*args, &tell),
         Command::Unshare(args) => unshare::run(args, &tell),
         // The face takes `husk oci` for the runtime's before it comes here.
         Command::Oci { .. } => Ok(Status::Success),

@@ -91,7 +91,7 @@ pub fn run(
     let started = now();
     let record = Record {
         format: FORMAT,
-        id: draft.id().clone(),
+        id: *draft.id(),
         name: draft.name().clone(),
         created: started,
         image: image.to_owned(),
@@ -177,13 +177,10 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
     for line in &image.config.ignored {
         tell(&format!("image: {line}"));
     }
-    let layers = match store.find_layers(&image)? {
-        Some(layers) => layers,
-        None => {
-            engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
-            let found = store.find_layers(&image)?;
-            found.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))?
-        }
+    let layers = if let Some(layers) = store.find_layers(&image)? { layers } else {
+        engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
+        let found = store.find_layers(&image)?;
+        found.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))?
     };
     let id = Some(image.config_digest.to_string());
     let config = image.config;

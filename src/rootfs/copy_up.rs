@@ -20,14 +20,14 @@ const DEPTH_LIMIT: usize = 512;
 /// Copies everything below `from` to `to`, with owners, modes and times.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let from = reopen_directory(from, c".")?;
-    copy_directory(from, to, DEPTH_LIMIT)
+    copy_directory(&from, to, DEPTH_LIMIT)
 }
 
-fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
+fn copy_directory(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
     if depth == 0 {
         return Err(Error::invalid(format!("deeper than {DEPTH_LIMIT} directories")));
     }
-    let mut entries = Dir::read_from(&from)?;
+    let mut entries = Dir::read_from(from)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
         let name = entry.file_name();
@@ -53,7 +53,7 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usiz
                 Err(errno) => return Err(errno.into()),
             }
             let below = reopen_directory(to, name)?;
-            copy_directory(reopen_directory(from, name)?, below.as_fd(), depth - 1)?;
+            copy_directory(&reopen_directory(from, name)?, below.as_fd(), depth - 1)?;
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
