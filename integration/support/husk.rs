@@ -19,7 +19,7 @@ use super::launch::Step;
 use super::suite::kit;
 
 /// Generous: only a hang may meet it, on a busy machine too.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// How long an output may stay open after the process has ended: longer means that something holds it.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(2);
 
