@@ -566,7 +566,7 @@ mod tests {
     fn a_life_from_creation_to_removal() {
         let scratch = Scratch::new();
         let draft = scratch.store.begin(chosen("web")).unwrap();
-        draft.make_directories(&["bundle", "root", "root/upper"]).unwrap();
+        draft.make_directories(&["upper", "work", "volumes", "volumes/0"]).unwrap();
         assert_eq!(scratch.statuses(), [], "a draft is no container");
         let record = record(&draft);
         let (container, supervision) = draft.commit(&record, None).unwrap();
