@@ -6,10 +6,13 @@
 //!
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
+mod engine;
 mod face;
 mod oci;
 mod report;
+mod run;
 mod status;
+mod unshare;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,6 +29,6 @@ pub fn main() -> ExitCode {
             }
             oci::main(&args)
         }
-        Face::Engine => oci::main(&args),
+        Face::Engine => engine::main(&args),
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::report::Log;
+use super::report::{self, Log};
 use super::status::Status;
 use crate::cgroups::{self, Driver, Tolerance};
 use crate::error::{Context, Error, Kind, Result};
@@ -191,7 +191,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         }
     };
     let log = Log { file: cli.global.log.clone(), is_json: cli.global.log_format == "json" };
-    match dispatch(cli, &log) {
+    match dispatch(cli) {
         Ok(status) => status.into(),
         Err(error) => {
             log.error(&error);
@@ -200,7 +200,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, log: &Log) -> Result<Status> {
+fn dispatch(cli: Cli) -> Result<Status> {
     let Cli { global, verb } = cli;
     if !matches!(global.log_format.as_str(), "text" | "json") {
         return Err(Error::invalid(format!("invalid log-format: {}", global.log_format)));
@@ -211,8 +211,8 @@ fn dispatch(cli: Cli, log: &Log) -> Result<Status> {
     let Some(verb) = verb else { return Err(Error::invalid("no command given").with_hint("--help lists them")) };
     let runtime = runtime(&global)?;
     match verb {
-        Verb::Create(args) => create(&runtime, &args, Mode::Create, log).map(|_| Status::Success),
-        Verb::Run(args) => run(&runtime, &args, log),
+        Verb::Create(args) => create(&runtime, &args, Mode::Create).map(|_| Status::Success),
+        Verb::Run(args) => run(&runtime, &args),
         Verb::Start(args) => runtime.start(&args.id).map(|()| Status::Success),
         Verb::State(args) => {
             let document = runtime.state(&args.id)?;
@@ -261,7 +261,7 @@ fn default_root(is_root: bool) -> PathBuf {
     }
 }
 
-fn create(runtime: &Runtime, args: &Create, mode: Mode, log: &Log) -> Result<crate::runtime::container::Running> {
+fn create(runtime: &Runtime, args: &Create, mode: Mode) -> Result<crate::runtime::container::Running> {
     let bundle = std::path::absolute(&args.bundle).with_context(|| format!("--bundle {}", args.bundle.display()))?;
     let document = match &args.config {
         Some(file) => load::load_file(file)?,
@@ -269,7 +269,7 @@ fn create(runtime: &Runtime, args: &Create, mode: Mode, log: &Log) -> Result<cra
     };
     let spec = validate::validate(document)?;
     for warning in spec.warnings() {
-        log.warning(warning);
+        report::note(&format!("warning: {warning}"));
     }
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     let (pid_file, console, pidfd) =
@@ -292,7 +292,7 @@ fn create(runtime: &Runtime, args: &Create, mode: Mode, log: &Log) -> Result<cra
         mode,
     )?;
     for warning in &running.warnings {
-        log.warning(warning);
+        report::note(&format!("warning: {warning}"));
     }
     Ok(running)
 }
@@ -306,16 +306,16 @@ fn listen_fds() -> u32 {
     }
 }
 
-fn run(runtime: &Runtime, args: &Run, log: &Log) -> Result<Status> {
+fn run(runtime: &Runtime, args: &Run) -> Result<Status> {
     if args.detach {
-        create(runtime, &args.create, Mode::Detached, log)?;
+        create(runtime, &args.create, Mode::Detached)?;
         return Ok(Status::Success);
     }
     if !args.no_subreaper {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
     }
     let signals = Signals::block_all().context("block signals")?;
-    let mut running = create(runtime, &args.create, Mode::Foreground, log)?;
+    let mut running = create(runtime, &args.create, Mode::Foreground)?;
     let exit = running.attend(&signals)?;
     if !args.keep {
         running.remove()?;
@@ -326,8 +326,8 @@ fn run(runtime: &Runtime, args: &Run, log: &Log) -> Result<Status> {
 fn list(runtime: &Runtime, args: &List) -> Result<Status> {
     let list = runtime.list()?;
     if args.quiet {
-        let ids: String = list.iter().map(|(document, _)| format!("{}\n", document.id)).collect();
-        return print(&ids);
+        let ids: Vec<&str> = list.iter().map(|(document, _)| document.id.as_str()).collect();
+        return print(&ids.iter().flat_map(|id| [*id, "\n"]).collect::<String>());
     }
     match args.format.as_str() {
         "json" if list.is_empty() => print("null"),

@@ -35,11 +35,6 @@ impl Log {
         }
     }
 
-    /// Tells of something that did not stop the command; only where nobody parses the log as one error.
-    pub(super) fn warning(&self, text: &str) {
-        to_stderr_raw(&format!("husk: warning: {text}\n"));
-    }
-
     fn write(&self, file: &Path, level: &str, text: &str) {
         let record = self.record(level, text);
         // The log is for the error, and an error about the log would hide it.
@@ -71,4 +66,9 @@ fn to_stderr(text: &str) {
 fn to_stderr_raw(text: &str) {
     // Nobody is left to be told when standard error is closed.
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Tells the user something that did not stop the command.
+pub(super) fn note(line: &str) {
+    to_stderr_raw(&format!("husk: {line}\n"));
 }

@@ -3,8 +3,13 @@
 pub mod config;
 pub mod containers;
 pub mod defaults;
+#[expect(clippy::module_inception, reason = "the engine itself, beside what it is made of")]
+pub mod engine;
+pub mod files;
 pub mod host;
 pub mod options;
 pub mod record;
+pub mod run;
 pub mod settings;
+pub mod userns;
 pub mod volume_option;

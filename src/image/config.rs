@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::error::{Context, Error, Result};
 
@@ -74,12 +73,23 @@ struct Section {
     cmd: Option<Vec<String>>,
     user: Option<String>,
     working_dir: Option<String>,
-    volumes: Option<BTreeMap<String, IgnoredAny>>,
+    volumes: Option<Keys>,
     stop_signal: Option<String>,
     labels: Option<BTreeMap<String, String>>,
-    exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+    exposed_ports: Option<Keys>,
     healthcheck: Option<serde_json::Value>,
     shell: Option<Vec<String>>,
+}
+
+/// Go's idea of a set: an object whose values mean nothing.
+#[derive(Default)]
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+        Ok(Self(object.into_keys().collect()))
+    }
 }
 
 /// Parses and validates a configuration.
@@ -129,7 +139,7 @@ fn validate(section: Section) -> Result<ImageConfig> {
     };
     let mut env = env.unwrap_or_default();
     env.retain(|entry| keep("Env", entry, env_problem(entry)));
-    let mut volumes: Vec<String> = volumes.unwrap_or_default().into_keys().collect();
+    let mut volumes: Vec<String> = volumes.unwrap_or_default().0;
     volumes.retain(|path| keep("Volumes", path, volume_problem(path)));
     // What becomes an argument or a path cannot hold a NUL, and guessing at what was meant would change it.
     let entrypoint = arguments("Entrypoint", entrypoint)?;
@@ -147,7 +157,7 @@ fn validate(section: Section) -> Result<ImageConfig> {
         volumes,
         stop_signal,
         labels: labels.unwrap_or_default(),
-        exposed_ports: exposed_ports.unwrap_or_default().into_keys().collect(),
+        exposed_ports: exposed_ports.unwrap_or_default().0,
         healthcheck: healthcheck.filter(|value| !value.is_null()),
         shell,
         ignored,

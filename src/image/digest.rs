@@ -276,7 +276,7 @@ mod tests {
                 match answer {
                     Ok(()) => assert_eq!(found, Ok(()), "{name}"),
                     Err(text) => {
-                        assert!(found.clone().is_err_and(|found| found.starts_with(text)), "{name}: {found:?}")
+                        assert!(found.clone().is_err_and(|found| found.starts_with(text)), "{name}: {found:?}");
                     }
                 }
             }

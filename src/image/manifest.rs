@@ -91,14 +91,14 @@ fn check_shape(bytes: &[u8], expected: Document) -> Result<()> {
 pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     check_shape(bytes, Document::Manifest)?;
     let manifest: ImageManifest = serde_json::from_slice(bytes)?;
-    media::config(&manifest.config().media_type().to_string())?;
+    media::config(manifest.config().media_type().as_ref())?;
     let config = Descriptor::new(manifest.config()).context("config")?;
     if manifest.layers().len() > limits::LAYERS {
         return Err(Error::invalid(format!("layers: {} are more than {}", manifest.layers().len(), limits::LAYERS)));
     }
     let mut layers = Vec::new();
     for (index, layer) in manifest.layers().iter().enumerate() {
-        let read = || Ok((Descriptor::new(layer)?, media::layer(&layer.media_type().to_string())?));
+        let read = || Ok((Descriptor::new(layer)?, media::layer(layer.media_type().as_ref())?));
         layers.push(read().map_err(|error: Error| error.context(format!("layers[{index}]")))?);
     }
     Ok(Manifest { config, layers })
@@ -110,7 +110,7 @@ pub(crate) fn parse_index(bytes: &[u8]) -> Result<Vec<Choice>> {
     let index: ImageIndex = serde_json::from_slice(bytes)?;
     let mut choices = Vec::new();
     for (place, described) in index.manifests().iter().enumerate() {
-        let Ok(document) = media::document(&described.media_type().to_string()) else { continue };
+        let Ok(document) = media::document(described.media_type().as_ref()) else { continue };
         let descriptor = Descriptor::new(described).with_context(|| format!("manifests[{place}]"))?;
         let annotation = |name: &str| described.annotations().as_ref().and_then(|all| all.get(name)).cloned();
         let names = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];

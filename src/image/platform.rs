@@ -54,11 +54,9 @@ impl Platform {
         let (architecture, implied) = match architecture {
             "x86_64" | "x86-64" => ("amd64", None),
             "i386" => ("386", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "armhf" => ("arm", Some("v7")),
+            "aarch64" | "arm64" => ("arm64", Some("v8")),
+            "armhf" | "arm" => ("arm", Some("v7")),
             "armel" => ("arm", Some("v6")),
-            "arm64" => ("arm64", Some("v8")),
-            "arm" => ("arm", Some("v7")),
             other => (other, None),
         };
         let variant = match variant.filter(|variant| !variant.is_empty()) {

@@ -186,7 +186,7 @@ fn choose(mut choices: Vec<Choice>, selector: &Selector, platform: &Platform) ->
     if choices.is_empty() {
         return Err(not_found("it holds no image".to_owned()));
     }
-    let mut names: Vec<String> = choices.iter().flat_map(|choice| choice.names.first().cloned()).collect();
+    let mut names: Vec<String> = choices.iter().filter_map(|choice| choice.names.first().cloned()).collect();
     names.sort_unstable();
     names.dedup();
     let hint =

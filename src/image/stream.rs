@@ -29,7 +29,7 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 
 enum Decoder<R: BufRead> {
     Plain(R),
-    Gzip(MultiGzDecoder<R>),
+    Gzip(Box<MultiGzDecoder<R>>),
     Zstd(ZstdDecoder<'static, R>),
 }
 
@@ -54,7 +54,7 @@ impl<R: BufRead> Unpacked<R> {
         }
         let decoder = match found {
             Compression::None => Decoder::Plain(input),
-            Compression::Gzip => Decoder::Gzip(MultiGzDecoder::new(input)),
+            Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(input))),
             Compression::Zstd => {
                 let mut decoder = ZstdDecoder::with_buffer(input).map_err(error)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(error)?;
@@ -106,7 +106,9 @@ trait Blocks {
 }
 
 /// Reads, hashes and inflates a layer's packed bytes.
-pub(crate) struct Inflater<'a>(Option<Unpacked<BufReader<Verifier<Box<dyn Read + Send + 'a>>>>>);
+pub(crate) struct Inflater<'a>(Option<Unpacked<Packed<'a>>>);
+
+type Packed<'a> = BufReader<Verifier<Box<dyn Read + Send + 'a>>>;
 
 impl<'a> Inflater<'a> {
     pub(crate) fn new(packed: Box<dyn Read + Send + 'a>, layer: &Layer, limit: u64) -> Result<Self> {

@@ -104,7 +104,7 @@ pub fn unpack_layer(
         let (stream, run) = LayerStream::ahead(layer.diff_id);
         let spawned = std::thread::Builder::new().name("inflate".to_owned()).spawn_scoped(scope, || {
             if let Some(inflater) = take() {
-                run(inflater)
+                run(inflater);
             }
         });
         match (spawned, take) {
@@ -151,4 +151,6 @@ fn unpack_entries(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
+#[expect(clippy::print_stdout, reason = "a test that cannot run says why")]
 mod tests;

@@ -1,9 +1,13 @@
-//! A tmpfs that starts with a copy of what it covers (`tmpcopyup`).
+//! A tree copied by descriptor: a tmpfs that starts with what it covers (`tmpcopyup`), a volume with what the image has.
+//!
+//! What is there already gives way, and an overlay's whiteout takes away what is below it, so that several layers can be
+//! copied over one another.
 //!
 //! Both sides are directories of the container's own tree, walked by descriptor and never through a symlink.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timestamps};
 use rustix::io::Errno;
@@ -16,14 +20,14 @@ const DEPTH_LIMIT: usize = 512;
 /// Copies everything below `from` to `to`, with owners, modes and times.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let from = reopen_directory(from, c".")?;
-    copy_directory(from, to, DEPTH_LIMIT)
+    copy_directory(&from, to, DEPTH_LIMIT)
 }
 
-fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
+fn copy_directory(from: &OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
     if depth == 0 {
-        return Err(Error::invalid(format!("tmpcopyup: deeper than {DEPTH_LIMIT} directories")));
+        return Err(Error::invalid(format!("deeper than {DEPTH_LIMIT} directories")));
     }
-    let mut entries = Dir::read_from(&from)?;
+    let mut entries = Dir::read_from(from)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
         let name = entry.file_name();
@@ -38,11 +42,18 @@ fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()>
 fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<()> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    match FileType::from_raw_mode(stat.st_mode) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::Directory {
+        crate::support::remove::remove_tree(to, OsStr::from_bytes(name.to_bytes()))?;
+    }
+    match kind {
         FileType::Directory => {
-            rustix::fs::mkdirat(to, name, mode)?;
+            match rustix::fs::mkdirat(to, name, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
             let below = reopen_directory(to, name)?;
-            copy_directory(reopen_directory(from, name)?, below.as_fd(), depth - 1)?;
+            copy_directory(&reopen_directory(from, name)?, below.as_fd(), depth - 1)?;
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
@@ -56,6 +67,7 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usiz
             std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))?;
         }
         FileType::Socket | FileType::Unknown => return Ok(()),
+        FileType::CharacterDevice if stat.st_rdev == 0 => return Ok(()),
         kind => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
     }
     set_metadata(to, name, &stat)

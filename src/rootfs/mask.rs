@@ -55,16 +55,13 @@ impl Covers {
     fn cover(&mut self, target: &OwnedFd) -> Result<()> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode);
         if kind == FileType::Directory {
-            return match &self.empty {
-                Some(empty) => Ok(attach(clone_fd(empty, Reach::One)?, target)?),
-                None => {
-                    let empty = empty_directory()?;
-                    attach(&empty, target)?;
-                    // Attached, it is in our mount namespace, and copies can be made of it (before kernel 6.15 not of a
-                    // detached one).
-                    self.empty = Some(empty);
-                    Ok(())
-                }
+            return if let Some(empty) = &self.empty { Ok(attach(clone_fd(empty, Reach::One)?, target)?) } else {
+                let empty = empty_directory()?;
+                attach(&empty, target)?;
+                // Attached, it is in our mount namespace, and copies can be made of it (before kernel 6.15 not of a
+                // detached one).
+                self.empty = Some(empty);
+                Ok(())
             };
         }
         if self.null.is_none() {

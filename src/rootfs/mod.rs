@@ -5,7 +5,7 @@
 
 pub mod bind;
 pub mod cgroup_mount;
-mod copy_up;
+pub mod copy_up;
 pub mod device;
 pub mod host;
 pub mod mask;

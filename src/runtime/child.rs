@@ -12,14 +12,14 @@ use rustix::process::DumpableBehavior;
 use super::init;
 use super::plan::Plan;
 use super::protocol::{Channel, Tag};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::enter;
 use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
 use crate::sys::process::exit_now;
 
 /// Runs the child to its end.
-pub fn run(plan: &Plan, channel: Channel, surroundings: &init::Surroundings<'_>) -> ! {
-    match clone_init(plan, &channel) {
+pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> ! {
+    match clone_init(plan, channel) {
         Ok(Side::Init) => init::run(plan, channel, surroundings),
         Ok(Side::Child) => exit_now(0),
         Err(error) => {
@@ -64,9 +64,7 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
     match clone3(flags | CloneFlags::PARENT, None).context("clone init")? {
         Cloned::Child => Ok(Side::Init),
         Cloned::Parent(pid, pidfd) => {
-            let pid =
-                i32::try_from(pid.as_raw_nonzero().get()).map_err(|_| Error::new(Kind::Other, "pid out of range"))?;
-            channel.send_init(pid, std::os::fd::AsFd::as_fd(&pidfd))?;
+            channel.send_init(pid.as_raw_nonzero().get(), std::os::fd::AsFd::as_fd(&pidfd))?;
             Ok(Side::Child)
         }
     }

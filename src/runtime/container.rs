@@ -267,7 +267,7 @@ impl Runtime {
                 ));
             }
         }
-        destroy(&directory, state)
+        destroy(&directory, &state)
     }
 
     /// Says what is known of a container.
@@ -330,7 +330,7 @@ impl Running {
 }
 
 /// Everything of a container but its process, which has ended.
-fn destroy(directory: &StateDirectory, state: State) -> Result<()> {
+fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     let removed_cgroup = match &state.cgroups {
         Some(record) => Cgroup::open(record.clone()).and_then(|cgroup| {
             cgroup.kill_all()?;
@@ -339,7 +339,7 @@ fn destroy(directory: &StateDirectory, state: State) -> Result<()> {
         None => Ok(()),
     };
     let removed = removed_cgroup.and_then(|()| directory.remove());
-    run_poststop(&state);
+    run_poststop(state);
     removed
 }
 

@@ -108,11 +108,9 @@ pub fn attend(
 fn forward(signals: &Signals, pidfd: BorrowedFd<'_>, relay: Option<&Relay<'_>>) -> Result<()> {
     while let Some(arrived) = signals.next().context("read signals")? {
         match arrived.number {
-            signal::CHILD => {}
-            // The Go runtime's own, sent between its threads and by nobody on purpose.
-            signal::URGENT | signal::PIPE => {}
-            // We were stopped and went on, or our terminal wants us to stop: not the workload's business.
-            signal::TTY_INPUT | signal::TTY_OUTPUT => {}
+            // About our own children, pipes and terminal (and SIGURG, which Go programs send between their threads): not
+            // the workload's business.
+            signal::CHILD | signal::PIPE | signal::URGENT | signal::TTY_INPUT | signal::TTY_OUTPUT => {}
             signal::WINDOW => {
                 if let Some(relay) = relay {
                     console::copy_size(rustix::stdio::stdin(), &relay.master);

@@ -43,7 +43,6 @@ impl HookPlan {
     pub fn new(spec: &Spec) -> Self {
         let Some(hooks) = spec.hooks() else { return Self::default() };
         let list = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
-        #[expect(deprecated, reason = "engines still write prestart hooks")]
         let prestart = list(hooks.prestart());
         Self {
             prestart,

@@ -44,7 +44,7 @@ const FAILED: i32 = 255;
 const PASSWD_LIMIT_BYTES: usize = 10 << 20;
 
 /// What the parent alone knows when it clones.
-pub struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     /// The container's cgroups; on v2 init is born in its own.
     pub cgroup: &'a Cgroup,
     /// The doors to those of v1, opened by the parent.
@@ -56,8 +56,8 @@ pub struct Surroundings<'a> {
 }
 
 /// Runs init to its end.
-pub fn run(plan: &Plan, channel: Channel, surroundings: &Surroundings<'_>) -> ! {
-    let Err(error) = become_workload(plan, &channel, surroundings);
+pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> ! {
+    let Err(error) = become_workload(plan, channel, surroundings);
     channel.send_failure(&error);
     exit_now(FAILED)
 }
@@ -91,7 +91,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     tree.root()
         .make_directories(&process.cwd, Mode::from_raw_mode(0o755))
         .with_context(|| format!("make the working directory {}", process.cwd.display()))?;
-    let home = if process.wants_home { home_of(tree.root(), process.uid) } else { None };
+    let home = process.wants_home.then(|| home_of(tree.root(), process.uid));
     write_kernel_settings(plan)?;
     if plan.hooks.has_before_pivot() {
         channel.send(Tag::MountsDone)?;
@@ -267,11 +267,11 @@ fn run_container_hooks(moment: &str, list: &[oci_spec::runtime::Hook], surroundi
 }
 
 /// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.
-fn home_of(root: &Root, uid: u32) -> Option<Vec<u8>> {
+fn home_of(root: &Root, uid: u32) -> Vec<u8> {
     let text = root.read(Path::new("/etc/passwd"), PASSWD_LIMIT_BYTES).unwrap_or_default();
     // A line that is none is somebody else's mistake: it names no home.
     let entry = passwd::passwd_entries(&text).filter_map(Result::ok).find(|entry| entry.uid == uid);
-    Some(entry.map_or_else(|| b"/".to_vec(), |entry| entry.home.to_vec()))
+    entry.map_or_else(|| b"/".to_vec(), |entry| entry.home.to_vec())
 }
 
 fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {

@@ -23,7 +23,7 @@ use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 
 /// What the parent works with beside the plan.
-pub struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     /// The container's cgroups.
     pub cgroup: &'a Cgroup,
     /// The doors to those of v1.
@@ -49,7 +49,7 @@ pub struct Init {
 }
 
 /// Clones and sees init through until only the exec is left (`create`) or done.
-pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
+pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     let stages = plan.namespaces.stages;
     let flags = if stages == Stages::One { plan.namespaces.create } else { CloneFlags::empty() };
@@ -65,8 +65,8 @@ pub fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
                 state_for_hooks: surroundings.state_for_hooks,
             };
             match stages {
-                Stages::One => init::run(plan, their_channel, &ours),
-                Stages::Two => child::run(plan, their_channel, &ours),
+                Stages::One => init::run(plan, &their_channel, &ours),
+                Stages::Two => child::run(plan, &their_channel, &ours),
             }
         }
     };

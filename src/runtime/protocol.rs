@@ -191,9 +191,11 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         tag if tag == Tag::Ready as u8 => Message::Ready,
         tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
         tag if tag == Tag::ExecFailed as u8 => {
-            let &[_, _, _, a, b, c, d, e, f, g, h] = body else { return Err(malformed()) };
-            let errno = Errno::from_raw_os_error(i32::from_le_bytes([a, b, c, d]));
-            Message::ExecFailed { errno, step: u32::from_le_bytes([e, f, g, h]) }
+            // Three bytes of padding behind the tag, then the two numbers.
+            let (errno, step) = body.get(3..).and_then(<[u8]>::split_first_chunk::<4>).ok_or_else(malformed)?;
+            let step = step.try_into().map_err(|_| malformed())?;
+            let errno = Errno::from_raw_os_error(i32::from_le_bytes(*errno));
+            Message::ExecFailed { errno, step: u32::from_le_bytes(step) }
         }
         _ => return Err(malformed()),
     })

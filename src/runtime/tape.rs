@@ -13,7 +13,7 @@ use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
 /// What a call of the tape is for; sent back when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Step {
+pub(super) enum Step {
     /// The name that `ps` shows.
     Name = 1,
     /// The wait in `exec.fifo`.
@@ -28,14 +28,14 @@ pub enum Step {
 
 impl Step {
     /// Reads a step back.
-    pub fn from_raw(raw: u32) -> Option<Self> {
+    pub(super) fn from_raw(raw: u32) -> Option<Self> {
         [Self::Name, Self::Wait, Self::CloseDescriptors, Self::Seccomp, Self::Exec]
             .into_iter()
             .find(|step| *step as u32 == raw)
     }
 
     /// Says what was being done.
-    pub fn describe(self) -> &'static str {
+    pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Name => "name the process",
             Self::Wait => "wait in exec.fifo",
@@ -61,7 +61,7 @@ struct Call {
 }
 
 /// A tape being written. Strings and arrays are laid behind the table, whose length is fixed when the tape is begun.
-pub struct Tape {
+pub(super) struct Tape {
     calls: Vec<Call>,
     capacity: usize,
     data: Vec<u8>,
@@ -71,7 +71,7 @@ pub struct Tape {
 
 impl Tape {
     /// Begins a tape of at most `capacity` calls, whose failure is reported to `channel` under `tag`.
-    pub fn new(capacity: usize, channel: BorrowedFd<'_>, tag: u8) -> Self {
+    pub(super) fn new(capacity: usize, channel: BorrowedFd<'_>, tag: u8) -> Self {
         Self {
             calls: Vec::with_capacity(capacity),
             capacity,
@@ -82,31 +82,31 @@ impl Tape {
     }
 
     /// Sets the process's name.
-    pub fn name(&mut self, name: &CStr) {
+    pub(super) fn name(&mut self, name: &CStr) {
         let name = self.put_string(name);
         self.push(calls::PRCTL, &[calls::PR_SET_NAME, name], Step::Name, Failure::IsPassedOver);
     }
 
     /// Becomes undumpable again, which an exec takes back: nobody in a shared PID namespace looks into the process.
-    pub fn become_undumpable(&mut self) {
+    pub(super) fn become_undumpable(&mut self) {
         self.push(calls::PRCTL, &[calls::PR_SET_DUMPABLE, 0], Step::Name, Failure::Ends);
     }
 
     /// Reads one byte from a fifo, and waits for it.
-    pub fn wait_in_fifo(&mut self, fifo: BorrowedFd<'_>) {
+    pub(super) fn wait_in_fifo(&mut self, fifo: BorrowedFd<'_>) {
         let byte = self.put(b"0", 1);
         let fifo = fifo.as_raw_fd().unsigned_abs().into();
         self.push(calls::READ, &[fifo, byte, 1], Step::Wait, Failure::Ends);
     }
 
     /// Closes every descriptor from `first` on at the exec.
-    pub fn close_from(&mut self, first: u32) {
+    pub(super) fn close_from(&mut self, first: u32) {
         let arguments = [first.into(), u32::MAX.into(), calls::CLOSE_RANGE_CLOEXEC];
         self.push(calls::CLOSE_RANGE, &arguments, Step::CloseDescriptors, Failure::Ends);
     }
 
     /// Loads a seccomp filter, given as the bytes of its instructions.
-    pub fn seccomp(&mut self, instructions: &[u8], flags: u32) {
+    pub(super) fn seccomp(&mut self, instructions: &[u8], flags: u32) {
         let count = instructions.len() / 8;
         let filter = self.put(instructions, 8);
         let mut program = [0; 16];
@@ -118,14 +118,14 @@ impl Tape {
     }
 
     /// Becomes the workload.
-    pub fn exec(&mut self, path: &CStr, argv: &CStringArray, envp: &CStringArray) {
+    pub(super) fn exec(&mut self, path: &CStr, argv: &CStringArray, envp: &CStringArray) {
         let path = self.put_string(path);
         let (argv, envp) = (self.put_array(argv), self.put_array(envp));
         self.push(calls::EXECVE, &[path, argv, envp], Step::Exec, Failure::Ends);
     }
 
     /// Gives the data for the stub.
-    pub fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.data_offset() + self.data.len());
         for word in [u32::from(self.report_tag), 0, 0, self.report_to.unsigned_abs()] {
             out.extend_from_slice(&word.to_le_bytes());

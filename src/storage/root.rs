@@ -33,14 +33,13 @@ impl ContainerRoot {
                 make(&fd, name, Mode::RWXU)?;
             }
             let mut lower: Vec<PathBuf> = layers.iter().rev().cloned().collect();
-            match lower.first() {
-                Some(highest) => make_like(&fd, "upper", highest)?,
-                None => {
-                    // Overlayfs wants a lower directory, even where the image has no layer.
-                    make(&fd, "empty", Mode::from_raw_mode(0o755))?;
-                    make(&fd, "upper", Mode::from_raw_mode(0o755))?;
-                    lower.push(directory.join("empty"));
-                }
+            if let Some(highest) = lower.first() {
+                make_like(&fd, "upper", highest)?;
+            } else {
+                // Overlayfs wants a lower directory, even where the image has no layer.
+                make(&fd, "empty", Mode::from_raw_mode(0o755))?;
+                make(&fd, "upper", Mode::from_raw_mode(0o755))?;
+                lower.push(directory.join("empty"));
             }
             let [upper, work, target] = ["upper", "work", "rootfs"].map(|name| directory.join(name));
             Ok(Self { upper, work, lower, target })

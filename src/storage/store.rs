@@ -79,10 +79,7 @@ impl Store {
     pub fn find_layers(&self, image: &Image) -> Result<Option<Vec<PathBuf>>> {
         let mut layers = Vec::with_capacity(image.layers.len());
         for (index, layer) in image.layers.iter().enumerate() {
-            let (path, is_opaque) = match self.find(&layer.diff_id)? {
-                Some(found) => found,
-                None => return Ok(None),
-            };
+            let Some((path, is_opaque)) = self.find(&layer.diff_id)? else { return Ok(None) };
             if is_opaque {
                 layers.clear();
             }
@@ -321,4 +318,5 @@ fn scratch_by_name(directory: &OwnedFd) -> Result<OwnedFd> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a test that cannot run says why")]
 mod tests;

@@ -148,6 +148,7 @@ fn open_up(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -166,7 +167,7 @@ mod tests {
         symlink("missing", tree.join("a/b/dangling")).unwrap();
         std::fs::hard_link(outside.path().join("kept"), tree.join("a/hard")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, tree.join("fifo"), OWNER_ALL).unwrap();
-        std::fs::set_permissions(tree.join("a/b"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(tree.join("a/b"), std::fs::Permissions::from_mode(0o000)).unwrap();
         std::fs::set_permissions(tree.join("a"), std::fs::Permissions::from_mode(0o555)).unwrap();
         let parent = directory(outside.path());
         remove_tree(&parent, "tree").unwrap();
@@ -210,7 +211,7 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
         }
         for path in ["shut/inner", "shut", ""] {
-            std::fs::set_permissions(tree.join(path), std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(tree.join(path), std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         // Credentials are per thread in the kernel; rustix changes those of this thread only.
         std::thread::scope(|scope| {

@@ -39,6 +39,8 @@ pub enum Cloned {
     Parent(Pid, OwnedFd),
 }
 
+/// How often to look again for threads that have ended.
+const JOINED_THREAD_PATIENCE: u32 = 1000;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -47,8 +49,13 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// The caller has one thread: a second one could hold a lock that the child would then wait for without end. EBUSY says
 /// that there are more.
 pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
-    if threads()? != 1 {
-        return Err(Errno::BUSY);
+    for tries in 0.. {
+        match threads()? {
+            1 => break,
+            // One that was joined a moment ago may still be on its way out of the kernel.
+            _ if tries < JOINED_THREAD_PATIENCE => rustix::thread::sched_yield(),
+            _ => return Err(Errno::BUSY),
+        }
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: an all-zero clone_args is valid; every field is an integer.

@@ -158,9 +158,9 @@ fn links_in_a_layout_are_not_followed() {
         build::write(place.path(), &files);
         let path = place.path().join(name);
         if path.is_dir() {
-            std::fs::remove_dir_all(&path).unwrap()
+            std::fs::remove_dir_all(&path).unwrap();
         } else {
-            std::fs::remove_file(&path).unwrap()
+            std::fs::remove_file(&path).unwrap();
         }
         symlink(outside.path().join(name), &path).unwrap();
         let opened = open_word(&format!("oci:{}", place.path().display()));

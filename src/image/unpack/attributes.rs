@@ -83,11 +83,12 @@ fn times(mtime: Time) -> Timestamps {
 
 /// Writes down the owner that the host's file cannot have.
 fn record(fd: BorrowedFd<'_>, entry: &Entry, node: bool) -> Result<()> {
-    let mut text = format!("{}:{}:{:o}", entry.uid, entry.gid, entry.mode);
-    if node {
-        let kind = if entry.kind == EntryKind::Block { 'b' } else { 'c' };
-        text.push_str(&format!(":{kind}:{}:{}", entry.major, entry.minor));
-    }
+    let owner = format!("{}:{}:{:o}", entry.uid, entry.gid, entry.mode);
+    let text = match (node, entry.kind) {
+        (false, _) => owner,
+        (true, EntryKind::Block) => format!("{owner}:b:{}:{}", entry.major, entry.minor),
+        (true, _) => format!("{owner}:c:{}:{}", entry.major, entry.minor),
+    };
     match rustix::fs::fsetxattr(fd, OWNER_XATTR, text.as_bytes(), XattrFlags::empty()) {
         // Losing the record costs an exact export; failing would cost the image.
         Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),

@@ -116,6 +116,9 @@ enum Answer {
 }
 use Answer::{Bad, Good};
 
+/// Adds one entry called `x` to an archive.
+type Add = fn(Tar, &str) -> Tar;
+
 /// Rows of security.md E1, E3, E4: what has been tried against the unpackers of others, and kin.
 fn corpus(sentinel: &str) -> Vec<(&'static str, Vec<u8>, Answer)> {
     let t = Tar::new;
@@ -364,7 +367,7 @@ fn corpus(sentinel: &str) -> Vec<(&'static str, Vec<u8>, Answer)> {
         ("a huge extended header", t().member(Member::new(b'x', "x").size(1 << 40)).finish(), Bad("limit")),
     ];
     // Every kind over every other kind, each pointing outside where it can.
-    let kinds: [(&str, fn(Tar, &str) -> Tar); 6] = [
+    let kinds: [(&str, Add); 6] = [
         ("file", |tar, _| tar.file("x", b"data")),
         ("directory", |tar, _| tar.directory("x").file("x/inner", b"")),
         ("symlink", |tar, out| tar.symlink("x", out)),

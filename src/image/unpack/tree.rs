@@ -270,15 +270,14 @@ impl Tree {
         let here = self.here();
         let mut replaced = false;
         match rustix::fs::mkdirat(here, name, Mode::RWXU) {
-            Err(Errno::EXIST) => match self.standing(here, name)?.0 {
-                Standing::Directory => {}
-                _ => {
+            Err(Errno::EXIST) => {
+                if !matches!(self.standing(here, name)?.0, Standing::Directory) {
                     // What stood there hid the layers below, and so must the directory.
                     replaced = true;
                     rustix::fs::unlinkat(here, name, AtFlags::empty())?;
                     rustix::fs::mkdirat(here, name, Mode::RWXU).context("make the directory")?;
                 }
-            },
+            }
             answer => answer.context("make the directory")?,
         }
         let fd = rustix::fs::openat(here, name, OPEN_DIRECTORY, Mode::empty()).context("open the directory")?;
@@ -474,8 +473,8 @@ impl Tree {
         let mut value = [0; 2];
         match rustix::fs::fgetxattr(directory, self.form.overlay.opaque(), &mut value) {
             Ok(length) => Ok(&value[..length] == b"y"),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-            Err(Errno::RANGE) => Ok(false),
+            // Longer than `y` is not `y`.
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -50,6 +50,79 @@ fn contents(tree: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     all
 }
 
+/// Mounts the layers in namespaces of a child's own, and gives what the kernel shows of them.
+fn through_overlayfs(place: &Path, layers: &[PathBuf]) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
+    let [mounted, upper, work, shown] = ["mounted", "upper", "work", "shown"].map(|name| {
+        let path = place.join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    });
+    let lower: Vec<_> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
+    let script = format!(
+        "mount -t overlay overlay -o userxattr,lowerdir={},upperdir={},workdir={} {m} || exit 42; cp -a {m}/. {}",
+        lower.join(":"),
+        upper.display(),
+        work.display(),
+        shown.display(),
+        m = mounted.display()
+    );
+    // As root in the first user namespace: there, a single mapped id could not copy what other ids own.
+    let flags: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
+    match std::process::Command::new("unshare").args(flags).args(["sh", "-c", &script]).output() {
+        Ok(output) if output.status.success() => Some(contents(&shown)),
+        Ok(output) if output.status.code() == Some(42) || output.stderr.starts_with(b"unshare") => {
+            println!("not compared with overlayfs: {}", String::from_utf8_lossy(&output.stderr));
+            None
+        }
+        Ok(output) => panic!("{script}: {output:?}"),
+        Err(error) => {
+            println!("not compared with overlayfs: unshare: {error}");
+            None
+        }
+    }
+}
+
+/// Where no device can be made, whiteouts are files with an attribute (Linux 6.7), and hide all the same.
+#[test]
+fn whiteouts_without_devices_hide_as_well() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let place = tempfile::tempdir().unwrap();
+    let low =
+        Tar::new().file("d/gone", b"low").file("d/kept", b"low").file("e/gone", b"low").file("f", b"low").finish();
+    let high = Tar::new()
+        .file("d/.wh.gone", b"")
+        .file(".wh.e", b"")
+        .file("e/new", b"high")
+        .file(".wh.f", b"")
+        .file("swept/.wh.x", b"")
+        .file("swept/.wh..wh..opq", b"")
+        .file("d/empty", b"")
+        .finish();
+    let layers = std::thread::scope(|scope| {
+        let denied = scope.spawn(|| {
+            let rules = [libc::SYS_mknodat, libc::SYS_mknod].map(|call| (call, vec![])).into_iter().collect();
+            let deny = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+            let filter =
+                SeccompFilter::new(rules, SeccompAction::Allow, deny, std::env::consts::ARCH.try_into().unwrap());
+            let program: BpfProgram = filter.unwrap().try_into().unwrap();
+            seccompiler::apply_filter(&program).unwrap();
+            [unpack(place.path(), "low", &low), unpack(place.path(), "high", &high)]
+        });
+        denied.join().unwrap()
+    });
+    let m = std::fs::symlink_metadata(layers[1].join("d/gone")).unwrap();
+    assert!(m.is_file() && m.len() == 0, "the filter was not in force");
+    assert!(!layers[1].join("swept/x").exists());
+    let (merged, _) = merge(place.path(), &layers, Access::Writable);
+    let found = contents(&merged);
+    let names: Vec<_> = found.keys().map(String::as_str).collect();
+    assert_eq!(names, ["d", "d/empty", "d/kept", "e", "e/new", "swept"]);
+    if let Some(shown) = through_overlayfs(place.path(), &layers) {
+        let kernel = rustix::system::uname();
+        assert_eq!(shown, found, "Linux {} (6.7 is the first that can)", kernel.release().to_string_lossy());
+    }
+}
+
 #[test]
 fn a_merge_is_what_overlayfs_shows() {
     let place = tempfile::tempdir().unwrap();
@@ -82,6 +155,9 @@ fn a_merge_is_what_overlayfs_shows() {
     let layers = [unpack(place.path(), "low", &low), unpack(place.path(), "high", &high)];
     let (merged, method) = merge(place.path(), &layers, Access::Writable);
     assert_ne!(method, Method::HardLink);
+    if let Some(shown) = through_overlayfs(place.path(), &layers) {
+        assert_eq!(contents(&merged), shown);
+    }
     let file = |text: &str| Some(text.as_bytes().to_vec());
     let expected = BTreeMap::from(
         [
@@ -240,7 +316,7 @@ fn any_layers_merge_as_the_model_does() {
                         .entry((*name).to_owned())
                         .and_modify(|old| {
                             if !is_file {
-                                *old = None
+                                *old = None;
                             }
                         })
                         .or_insert(None);

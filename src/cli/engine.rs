@@ -1,0 +1,77 @@
+//! The engine's commands: finds the one that was typed and runs it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::report;
+use super::status::Status;
+use super::{run, unshare};
+use crate::error::Result;
+
+/// Run containers without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "husk", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<run::Run>),
+    Unshare(unshare::Unshare),
+    /// Run a verb of the OCI runtime, as runc has them
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// Verb and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Gives the whole command tree, for manuals and completions.
+pub(super) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the arguments, runs the command, and gives the exit status.
+pub(super) fn main(args: &[OsString]) -> ExitCode {
+    let parsed = match args.get(1).and_then(|word| word.to_str()) {
+        // Only the parser of the command that was typed: the whole tree costs more than a container's start.
+        Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
+        Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
+        _ => Cli::try_parse_from(args).map(|cli| cli.command),
+    };
+    let command = match parsed {
+        Ok(command) => command,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            let _ = error.print();
+            return if is_help { Status::Success } else { Status::Engine }.into();
+        }
+    };
+    match dispatch(command) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            report::engine_error(&error);
+            Status::of_engine(&error).into()
+        }
+    }
+}
+
+fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error> {
+    // `husk run …` is parsed as the command `husk run` with what follows.
+    C::try_parse_from(std::iter::once(&args[0]).chain(&args[2..]))
+}
+
+fn dispatch(command: Command) -> Result<Status> {
+    let tell = |line: &str| report::note(line);
+    match command {
+        Command::Run(args) => run::run(*args, &tell),
+        Command::Unshare(args) => unshare::run(args, &tell),
+        // The face takes `husk oci` for the runtime's before it comes here.
+        Command::Oci { .. } => Ok(Status::Success),
+    }
+}

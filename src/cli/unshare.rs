@@ -1,0 +1,72 @@
+//! `husk unshare [COMMAND…]`.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Parser;
+
+use super::status::Status;
+use crate::engine::engine::Engine;
+use crate::engine::{settings, userns};
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::process::{CStringArray, execve};
+
+/// Run a command in the user namespace of your containers
+///
+/// Inside, you are root over the files that your containers have made, whatever their owners are. Without a command, a
+/// shell is started.
+#[derive(Debug, Parser)]
+#[command(name = "husk unshare", override_usage = "husk unshare [COMMAND [ARG…]]")]
+pub(super) struct Unshare {
+    /// Command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
+    let Unshare { command } = args;
+    let engine = Engine::open(settings::File::default())?;
+    let Some(maps) = &engine.maps else {
+        return Err(Error::invalid("unshare is for ordinary users: root's containers have no user namespace"));
+    };
+    for note in &engine.notes {
+        tell(note);
+    }
+    let command = if command.is_empty() {
+        vec![std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned())]
+    } else {
+        command
+    };
+    let exit = userns::run_program(maps, || exec(&command))?;
+    Ok(Status::Workload(exit.status()))
+}
+
+fn exec(command: &[String]) -> Result<Infallible> {
+    let strings = command.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
+    let envp = CStringArray::new(environment.collect());
+    let name = command.first().map(String::as_str).unwrap_or_default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<&OsStr> = if name.contains('/') {
+        vec![OsStr::new("")]
+    } else {
+        path.as_bytes().split(|&byte| byte == b':').map(OsStr::from_bytes).collect()
+    };
+    let argv = CStringArray::new(strings);
+    crate::sys::signal::reset_dispositions();
+    let mut failure = None;
+    for directory in directories {
+        let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+        let candidate = CString::new([directory.as_bytes(), slash, name.as_bytes()].concat())?;
+        let Err(errno) = execve(&candidate, &argv, &envp);
+        if errno != rustix::io::Errno::NOENT {
+            return Err(errno).context(format!("exec {name}")).map_err(|error| error.with_kind(Kind::NotExecutable));
+        }
+        failure = Some(errno);
+    }
+    let errno = failure.unwrap_or(rustix::io::Errno::NOENT);
+    Err(Error::from(errno).context(format!("exec {name}")).with_kind(Kind::ExecutableNotFound))
+}

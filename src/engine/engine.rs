@@ -1,0 +1,122 @@
+//! The engine of one caller: settings, the data root, the id maps, the runtime underneath.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::containers::{Containers, Orphan};
+use super::record::now;
+use super::settings::{self, Caller, CgroupManager, Settings};
+use super::userns;
+use crate::cgroups::{Driver, Tolerance};
+use crate::error::{Error, Kind, Result};
+use crate::image::unpack::{Form, OverlayXattr, Ownership};
+use crate::namespaces::idmap::IdMaps;
+use crate::namespaces::rootless;
+use crate::runtime::container::Runtime;
+use crate::runtime::state::StateRoot;
+use crate::storage::store::Store;
+
+/// Everything that commands of the engine share.
+pub struct Engine {
+    /// The decided configuration.
+    pub settings: Settings,
+    /// The id maps of an ordinary user's containers; root's have none.
+    pub maps: Option<IdMaps>,
+    /// Lines for the user: what this host does not give.
+    pub notes: Vec<String>,
+    data_root: OwnedFd,
+}
+
+impl Engine {
+    /// Opens the engine for the process's user. `flags` win over every other source of settings.
+    pub fn open(flags: settings::File) -> Result<Self> {
+        let caller = Caller::current();
+        let settings = Settings::load(flags, &caller)?;
+        let data_root = settings::open_data_root(&settings.data_root, caller.uid)?;
+        settings::open_run_root(&settings.run_root, caller.uid)?;
+        let mut notes = Vec::new();
+        let maps = if caller.uid == 0 {
+            None
+        } else {
+            let found = rootless::maps_for_caller()?;
+            notes.extend(found.lost);
+            Some(found.maps)
+        };
+        Ok(Self { settings, maps, notes, data_root })
+    }
+
+    /// Opens the containers.
+    pub fn containers(&self) -> Result<Containers> {
+        Containers::open(self.data_root.as_fd())
+    }
+
+    /// Opens the store of layers, in the form that this caller's overlays need.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.settings.data_root.join("store"), self.form())
+    }
+
+    /// Says how this caller's layers lie on disk.
+    pub fn form(&self) -> Form {
+        match &self.maps {
+            None => Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted },
+            Some(maps) if maps.is_single() => Form { ownership: Ownership::Record, overlay: OverlayXattr::User },
+            Some(_) => Form { ownership: Ownership::Keep, overlay: OverlayXattr::User },
+        }
+    }
+
+    /// Gives the runtime that the engine's containers are made with.
+    pub fn runtime(&self, require_limits: bool) -> Result<Runtime> {
+        let driver = match self.settings.cgroup_manager {
+            CgroupManager::Auto | CgroupManager::Cgroupfs => Driver::Cgroupfs,
+            CgroupManager::Systemd => {
+                return Err(Error::unsupported("cgroup_manager: systemd is not supported by this version of husk"));
+            }
+        };
+        let tolerates = self.maps.is_some() && !require_limits && !self.settings.require_limits;
+        let tolerance = if tolerates { Tolerance::WarnWhenDenied } else { Tolerance::Require };
+        Ok(Runtime { root: StateRoot::new(self.runtime_root()), driver, tolerance })
+    }
+
+    /// Where the runtime keeps the states of the engine's containers.
+    pub fn runtime_root(&self) -> std::path::PathBuf {
+        self.settings.run_root.join("oci")
+    }
+
+    /// Runs `work` with rights over the files of the caller's containers: as it is for root, in the user namespace else.
+    pub fn with_file_rights(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        match &self.maps {
+            None => work(),
+            Some(maps) => userns::run(maps, work),
+        }
+    }
+
+    /// Clears what commands that were killed have left. Gives the failures; the rest is cleared.
+    pub fn clear_remains(&self) -> Result<Vec<Error>> {
+        let containers = self.containers()?;
+        let sweep = containers.sweep()?;
+        let mut failures = sweep.failures;
+        for orphan in sweep.orphans {
+            if let Err(error) = self.clear_orphan(&containers, orphan) {
+                failures.push(error);
+            }
+        }
+        Ok(failures)
+    }
+
+    fn clear_orphan(&self, containers: &Containers, orphan: Orphan) -> Result<()> {
+        let id = orphan.container.id().as_str().to_owned();
+        match self.runtime(false)?.delete(&id, true) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error.context(format!("clear container {}", orphan.container.id().short()))),
+        }
+        self.with_file_rights(|| orphan.settle(containers, now()))
+    }
+}
+
+/// Says whether overlayfs can have its writable layer in a directory: not on another overlay, nor on NFS.
+pub fn can_hold_upper(path: &Path) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC` and `NFS_SUPER_MAGIC` of linux/magic.h.
+    const UNFIT: [rustix::fs::FsWord; 2] = [0x794c_7630, 0x6969];
+    rustix::fs::statfs(path).is_ok_and(|stat| !UNFIT.contains(&stat.f_type))
+}

@@ -1,0 +1,87 @@
+//! Small reads and writes on the way to a container: users in layers that are not mounted yet, the first contents of
+//! volumes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::config::AnonymousVolume;
+use crate::error::{Context, Result};
+use crate::rootfs::copy_up;
+use crate::support::passwd::UserDatabase;
+use crate::support::root::Root;
+
+/// Most that is read of a passwd or group file.
+const FILE_BYTES: usize = 10 << 20;
+
+/// Opens a directory below another one.
+pub fn open_below(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::empty()).with_context(|| format!("open {name}"))
+}
+
+/// Reads the users and groups of an image from its layers, lowest first, as the overlay will show them.
+pub fn user_database(layers: &[PathBuf]) -> Result<UserDatabase> {
+    if let [only] = layers {
+        return UserDatabase::read(&Root::open(only)?);
+    }
+    Ok(UserDatabase::from_bytes(read_topmost(layers, "etc/passwd")?, read_topmost(layers, "etc/group")?))
+}
+
+/// Reads a file from the highest layer that has it or hides it; a symlink is passed by, since it leads to other layers.
+fn read_topmost(layers: &[PathBuf], path: &str) -> Result<Vec<u8>> {
+    for layer in layers.iter().rev() {
+        let root = Root::open(layer)?;
+        match root.open_without_symlinks(Path::new(path), OFlags::PATH, Mode::empty()) {
+            Ok(fd) => {
+                let stat = rustix::fs::fstat(&fd)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    return Ok(Vec::new());
+                }
+                return root.read(Path::new(path), FILE_BYTES).with_context(|| format!("read /{path} of the image"));
+            }
+            Err(Errno::NOENT | Errno::LOOP) => {}
+            // `etc` is hidden, or no directory.
+            Err(Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno).with_context(|| format!("read /{path} of the image")),
+        }
+        if hides_below(&root, "etc") {
+            return Ok(Vec::new());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Says whether a directory of a layer is opaque.
+fn hides_below(root: &Root, directory: &str) -> bool {
+    let Ok(fd) = root.open_without_symlinks(Path::new(directory), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    else {
+        return false;
+    };
+    ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
+        let mut value = [0u8; 1];
+        rustix::fs::fgetxattr(&fd, *name, &mut value[..]).is_ok_and(|length| value[..length] == *b"y")
+    })
+}
+
+/// Makes a container's anonymous volumes, each with what the image has at its destination (CVE-2022-23648: by descriptor).
+pub fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<()> {
+    for volume in volumes {
+        let describe = || format!("make the volume for {}", volume.destination);
+        rustix::fs::mkdir(&volume.directory, Mode::from_raw_mode(0o755)).with_context(describe)?;
+        let target = Root::open(&volume.directory)?;
+        for layer in layers {
+            let root = Root::open(layer)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let source = match root.open_without_symlinks(Path::new(&volume.destination), flags, Mode::empty()) {
+                Ok(source) => source,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(errno) => return Err(errno).with_context(describe),
+            };
+            copy_up::copy(source.as_fd(), target.as_fd()).with_context(describe)?;
+        }
+    }
+    Ok(())
+}

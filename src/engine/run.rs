@@ -1,0 +1,294 @@
+//! `run`: an image becomes a container, the container runs under a monitor, the caller attends to it.
+//!
+//! ```text
+//! IMAGE ─ layers in the store ─ root file system ┐
+//! image's config, options ─ identity ────────────┴─ config.json ─ record ─ monitor ─ exit
+//! ```
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
+use super::containers::{Containers, Naming};
+use super::engine::{Engine, can_hold_upper};
+use super::options::{RunOptions, SeccompChoice};
+use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
+use super::{files, host};
+use crate::error::{Context, Error, Result};
+use crate::image::platform::Platform;
+use crate::image::resolve;
+use crate::image::source::Source;
+use crate::monitor::{self, Job, Outcome};
+use crate::namespaces::idmap::IdMaps;
+use crate::runtime::container::Request;
+use crate::runtime::foreground::Exit;
+use crate::runtime::plan::Choices;
+use crate::spec::load::Document;
+use crate::spec::validate;
+use crate::storage::copy::{Access, merge_layers};
+use crate::storage::root::ContainerRoot;
+use crate::support::passwd::{Identity, UserDatabase, UserSpec};
+use crate::support::root::Root;
+use crate::support::{atomic, mountinfo};
+
+/// What an image is once its contents are on this machine.
+struct Contents {
+    config: ImageConfig,
+    /// The digest of its configuration.
+    id: Option<String>,
+    /// Its layers as directories, lowest first; one for `dir:`, none for `host:`.
+    layers: Vec<PathBuf>,
+    is_host: bool,
+}
+
+/// Runs a container in the foreground and gives the way it ended. `tell` gets lines for the user.
+pub fn run(
+    engine: &Engine,
+    image: &str,
+    options: &RunOptions,
+    require_limits: bool,
+    tell: &dyn Fn(&str),
+) -> Result<Exit> {
+    let contents = fetch(engine, &Source::parse(image)?, tell)?;
+    let containers = engine.containers()?;
+    let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
+    let draft = containers.begin(naming)?;
+    let directory = engine.settings.data_root.join("containers").join(draft.id().as_str());
+    draft.make_directories(&["bundle", "root", "volumes"])?;
+    let (root, parts, masked_paths) = make_root(engine, &contents, &directory.join("root"), tell)?;
+
+    let identity = identity(&contents, options)?;
+    // With one id to give, the container's user gets it, whatever its number there.
+    let maps = engine
+        .maps
+        .clone()
+        .map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
+    let built = config::build(Input {
+        id: draft.id(),
+        image: &contents.config,
+        options,
+        root: &root,
+        parts: &parts,
+        masked_paths: &masked_paths,
+        identity: &identity,
+        host: &config::Host::probe(),
+        variable: &|name| std::env::var_os(name),
+        user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
+        seccomp: seccomp(options)?,
+        cgroups_path: cgroups_path(draft.id().as_str()),
+        volumes_directory: &directory.join("volumes"),
+    })?;
+    engine.with_file_rights(|| files::fill_volumes(&built.volumes, &contents.layers))?;
+    atomic::create(
+        files::open_below(draft.directory(), "bundle")?.as_fd(),
+        "config.json",
+        &serde_json::to_vec(&built.spec)?,
+    )
+    .context("write the container's config.json")?;
+
+    let started = now();
+    let record = Record {
+        format: FORMAT,
+        id: *draft.id(),
+        name: draft.name().clone(),
+        created: started,
+        image: image.to_owned(),
+        image_id: contents.id.clone(),
+        command: config::command(&contents.config, options)?,
+        labels: labels(&contents.config, options),
+        remove: options.remove,
+        detached: options.detached,
+        interactive: options.interactive,
+        terminal: options.terminal,
+        stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
+        stop_timeout_seconds: options.stop_timeout_seconds,
+    };
+    let (container, supervision) = draft.commit(&record, Some(started))?;
+    let clear = |outcome: &Outcome| {
+        let exit = exit_record(outcome, started);
+        if options.remove || matches!(outcome, Outcome::NotStarted(_)) {
+            return engine.with_file_rights(|| containers.remove(&container, &supervision));
+        }
+        container.record_exit(&supervision, &exit)
+    };
+    run_under_monitor(engine, &containers, built.spec, &record, &directory, require_limits, &clear, tell)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the last step takes what the steps before have made")]
+fn run_under_monitor(
+    engine: &Engine,
+    _containers: &Containers,
+    spec: Spec,
+    record: &Record,
+    directory: &Path,
+    require_limits: bool,
+    clear: &dyn Fn(&Outcome) -> Result<()>,
+    tell: &dyn Fn(&str),
+) -> Result<Exit> {
+    let not_started = |error: Error| {
+        let _ = clear(&Outcome::NotStarted(error.report()));
+        error
+    };
+    let spec = validate::validate(Document { value: spec, warnings: Vec::new() }).map_err(not_started)?;
+    let runtime = engine.runtime(require_limits).map_err(not_started)?;
+    let bundle = directory.join("bundle");
+    let job = Job {
+        runtime: &runtime,
+        request: Request {
+            id: record.id.as_str(),
+            bundle: &bundle,
+            spec: &spec,
+            choices: Choices { dies_with_parent: true, ..Choices::default() },
+            pid_file: None,
+            console_socket: None,
+            pidfd_socket: None,
+        },
+        clear,
+    };
+    let client = monitor::start(&job, || {})?;
+    for warning in &client.warnings {
+        tell(warning);
+    }
+    // While the container runs: what others have left is no business of the way to the start.
+    match engine.clear_remains() {
+        Ok(failures) => failures.iter().for_each(|failure| tell(&failure.report())),
+        Err(error) => tell(&error.report()),
+    }
+    client.attend()
+}
+
+/// Brings the image's contents into the store.
+fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Contents> {
+    let local = match source {
+        Source::Host => {
+            return Ok(Contents { config: ImageConfig::default(), id: None, layers: Vec::new(), is_host: true });
+        }
+        Source::Directory(path) => {
+            let path = std::path::absolute(path).with_context(|| format!("dir:{}", path.display()))?;
+            Root::open(&path).map_err(|error| error.context(format!("dir:{}", path.display())))?;
+            return Ok(Contents { config: ImageConfig::default(), id: None, layers: vec![path], is_host: false });
+        }
+        Source::Local(local) => local,
+    };
+    let store = engine.store()?;
+    let (image, reader) = resolve::open(local, &Platform::host(), &|| store.scratch_file())?;
+    for line in &image.config.ignored {
+        tell(&format!("image: {line}"));
+    }
+    let layers = if let Some(layers) = store.find_layers(&image)? { layers } else {
+        engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
+        let found = store.find_layers(&image)?;
+        found.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))?
+    };
+    let id = Some(image.config_digest.to_string());
+    let config = image.config;
+    let config = ImageConfig {
+        env: config.env,
+        entrypoint: config.entrypoint,
+        cmd: config.cmd,
+        user: config.user,
+        working_dir: config.working_dir,
+        volumes: config.volumes,
+        stop_signal: config.stop_signal,
+        labels: config.labels,
+    };
+    Ok(Contents { config, id, layers, is_host: false })
+}
+
+/// Makes the directories of the root file system, and says how they are put together.
+fn make_root(
+    engine: &Engine,
+    contents: &Contents,
+    directory: &Path,
+    tell: &dyn Fn(&str),
+) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
+    if contents.is_host {
+        return make_host_root(engine, directory, tell);
+    }
+    let has_user_xattrs = engine.maps.is_some();
+    if can_hold_upper(directory) {
+        let ContainerRoot { upper, work, lower, target } = ContainerRoot::prepare(directory, &contents.layers)?;
+        return Ok((RootFs::Overlay { lower, upper, work, target, has_user_xattrs }, Vec::new(), Vec::new()));
+    }
+    tell("overlayfs cannot write on this file system: the image is copied for this container");
+    let target = directory.join("rootfs");
+    engine.with_file_rights(|| {
+        rustix::fs::mkdir(&target, rustix::fs::Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make {}", target.display()))?;
+        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable).map(drop)
+    })?;
+    Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
+}
+
+/// Lays the host's own files below a layer of the container's.
+fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
+    let table = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let mounts = mountinfo::parse(&table)?;
+    let real = |path: &Path| std::fs::canonicalize(path).with_context(|| format!("look at {}", path.display()));
+    let directory = real(directory)?;
+    let (data_root, run_root) = (real(&engine.settings.data_root)?, real(&engine.settings.run_root)?);
+    let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| std::fs::canonicalize(home).ok());
+    let mut writable: Vec<&Path> = vec![Path::new("/var/tmp")];
+    writable.extend(home.as_deref());
+    let plan = host::plan(&host::View {
+        mounts: &mounts,
+        tree: &host::Files,
+        rights: if engine.maps.is_none() { host::Rights::Root } else { host::Rights::User },
+        directory: &directory,
+        hidden: &[&data_root, &run_root],
+        writable: &writable,
+    })?;
+    for (path, reason) in &plan.unseen {
+        tell(&format!("host: {} is not shown ({reason})", path.display()));
+    }
+    engine.with_file_rights(|| plan.prepare(Root::open(&directory)?.as_fd()))?;
+    Ok((plan.root, plan.parts, plan.masked_paths))
+}
+
+/// Who runs: the option's user, else the image's, else root, looked up in the image's own files.
+fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
+    let spec = match &options.user {
+        Some(spec) => spec.clone(),
+        None if contents.config.user.is_empty() => UserSpec::ROOT,
+        None => contents.config.user.parse().context("image config User")?,
+    };
+    let database = if contents.is_host {
+        UserDatabase::read(&Root::open(Path::new("/"))?)?
+    } else {
+        files::user_database(&contents.layers)?
+    };
+    database.resolve(&spec, &options.additional_groups)
+}
+
+fn seccomp(options: &RunOptions) -> Result<Option<oci_spec::runtime::LinuxSeccomp>> {
+    match &options.security.seccomp {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default => Ok(Some(crate::seccomp::default_profile(&config::capabilities(options)?))),
+        SeccompChoice::File(path) => Err(Error::unsupported(format!(
+            "--security-opt seccomp={}: profiles from files are not supported yet",
+            path.display()
+        ))),
+    }
+}
+
+/// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one.
+fn cgroups_path(id: &str) -> String {
+    if rustix::process::geteuid().is_root() { format!("/husk/{id}") } else { format!("husk-{id}") }
+}
+
+fn labels(image: &ImageConfig, options: &RunOptions) -> std::collections::BTreeMap<String, String> {
+    let mut labels = image.labels.clone();
+    labels.extend(options.labels.clone());
+    labels
+}
+
+fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
+    let (code, signal, error) = match outcome {
+        Outcome::Ended(exit @ Exit::Signal(signal)) => (exit.status(), Some(i32::from(*signal)), None),
+        Outcome::Ended(exit) => (exit.status(), None, None),
+        Outcome::NotStarted(reason) => (ExitRecord::UNKNOWN, None, Some(reason.clone())),
+    };
+    ExitRecord { started: Some(started), finished: now(), code, signal, out_of_memory: false, error }
+}
