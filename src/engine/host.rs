@@ -88,7 +88,7 @@ pub struct View<'a> {
     pub mounts: &'a [Mount],
     pub tree: &'a dyn Tree,
     pub rights: Rights,
-    /// Absolute path of the container's folder.
+    /// Absolute path of the container's directory for its root file system.
     pub directory: &'a Path,
     /// husk's own directories, without links in their paths.
     pub hidden: &'a [&'a Path],
@@ -363,8 +363,8 @@ impl Plan {
         }
     }
 
-    /// Makes the directories and links of the plan below `directory`, the container's folder. What is there already, from a
-    /// start before, stays as the container left it.
+    /// Makes the directories and links of the plan below `directory`, the container's own for its root file system. What is
+    /// there already, from a start before, stays as the container left it.
     pub fn prepare(&self, directory: BorrowedFd<'_>) -> Result<()> {
         for step in &self.prepare {
             let (Step::Directory { path, .. } | Step::DirectoryLike { path, .. } | Step::Link { path, .. }) = step;

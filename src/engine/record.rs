@@ -5,12 +5,10 @@
 //!   supervisor             flock: held by the supervisor for as long as it lives; holds the time of the last start
 //!   record.json            what `ps` shows; written last, deleted first: a folder without it is no container
 //!   exit.json              how the last run ended; absent while it goes on
-//!   config.json            the OCI configuration: the folder is the bundle
-//!   upper work rootfs      the overlay's directories, or what else makes the root file system
+//!   bundle/config.json     the OCI configuration
+//!   root/                  upper, work and rootfs of an overlay, or what else makes the root file system
 //!   volumes/<n>/           anonymous volumes
 //! ```
-//!
-//! Flat, since each directory costs a start some 30 µs to make and as much to delete.
 //!
 //! Whether a container runs is asked of the supervisor's lock, which the kernel drops with its holder; never of a pid in a
 //! file. The lock may pass to another process (a foreground container that gets a monitor): it goes with the descriptor.
