@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{run, unshare};
+use super::{docs, oci, run, unshare};
 use crate::error::Result;
 
 /// Run containers without a daemon
@@ -22,18 +22,19 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Unshare(unshare::Unshare),
-    /// Run a verb of the OCI runtime, as runc has them
-    #[command(disable_help_flag = true)]
-    Oci {
-        /// Verb and its arguments
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
+    /// What the build needs of the executable
+    #[command(subcommand, hide = true)]
+    Internal(Internal),
 }
 
-/// Gives the whole command tree, for manuals and completions.
+#[derive(Debug, Subcommand)]
+enum Internal {
+    Docs(docs::Docs),
+}
+
+/// Gives the whole command tree, the runtime's verbs below `oci`: for help, manuals and completions.
 pub(super) fn command() -> clap::Command {
-    Cli::command()
+    Cli::command().subcommand(oci::command().name("oci").about("Run a verb of the OCI runtime, with runc's grammar"))
 }
 
 /// Parses the arguments, runs the command, and gives the exit status.
@@ -42,7 +43,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
-        _ => Cli::try_parse_from(args).map(|cli| cli.command),
+        _ => command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)).map(|cli| cli.command),
     };
     let command = match parsed {
         Ok(command) => command,
@@ -71,7 +72,6 @@ fn dispatch(command: Command) -> Result<Status> {
     match command {
         Command::Run(args) => run::run(*args, &tell),
         Command::Unshare(args) => unshare::run(args, &tell),
-        // The face takes `husk oci` for the runtime's before it comes here.
-        Command::Oci { .. } => Ok(Status::Success),
+        Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
+mod docs;
 mod engine;
 mod face;
 mod oci;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::report::{self, Log};
 use super::status::Status;
@@ -178,6 +178,11 @@ struct Spec {
     /// Write a configuration for an ordinary user
     #[arg(long)]
     rootless: bool,
+}
+
+/// Gives the verbs' command tree, for help, manuals and completions.
+pub(super) fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the arguments, runs the verb, and gives the exit status.

@@ -292,13 +292,19 @@ impl<'a> Planner<'a> {
 
     /// Plans the upper and work directories of an overlay over `lower`.
     fn overlay(&mut self, lower: &Path) -> PartSource {
-        let number = self.overlays;
-        self.overlays += 1;
-        self.make_directory(&number.to_string(), 0o700);
-        let upper = PathBuf::from(format!("{number}/upper"));
+        let prefix = if lower == Path::new("/") {
+            String::new()
+        } else {
+            if self.overlays == 0 {
+                self.make_directory("parts", 0o700);
+            }
+            self.overlays += 1;
+            format!("parts/{}.", self.overlays)
+        };
+        let upper = PathBuf::from(format!("{prefix}upper"));
         // What the container sees as the directory's own mode is the upper one's.
         self.plan.prepare.push(Step::DirectoryLike { path: upper.clone(), model: lower.to_owned() });
-        let work = self.make_directory(&format!("{number}/work"), 0o700);
+        let work = self.make_directory(&format!("{prefix}work"), 0o700);
         PartSource::Overlay {
             lower: lower.to_owned(),
             upper: self.view.directory.join(upper),

@@ -6,7 +6,7 @@
 //!   record.json            what `ps` shows; written last, deleted first: a folder without it is no container
 //!   exit.json              how the last run ended; absent while it goes on
 //!   bundle/config.json     the OCI configuration
-//!   root/                  upper, work and merged of an overlay, or what else makes the root file system
+//!   root/                  upper, work and rootfs of an overlay, or what else makes the root file system
 //!   volumes/<n>/           anonymous volumes
 //! ```
 //!

@@ -246,7 +246,8 @@ impl<'a> Compiler<'a> {
                 self.assembler.branch(Question::Is(*number), yes, no)
             }
             _ => {
-                let (low, high) = segments.split_at(segments.len() / 2);
+                // An odd lower half doesn't cut a single number off from what is around it.
+                let (low, high) = segments.split_at((segments.len() / 2) | 1);
                 let yes = self.tree(high);
                 let no = self.tree(low);
                 self.assembler.branch(Question::IsAtLeast(high[0].0), yes, no)

@@ -103,7 +103,7 @@ fn paper_plan(rights: Rights, mounts: &str, tree: &str, hidden: &[&str]) -> Resu
         mounts: &mounts,
         tree: &Paper::new(tree),
         rights,
-        directory: Path::new("/c/root"),
+        directory: Path::new("/c"),
         hidden: &hidden,
         writable: &writable,
     })
@@ -137,9 +137,9 @@ fn root_lays_one_overlay_and_one_a_local_file_system() {
         plan.root,
         RootFs::Overlay {
             lower: vec!["/".into()],
-            upper: "/c/root/0/upper".into(),
-            work: "/c/root/0/work".into(),
-            target: "/c/root/rootfs".into(),
+            upper: "/c/upper".into(),
+            work: "/c/work".into(),
+            target: "/c/rootfs".into(),
             has_user_xattrs: false,
         }
     );
@@ -147,9 +147,9 @@ fn root_lays_one_overlay_and_one_a_local_file_system() {
         describe(&plan.parts),
         [
             "/etc/hosts file /etc/hosts",
-            "/home overlay /home /c/root/1/upper trusted",
+            "/home overlay /home /c/parts/1.upper trusted",
             "/run tmpfs",
-            "/tmp bind /c/root/tmp"
+            "/tmp bind /c/tmp"
         ]
     );
     assert_eq!(
@@ -164,21 +164,21 @@ fn root_lays_one_overlay_and_one_a_local_file_system() {
 #[test]
 fn a_user_lays_one_a_directory_and_goes_into_those_with_mounts() {
     let plan = paper_plan(Rights::User, MOUNTS, TREE, &["/var/lib/husk", "/home/me/.local/share/husk"]).unwrap();
-    assert_eq!(plan.root, RootFs::Directory { path: "/c/root/rootfs".into(), parts: Vec::new() });
+    assert_eq!(plan.root, RootFs::Directory { path: "/c/rootfs".into(), parts: Vec::new() });
     assert_eq!(
         describe(&plan.parts),
         [
             "/etc/hosts file /etc/hosts",
             "/etc/passwd file /etc/passwd",
-            "/etc/ssl overlay /etc/ssl /c/root/0/upper user",
-            "/home/me/src overlay /home/me/src /c/root/1/upper user",
-            "/home/you overlay /home/you /c/root/2/upper user",
-            "/mnt/usb overlay /mnt/usb /c/root/3/upper user",
+            "/etc/ssl overlay /etc/ssl /c/parts/1.upper user",
+            "/home/me/src overlay /home/me/src /c/parts/2.upper user",
+            "/home/you overlay /home/you /c/parts/3.upper user",
+            "/mnt/usb overlay /mnt/usb /c/parts/4.upper user",
             "/swapfile file /swapfile",
-            "/usr overlay /usr /c/root/4/upper user",
-            "/var/log overlay /var/log /c/root/5/upper user",
+            "/usr overlay /usr /c/parts/5.upper user",
+            "/var/log overlay /var/log /c/parts/6.upper user",
             "/run tmpfs",
-            "/tmp bind /c/root/tmp",
+            "/tmp bind /c/tmp",
         ]
     );
     assert_eq!(
@@ -191,12 +191,18 @@ fn a_user_lays_one_a_directory_and_goes_into_those_with_mounts() {
     for path in ["rootfs/bin", "rootfs/etc", "rootfs/etc/mtab", "rootfs/home", "rootfs/var/lib", "rootfs/mnt/nas"] {
         assert_eq!(steps(path), 1, "{path} is made once");
     }
-    for path in ["5/upper", "5/upper/deep", "5/upper/deep/down"] {
+    for path in ["parts", "parts/6.upper", "parts/6.upper/deep", "parts/6.upper/deep/down"] {
         assert_eq!(steps(path), 1, "{path} is in the layer once");
     }
-    for path in
-        ["1/upper/link", "1/upper/link/x", "rootfs/proc", "rootfs/tmp", "rootfs/var/lib/husk", "rootfs/etc/socket"]
-    {
+    for path in [
+        "upper",
+        "parts/2.upper/link",
+        "parts/2.upper/link/x",
+        "rootfs/proc",
+        "rootfs/tmp",
+        "rootfs/var/lib/husk",
+        "rootfs/etc/socket",
+    ] {
         assert_eq!(steps(path), 0, "{path} is not made");
     }
 }
@@ -260,57 +266,45 @@ fn script(plan: &Plan, directory: &Path) -> String {
 }
 
 /// Runs a script in a mount namespace of its own: as root, or as a user in a user namespace of its own.
-fn in_namespace(script: &str, user: Option<u32>) -> Output {
-    let mut command = Command::new(if user.is_some() { "setpriv" } else { "unshare" });
-    if let Some(uid) = user {
-        command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "unshare", "-Urm"]);
-    } else {
-        command.arg("-m");
+fn in_namespace(script: &str, rights: Rights) -> Output {
+    let is_root = rustix::process::geteuid().is_root();
+    let user = MADE_UP_USER.to_string();
+    let mut command = Command::new("env");
+    if is_root && rights == Rights::User {
+        command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
     }
-    command.args(["sh", "-c", script]).output().unwrap()
+    command.args(["unshare", if rights == Rights::User { "-Urm" } else { "-m" }, "sh", "-c", script]);
+    command.output().unwrap()
 }
 
-/// A place on the machine's disk that a user may use, and the user; removed at the end.
-struct Scene {
-    directory: tempfile::TempDir,
-    user: Option<u32>,
-}
-
+/// A user whom no machine has.
 const MADE_UP_USER: u32 = 2_012_345;
 
-impl Scene {
-    fn new(rights: Rights) -> Option<Self> {
-        let is_root = rustix::process::geteuid().is_root();
-        let has_tools = ["unshare", "setpriv"].iter().all(|tool| Path::new("/usr/bin").join(tool).exists());
-        if !is_root || !has_tools {
-            // The integration tests run the same as the user that they are.
-            Errno::PERM.into_skip("host: against the kernel: wants root, unshare and setpriv");
-            return None;
-        }
-        // /tmp may be memory, and is the container's own; /var/tmp is what the overlays cover.
-        let directory = tempfile::Builder::new().prefix("husk-host-").tempdir_in("/var/tmp").unwrap();
-        let user = (rights == Rights::User).then_some(MADE_UP_USER);
-        std::os::unix::fs::chown(directory.path(), user, user).unwrap();
-        Some(Self { directory, user })
+/// Makes a place on the machine's disk that the user of the test may use; `None` where the test cannot run.
+fn place(rights: Rights) -> Option<tempfile::TempDir> {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root && rights == Rights::Root {
+        skip("wants root");
+        return None;
     }
+    if in_namespace("true", rights).status.code() != Some(0) {
+        skip("wants unshare, setpriv, and a host that allows the namespaces");
+        return None;
+    }
+    // /tmp may be memory, and is the container's own; /var/tmp is what the overlays cover.
+    Some(tempfile::Builder::new().prefix("husk-host-").tempdir_in("/var/tmp").unwrap())
 }
 
-trait IntoSkip {
-    fn into_skip(self, why: &str);
-}
-
-impl IntoSkip for Errno {
-    #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
-    fn into_skip(self, why: &str) {
-        eprintln!("skipped: {why}");
-    }
+#[expect(clippy::print_stderr, reason = "a test that does not run says so")]
+fn skip(why: &str) {
+    eprintln!("skipped: host: against the kernel: {why}");
 }
 
 /// Makes a real plan of this machine, mounts it, and runs a script in it.
-fn on_this_machine(rights: Rights, inside: &str) -> Option<(Scene, String)> {
-    let scene = Scene::new(rights)?;
-    let store = scene.directory.path().join("store");
-    let directory = store.join("root");
+fn on_this_machine(rights: Rights, inside: &str) -> Option<(tempfile::TempDir, String)> {
+    let scene = place(rights)?;
+    let store = scene.path().join("store");
+    let directory = store.join("container");
     std::fs::create_dir_all(&directory).unwrap();
     let mounts = mountinfo::parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap();
     let hidden: &[&Path] = &[&store];
@@ -320,12 +314,12 @@ fn on_this_machine(rights: Rights, inside: &str) -> Option<(Scene, String)> {
     plan.prepare(std::fs::File::open(&directory).unwrap().as_fd()).unwrap();
     // A second start meets what the first made.
     plan.prepare(std::fs::File::open(&directory).unwrap().as_fd()).unwrap();
-    if let Some(user) = scene.user {
-        let owner = format!("{user}:{user}");
-        assert!(Command::new("chown").args(["-Rh", &owner]).arg(scene.directory.path()).status().unwrap().success());
+    if rights == Rights::User && rustix::process::geteuid().is_root() {
+        let owner = format!("{MADE_UP_USER}:{MADE_UP_USER}");
+        assert!(Command::new("chown").args(["-Rh", &owner]).arg(scene.path()).status().unwrap().success());
     }
-    let script = script(&plan, &directory) + &inside.replace("SCENE", scene.directory.path().to_str().unwrap());
-    let output = in_namespace(&script, scene.user);
+    let script = script(&plan, &directory) + &inside.replace("SCENE", scene.path().to_str().unwrap());
+    let output = in_namespace(&script, rights);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{script}\n{text}{}", String::from_utf8_lossy(&output.stderr));
     Some((scene, text))
@@ -349,8 +343,8 @@ fn root_sees_the_machine_and_writes_beside_it() {
     for path in ["/usr/husk-test", "/etc/husk-test", "/husk-test", "/usr/moved"] {
         assert!(!Path::new(path).exists(), "{path} is on the host");
     }
-    assert!(!scene.directory.path().join("husk-test").exists());
-    assert!(scene.directory.path().join("store/root/0/upper/usr/husk-test").exists());
+    assert!(!scene.path().join("husk-test").exists());
+    assert!(scene.path().join("store/container/upper/usr/husk-test").exists());
 }
 
 #[test]
@@ -369,14 +363,14 @@ fn a_user_sees_the_machine_and_writes_beside_it() {
         assert!(Path::new(path).exists(), "{path} is gone from the host");
     }
     assert!(!Path::new("/husk-test").exists() && !Path::new("/var/tmp/husk-test").exists());
-    assert!(!scene.directory.path().join("husk-test").exists());
-    assert!(scene.directory.path().join("store/root/rootfs/husk-test").exists(), "it is in the layer");
+    assert!(!scene.path().join("husk-test").exists());
+    assert!(scene.path().join("store/container/rootfs/husk-test").exists(), "it is in the layer");
 }
 
 #[test]
 fn without_a_mask_the_kernel_still_keeps_layers_apart() {
     // What husk relies on should the mask be missing: the upper directory cannot be reached through its own lower one.
-    let inside = "umount .SCENE/store; ls .SCENE/store/root/0/upper 2>&1 | grep -c 'symbolic links'";
+    let inside = "umount .SCENE/store; ls .SCENE/store/container/upper 2>&1 | grep -c 'symbolic links'";
     let Some((_scene, text)) = on_this_machine(Rights::Root, inside) else { return };
     assert_eq!(text, "1\n");
 }

@@ -156,6 +156,31 @@ fn what_the_dead_left_is_removed_and_the_living_are_spared() {
     drop(held);
 }
 
+/// A holder that dies while another waits leaves its staging directory to that other.
+#[test]
+fn the_waiting_inherit_from_the_dying() {
+    let place = Place::new();
+    let store = place.store();
+    let (image, reader) = place.image(&[layer("a")]);
+    let key = format!("{}.sha256.{}", FORM.name(), image.layers[0].diff_id.hex());
+    let staging = place.store_path().join("tmp");
+    std::fs::create_dir_all(staging.join(&key).join("diff/etc/a")).unwrap();
+    let directory = rustix::fs::open(&staging, OPEN_PATH, Mode::empty()).unwrap();
+    let held = Mutex::new(Lock::try_take(directory.as_fd(), &format!("{key}.lock")).unwrap());
+    assert!(held.lock().unwrap().is_some());
+    let waited = AtomicUsize::new(0);
+    let report = |event| {
+        if matches!(event, Event::Waiting { .. }) {
+            waited.fetch_add(1, Ordering::SeqCst);
+            drop(held.lock().unwrap().take());
+        }
+    };
+    let paths = store.ensure_layers(&image, &*reader, &report).unwrap();
+    assert_eq!(waited.load(Ordering::SeqCst), 1);
+    assert_eq!(std::fs::read(paths[0].join("etc/a")).unwrap(), b"a");
+    assert_eq!(place.tmp(), Vec::<String>::new());
+}
+
 /// security.md E9. The umask is the process's, so a process of its own is used.
 #[test]
 fn nobody_else_can_look_in() {
