@@ -6,13 +6,19 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod bad_bundle;
 mod capabilities;
+mod cgroups;
+mod descriptors;
 mod devices;
+mod executable;
 mod identity;
 mod limits;
 mod mounts;
 mod namespaces;
+mod pivot;
 mod probe;
+mod rootless;
 mod seccomp;
 mod self_check;
 mod signals;
@@ -45,6 +51,12 @@ fn tests() -> Vec<support::Test> {
         seccomp::tests,
         signals::tests,
         terminal::tests,
+        descriptors::tests,
+        cgroups::tests,
+        pivot::tests,
+        rootless::tests,
+        bad_bundle::tests,
+        executable::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

@@ -184,6 +184,7 @@ fn run_with_submount(scene: &Scene, bundle: &Bundle<'_>, source: &Path) -> Value
         let target = source.join("sub");
         rustix::mount::mount("tmpfs", &target, "tmpfs", rustix::mount::MountFlags::empty(), c"mode=777").unwrap();
         write(&target.join("file"), "below\n");
+        std::fs::set_permissions(target.join("file"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
         let outcome = bundle.run();
         rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH).unwrap();
         outcome.success().report()

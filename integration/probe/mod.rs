@@ -7,6 +7,7 @@
 //! --try WHAT          attempt an operation (see `tries`); "ok" or the name of the error goes to tries[WHAT]
 //! --read PATH         contents go to reads[PATH], or the name of the error
 //! --stat PATH         type, mode, owner, device number, link target go to stats[PATH]
+//! --xattr PATH NAME   the value of an attribute goes to xattrs[PATH], or the name of the error
 //! --list PATH         names in a directory go to lists[PATH]
 //! --write PATH TEXT   as --try, with "write PATH"
 //! --quiet             print no report
@@ -70,6 +71,10 @@ fn run(words: &[&str]) -> std::io::Result<ExitCode> {
             "--read" => note(&mut found, "reads", next()?, report::read),
             "--stat" => note(&mut found, "stats", next()?, report::stat),
             "--list" => note(&mut found, "lists", next()?, report::list),
+            "--xattr" => {
+                let (path, name) = (next()?, next()?);
+                note(&mut found, "xattrs", path, |path| report::attribute(path, name));
+            }
             "--write" => {
                 let (path, text) = (next()?, next()?);
                 note(&mut found, "tries", &format!("write {path}"), |_| tries::write(path, text.as_bytes()));

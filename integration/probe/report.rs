@@ -77,6 +77,15 @@ pub(crate) fn list(path: &str) -> Value {
     }
 }
 
+/// Gives the value of an extended attribute, or the name of the error.
+pub(crate) fn attribute(path: &str, name: &str) -> Value {
+    let mut value = [0; 256];
+    match rustix::fs::lgetxattr(path, name, &mut value[..]) {
+        Ok(length) => String::from_utf8_lossy(&value[..length]).into(),
+        Err(error) => errno_name(&error.into()).into(),
+    }
+}
+
 /// Gives what lstat says of a file, or the name of the error.
 pub(crate) fn stat(path: &str) -> Value {
     let data = match std::fs::symlink_metadata(path) {

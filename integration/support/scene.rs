@@ -9,7 +9,7 @@ use super::user::Account;
 use super::{Bundle, Invocation, Who, sentinel::Sentinel};
 
 /// The directories that husk keeps things in, by the variables that name them.
-pub(crate) const STORE_VARIABLE: &str = "HUSK_ROOT";
+pub(crate) const STORE_VARIABLE: &str = "HUSK_DATA_ROOT";
 pub(crate) const RUN_VARIABLE: &str = "HUSK_RUN_ROOT";
 
 /// What a test function is handed.
