@@ -30,7 +30,12 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
     if plan.switch == Switch::Chroot {
         return Ok(Prepared { root: open_root_directory(plan)? });
     }
-    mount_change(c"/", plan.propagation).context("detach the host's mounts")?;
+    // What is unbindable cannot be copied, and is made so at the end.
+    let first = match plan.propagation.contains(MountPropagationFlags::UNBINDABLE) {
+        true => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        false => plan.propagation,
+    };
+    mount_change(c"/", first).context("detach the host's mounts")?;
     if plan.propagation.contains(MountPropagationFlags::SHARED) {
         make_parent_private(plan.root.path())?;
     }

@@ -113,9 +113,7 @@ pub fn reset_dispositions() {
     for number in 1..=LAST {
         // SAFETY: DEFAULT outlives the call and is as long as the kernel reads; the old disposition is not asked for. Made
         // directly, since the C library keeps signals 32 and 33 to itself. SIGKILL and SIGSTOP are answered with EINVAL.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<()>(), MASK_LENGTH)
-        };
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<()>(), MASK_LENGTH) };
     }
 }
 
