@@ -3,7 +3,7 @@
 //! Under the plain name a runtime's verb is taken for what it is where nothing else could be meant:
 //!
 //! - after one of the runtime's global flags (`--root`, `--log`, …), which the engine does not have;
-//! - `state`, `delete`, `list`, `spec`, `features`, which are no commands of the engine;
+//! - `state`, `delete`, `list`, `spec`, which are no commands of the engine, and `start` and `kill`, which are not yet;
 //! - `create` and `run` with `--bundle`;
 //! - everything after `oci`.
 
@@ -26,11 +26,20 @@ pub(super) enum Face {
 const RUNTIME_NAMES: [&str; 3] = ["runc", "husk-runc", "crun"];
 
 /// Global flags of the runtime that the engine does not have.
-const RUNTIME_FLAGS: [&str; 8] =
-    ["--root", "--log", "--log-format", "--log-level", "--systemd-cgroup", "--rootless", "--cgroup-manager", "--criu"];
+const RUNTIME_FLAGS: [&str; 9] = [
+    "--root",
+    "--log",
+    "--log-format",
+    "--log-level",
+    "--debug",
+    "--systemd-cgroup",
+    "--rootless",
+    "--cgroup-manager",
+    "--criu",
+];
 
 /// Verbs that are the runtime's alone.
-const RUNTIME_VERBS: [&str; 5] = ["state", "delete", "list", "spec", "features"];
+const RUNTIME_VERBS: [&str; 6] = ["state", "delete", "list", "spec", "start", "kill"];
 
 /// Decides from the whole argument list.
 pub(super) fn choose(args: &[OsString]) -> Face {
@@ -81,6 +90,8 @@ mod tests {
             ("husk run --rm host: -- sh -b", Face::Engine),
             ("husk create --bundle=/b x", RUNTIME),
             ("husk state x", RUNTIME),
+            ("husk start x", RUNTIME),
+            ("husk --debug create x", RUNTIME),
             ("husk ps", Face::Engine),
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();

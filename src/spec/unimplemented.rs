@@ -2,7 +2,9 @@
 //!
 //! Whoever implements one deletes its row.
 
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, Spec,
+};
 
 use crate::error::{Error, Result};
 
@@ -30,6 +32,7 @@ const LINUX: &[Row<Linux>] = &[
     Row { field: "linux.memoryPolicy", is_set: |linux| linux.memory_policy().is_some() },
     Row { field: "linux.personality", is_set: |linux| linux.personality().is_some() },
     Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
+    Row { field: "linux.seccomp: SCMP_ACT_NOTIFY", is_set: |linux| linux.seccomp().as_ref().is_some_and(notifies) },
     Row {
         field: "linux.seccomp.listenerPath",
         is_set: |linux| linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
@@ -60,6 +63,13 @@ fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
         Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
         None => Ok(()),
     }
+}
+
+/// Without somebody who listens, the calls would fail in silence.
+fn notifies(profile: &LinuxSeccomp) -> bool {
+    let rules: &[LinuxSyscall] = profile.syscalls().as_deref().unwrap_or_default();
+    profile.default_action() == LinuxSeccompAction::ScmpActNotify
+        || rules.iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
 }
 
 /// An empty label is none: callers written in Go leave out the difference.

@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -15,6 +16,9 @@ use crate::error::{Context, Error, Result};
 
 /// The kernel answers EAGAIN when a rename anywhere raced with `..`; 0.4 % of tries under a constant attack.
 const RESOLVE_TRIES: usize = 256;
+
+/// As the kernel has it (path_resolution(7)).
+const LINK_LIMIT: u32 = 40;
 
 /// A directory below which paths are resolved.
 pub struct Root(OwnedFd);
@@ -59,7 +63,7 @@ impl Root {
 
     /// Makes `path` and what is missing above it, one component at a time by descriptor, and opens it.
     ///
-    /// Symlinks are followed inside the root. A dangling one fails with ENOENT rather than being guessed at.
+    /// Symlinks are followed inside the root; what a dangling one names is made there, as if the root were `/`.
     pub fn make_directories(&self, path: &Path, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The usual case: it is all there.
@@ -67,26 +71,42 @@ impl Root {
             Err(Errno::NOENT) => {}
             answer => return answer,
         }
+        let mut links_left = LINK_LIMIT;
+        let mut todo: Vec<OsString> = names(path).collect();
+        todo.reverse();
         let mut done = PathBuf::from(".");
         let mut directory = self.open_at(&done, flags, Mode::empty())?;
-        for component in path.components() {
-            let name = match component {
-                Component::Normal(name) => name,
-                Component::ParentDir => OsStr::new(".."),
-                _ => continue,
-            };
-            done.push(name);
-            directory = match self.open_at(&done, flags, Mode::empty()) {
-                Ok(next) => next,
-                Err(Errno::NOENT) => {
-                    match rustix::fs::mkdirat(&directory, name, mode) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+        while let Some(name) = todo.pop() {
+            let next = done.join(&name);
+            match self.open_at(&next, flags, Mode::empty()) {
+                Ok(opened) => {
+                    (done, directory) = (next, opened);
+                    continue;
+                }
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+            match rustix::fs::mkdirat(&directory, &name, mode) {
+                // There on the next look.
+                Ok(()) => todo.push(name),
+                Err(Errno::EXIST) => {
+                    links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
+                    let target = match rustix::fs::readlinkat(&directory, &name, Vec::new()) {
+                        Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
+                        // Not a link: somebody has made it meanwhile.
+                        Err(Errno::INVAL) => PathBuf::from(&name),
                         Err(error) => return Err(error),
+                    };
+                    if target.has_root() {
+                        done = PathBuf::from(".");
+                        directory = self.open_at(&done, flags, Mode::empty())?;
                     }
-                    self.open_at(&done, flags, Mode::empty())?
+                    let from = todo.len();
+                    todo.extend(names(&target));
+                    todo[from..].reverse();
                 }
                 Err(error) => return Err(error),
-            };
+            }
         }
         Ok(directory)
     }
@@ -127,6 +147,15 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The components to walk, `..` among them; the kernel keeps those inside the root.
+fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    })
 }
 
 /// Splits a path into the directory and the last component, without touching the file system.
@@ -170,7 +199,14 @@ mod tests {
         root.make_directories(Path::new("../../c/d"), Mode::from_raw_mode(0o755)).unwrap();
         assert!(tree.join("c/d").is_dir());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
-        assert!(root.make_directories(Path::new("dangling/x"), Mode::from_raw_mode(0o755)).is_err());
+        symlink("loop", tree.join("loop")).unwrap();
+        assert_eq!(root.make_directories(Path::new("loop/x"), Mode::from_raw_mode(0o755)).err(), Some(Errno::LOOP));
+        symlink("../../up/there", tree.join("real/climbing")).unwrap();
+        for (path, made) in [("dangling/x", "missing/x"), ("real/climbing/y", "up/there/y")] {
+            root.make_directories(Path::new(path), Mode::from_raw_mode(0o755)).unwrap();
+            assert!(tree.join(made).is_dir(), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 
     #[test]
