@@ -57,7 +57,7 @@ impl Hierarchy {
     ///
     /// In a container without a cgroup namespace `/proc/self/cgroup` shows the host's path, of which the mount shows
     /// the tail. A cgroup that the mount does not reach at all counts as its top.
-    pub(super) fn own_below_mount(&self) -> &str {
+    pub fn own_below_mount(&self) -> &str {
         let own = self.own.trim_start_matches('/');
         let root = self.root.trim_matches('/');
         let below = match own.strip_prefix(root) {

@@ -20,11 +20,16 @@ use std::process::ExitCode;
 
 use face::Face;
 
+/// Nobody but the owner writes to what the runtime and the engine make.
+const FILE_MODE_MASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
+
 /// Parses the process's arguments, runs the command, and gives the exit status.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     match face::choose(&args) {
         Face::Runtime { drop_first_word } => {
+            // What is made for a container must not depend on its caller's habits; its own umask is in the configuration.
+            rustix::process::umask(FILE_MODE_MASK);
             if drop_first_word {
                 args.remove(1);
             }

@@ -116,6 +116,7 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
     let LimitArgs { memory, memory_swap, cpus, cpu_shares, cpuset_cpus, pids_limit, require_limits } = limits;
     let limits =
         Limits { memory, memory_swap, nano_cpus: cpus, cpu_shares, cpuset_cpus, pids: pids_limit, ..Limits::default() };
+    rustix::process::umask(super::FILE_MODE_MASK);
     let engine = Engine::open(settings::File::default())?;
     let mut volumes = volume;
     let here = std::env::current_dir()?;

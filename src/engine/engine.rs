@@ -95,6 +95,11 @@ impl Engine {
         let containers = self.containers()?;
         let sweep = containers.sweep()?;
         let mut failures = sweep.failures;
+        for unfinished in sweep.unfinished {
+            if let Err(error) = self.with_file_rights(|| unfinished.clear(&containers)) {
+                failures.push(error);
+            }
+        }
         for orphan in sweep.orphans {
             if let Err(error) = self.clear_orphan(&containers, orphan) {
                 failures.push(error);

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
@@ -23,6 +23,8 @@ pub struct Join {
     pub kind: LinuxNamespaceType,
     /// Open on it since before anything was entered.
     pub fd: OwnedFd,
+    /// Its path, for messages.
+    pub path: PathBuf,
 }
 
 /// What to create and what to join.
@@ -75,7 +77,7 @@ pub fn plan(spec: &Spec, privileged: Privileged) -> Result<NamespacePlan> {
         match namespace.path() {
             None => create |= flag(kind),
             Some(path) if path.as_os_str().is_empty() => create |= flag(kind),
-            Some(path) => join.push(Join { kind, fd: open_namespace(path, kind)? }),
+            Some(path) => join.push(Join { kind, fd: open_namespace(path, kind)?, path: path.clone() }),
         }
     }
     join.sort_by_key(|join| join_order(join.kind, privileged));
@@ -117,7 +119,7 @@ pub enum Privileged {
 /// Enters one namespace. A PID or time namespace is entered by children only (setns(2)).
 pub fn enter(join: &Join) -> Result<()> {
     rustix::thread::move_into_link_name_space(join.fd.as_fd(), Some(link_type(join.kind)))
-        .with_context(|| format!("join {} namespace", join.kind))
+        .with_context(|| format!("join {} namespace {}", join.kind, join.path.display()))
 }
 
 fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<OwnedFd> {

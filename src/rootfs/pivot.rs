@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 
@@ -23,7 +23,10 @@ pub fn switch(root: BorrowedFd<'_>, how: Switch) -> Result<()> {
 /// Stacks the old root on the new one and takes it off again, so that no directory is needed to put it
 /// (pivot_root(2), "`pivot_root(".", ".")`").
 fn pivot() -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::open(c"/", flags, Mode::empty()).context("open the old root")?;
     rustix::process::pivot_root(c".", c".").context("pivot into the root file system")?;
+    rustix::process::fchdir(&old).context("change to the old root")?;
     // What we unmount must not be unmounted on the host.
     mount_change(c".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("detach the old root from the host")?;

@@ -44,6 +44,14 @@ pub enum RootSource {
     Mount(Box<MountPlan>, PathBuf),
 }
 
+impl RootSource {
+    /// Gives the directory that the tree is attached to.
+    pub fn path(&self) -> &Path {
+        let (Self::Directory(path) | Self::Mount(_, path)) = self;
+        path
+    }
+}
+
 /// How the tree becomes `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
@@ -204,9 +212,15 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<Ro
     })
 }
 
+/// The container sees what is mounted on the host, and the host sees nothing of the container.
+pub const DEFAULT_PROPAGATION: MountPropagationFlags =
+    MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
+
 /// The host's tree never gets events from the container unless the spec says `shared`.
 fn propagation_flags(word: &str) -> Result<MountPropagationFlags> {
-    let word = if word.is_empty() { "rslave" } else { word };
+    if word.is_empty() {
+        return Ok(DEFAULT_PROPAGATION);
+    }
     let propagation = Propagation::from_word(word)
         .ok_or_else(|| Error::invalid(format!("linux.rootfsPropagation: `{word}` is not a propagation")))?;
     Ok(MountPropagationFlags::from_bits_retain(propagation.as_mount_flags()))

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
-use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
+use super::plan::{DEFAULT_PROPAGATION, MountPlan, MountSource, RootSource, RootfsPlan, Switch};
 use super::{device, mask, mount, pivot};
 use crate::error::{Context, Error, Result};
 use crate::support::root::Root;
@@ -31,6 +31,9 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
         return Ok(Prepared { root: open_root_directory(plan)? });
     }
     mount_change(c"/", plan.propagation).context("detach the host's mounts")?;
+    if plan.propagation.contains(MountPropagationFlags::SHARED) {
+        make_parent_private(plan.root.path())?;
+    }
     let root = Root::from_fd(attach_root(&plan.root).context("set up the root file system")?);
     let mut before_cgroups = Some(before_cgroups);
     let mut view = None;
@@ -65,6 +68,14 @@ impl Prepared {
         pivot::switch(self.root.as_fd(), plan.switch)
     }
 
+    /// Gives the root mount the propagation that the spec wants, once pivot_root(2), which wants another, is behind us.
+    pub fn set_propagation(&self, plan: &RootfsPlan) -> Result<()> {
+        if plan.switch == Switch::Chroot || plan.propagation == DEFAULT_PROPAGATION {
+            return Ok(());
+        }
+        mount_change(c"/", plan.propagation).context("set the root's propagation")
+    }
+
     /// Makes the root mount read-only; the last thing, since devices and the console are made in it.
     pub fn seal(&self, plan: &RootfsPlan) -> Result<()> {
         if plan.is_readonly && plan.switch != Switch::Chroot {
@@ -78,6 +89,19 @@ impl Prepared {
     pub fn root(&self) -> &Root {
         &self.root
     }
+}
+
+/// Under a shared mount the root file system would be mounted on the host too, and pivot_root(2) would refuse it.
+fn make_parent_private(root: &Path) -> Result<()> {
+    for path in root.ancestors() {
+        match mount_change(path, MountPropagationFlags::PRIVATE) {
+            Ok(()) => return Ok(()),
+            // No mount point: what it lies in is further up.
+            Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("make {} private", path.display())),
+        }
+    }
+    Ok(())
 }
 
 fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {

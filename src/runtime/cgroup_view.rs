@@ -1,11 +1,13 @@
 //! What a container sees of the host's cgroup hierarchies.
 
-use crate::cgroups::{Cgroup, Layout, Mode};
+use crate::cgroups::{Cgroup, Hierarchy, Layout, Mode};
 use crate::namespaces::plan::NamespacePlan;
 use crate::rootfs::cgroup_mount::{CgroupView, LegacyHierarchy};
 
 /// Makes the view from the host's layout and the container's own cgroup.
 pub(super) fn of(layout: &Layout, cgroup: &Cgroup, namespaces: &NamespacePlan) -> CgroupView {
+    // A container without a cgroup of its own is in its caller's.
+    let own = |hierarchy: &Hierarchy| hierarchy.mount.join(hierarchy.own_below_mount());
     let record = cgroup.record();
     let path_in = |controllers: &str| {
         record.0.iter().find(|directory| directory.controllers == controllers).map(|directory| directory.path.clone())
@@ -22,11 +24,11 @@ pub(super) fn of(layout: &Layout, cgroup: &Cgroup, namespaces: &NamespacePlan) -
         if is_named {
             options.insert(0, "none".to_owned());
         }
-        LegacyHierarchy { name, options, links, path: path_in(controllers) }
+        LegacyHierarchy { name, options, links, path: path_in(controllers).or_else(|| Some(own(hierarchy))) }
     });
     CgroupView {
         is_unified: layout.mode() == Mode::Unified,
-        unified_path: path_in(""),
+        unified_path: path_in("").or_else(|| layout.unified.as_ref().map(own)),
         legacy: legacy.collect(),
         has_namespace: namespaces.creates_cgroup_namespace,
     }

@@ -99,6 +99,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     }
     run_container_hooks("createContainer", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
+    tree.set_propagation(&plan.rootfs)?;
     if process.terminal {
         let root = Root::open(Path::new("/"))?;
         let master = console::make_terminal(&root, process.console_size)?;

@@ -107,12 +107,15 @@ pub fn unblock_all() -> Result<(), Errno> {
 /// Handlers end with exec anyway; what an exec keeps is "ignored", which Rust's start-up sets for SIGPIPE and a shell or
 /// `nohup` for others. A workload starts with nothing ignored.
 pub fn reset_dispositions() {
-    for signal in Signal::iterator() {
-        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            continue;
-        }
-        // SAFETY: SIG_DFL runs no code of ours.
-        let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+    /// A struct sigaction of the kernel's with SIG_DFL, no flags and an empty mask is all zeros, and not longer than this.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_LENGTH: libc::c_long = 8;
+    for number in 1..=LAST {
+        // SAFETY: DEFAULT outlives the call and is as long as the kernel reads; the old disposition is not asked for. Made
+        // directly, since the C library keeps signals 32 and 33 to itself. SIGKILL and SIGSTOP are answered with EINVAL.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<()>(), MASK_LENGTH)
+        };
     }
 }
 

@@ -280,8 +280,26 @@ fn in_namespace(script: &str, rights: Rights) -> Output {
 /// A user whom no machine has.
 const MADE_UP_USER: u32 = 2_012_345;
 
-/// Makes a place on the machine's disk that the user of the test may use; `None` where the test cannot run.
-fn place(rights: Rights) -> Option<tempfile::TempDir> {
+/// A place on the machine's disk that the user of the test may use.
+struct Place(PathBuf);
+
+impl Place {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The kernel's work directories have mode 000, which stops others than root.
+        let name = self.0.file_name().expect("below /var/tmp");
+        let removed = crate::support::remove::remove_tree(std::fs::File::open("/var/tmp").unwrap(), name);
+        assert!(std::thread::panicking() || removed.is_ok(), "{removed:?}");
+    }
+}
+
+/// Makes the place; `None` where the test cannot run.
+fn place(rights: Rights) -> Option<Place> {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root && rights == Rights::Root {
         skip("wants root");
@@ -292,7 +310,8 @@ fn place(rights: Rights) -> Option<tempfile::TempDir> {
         return None;
     }
     // /tmp may be memory, and is the container's own; /var/tmp is what the overlays cover.
-    Some(tempfile::Builder::new().prefix("husk-host-").tempdir_in("/var/tmp").unwrap())
+    let place = tempfile::Builder::new().prefix("husk-host-").tempdir_in("/var/tmp").unwrap();
+    Some(Place(place.keep()))
 }
 
 #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
@@ -301,7 +320,7 @@ fn skip(why: &str) {
 }
 
 /// Makes a real plan of this machine, mounts it, and runs a script in it.
-fn on_this_machine(rights: Rights, inside: &str) -> Option<(tempfile::TempDir, String)> {
+fn on_this_machine(rights: Rights, inside: &str) -> Option<(Place, String)> {
     let scene = place(rights)?;
     let store = scene.path().join("store");
     let directory = store.join("container");
