@@ -295,9 +295,7 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
         // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
         crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter").map(drop)?;
     }
-    if let Some(masks) = &process.capabilities {
-        masks.apply_bounding()?;
-    }
+    process.capabilities.apply_bounding()?;
     // Set-user-id takes the capabilities along only if asked to.
     rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
     if process.denies_setgroups {
@@ -321,9 +319,7 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     }
     verify_cwd(&process.cwd)?;
     rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
-    if let Some(masks) = &process.capabilities {
-        masks.apply()?;
-    }
+    process.capabilities.apply()?;
     if plan.dies_with_parent {
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
