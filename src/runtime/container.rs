@@ -18,6 +18,7 @@ use super::{cgroup_view, console, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
+use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
 /// How long `delete --force` waits for a killed container to end.
@@ -104,6 +105,9 @@ impl Runtime {
     pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
         check_terminal(request, mode)?;
         crate::spec::validate::validate_id(request.id)?;
+        // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
+        // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
+        close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
@@ -216,7 +220,9 @@ impl Runtime {
             });
         };
         // Removed first: of two that start at once, one finds it gone.
-        directory.remove_exec_fifo()?;
+        if !directory.remove_exec_fifo()? {
+            return Err(Error::new(Kind::State, "cannot start an already running container"));
+        }
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);

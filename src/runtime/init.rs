@@ -33,7 +33,7 @@ use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::{
-    CStringArray, CloseHow, close_range, exit_now, join_session_keyring, keep_over_exec, set_resource_limit,
+    CStringArray, exit_now, join_session_keyring, keep_over_exec, set_resource_limit,
 };
 use crate::sys::{signal, stub};
 
@@ -97,7 +97,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", &plan.hooks.create_container, surroundings)?;
+    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
     if process.terminal {
         let root = Root::open(Path::new("/"))?;
@@ -124,7 +124,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", &plan.hooks.start_container, surroundings)?;
+    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
     run_tape(plan, channel, &executable, envp.as_ref(), process.no_new_privileges && !early_filter, None)
 }
 
@@ -152,7 +152,6 @@ fn run_tape(
     }
     tape.exec(executable, &process.argv, envp.unwrap_or(&process.envp));
     let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
-    close_range(i32::try_from(first).unwrap_or(i32::MAX), CloseHow::OnExec).context("close descriptors")?;
     keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
     keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
     if let Some(fifo) = fifo {
@@ -258,12 +257,17 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn run_container_hooks(moment: &str, list: &[oci_spec::runtime::Hook], surroundings: &Surroundings<'_>) -> Result<()> {
+fn run_container_hooks(
+    moment: &str,
+    status: &str,
+    list: &[oci_spec::runtime::Hook],
+    surroundings: &Surroundings<'_>,
+) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)("created", pid), None)
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), None)
 }
 
 /// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.

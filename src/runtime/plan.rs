@@ -29,6 +29,8 @@ pub struct Choices {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the workload keeps (`--preserve-fds`, LISTEN_FDS).
     pub preserved_fds: u32,
+    /// Those of them that the workload is told about as a socket-activating manager would (sd_listen_fds(3)).
+    pub listening_fds: u32,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
 }
@@ -172,6 +174,10 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
             None => {}
         }
         environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
+    }
+    if choices.listening_fds > 0 {
+        environment.push(CString::new(format!("LISTEN_FDS={}", choices.listening_fds))?);
+        environment.push(c"LISTEN_PID=1".to_owned());
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     let argv =
