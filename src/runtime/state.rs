@@ -209,10 +209,11 @@ impl StateDirectory {
         }
     }
 
-    /// Removes the fifo, which makes the container a started one.
-    pub fn remove_exec_fifo(&self) -> Result<()> {
+    /// Removes the fifo, which makes the container a started one; says whether it was there.
+    pub fn remove_exec_fifo(&self) -> Result<bool> {
         match rustix::fs::unlinkat(&self.fd, EXEC_FIFO, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno).with_context(|| format!("remove {}/{EXEC_FIFO}", self.path.display())),
         }
     }
@@ -317,6 +318,15 @@ mod tests {
             assert_eq!(stat, ProcessStat { state: b'S', start_time: 4242 }, "{command}");
         }
         assert_eq!(parse_stat(b"7 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn a_fifo_is_removed_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = StateRoot::new(scratch.path().to_owned()).create("x").unwrap();
+        let _reader = directory.make_exec_fifo().unwrap();
+        assert!(directory.remove_exec_fifo().unwrap());
+        assert!(!directory.remove_exec_fifo().unwrap());
     }
 
     #[test]
