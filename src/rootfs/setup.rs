@@ -30,7 +30,7 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
     if plan.switch == Switch::Chroot {
         return Ok(Prepared { root: open_root_directory(plan)? });
     }
-    mount_change(c"/", plan.propagation).context("detach the host's mounts")?;
+    mount_change(c"/", plan.detachment).context("detach the host's mounts")?;
     let root = Root::from_fd(attach_root(&plan.root).context("set up the root file system")?);
     let mut before_cgroups = Some(before_cgroups);
     let mut view = None;
@@ -62,7 +62,13 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
 impl Prepared {
     /// Makes the tree this process's `/`.
     pub fn enter(&self, plan: &RootfsPlan) -> Result<()> {
-        pivot::switch(self.root.as_fd(), plan.switch)
+        pivot::switch(self.root.as_fd(), plan.switch)?;
+        match plan.propagation {
+            Some(flags) if plan.switch != Switch::Chroot => {
+                mount_change(c"/", flags).context("set linux.rootfsPropagation")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the root mount read-only; the last thing, since devices and the console are made in it.
