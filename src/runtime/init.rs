@@ -64,11 +64,11 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 
 /// The order is the design:
 ///
-///  1. Not dumpable before anything is joined: nothing inside may trace us or read our `/proc` (CVE-2016-9962).
+///  1. The OOM score; then not dumpable before anything is joined: nothing inside may trace us or read our `/proc` (CVE-2016-9962).
 ///  2. Ids of the new user namespace, then the namespaces that init itself joins.
 ///  3. A session and a session keyring of our own.
 ///  4. The file system tree, below a descriptor, while the host's paths are still there.
-///  5. What is written through the host's `/proc`: sysctls, the OOM score.
+///  5. What is written through the host's `/proc`: sysctls.
 ///  6. Hooks of the runtime, then those of the container, both before the pivot (runtime-spec, "Lifecycle" 4-6).
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
@@ -182,6 +182,9 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
         // from inside a container is near.
         channel.expect(Tag::MapsWritten)?;
     }
+    if plan.namespaces.stages == Stages::One {
+        set_oom_score(plan)?;
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
     if plan.dies_with_parent {
@@ -248,13 +251,16 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
             .write(path, value)
             .with_context(|| format!("set sysctl {} to `{value}`", path.trim_start_matches("sys/")))?;
     }
-    if let Some(score) = plan.process.oom_score_adj {
-        match plan.proc.write("self/oom_score_adj", &score.to_string()) {
-            Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => {}
-            answer => answer.with_context(|| format!("set oom_score_adj to {score}"))?,
-        }
-    }
     Ok(())
+}
+
+/// Sets the OOM score, while an ordinary user still owns its own `/proc/self`: a process that is not dumpable does not.
+pub(super) fn set_oom_score(plan: &Plan) -> Result<()> {
+    let Some(score) = plan.process.oom_score_adj else { return Ok(()) };
+    match plan.proc.write("self/oom_score_adj", &score.to_string()) {
+        Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => Ok(()),
+        answer => answer.with_context(|| format!("set oom_score_adj to {score}")),
+    }
 }
 
 fn run_container_hooks(
@@ -311,9 +317,14 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     } else {
         // Always called, also for none: the caller's groups are not the container's (CVE-2022-36109).
         let groups: Vec<Gid> = process.groups.iter().copied().map(Gid::from_raw).collect();
-        rustix::thread::set_thread_groups(&groups).context("set supplementary groups")?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // Root of a user namespace that has given it up for its maps: none can be added, and none dropped.
+            Err(Errno::PERM) if groups.is_empty() && denies_setgroups(plan) => {}
+            answer => answer.context("set supplementary groups")?,
+        }
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask));
+    give_streams(process);
     let early = rustix::process::chdir(&process.cwd);
     set_ids(process.uid, process.gid)?;
     if early.is_err() {
@@ -329,6 +340,26 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
     find_executable(plan, process)
+}
+
+fn denies_setgroups(plan: &Plan) -> bool {
+    plan.proc.read("self/setgroups").is_ok_and(|word| word.trim_end() == "deny")
+}
+
+/// Gives the workload's user what stdio is, so that `/dev/stdout` can be opened: our own terminal, and anonymous pipes.
+/// Nothing that has a name (CVE-2026-88265).
+fn give_streams(process: &ProcessPlan) {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
+    if process.uid == 0 {
+        return;
+    }
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if process.terminal || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC) {
+            // An owner that our user namespace has no id for stays, and the user does without.
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None);
+        }
+    }
 }
 
 /// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).
