@@ -33,7 +33,7 @@ use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::{
-    CStringArray, exit_now, join_session_keyring, keep_over_exec, set_resource_limit,
+    CStringArray, exit_now, join_session_keyring, keep_over_exec, resource_limit, set_resource_limit,
 };
 use crate::sys::{signal, stub};
 
@@ -139,9 +139,14 @@ fn run_tape(
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
     let process = &plan.process;
-    let mut tape = Tape::new(7, channel.as_fd(), Tag::ExecFailed as u8);
+    let mut tape = Tape::new(6 + process.rlimits.len(), channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
+    if limits_wait(plan) {
+        for &(resource, soft, hard) in &process.rlimits {
+            tape.limit(resource, soft, hard);
+        }
+    }
     if let Some(fifo) = fifo {
         tape.wait_in_fifo(fifo.as_fd());
     }
@@ -293,11 +298,27 @@ fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
     CStringArray::new(strings)
 }
 
+/// Says whether the tape sets the limits. A filter that is loaded early need not let it.
+fn limits_wait(plan: &Plan) -> bool {
+    plan.seccomp.is_none() || plan.process.no_new_privileges
+}
+
 /// Turns into the workload's user, and finds the executable with that user's rights.
 fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
+    let waits = limits_wait(plan);
     for &(resource, soft, hard) in &process.rlimits {
-        set_resource_limit(resource, soft, hard)
-            .with_context(|| format!("set resource limit {} to {soft}:{hard}", limit_name(resource)))?;
+        let describe = || format!("set resource limit {} to {soft}:{hard}", limit_name(resource));
+        let (soft, hard) = if waits {
+            // Only what wants rights: no file, no memory or no descriptor would be left for what husk still has to do.
+            let (soft, most) = resource_limit(resource).with_context(describe)?;
+            if hard <= most {
+                continue;
+            }
+            (soft, hard)
+        } else {
+            (soft, hard)
+        };
+        set_resource_limit(resource, soft, hard).with_context(describe)?;
     }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
