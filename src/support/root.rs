@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -15,6 +16,9 @@ use crate::error::{Context, Error, Result};
 
 /// The kernel answers EAGAIN when a rename anywhere raced with `..`; 0.4 % of tries under a constant attack.
 const RESOLVE_TRIES: usize = 256;
+
+/// As many symlinks as the kernel follows in one path (path_resolution(7)).
+const LINK_LIMIT: usize = 40;
 
 /// A directory below which paths are resolved.
 pub struct Root(OwnedFd);
@@ -91,6 +95,47 @@ impl Root {
         Ok(directory)
     }
 
+    /// Gives the path without symlinks that `path` stands for, as if what is missing were there.
+    ///
+    /// For making what a dangling symlink names (images have `/etc/resolv.conf` so). Only a suggestion by the time that it
+    /// is used: opening it is still bound to the root.
+    pub fn follow_missing(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let mut done = PathBuf::from("/");
+        let mut left: Vec<PathBuf> = vec![path.to_owned()];
+        let mut links = 0;
+        while let Some(next) = left.pop() {
+            let mut components = next.components();
+            let Some(component) = components.next() else { continue };
+            left.push(components.as_path().to_owned());
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::ParentDir => {
+                    done.pop();
+                    continue;
+                }
+                Component::RootDir | Component::Prefix(_) => {
+                    done = PathBuf::from("/");
+                    continue;
+                }
+                Component::CurDir => continue,
+            };
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            match self.open_without_symlinks(&done.join(name), flags, Mode::empty()) {
+                Ok(fd) if is_symlink(&fd)? => {
+                    links += 1;
+                    if links > LINK_LIMIT {
+                        return Err(Errno::LOOP);
+                    }
+                    let target = rustix::fs::readlinkat(&fd, c"", Vec::new())?;
+                    left.push(PathBuf::from(OsStr::from_bytes(target.to_bytes())));
+                }
+                Ok(_) | Err(Errno::NOENT) => done.push(name),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
+    }
+
     /// Reads a regular file of at most `limit` bytes; FIFOs and devices are refused, so that nothing blocks.
     pub fn read(&self, path: &Path, limit: usize) -> Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -127,6 +172,11 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn is_symlink(fd: &OwnedFd) -> Result<bool, Errno> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Symlink)
 }
 
 /// Splits a path into the directory and the last component, without touching the file system.
@@ -171,6 +221,24 @@ mod tests {
         assert!(tree.join("c/d").is_dir());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
         assert!(root.make_directories(Path::new("dangling/x"), Mode::from_raw_mode(0o755)).is_err());
+    }
+
+    #[test]
+    fn a_dangling_symlink_names_a_place_inside() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("etc")).unwrap();
+        symlink("../../../run/x/y", tree.path().join("etc/climbing")).unwrap();
+        symlink("/etc/climbing", tree.path().join("absolute")).unwrap();
+        symlink("loop", tree.path().join("loop")).unwrap();
+        let root = Root::open(tree.path()).unwrap();
+        for (path, expected) in [
+            ("/etc/climbing", Ok("/run/x/y")),
+            ("absolute/z", Ok("/run/x/y/z")),
+            ("/missing/../../etc/new", Ok("/etc/new")),
+            ("loop/a", Err(Errno::LOOP)),
+        ] {
+            assert_eq!(root.follow_missing(Path::new(path)), expected.map(PathBuf::from), "{path}");
+        }
     }
 
     #[test]
