@@ -37,6 +37,7 @@ enum Side {
 /// 1. Not dumpable before the first join. Where nothing is joined, not before the maps and offsets: an ordinary user's
 ///    parent could not write them, and nobody from inside a container is near.
 /// 2. Join, in the plan's order.
+///    In a user namespace that was joined, its root makes what is to be made: our own id has no number there.
 /// 3. A new user namespace comes after: it would take the right to join.
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it.
@@ -51,6 +52,10 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
     let namespaces = &plan.namespaces;
     for join in &namespaces.join {
         enter(join)?;
+    }
+    if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::User) {
+        init::become_root_of_joined()?;
+        become_undumpable()?;
     }
     let mut flags = namespaces.create;
     if flags.contains(CloneFlags::NEWUSER) {

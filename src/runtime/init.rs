@@ -244,6 +244,21 @@ fn become_root_inside(plan: &Plan) -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
 }
 
+/// Becomes user 0 of the user namespace that was joined, if it has one.
+pub(super) fn become_root_of_joined() -> Result<()> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    for answer in [
+        rustix::thread::set_thread_res_gid(gid, gid, gid),
+        rustix::thread::set_thread_res_uid(uid, uid, uid),
+    ] {
+        match answer {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).context("become root of the user namespace"),
+        }
+    }
+    Ok(())
+}
+
 fn set_ids(uid: u32, gid: u32) -> Result<()> {
     let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid_, gid_, gid_).with_context(|| format!("become group {gid}"))?;
