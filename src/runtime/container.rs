@@ -4,16 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::foreground::{self, End, Exit};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
-use super::state::{OCI_VERSION, State, StateDirectory, StateRoot, Status, process_stat, timestamp};
+use super::state::{
+    OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
+};
 use super::{cgroup_view, console, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
@@ -237,6 +241,10 @@ impl Runtime {
         let state = directory.load()?.ok_or_else(|| not_found(id))?;
         match state.open_init()? {
             Some(init) => match signal::send(init.as_fd(), number) {
+                Ok(()) if number == signal::KILL && !leads_pid_namespace(state.pid)? => match state.cgroups {
+                    Some(record) => Cgroup::open(record)?.kill_all(),
+                    None => Ok(()),
+                },
                 Ok(()) => Ok(()),
                 Err(Errno::SRCH) => Err(Error::new(Kind::State, "container not running")),
                 Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
@@ -410,7 +418,7 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     temporary.push(name);
     let temporary = path.with_file_name(temporary);
     let write = || -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&temporary)?;
         std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
         Ok(std::fs::rename(&temporary, path)?)
     };
