@@ -43,7 +43,10 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
-        _ => command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)).map(|cli| cli.command),
+        _ => command()
+            .try_get_matches_from(args)
+            .and_then(|matches| Cli::from_arg_matches(&matches))
+            .map(|cli| cli.command),
     };
     let command = match parsed {
         Ok(command) => command,

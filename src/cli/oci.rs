@@ -297,12 +297,7 @@ impl Passed {
     }
 }
 
-fn create(
-    runtime: &Runtime,
-    args: &Create,
-    mode: Mode,
-    fds: Passed,
-) -> Result<crate::runtime::container::Running> {
+fn create(runtime: &Runtime, args: &Create, mode: Mode, fds: Passed) -> Result<crate::runtime::container::Running> {
     // Mount points in the container are for its users, whatever the caller's own files are for.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let bundle = std::path::absolute(&args.bundle).with_context(|| format!("--bundle {}", args.bundle.display()))?;

@@ -177,7 +177,9 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
     for line in &image.config.ignored {
         tell(&format!("image: {line}"));
     }
-    let layers = if let Some(layers) = store.find_layers(&image)? { layers } else {
+    let layers = if let Some(layers) = store.find_layers(&image)? {
+        layers
+    } else {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
         let found = store.find_layers(&image)?;
         found.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))?

@@ -55,7 +55,9 @@ impl Covers {
     fn cover(&mut self, target: &OwnedFd) -> Result<()> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode);
         if kind == FileType::Directory {
-            return if let Some(empty) = &self.empty { Ok(attach(clone_fd(empty, Reach::One)?, target)?) } else {
+            return if let Some(empty) = &self.empty {
+                Ok(attach(clone_fd(empty, Reach::One)?, target)?)
+            } else {
                 let empty = empty_directory()?;
                 attach(&empty, target)?;
                 // Attached, it is in our mount namespace, and copies can be made of it (before kernel 6.15 not of a

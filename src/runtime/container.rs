@@ -130,11 +130,14 @@ impl Runtime {
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
+        // Whoever finds this after a kill knows what there may be to remove.
+        let first = Self::template(request, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
         let mut cgroup = cgroup_plan.begin()?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = Self::template(request, &plan, cgroup.cgroup());
+        let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })
@@ -191,7 +194,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroup: &Cgroup) -> State {
+    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -203,7 +206,7 @@ impl Runtime {
             rootfs: root,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             owner: rustix::process::getuid().as_raw(),
-            cgroups: Some(cgroup.record()),
+            cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
         }
     }
@@ -313,7 +316,7 @@ impl Runtime {
     /// Frozen, ended, waiting or running, in this order.
     fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
-            return Ok(Status::Stopped);
+            return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
         }
         if let Some(record) = &state.cgroups
             && Cgroup::open(record.clone()).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
@@ -418,7 +421,12 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     temporary.push(name);
     let temporary = path.with_file_name(temporary);
     let write = || -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&temporary)?;
         std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
         Ok(std::fs::rename(&temporary, path)?)
     };

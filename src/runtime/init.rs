@@ -247,10 +247,8 @@ fn become_root_inside(plan: &Plan) -> Result<()> {
 /// Becomes user 0 of the user namespace that was joined, if it has one.
 pub(super) fn become_root_of_joined() -> Result<()> {
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
-    for answer in [
-        rustix::thread::set_thread_res_gid(gid, gid, gid),
-        rustix::thread::set_thread_res_uid(uid, uid, uid),
-    ] {
+    for answer in [rustix::thread::set_thread_res_gid(gid, gid, gid), rustix::thread::set_thread_res_uid(uid, uid, uid)]
+    {
         match answer {
             Ok(()) | Err(Errno::INVAL) => {}
             Err(errno) => return Err(errno).context("become root of the user namespace"),
