@@ -4,20 +4,25 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::foreground::{self, End, Exit};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
-use super::state::{OCI_VERSION, State, StateDirectory, StateRoot, Status, process_stat, timestamp};
+use super::state::{
+    OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
+};
 use super::{cgroup_view, console, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
+use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
 /// How long `delete --force` waits for a killed container to end.
@@ -104,6 +109,9 @@ impl Runtime {
     pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
         check_terminal(request, mode)?;
         crate::spec::validate::validate_id(request.id)?;
+        // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
+        // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
+        close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
@@ -122,11 +130,14 @@ impl Runtime {
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
+        // Whoever finds this after a kill knows what there may be to remove.
+        let first = Self::template(request, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
         let mut cgroup = cgroup_plan.begin()?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = Self::template(request, &plan, cgroup.cgroup());
+        let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })
@@ -183,7 +194,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroup: &Cgroup) -> State {
+    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -195,7 +206,7 @@ impl Runtime {
             rootfs: root,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             owner: rustix::process::getuid().as_raw(),
-            cgroups: Some(cgroup.record()),
+            cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
         }
     }
@@ -216,7 +227,9 @@ impl Runtime {
             });
         };
         // Removed first: of two that start at once, one finds it gone.
-        directory.remove_exec_fifo()?;
+        if !directory.remove_exec_fifo()? {
+            return Err(Error::new(Kind::State, "cannot start an already running container"));
+        }
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
@@ -231,6 +244,10 @@ impl Runtime {
         let state = directory.load()?.ok_or_else(|| not_found(id))?;
         match state.open_init()? {
             Some(init) => match signal::send(init.as_fd(), number) {
+                Ok(()) if number == signal::KILL && !leads_pid_namespace(state.pid)? => match state.cgroups {
+                    Some(record) => Cgroup::open(record)?.kill_all(),
+                    None => Ok(()),
+                },
                 Ok(()) => Ok(()),
                 Err(Errno::SRCH) => Err(Error::new(Kind::State, "container not running")),
                 Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
@@ -299,7 +316,7 @@ impl Runtime {
     /// Frozen, ended, waiting or running, in this order.
     fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
-            return Ok(Status::Stopped);
+            return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
         }
         if let Some(record) = &state.cgroups
             && Cgroup::open(record.clone()).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
@@ -404,7 +421,12 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     temporary.push(name);
     let temporary = path.with_file_name(temporary);
     let write = || -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&temporary)?;
         std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
         Ok(std::fs::rename(&temporary, path)?)
     };

@@ -46,6 +46,8 @@ impl AsFd for Signals {
     }
 }
 
+/// Ends a process, whatever it says.
+pub const KILL: i32 = libc::SIGKILL;
 /// A child has changed its state.
 pub const CHILD: i32 = libc::SIGCHLD;
 /// A pipe has no reader.
