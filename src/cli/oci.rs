@@ -301,6 +301,7 @@ fn create(runtime: &Runtime, args: &Create, mode: Mode, fds: Passed) -> Result<c
     // Mount points in the container are for its users, whatever the caller's own files are for.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let bundle = std::path::absolute(&args.bundle).with_context(|| format!("--bundle {}", args.bundle.display()))?;
+    crate::support::root::Root::open(&bundle)?;
     let document = match &args.config {
         Some(file) => load::load_file(file)?,
         None => load::load(&bundle)?,

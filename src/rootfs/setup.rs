@@ -9,7 +9,7 @@ use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
 use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
-use super::{device, mask, mount, pivot};
+use super::{device, mask, mount, overlay, pivot};
 use crate::error::{Context, Error, Result};
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
@@ -106,10 +106,17 @@ fn attach_root(source: &RootSource) -> Result<OwnedFd> {
             Ok(tree)
         }
         RootSource::Mount(entry, place) => {
-            let tree = detached(entry).with_context(|| entry.describe())?;
-            let place = Root::open(place)?;
-            mount::attach(&tree, &place).with_context(|| entry.describe())?;
-            Ok(tree)
+            let attach = || match &entry.source {
+                MountSource::New { kind, data, .. } if kind.as_c_str() == c"overlay" => {
+                    overlay::attach(place, data, || detached(entry))
+                }
+                _ => {
+                    let tree = detached(entry)?;
+                    mount::attach(&tree, Root::open(place)?)?;
+                    Ok(tree)
+                }
+            };
+            attach().with_context(|| entry.describe())
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -133,7 +134,9 @@ impl Runtime {
         // Whoever finds this after a kill knows what there may be to remove.
         let first = Self::template(request, &plan, cgroup_plan.record());
         directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
-        let mut cgroup = cgroup_plan.begin()?;
+        let mut cgroup = cgroup_plan
+            .begin()
+            .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
@@ -398,6 +401,20 @@ fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
             Err(errno) => return Err(errno).context("wait for the container"),
         }
     }
+}
+
+/// Says which limits are lost where the cgroups for them cannot be made.
+fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
+    let Some(resources) = resources else { return error };
+    let asked = [
+        ("memory", resources.memory().is_some()),
+        ("cpu", resources.cpu().is_some()),
+        ("pids", resources.pids().is_some()),
+        ("blockIO", resources.block_io().is_some()),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
+    ];
+    let names: Vec<&str> = asked.iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| *name).collect();
+    if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
 }
 
 fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
