@@ -145,7 +145,7 @@ impl Runtime {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })
         };
-        let init = parent::launch(
+        let launched = parent::launch(
             &plan,
             &parent::Surroundings {
                 cgroup: cgroup.cgroup(),
@@ -155,7 +155,17 @@ impl Runtime {
                 send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
                 on_init: &on_init,
             },
-        )?;
+        );
+        let init = match launched {
+            Ok(init) => init,
+            Err(error) => {
+                // What the hooks before have set up, these take away (runtime-spec, "Lifecycle" 4-6 and 13).
+                drop(cgroup);
+                drop(directory);
+                run_poststop(&template);
+                return Err(error);
+            }
+        };
         let pid = init.pid.as_raw_nonzero().get();
         let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
         let (cgroup, warnings) = cgroup.keep();
@@ -236,7 +246,11 @@ impl Runtime {
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            hooks::run("poststart", &state.hooks.poststart, &document, None)?;
+            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, None) {
+                // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
+                let _ = kill_and_wait(&state);
+                return Err(error);
+            }
         }
         Ok(())
     }
