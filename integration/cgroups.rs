@@ -22,7 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(memory_limits_v2).root().needs(Need::CgroupV2("memory")),
         test!(cpu_limits_v2).root().needs(Need::CgroupV2("cpu")),
         test!(pids_limit_v2).root().needs(Need::CgroupV2("pids")),
-        test!(unified_values_v2).root().needs(Need::CgroupV2("hugetlb")).needs(Need::Husk),
+        test!(unified_values_v2).root().needs(Need::CgroupV2("memory")),
+        test!(unified_values_need_a_unified_hierarchy).root().needs(Need::CgroupV1("memory")),
         test!(unlimited_is_minus_one).root().needs(Need::CgroupV1("memory")),
         test!(too_much_memory_kills).root(),
         test!(the_first_page_is_counted).root().needs(Need::CgroupV1("memory")),
@@ -234,15 +235,21 @@ fn pids_limit_v2(scene: &Scene) {
 
 fn unified_values_v2(scene: &Scene) {
     let mut bundle = scene.bundle();
-    bundle.config["linux"]["resources"]["unified"] = json!({ "hugetlb.2MB.max": "6291456" });
+    bundle.config["linux"]["resources"]["unified"] = json!({ "memory.high": "67108864" });
     let held = Held::start(scene, &mut bundle);
-    held.check(&held.v2(), &[("hugetlb.2MB.max", "6291456")]);
+    held.check(&held.v2(), &[("memory.high", "67108864")]);
     held.stop();
     for name in ["no.such.file", "../escape", "cgroup.procs/x"] {
         let mut bundle = scene.bundle();
         bundle.config["linux"]["resources"]["unified"] = json!({ name: "1" });
         bundle.run().exits_with(1).says(name);
     }
+}
+
+fn unified_values_need_a_unified_hierarchy(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["resources"]["unified"] = json!({ "memory.high": "67108864" });
+    bundle.run().exits_with(1).says("unified");
 }
 
 fn unlimited_is_minus_one(scene: &Scene) {
@@ -319,6 +326,6 @@ fn a_users_limits_are_not_lost_in_silence(scene: &Scene) {
     let delegated = report["cgroup"].as_str().is_some_and(|text| text.contains("husk"));
     if !delegated {
         assert!(outcome.stderr.contains("memory"), "no word of the lost limit: {}", outcome.stderr);
-        limited(&["--require-limits"]).exits_with(125).says("memory");
+        limited(&["--require-limits"]).exits_with(125).says("cgroup");
     }
 }

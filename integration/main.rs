@@ -7,12 +7,17 @@
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
 mod bad_bundle;
+mod bad_image;
 mod capabilities;
 mod cgroups;
 mod descriptors;
 mod devices;
 mod executable;
+mod host;
 mod identity;
+mod image_config;
+mod images;
+mod kill;
 mod limits;
 mod mounts;
 mod namespaces;
@@ -57,6 +62,11 @@ fn tests() -> Vec<support::Test> {
         rootless::tests,
         bad_bundle::tests,
         executable::tests,
+        images::tests,
+        image_config::tests,
+        host::tests,
+        bad_image::tests,
+        kill::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

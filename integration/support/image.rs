@@ -24,7 +24,7 @@ pub(crate) enum Compression {
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     pub(crate) blob: Vec<u8>,
-    media_type: &'static str,
+    pub(crate) media_type: &'static str,
     /// The digest in the manifest.
     pub(crate) digest: String,
     /// The size in the manifest.
@@ -69,6 +69,16 @@ impl Image {
     /// An image with the probe and busybox in it.
     pub(crate) fn probe(scene: &Scene) -> Self {
         Self::new(vec![base_layer(scene.who)])
+    }
+
+    /// A small image: busybox under a few names. For what is refused before anything runs.
+    pub(crate) fn busybox(scene: &Scene) -> Self {
+        let busybox = read(&super::suite::kit().payload(scene.who).join("busybox"));
+        let mut entries =
+            vec![Entry::directory("bin"), Entry::directory("etc"), Entry::program("bin/busybox", busybox)];
+        entries.extend(["ls", "sh", "true"].map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
+        entries.push(Entry::file("etc/passwd", "root:x:0:0::/root:/bin/sh\n"));
+        Self::new(vec![Layer::new(&tar::archive(&entries), Compression::None)])
     }
 
     /// Adds a layer of these entries, uncompressed.

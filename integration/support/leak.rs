@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::Who;
 use super::suite::kit;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -199,9 +200,10 @@ fn links() -> BTreeSet<String> {
 fn files() -> BTreeSet<PathBuf> {
     let owner = rustix::process::geteuid().as_raw();
     let shared = ["/tmp", "/run", "/dev/shm", "/dev/mqueue"].map(PathBuf::from);
-    let private = [kit().scratch.clone(), kit().scratch.join("scenes")];
+    let homes = Who::ALL.iter().filter_map(|who| kit().account(*who).ok()).map(|account| account.home.clone());
+    let scenes = homes.clone().map(|home| home.join("scenes"));
     let mut found = BTreeSet::new();
-    for directory in shared.into_iter().chain(private) {
+    for directory in shared.into_iter().chain([kit().scratch.clone()]).chain(homes).chain(scenes) {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let ours = |owned: u32| owned == owner && entry.file_name().to_string_lossy().contains("husk");
             if is_isolated() || entry.metadata().is_ok_and(|data| ours(data.uid())) {

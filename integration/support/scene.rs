@@ -31,11 +31,14 @@ pub(crate) fn mark() -> String {
 
 impl Scene {
     pub(crate) fn new(who: Who, name: &str) -> Self {
-        let scenes = kit().scratch.join("scenes");
+        let account = kit().account(who).expect("checked before the test");
+        // In the home, as a user's own things are: what `host:` lets a user change lies there.
+        let scenes = account.home.join("scenes");
         std::fs::create_dir_all(&scenes).expect("make the scenes' directory");
+        std::os::unix::fs::chown(&scenes, Some(account.uid), Some(account.gid))
+            .expect("give the directory to its user");
         let prefix = name.rsplit("::").next().unwrap_or(name).chars().take(32).collect::<String>();
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(scenes).expect("make a scene's directory");
-        let account = kit().account(who).expect("checked before the test");
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("open the directory");
         account.own(directory.path());
         let scene = Self {
