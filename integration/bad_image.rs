@@ -389,7 +389,6 @@ fn malformed_documents(scene: &Scene) {
         std::fs::remove_dir_all(layout.directory).unwrap();
     }
     for (pointer, value) in [
-        ("/layers", json!("none")),
         ("/layers/0/size", json!(-1)),
         ("/layers/0/size", json!("large")),
         ("/layers/0/mediaType", json!("application/x-unknown")),
