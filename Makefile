@@ -35,7 +35,7 @@ test-all: test ## Run all tests, and the longer ones
 lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) test --test integration -- --exact layering
+	$(CARGO) test --test layering
 
 bench: ## Compare with crun, runc and a C program that does the least (root)
 	$(CARGO) bench --bench compare

@@ -121,7 +121,20 @@ impl Error {
     }
 
     /// Joins the whole chain into one line, without hints.
+    ///
+    /// Control characters are escaped: what an image or a document holds is in some messages, and is not to reach a
+    /// terminal or a log as anything but text.
     pub fn report(&self) -> String {
+        let line = self.join();
+        if !line.contains(char::is_control) {
+            return line;
+        }
+        let escape =
+            |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() };
+        line.chars().map(escape).collect()
+    }
+
+    fn join(&self) -> String {
         let mut line = self.0.message.to_string();
         let mut link = self;
         loop {
@@ -277,6 +290,12 @@ mod tests {
             "set up the root file system: mount tmpfs on /dev/shm: operation not permitted (EPERM)"
         );
         assert_eq!(error.errno(), Some(Errno::PERM));
+    }
+
+    #[test]
+    fn a_report_is_one_line_of_text() {
+        let error = Error::invalid("user \"a\nb\u{1b}[2J\": neither");
+        assert_eq!(error.report(), "user \"a\\nb\\u{1b}[2J\": neither");
     }
 
     #[test]

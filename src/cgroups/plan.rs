@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 
 use super::devices::Rules;
+use super::handle::{Directory, Record};
 use super::layout::{Hierarchy, Layout, Mode};
 use super::setting::{Setting, Step};
 use super::values::Controller;
@@ -103,6 +104,13 @@ pub struct Plan {
     pub(super) filter: Option<Vec<Instruction>>,
     pub(super) tolerance: Tolerance,
     pub(super) warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// Gives what will find the cgroups, before they are made.
+    pub fn record(&self) -> Record {
+        Record(self.legacy.iter().chain(&self.unified).cloned().map(Directory::of).collect())
+    }
 }
 
 /// Computes what a request means on this host.

@@ -15,6 +15,7 @@ use crate::runtime::container::{Mode, Request, Runtime};
 use crate::runtime::plan::Choices;
 use crate::runtime::state::StateRoot;
 use crate::spec::{default::DefaultSpec, load, validate};
+use crate::sys::process::is_open;
 use crate::sys::signal::{self, Signals};
 
 /// Run containers from OCI bundles.
@@ -214,10 +215,15 @@ fn dispatch(cli: Cli) -> Result<Status> {
         return version();
     }
     let Some(verb) = verb else { return Err(Error::invalid("no command given").with_hint("--help lists them")) };
+    // Before anything of ours is open.
+    let fds = match &verb {
+        Verb::Create(args) | Verb::Run(Run { create: args, .. }) => Passed::find(args.preserve_fds)?,
+        _ => Passed::default(),
+    };
     let runtime = runtime(&global)?;
     match verb {
-        Verb::Create(args) => create(&runtime, &args, Mode::Create).map(|_| Status::Success),
-        Verb::Run(args) => run(&runtime, &args),
+        Verb::Create(args) => create(&runtime, &args, Mode::Create, fds).map(|_| Status::Success),
+        Verb::Run(args) => run(&runtime, &args, fds),
         Verb::Start(args) => runtime.start(&args.id).map(|()| Status::Success),
         Verb::State(args) => {
             let document = runtime.state(&args.id)?;
@@ -266,8 +272,36 @@ fn default_root(is_root: bool) -> PathBuf {
     }
 }
 
-fn create(runtime: &Runtime, args: &Create, mode: Mode) -> Result<crate::runtime::container::Running> {
+/// Descriptors of the caller's that the workload gets.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    /// All of them, from 3 on.
+    count: u32,
+    /// Those that a socket-activating manager gave.
+    listening: u32,
+}
+
+impl Passed {
+    /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
+    /// container (CVE-2024-21626).
+    fn find(preserved: u32) -> Result<Self> {
+        let listening = listen_fds();
+        let too_many = || Error::invalid(format!("--preserve-fds {preserved}: too many"));
+        let count = preserved.checked_add(listening).ok_or_else(too_many)?;
+        for number in (3..).take(count as usize) {
+            if !is_open(number) {
+                return Err(Error::invalid(format!("descriptor {number} of {count} to pass on from 3 is not open")));
+            }
+        }
+        Ok(Self { count, listening })
+    }
+}
+
+fn create(runtime: &Runtime, args: &Create, mode: Mode, fds: Passed) -> Result<crate::runtime::container::Running> {
+    // Mount points in the container are for its users, whatever the caller's own files are for.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let bundle = std::path::absolute(&args.bundle).with_context(|| format!("--bundle {}", args.bundle.display()))?;
+    crate::support::root::Root::open(&bundle)?;
     let document = match &args.config {
         Some(file) => load::load_file(file)?,
         None => load::load(&bundle)?,
@@ -287,7 +321,8 @@ fn create(runtime: &Runtime, args: &Create, mode: Mode) -> Result<crate::runtime
             choices: Choices {
                 no_pivot: args.no_pivot,
                 no_new_keyring: args.no_new_keyring,
-                preserved_fds: args.preserve_fds + listen_fds(),
+                preserved_fds: fds.count,
+                listening_fds: fds.listening,
                 dies_with_parent: false,
             },
             pid_file: pid_file.as_deref(),
@@ -311,16 +346,16 @@ fn listen_fds() -> u32 {
     }
 }
 
-fn run(runtime: &Runtime, args: &Run) -> Result<Status> {
+fn run(runtime: &Runtime, args: &Run, fds: Passed) -> Result<Status> {
     if args.detach {
-        create(runtime, &args.create, Mode::Detached)?;
+        create(runtime, &args.create, Mode::Detached, fds)?;
         return Ok(Status::Success);
     }
     if !args.no_subreaper {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
     }
     let signals = Signals::block_all().context("block signals")?;
-    let mut running = create(runtime, &args.create, Mode::Foreground)?;
+    let mut running = create(runtime, &args.create, Mode::Foreground, fds)?;
     let exit = running.attend(&signals)?;
     if !args.keep {
         running.remove()?;
@@ -385,5 +420,17 @@ fn print(text: &str) -> Result<Status> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(Status::Success),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_are_not_open_are_not_passed_on() {
+        assert_eq!(Passed::find(0).unwrap().count, 0);
+        assert!(Passed::find(100_000).is_err());
+        assert!(Passed::find(u32::MAX).is_err());
     }
 }

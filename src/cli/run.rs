@@ -113,6 +113,8 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         image,
         command,
     } = args;
+    // Directories of containers are for the containers' users, whatever the caller's own files are for.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let LimitArgs { memory, memory_swap, cpus, cpu_shares, cpuset_cpus, pids_limit, require_limits } = limits;
     let limits =
         Limits { memory, memory_swap, nano_cpus: cpus, cpu_shares, cpuset_cpus, pids: pids_limit, ..Limits::default() };

@@ -145,6 +145,7 @@ fn run_under_monitor(
             console_socket: None,
             pidfd_socket: None,
         },
+        input: if record.interactive || record.terminal { monitor::Input::Inherited } else { monitor::Input::Empty },
         clear,
     };
     let client = monitor::start(&job, || {})?;

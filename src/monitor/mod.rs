@@ -26,4 +26,4 @@ mod link;
 mod supervise;
 
 pub use client::{Client, start};
-pub use supervise::{Job, Outcome};
+pub use supervise::{Input, Job, Outcome};

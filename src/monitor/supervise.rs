@@ -7,7 +7,7 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has taken over the command's |
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode as FileMode, OFlags};
@@ -26,8 +26,20 @@ pub struct Job<'a> {
     pub runtime: &'a Runtime,
     /// What to make.
     pub request: Request<'a>,
+    /// Whether the workload reads the command's standard input; else it finds it empty, so that a container in a loop of a
+    /// shell script does not take what the loop reads.
+    pub input: Input,
     /// Called once when the container has ended, or could not be made: records the end, removes files.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
+}
+
+/// Where the workload's standard input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The command's.
+    Inherited,
+    /// There is none.
+    Empty,
 }
 
 /// How a container's life ended.
@@ -57,6 +69,9 @@ pub(super) fn run(job: &Job<'_>, link: &Link) -> ! {
 fn supervise(job: &Job<'_>, link: &Link) -> Result<Exit> {
     rustix::process::setsid().context("start the monitor's session")?;
     let _ = rustix::thread::set_name(c"husk:[monitor]");
+    if job.input == Input::Empty {
+        rustix::stdio::dup2_stdin(open_null()?).context("close the workload's standard input")?;
+    }
     let running = match job.runtime.launch(&job.request, Mode::Foreground) {
         Ok(running) => running,
         Err(error) => {
@@ -115,10 +130,13 @@ fn attend(running: &Running, link: &Link) -> Result<Exit> {
     }
 }
 
+fn open_null() -> Result<OwnedFd> {
+    rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty()).context("open /dev/null")
+}
+
 /// A pipe that the command reads from or writes to must not be held open by us.
 fn let_go_of_streams() -> Result<()> {
-    let null =
-        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty()).context("open /dev/null")?;
+    let null = open_null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;

@@ -168,6 +168,13 @@ pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOpti
         answer => return answer.with_context(describe),
     }
     let describe = || format!("make {} in the root file system", path.display());
+    let followed;
+    let path = if options.keeps_destination_link {
+        path
+    } else {
+        followed = root.follow_missing(path).with_context(describe)?;
+        &followed
+    };
     if kind == FileType::Directory {
         return root.make_directories(path, MOUNT_POINT_MODE).with_context(describe);
     }

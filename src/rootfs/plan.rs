@@ -10,7 +10,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
-use crate::spec::mount_options::{Bind, MountOptions, Propagation};
+use crate::spec::mount_options::{Bind, MountOptions, Propagation, PropagationMode};
 
 /// Everything init does to the file system tree.
 pub struct RootfsPlan {
@@ -18,8 +18,11 @@ pub struct RootfsPlan {
     pub root: RootSource,
     /// `root.readonly`.
     pub is_readonly: bool,
-    /// How the host's tree is detached from the container's, before anything is mounted.
-    pub propagation: MountPropagationFlags,
+    /// How the host's tree is detached from the container's, before anything is mounted: as a whole, since the mount that
+    /// the root lies on need not be `/`.
+    pub detachment: MountPropagationFlags,
+    /// `linux.rootfsPropagation`, for the new `/`: given sooner, the container's mounts would show up on the host.
+    pub propagation: Option<MountPropagationFlags>,
     /// The mounts, in order.
     pub mounts: Vec<MountPlan>,
     /// Device nodes; empty where `/dev` is bound from outside.
@@ -42,14 +45,6 @@ pub enum RootSource {
     Directory(PathBuf),
     /// A first mount whose destination is `/`, and a directory to attach it to.
     Mount(Box<MountPlan>, PathBuf),
-}
-
-impl RootSource {
-    /// Gives the directory that the tree is attached to.
-    pub fn path(&self) -> &Path {
-        let (Self::Directory(path) | Self::Mount(_, path)) = self;
-        path
-    }
 }
 
 /// How the tree becomes `/`.
@@ -197,11 +192,13 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<Ro
         Surroundings { no_pivot: true, .. } => Switch::Move,
         _ => Switch::Pivot,
     };
-    let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+    let word = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+    let (detachment, propagation) = propagation_flags(word)?;
     Ok(RootfsPlan {
         root: root_source,
         is_readonly: root.readonly().unwrap_or(false),
-        propagation: propagation_flags(propagation)?,
+        detachment,
+        propagation,
         mounts,
         devices,
         makes_default_dev,
@@ -212,18 +209,21 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<Ro
     })
 }
 
-/// The container sees what is mounted on the host, and the host sees nothing of the container.
-pub const DEFAULT_PROPAGATION: MountPropagationFlags =
-    MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
-
-/// The host's tree never gets events from the container unless the spec says `shared`.
-fn propagation_flags(word: &str) -> Result<MountPropagationFlags> {
+/// The host's tree never gets events from the container, whatever the container's own mounts are to each other.
+fn propagation_flags(word: &str) -> Result<(MountPropagationFlags, Option<MountPropagationFlags>)> {
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     if word.is_empty() {
-        return Ok(DEFAULT_PROPAGATION);
+        return Ok((slave, None));
     }
     let propagation = Propagation::from_word(word)
         .ok_or_else(|| Error::invalid(format!("linux.rootfsPropagation: `{word}` is not a propagation")))?;
-    Ok(MountPropagationFlags::from_bits_retain(propagation.as_mount_flags()))
+    let detachment = match propagation.mode {
+        PropagationMode::Shared | PropagationMode::Slave => slave,
+        PropagationMode::Private | PropagationMode::Unbindable => {
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC
+        }
+    };
+    Ok((detachment, Some(MountPropagationFlags::from_bits_retain(propagation.as_mount_flags()))))
 }
 
 /// The nodes that the runtime spec wants in every `/dev`, beside those of `linux.devices`.
@@ -266,4 +266,18 @@ fn device_plans(spec: &Spec) -> Result<Vec<DevicePlan>> {
         });
     }
     Ok(plans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_detached_whatever_the_root_is_to_be() {
+        for word in ["", "shared", "rshared", "slave", "private", "rprivate", "unbindable"] {
+            let (detachment, _) = propagation_flags(word).unwrap();
+            assert!(detachment.contains(MountPropagationFlags::REC), "{word}");
+            assert!(!detachment.contains(MountPropagationFlags::SHARED), "{word}");
+        }
+    }
 }

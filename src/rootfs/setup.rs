@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
+use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
-use super::plan::{DEFAULT_PROPAGATION, MountPlan, MountSource, RootSource, RootfsPlan, Switch};
-use super::{device, mask, mount, pivot};
+use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
+use super::{device, mask, mount, overlay, pivot};
 use crate::error::{Context, Error, Result};
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
@@ -30,15 +30,7 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
     if plan.switch == Switch::Chroot {
         return Ok(Prepared { root: open_root_directory(plan)? });
     }
-    // What is unbindable cannot be copied, and is made so at the end.
-    let first = match plan.propagation.contains(MountPropagationFlags::UNBINDABLE) {
-        true => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        false => plan.propagation,
-    };
-    mount_change(c"/", first).context("detach the host's mounts")?;
-    if plan.propagation.contains(MountPropagationFlags::SHARED) {
-        make_parent_private(plan.root.path())?;
-    }
+    mount_change(c"/", plan.detachment).context("detach the host's mounts")?;
     let root = Root::from_fd(attach_root(&plan.root).context("set up the root file system")?);
     let mut before_cgroups = Some(before_cgroups);
     let mut view = None;
@@ -70,15 +62,13 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
 impl Prepared {
     /// Makes the tree this process's `/`.
     pub fn enter(&self, plan: &RootfsPlan) -> Result<()> {
-        pivot::switch(self.root.as_fd(), plan.switch)
-    }
-
-    /// Gives the root mount the propagation that the spec wants, once pivot_root(2), which wants another, is behind us.
-    pub fn set_propagation(&self, plan: &RootfsPlan) -> Result<()> {
-        if plan.switch == Switch::Chroot || plan.propagation == DEFAULT_PROPAGATION {
-            return Ok(());
+        pivot::switch(self.root.as_fd(), plan.switch)?;
+        match plan.propagation {
+            Some(flags) if plan.switch != Switch::Chroot => {
+                mount_change(c"/", flags).context("set linux.rootfsPropagation")
+            }
+            _ => Ok(()),
         }
-        mount_change(c"/", plan.propagation).context("set the root's propagation")
     }
 
     /// Makes the root mount read-only; the last thing, since devices and the console are made in it.
@@ -94,19 +84,6 @@ impl Prepared {
     pub fn root(&self) -> &Root {
         &self.root
     }
-}
-
-/// Under a shared mount the root file system would be mounted on the host too, and pivot_root(2) would refuse it.
-fn make_parent_private(root: &Path) -> Result<()> {
-    for path in root.ancestors() {
-        match mount_change(path, MountPropagationFlags::PRIVATE) {
-            Ok(()) => return Ok(()),
-            // No mount point: what it lies in is further up.
-            Err(Errno::INVAL) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("make {} private", path.display())),
-        }
-    }
-    Ok(())
 }
 
 fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {
@@ -129,10 +106,17 @@ fn attach_root(source: &RootSource) -> Result<OwnedFd> {
             Ok(tree)
         }
         RootSource::Mount(entry, place) => {
-            let tree = detached(entry).with_context(|| entry.describe())?;
-            let place = Root::open(place)?;
-            mount::attach(&tree, &place).with_context(|| entry.describe())?;
-            Ok(tree)
+            let attach = || match &entry.source {
+                MountSource::New { kind, data, .. } if kind.as_c_str() == c"overlay" => {
+                    overlay::attach(place, data, || detached(entry))
+                }
+                _ => {
+                    let tree = detached(entry)?;
+                    mount::attach(&tree, Root::open(place)?)?;
+                    Ok(tree)
+                }
+            };
+            attach().with_context(|| entry.describe())
         }
     }
 }

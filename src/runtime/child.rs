@@ -34,17 +34,28 @@ enum Side {
     Init,
 }
 
-/// 1. Not dumpable before the first join.
+/// 1. Not dumpable before the first join. Where nothing is joined, not before the maps and offsets: an ordinary user's
+///    parent could not write them, and nobody from inside a container is near.
 /// 2. Join, in the plan's order.
+///    In a user namespace that was joined, its root makes what is to be made: our own id has no number there.
 /// 3. A new user namespace comes after: it would take the right to join.
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it.
 fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
+    init::set_oom_score(plan)?;
+    let become_undumpable =
+        || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
+    if !plan.namespaces.join.is_empty() {
+        become_undumpable()?;
+    }
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
     for join in &namespaces.join {
         enter(join)?;
+    }
+    if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::User) {
+        init::become_root_of_joined()?;
+        become_undumpable()?;
     }
     let mut flags = namespaces.create;
     if flags.contains(CloneFlags::NEWUSER) {
@@ -58,6 +69,7 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
         unshare(CloneFlags::NEWTIME).context("make a time namespace")?;
         plan.proc.write("self/timens_offsets", &namespaces.time_offsets).context("set linux.timeOffsets")?;
     }
+    become_undumpable()?;
     if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid) && flags.contains(CloneFlags::NEWPID) {
         return Err(Error::invalid("linux.namespaces: a PID namespace to join and one to create"));
     }

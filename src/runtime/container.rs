@@ -4,20 +4,26 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::foreground::{self, End, Exit};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
-use super::state::{OCI_VERSION, State, StateDirectory, StateRoot, Status, process_stat, timestamp};
+use super::state::{
+    OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
+};
 use super::{cgroup_view, console, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
+use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
 /// How long `delete --force` waits for a killed container to end.
@@ -104,6 +110,9 @@ impl Runtime {
     pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
         check_terminal(request, mode)?;
         crate::spec::validate::validate_id(request.id)?;
+        // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
+        // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
+        close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
@@ -122,16 +131,21 @@ impl Runtime {
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
-        let mut cgroup = cgroup_plan.begin()?;
+        // Whoever finds this after a kill knows what there may be to remove.
+        let first = Self::template(request, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        let mut cgroup = cgroup_plan
+            .begin()
+            .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = Self::template(request, &plan, cgroup.cgroup());
+        let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })
         };
-        let init = parent::launch(
+        let launched = parent::launch(
             &plan,
             &parent::Surroundings {
                 cgroup: cgroup.cgroup(),
@@ -141,7 +155,17 @@ impl Runtime {
                 send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
                 on_init: &on_init,
             },
-        )?;
+        );
+        let init = match launched {
+            Ok(init) => init,
+            Err(error) => {
+                // What the hooks before have set up, these take away (runtime-spec, "Lifecycle" 4-6 and 13).
+                drop(cgroup);
+                drop(directory);
+                run_poststop(&template);
+                return Err(error);
+            }
+        };
         let pid = init.pid.as_raw_nonzero().get();
         let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
         let (cgroup, warnings) = cgroup.keep();
@@ -183,7 +207,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroup: &Cgroup) -> State {
+    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -195,7 +219,7 @@ impl Runtime {
             rootfs: root,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             owner: rustix::process::getuid().as_raw(),
-            cgroups: Some(cgroup.record()),
+            cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
         }
     }
@@ -216,11 +240,17 @@ impl Runtime {
             });
         };
         // Removed first: of two that start at once, one finds it gone.
-        directory.remove_exec_fifo()?;
+        if !directory.remove_exec_fifo()? {
+            return Err(Error::new(Kind::State, "cannot start an already running container"));
+        }
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            hooks::run("poststart", &state.hooks.poststart, &document, None)?;
+            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, None) {
+                // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
+                let _ = kill_and_wait(&state);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -231,6 +261,10 @@ impl Runtime {
         let state = directory.load()?.ok_or_else(|| not_found(id))?;
         match state.open_init()? {
             Some(init) => match signal::send(init.as_fd(), number) {
+                Ok(()) if number == signal::KILL && !leads_pid_namespace(state.pid)? => match state.cgroups {
+                    Some(record) => Cgroup::open(record)?.kill_all(),
+                    None => Ok(()),
+                },
                 Ok(()) => Ok(()),
                 Err(Errno::SRCH) => Err(Error::new(Kind::State, "container not running")),
                 Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
@@ -299,7 +333,7 @@ impl Runtime {
     /// Frozen, ended, waiting or running, in this order.
     fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
-            return Ok(Status::Stopped);
+            return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
         }
         if let Some(record) = &state.cgroups
             && Cgroup::open(record.clone()).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
@@ -383,6 +417,20 @@ fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
     }
 }
 
+/// Says which limits are lost where the cgroups for them cannot be made.
+fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
+    let Some(resources) = resources else { return error };
+    let asked = [
+        ("memory", resources.memory().is_some()),
+        ("cpu", resources.cpu().is_some()),
+        ("pids", resources.pids().is_some()),
+        ("blockIO", resources.block_io().is_some()),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
+    ];
+    let names: Vec<&str> = asked.iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| *name).collect();
+    if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
+}
+
 fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     match (terminal, request.console_socket.is_some(), mode) {
@@ -404,7 +452,12 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     temporary.push(name);
     let temporary = path.with_file_name(temporary);
     let write = || -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&temporary)?;
         std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
         Ok(std::fs::rename(&temporary, path)?)
     };

@@ -145,6 +145,10 @@ impl Buffer {
         self.start == self.end
     }
 
+    fn clear(&mut self) {
+        self.start = self.end;
+    }
+
     /// Reads when empty; `false` at the end of the source.
     fn fill(&mut self, from: impl AsFd) -> bool {
         match rustix::io::read(from, &mut self.bytes[..]) {
@@ -191,39 +195,48 @@ impl<'a> Relay<'a> {
         Ok(Self { master, _raw: raw, input: Buffer::new(), output: Buffer::new(), has_input: true, has_output: true })
     }
 
-    /// Adds, in this order: standard input, the master, standard output.
-    fn add_interest<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
+    /// Says what is of interest: standard input, the master, standard output.
+    ///
+    /// A closed side polls as hung up for ever, whatever is asked of it: what is not of interest stays out of the set.
+    fn interest(&self) -> [PollFlags; 3] {
         let wants = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
-        fds.push(PollFd::from_borrowed_fd(
-            rustix::stdio::stdin(),
+        [
             wants(self.has_input && self.input.is_empty(), PollFlags::IN),
-        ));
-        let master = wants(self.has_output && self.output.is_empty(), PollFlags::IN)
-            | wants(!self.input.is_empty(), PollFlags::OUT);
-        // A closed side polls as hung up for ever: it is taken out of the set, which an unset descriptor cannot be.
-        if self.has_output {
-            fds.push(PollFd::new(&self.master, master));
-        }
-        fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdout(), wants(!self.output.is_empty(), PollFlags::OUT)));
+            wants(self.has_output && self.output.is_empty(), PollFlags::IN)
+                | wants(self.has_output && !self.input.is_empty(), PollFlags::OUT),
+            wants(!self.output.is_empty(), PollFlags::OUT),
+        ]
     }
 
+    /// Adds what is of interest, in the order of [`Self::interest`].
+    fn add_interest<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
+        let all = [rustix::stdio::stdin(), self.master.as_fd(), rustix::stdio::stdout()];
+        for (fd, flags) in all.into_iter().zip(self.interest()) {
+            if !flags.is_empty() {
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+            }
+        }
+    }
+
+    /// Takes the answers to [`Self::add_interest`].
     fn move_bytes(&mut self, events: &[PollFlags]) {
-        let [input, master, output] = match *events {
-            [input, master, output] => [input, master, output],
-            [input, output] => [input, PollFlags::empty(), output],
-            _ => return,
-        };
+        let mut events = events.iter().copied();
+        let [input, master, output] = self
+            .interest()
+            .map(|flags| if flags.is_empty() { flags } else { events.next().unwrap_or(PollFlags::empty()) });
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         if self.has_input && self.input.is_empty() && input.intersects(readable) {
             self.has_input = self.input.fill(rustix::stdio::stdin());
         }
         if !self.input.is_empty() && master.contains(PollFlags::OUT) && !self.input.flush(&self.master) {
+            self.input.clear();
             self.has_input = false;
         }
         if self.has_output && self.output.is_empty() && master.intersects(readable) {
             self.has_output = self.output.fill(&self.master);
         }
         if !self.output.is_empty() && !output.is_empty() && !self.output.flush(rustix::stdio::stdout()) {
+            self.output.clear();
             self.has_output = false;
         }
     }
@@ -243,5 +256,32 @@ impl<'a> Relay<'a> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_closed_is_not_waited_for() {
+        let (master, other) = rustix::pipe::pipe().unwrap();
+        let mut relay = Relay {
+            master,
+            _raw: None,
+            input: Buffer::new(),
+            output: Buffer::new(),
+            has_input: false,
+            has_output: true,
+        };
+        let mut fds = Vec::new();
+        relay.add_interest(&mut fds);
+        assert_eq!(fds.len(), 1, "the master alone");
+        drop(fds);
+        drop(other);
+        relay.move_bytes(&[PollFlags::HUP]);
+        let mut fds = Vec::new();
+        relay.add_interest(&mut fds);
+        assert!(fds.is_empty());
     }
 }

@@ -3,8 +3,9 @@
 //! A hook gets the environment that the spec gives it and nothing of the image's or the caller's (CVE-2025-23266: a
 //! loader variable from an image reached a hook on the host).
 
-use std::io::Write;
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -82,25 +83,30 @@ fn run_one(hook: &Hook, state: &[u8], directory: Option<&Path>) -> Result<()> {
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that doesn't care what it is told closes the pipe.
-        match stdin.write_all(state) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err(error).context("write the state");
-            }
-            _ => {}
-        }
-    }
+    // Files in memory, not pipes: a hook that reads nothing, writes much, or leaves a process behind keeps nobody waiting.
+    let input = memory_file(state).context("make the hook's standard input")?;
+    let errors = memory_file(&[]).context("make the hook's standard error")?;
+    let mut child = command.stdin(input).stdout(Stdio::null()).stderr(errors.try_clone()?).spawn()?;
     if let Some(seconds) = hook.timeout() {
         wait_for_exit(&mut child, seconds)?;
     }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
+    let status = child.wait()?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(Kind::Other, format!("{}: {}", output.status, said.trim())))
+    let mut said = [0; STDERR_LIMIT_BYTES];
+    let length = errors.read_at(&mut said, 0).unwrap_or(0);
+    Err(Error::new(Kind::Other, format!("{status}: {}", String::from_utf8_lossy(&said[..length]).trim())))
+}
+
+/// Most of what a failed hook said that is told.
+const STDERR_LIMIT_BYTES: usize = 4096;
+
+/// Makes a file in memory that holds `bytes` and is read from its beginning.
+fn memory_file(bytes: &[u8]) -> Result<File> {
+    let file = File::from(rustix::fs::memfd_create(c"hook", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all_at(bytes, 0)?;
+    Ok(file)
 }
 
 fn wait_for_exit(child: &mut Child, seconds: i64) -> Result<()> {
@@ -143,5 +149,14 @@ mod tests {
         assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3: broken");
         let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
         assert!(run("prestart", &[slow], b"", None).unwrap_err().report().contains("still running after 0 s"));
+    }
+
+    #[test]
+    fn a_hook_that_leaves_a_process_or_ignores_its_input_keeps_nobody_waiting() {
+        let leaving = hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 60 & exit 0"]}"#);
+        let state = vec![b' '; 1 << 20];
+        run("prestart", &[leaving], &state, None).unwrap();
+        let loud = hook(r#"{"path":"/bin/sh","args":["sh","-c","head -c 1000000 /dev/zero >&2"],"timeout":20}"#);
+        run("prestart", &[loud], &state, None).unwrap();
     }
 }

@@ -33,7 +33,7 @@ use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::{
-    CStringArray, CloseHow, close_range, exit_now, join_session_keyring, keep_over_exec, set_resource_limit,
+    CStringArray, exit_now, join_session_keyring, keep_over_exec, resource_limit, set_resource_limit,
 };
 use crate::sys::{signal, stub};
 
@@ -64,11 +64,11 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 
 /// The order is the design:
 ///
-///  1. Not dumpable before anything is joined: nothing inside may trace us or read our `/proc` (CVE-2016-9962).
+///  1. The OOM score; then not dumpable before anything is joined: nothing inside may trace us or read our `/proc` (CVE-2016-9962).
 ///  2. Ids of the new user namespace, then the namespaces that init itself joins.
 ///  3. A session and a session keyring of our own.
 ///  4. The file system tree, below a descriptor, while the host's paths are still there.
-///  5. What is written through the host's `/proc`: sysctls, the OOM score.
+///  5. What is written through the host's `/proc`: sysctls.
 ///  6. Hooks of the runtime, then those of the container, both before the pivot (runtime-spec, "Lifecycle" 4-6).
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
@@ -97,9 +97,8 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", &plan.hooks.create_container, surroundings)?;
+    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
-    tree.set_propagation(&plan.rootfs)?;
     if process.terminal {
         let root = Root::open(Path::new("/"))?;
         let master = console::make_terminal(&root, process.console_size)?;
@@ -125,7 +124,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", &plan.hooks.start_container, surroundings)?;
+    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
     run_tape(plan, channel, &executable, envp.as_ref(), process.no_new_privileges && !early_filter, None)
 }
 
@@ -140,9 +139,14 @@ fn run_tape(
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
     let process = &plan.process;
-    let mut tape = Tape::new(7, channel.as_fd(), Tag::ExecFailed as u8);
+    let mut tape = Tape::new(6 + process.rlimits.len(), channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
+    if limits_wait(plan) {
+        for &(resource, soft, hard) in &process.rlimits {
+            tape.limit(resource, soft, hard);
+        }
+    }
     if let Some(fifo) = fifo {
         tape.wait_in_fifo(fifo.as_fd());
     }
@@ -153,7 +157,6 @@ fn run_tape(
     }
     tape.exec(executable, &process.argv, envp.unwrap_or(&process.envp));
     let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
-    close_range(i32::try_from(first).unwrap_or(i32::MAX), CloseHow::OnExec).context("close descriptors")?;
     keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
     keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
     if let Some(fifo) = fifo {
@@ -183,6 +186,9 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
         // from inside a container is near.
         channel.expect(Tag::MapsWritten)?;
+    }
+    if plan.namespaces.stages == Stages::One {
+        set_oom_score(plan)?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
@@ -238,6 +244,19 @@ fn become_root_inside(plan: &Plan) -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
 }
 
+/// Becomes user 0 of the user namespace that was joined, if it has one.
+pub(super) fn become_root_of_joined() -> Result<()> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    for answer in [rustix::thread::set_thread_res_gid(gid, gid, gid), rustix::thread::set_thread_res_uid(uid, uid, uid)]
+    {
+        match answer {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).context("become root of the user namespace"),
+        }
+    }
+    Ok(())
+}
+
 fn set_ids(uid: u32, gid: u32) -> Result<()> {
     let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid_, gid_, gid_).with_context(|| format!("become group {gid}"))?;
@@ -250,21 +269,29 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
             .write(path, value)
             .with_context(|| format!("set sysctl {} to `{value}`", path.trim_start_matches("sys/")))?;
     }
-    if let Some(score) = plan.process.oom_score_adj {
-        match plan.proc.write("self/oom_score_adj", &score.to_string()) {
-            Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => {}
-            answer => answer.with_context(|| format!("set oom_score_adj to {score}"))?,
-        }
-    }
     Ok(())
 }
 
-fn run_container_hooks(moment: &str, list: &[oci_spec::runtime::Hook], surroundings: &Surroundings<'_>) -> Result<()> {
+/// Sets the OOM score, while an ordinary user still owns its own `/proc/self`: a process that is not dumpable does not.
+pub(super) fn set_oom_score(plan: &Plan) -> Result<()> {
+    let Some(score) = plan.process.oom_score_adj else { return Ok(()) };
+    match plan.proc.write("self/oom_score_adj", &score.to_string()) {
+        Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => Ok(()),
+        answer => answer.with_context(|| format!("set oom_score_adj to {score}")),
+    }
+}
+
+fn run_container_hooks(
+    moment: &str,
+    status: &str,
+    list: &[oci_spec::runtime::Hook],
+    surroundings: &Surroundings<'_>,
+) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)("created", pid), None)
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), None)
 }
 
 /// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.
@@ -284,11 +311,27 @@ fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
     CStringArray::new(strings)
 }
 
+/// Says whether the tape sets the limits. A filter that is loaded early need not let it.
+fn limits_wait(plan: &Plan) -> bool {
+    plan.seccomp.is_none() || plan.process.no_new_privileges
+}
+
 /// Turns into the workload's user, and finds the executable with that user's rights.
 fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
+    let waits = limits_wait(plan);
     for &(resource, soft, hard) in &process.rlimits {
-        set_resource_limit(resource, soft, hard)
-            .with_context(|| format!("set resource limit {} to {soft}:{hard}", limit_name(resource)))?;
+        let describe = || format!("set resource limit {} to {soft}:{hard}", limit_name(resource));
+        let (soft, hard) = if waits {
+            // Only what wants rights: no file, no memory or no descriptor would be left for what husk still has to do.
+            let (soft, most) = resource_limit(resource).with_context(describe)?;
+            if hard <= most {
+                continue;
+            }
+            (soft, hard)
+        } else {
+            (soft, hard)
+        };
+        set_resource_limit(resource, soft, hard).with_context(describe)?;
     }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
@@ -296,9 +339,7 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
         // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
         crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter").map(drop)?;
     }
-    if let Some(masks) = &process.capabilities {
-        masks.apply_bounding()?;
-    }
+    process.capabilities.apply_bounding()?;
     // Set-user-id takes the capabilities along only if asked to.
     rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
     if process.denies_setgroups {
@@ -310,9 +351,14 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     } else {
         // Always called, also for none: the caller's groups are not the container's (CVE-2022-36109).
         let groups: Vec<Gid> = process.groups.iter().copied().map(Gid::from_raw).collect();
-        rustix::thread::set_thread_groups(&groups).context("set supplementary groups")?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // Root of a user namespace that has given it up for its maps: none can be added, and none dropped.
+            Err(Errno::PERM) if groups.is_empty() && denies_setgroups(plan) => {}
+            answer => answer.context("set supplementary groups")?,
+        }
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask));
+    give_streams(process);
     let early = rustix::process::chdir(&process.cwd);
     set_ids(process.uid, process.gid)?;
     if early.is_err() {
@@ -322,14 +368,32 @@ fn take_credentials(plan: &Plan, process: &ProcessPlan) -> Result<CString> {
     }
     verify_cwd(&process.cwd)?;
     rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
-    if let Some(masks) = &process.capabilities {
-        masks.apply()?;
-    }
+    process.capabilities.apply()?;
     if plan.dies_with_parent {
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
     find_executable(plan, process)
+}
+
+fn denies_setgroups(plan: &Plan) -> bool {
+    plan.proc.read("self/setgroups").is_ok_and(|word| word.trim_end() == "deny")
+}
+
+/// Gives the workload's user what stdio is, so that `/dev/stdout` can be opened: our own terminal, and anonymous pipes.
+/// Nothing that has a name (CVE-2026-88265).
+fn give_streams(process: &ProcessPlan) {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
+    if process.uid == 0 {
+        return;
+    }
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if process.terminal || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC) {
+            // An owner that our user namespace has no id for stays, and the user does without.
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None);
+        }
+    }
 }
 
 /// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).

@@ -193,10 +193,13 @@ fn describe_end(status: &WaitIdStatus) -> String {
 /// A file that is there and does not start has a reason that the error number hides.
 fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
     let name = plan.process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let step = match Step::from_raw(step) {
-        Some(Step::Exec) | None => format!("exec {name}"),
-        Some(step) => step.describe().to_owned(),
+    let (is_exec, step) = match Step::from_raw(step) {
+        Some(Step::Exec) | None => (true, format!("exec {name}")),
+        Some(step) => (false, step.describe().to_owned()),
     };
+    if !is_exec {
+        return Error::from(errno).context(step);
+    }
     let error = Error::from(errno).with_kind(Kind::NotExecutable).context(step);
     match errno {
         Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),

@@ -29,6 +29,8 @@ pub struct Choices {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the workload keeps (`--preserve-fds`, LISTEN_FDS).
     pub preserved_fds: u32,
+    /// Those of them that the workload is told about as a socket-activating manager would (sd_listen_fds(3)).
+    pub listening_fds: u32,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
 }
@@ -85,8 +87,8 @@ pub struct ProcessPlan {
     pub denies_setgroups: bool,
     /// File mode creation mask.
     pub umask: u32,
-    /// Capability sets; `None` leaves those of the user change.
-    pub capabilities: Option<Masks>,
+    /// Capability sets; empty ones where the spec has none, as runc and crun read it.
+    pub capabilities: Masks,
     /// Resource limits: number, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// no_new_privs.
@@ -129,8 +131,8 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     let mut process = process_plan(process, choices)?;
     process.denies_setgroups = denies_setgroups;
     process.tolerates_oom_score = has_user_namespace || !is_root;
-    if let (Some(masks), false) = (&mut process.capabilities, has_user_namespace) {
-        let lost = masks.limit(capability::permitted()?);
+    if !has_user_namespace {
+        let lost = process.capabilities.limit(capability::permitted()?);
         if lost != 0 {
             warnings
                 .push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
@@ -173,6 +175,10 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         }
         environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
     }
+    if choices.listening_fds > 0 {
+        environment.push(CString::new(format!("LISTEN_FDS={}", choices.listening_fds))?);
+        environment.push(c"LISTEN_PID=1".to_owned());
+    }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     let argv =
         args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>().context("process.args")?;
@@ -199,7 +205,7 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         groups: user.additional_gids().clone().unwrap_or_default(),
         denies_setgroups: false,
         umask: user.umask().unwrap_or(0o022),
-        capabilities: process.capabilities().as_ref().map(Masks::from_spec),
+        capabilities: process.capabilities().as_ref().map(Masks::from_spec).unwrap_or_default(),
         rlimits,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
@@ -296,6 +302,12 @@ mod tests {
         ] {
             assert_eq!(sysctl_path(key), path);
         }
+    }
+
+    #[test]
+    fn a_process_without_capabilities_has_none() {
+        let process: Process = serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/"}"#).unwrap();
+        assert_eq!(process_plan(&process, &Choices::default()).unwrap().capabilities, Masks::default());
     }
 
     #[test]

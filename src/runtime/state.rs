@@ -209,10 +209,11 @@ impl StateDirectory {
         }
     }
 
-    /// Removes the fifo, which makes the container a started one.
-    pub fn remove_exec_fifo(&self) -> Result<()> {
+    /// Removes the fifo, which makes the container a started one; says whether it was there.
+    pub fn remove_exec_fifo(&self) -> Result<bool> {
         match rustix::fs::unlinkat(&self.fd, EXEC_FIFO, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno).with_context(|| format!("remove {}/{EXEC_FIFO}", self.path.display())),
         }
     }
@@ -289,6 +290,19 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     }
 }
 
+/// Says whether a process is the first of its PID namespace, whose end is everybody's in it. One that is gone was.
+pub fn leads_pid_namespace(pid: i32) -> Result<bool> {
+    let path = format!("/proc/{pid}/status");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .is_none_or(|numbers| numbers.split_ascii_whitespace().next_back() == Some("1"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
 /// The command, field 2, is in parentheses and may hold anything, more parentheses included.
 fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     let end = text.iter().rposition(|&byte| byte == b')')?;
@@ -317,6 +331,20 @@ mod tests {
             assert_eq!(stat, ProcessStat { state: b'S', start_time: 4242 }, "{command}");
         }
         assert_eq!(parse_stat(b"7 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn an_ordinary_process_leads_no_pid_namespace() {
+        assert!(!leads_pid_namespace(i32::try_from(std::process::id()).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_fifo_is_removed_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = StateRoot::new(scratch.path().to_owned()).create("x").unwrap();
+        let _reader = directory.make_exec_fifo().unwrap();
+        assert!(directory.remove_exec_fifo().unwrap());
+        assert!(!directory.remove_exec_fifo().unwrap());
     }
 
     #[test]

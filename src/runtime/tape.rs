@@ -1,7 +1,7 @@
 //! Init's last system calls, written down as data for [`crate::sys::stub`] to make.
 //!
-//! What is written here is only what must come after husk's own code has left the process: the wait for `start`, the
-//! seccomp filter, the closing of descriptors, the exec.
+//! What is written here is only what must come after husk's own code has left the process: limits that husk itself would
+//! hit, the wait for `start`, the seccomp filter, the closing of descriptors, the exec.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -16,6 +16,8 @@ use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
 pub(super) enum Step {
     /// The name that `ps` shows.
     Name = 1,
+    /// A resource limit.
+    Limit,
     /// The wait in `exec.fifo`.
     Wait,
     /// The mark on descriptors that close on exec.
@@ -29,7 +31,7 @@ pub(super) enum Step {
 impl Step {
     /// Reads a step back.
     pub(super) fn from_raw(raw: u32) -> Option<Self> {
-        [Self::Name, Self::Wait, Self::CloseDescriptors, Self::Seccomp, Self::Exec]
+        [Self::Name, Self::Limit, Self::Wait, Self::CloseDescriptors, Self::Seccomp, Self::Exec]
             .into_iter()
             .find(|step| *step as u32 == raw)
     }
@@ -38,6 +40,7 @@ impl Step {
     pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Name => "name the process",
+            Self::Limit => "set resource limits",
             Self::Wait => "wait in exec.fifo",
             Self::CloseDescriptors => "close descriptors",
             Self::Seccomp => "load the seccomp filter",
@@ -90,6 +93,15 @@ impl Tape {
     /// Becomes undumpable again, which an exec takes back: nobody in a shared PID namespace looks into the process.
     pub(super) fn become_undumpable(&mut self) {
         self.push(calls::PRCTL, &[calls::PR_SET_DUMPABLE, 0], Step::Name, Failure::Ends);
+    }
+
+    /// Sets a resource limit.
+    pub(super) fn limit(&mut self, resource: u32, soft: u64, hard: u64) {
+        let mut limit = [0; 16];
+        limit[..8].copy_from_slice(&soft.to_le_bytes());
+        limit[8..].copy_from_slice(&hard.to_le_bytes());
+        let limit = self.put(&limit, 8);
+        self.push(calls::PRLIMIT64, &[0, resource.into(), limit, 0], Step::Limit, Failure::Ends);
     }
 
     /// Reads one byte from a fifo, and waits for it.

@@ -188,12 +188,14 @@ impl<'a> Compiler<'a> {
             return;
         }
         let slot = row.slot(abi.column()).expect("the ABI has it");
+        // The default, or ENOSYS where the profile names nothing as new as the multiplexer.
+        let Leaf::Return(otherwise) = slots[slot] else { return };
         let hidden = multiplexer.calls.iter().filter_map(|(number, name)| {
             let row = Row::find(name)?;
             let call = self.policy.call(row)?;
             let action = self.policy.strictest(row, call);
             // What nothing shadows and nothing is shadowed by needs no test.
-            (action != self.policy.default).then(|| Test {
+            (action != otherwise).then(|| Test {
                 comparisons: vec![Comparison {
                     index: 0,
                     operator: SeccompCmpOp::MaskedEq(multiplexer.mask),
@@ -204,7 +206,7 @@ impl<'a> Compiler<'a> {
         });
         let tests: Vec<_> = hidden.collect();
         if !tests.is_empty() {
-            slots[slot] = Leaf::Tests(self.write_tests(row, tests.iter(), self.policy.default, abi.width()));
+            slots[slot] = Leaf::Tests(self.write_tests(row, tests.iter(), otherwise, abi.width()));
         }
     }
 

@@ -84,6 +84,14 @@ pub(super) fn decide(profile: &LinuxSeccomp, machine_abis: &[Abi], call: &Call) 
     if let Some(name) = name.filter(|name| !named(name).is_empty()) {
         return decide_named(&named(name), default, seen(abi), call);
     }
+    for multiplexer in abi.multiplexers().iter().filter(|multiplexer| Some(multiplexer.name) == name) {
+        let selector = call.arguments[0] & 0xffff_ffff & multiplexer.mask;
+        let Some((_, hidden)) = multiplexer.calls.iter().find(|(number, _)| *number == selector) else { continue };
+        let rules = named(hidden);
+        if !rules.is_empty() {
+            return strictest(&rules, default);
+        }
+    }
     let newest = rules
         .iter()
         .flat_map(|rule| rule.names())
@@ -92,14 +100,6 @@ pub(super) fn decide(profile: &LinuxSeccomp, machine_abis: &[Abi], call: &Call) 
         .max();
     if !passes && newest.is_some_and(|newest| call.number > newest) {
         return UNKNOWN;
-    }
-    for multiplexer in abi.multiplexers().iter().filter(|multiplexer| Some(multiplexer.name) == name) {
-        let selector = call.arguments[0] & 0xffff_ffff & multiplexer.mask;
-        let Some((_, hidden)) = multiplexer.calls.iter().find(|(number, _)| *number == selector) else { continue };
-        let rules = named(hidden);
-        if !rules.is_empty() {
-            return strictest(&rules, default);
-        }
     }
     default
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -17,8 +17,8 @@ use crate::error::{Context, Error, Result};
 /// The kernel answers EAGAIN when a rename anywhere raced with `..`; 0.4 % of tries under a constant attack.
 const RESOLVE_TRIES: usize = 256;
 
-/// As the kernel has it (path_resolution(7)).
-const LINK_LIMIT: u32 = 40;
+/// As many symlinks as the kernel follows in one path (path_resolution(7)).
+const LINK_LIMIT: usize = 40;
 
 /// A directory below which paths are resolved.
 pub struct Root(OwnedFd);
@@ -63,7 +63,7 @@ impl Root {
 
     /// Makes `path` and what is missing above it, one component at a time by descriptor, and opens it.
     ///
-    /// Symlinks are followed inside the root; what a dangling one names is made there, as if the root were `/`.
+    /// Symlinks are followed inside the root. A dangling one fails with ENOENT rather than being guessed at.
     pub fn make_directories(&self, path: &Path, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The usual case: it is all there.
@@ -71,44 +71,69 @@ impl Root {
             Err(Errno::NOENT) => {}
             answer => return answer,
         }
-        let mut links_left = LINK_LIMIT;
-        let mut todo: Vec<OsString> = names(path).collect();
-        todo.reverse();
         let mut done = PathBuf::from(".");
         let mut directory = self.open_at(&done, flags, Mode::empty())?;
-        while let Some(name) = todo.pop() {
-            let next = done.join(&name);
-            match self.open_at(&next, flags, Mode::empty()) {
-                Ok(opened) => {
-                    (done, directory) = (next, opened);
-                    continue;
-                }
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
-            match rustix::fs::mkdirat(&directory, &name, mode) {
-                // There on the next look.
-                Ok(()) => todo.push(name),
-                Err(Errno::EXIST) => {
-                    links_left = links_left.checked_sub(1).ok_or(Errno::LOOP)?;
-                    let target = match rustix::fs::readlinkat(&directory, &name, Vec::new()) {
-                        Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
-                        // Not a link: somebody has made it meanwhile.
-                        Err(Errno::INVAL) => PathBuf::from(&name),
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::ParentDir => OsStr::new(".."),
+                _ => continue,
+            };
+            done.push(name);
+            directory = match self.open_at(&done, flags, Mode::empty()) {
+                Ok(next) => next,
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(&directory, name, mode) {
+                        Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(error),
-                    };
-                    if target.has_root() {
-                        done = PathBuf::from(".");
-                        directory = self.open_at(&done, flags, Mode::empty())?;
                     }
-                    let from = todo.len();
-                    todo.extend(names(&target));
-                    todo[from..].reverse();
+                    self.open_at(&done, flags, Mode::empty())?
                 }
                 Err(error) => return Err(error),
-            }
+            };
         }
         Ok(directory)
+    }
+
+    /// Gives the path without symlinks that `path` stands for, as if what is missing were there.
+    ///
+    /// For making what a dangling symlink names (images have `/etc/resolv.conf` so). Only a suggestion by the time that it
+    /// is used: opening it is still bound to the root.
+    pub fn follow_missing(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let mut done = PathBuf::from("/");
+        let mut left: Vec<PathBuf> = vec![path.to_owned()];
+        let mut links = 0;
+        while let Some(next) = left.pop() {
+            let mut components = next.components();
+            let Some(component) = components.next() else { continue };
+            left.push(components.as_path().to_owned());
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::ParentDir => {
+                    done.pop();
+                    continue;
+                }
+                Component::RootDir | Component::Prefix(_) => {
+                    done = PathBuf::from("/");
+                    continue;
+                }
+                Component::CurDir => continue,
+            };
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            match self.open_without_symlinks(&done.join(name), flags, Mode::empty()) {
+                Ok(fd) if is_symlink(&fd)? => {
+                    links += 1;
+                    if links > LINK_LIMIT {
+                        return Err(Errno::LOOP);
+                    }
+                    let target = rustix::fs::readlinkat(&fd, c"", Vec::new())?;
+                    left.push(PathBuf::from(OsStr::from_bytes(target.to_bytes())));
+                }
+                Ok(_) | Err(Errno::NOENT) => done.push(name),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
     }
 
     /// Reads a regular file of at most `limit` bytes; FIFOs and devices are refused, so that nothing blocks.
@@ -149,13 +174,9 @@ impl AsFd for Root {
     }
 }
 
-/// The components to walk, `..` among them; the kernel keeps those inside the root.
-fn names(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    })
+fn is_symlink(fd: &OwnedFd) -> Result<bool, Errno> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Symlink)
 }
 
 /// Splits a path into the directory and the last component, without touching the file system.
@@ -199,14 +220,25 @@ mod tests {
         root.make_directories(Path::new("../../c/d"), Mode::from_raw_mode(0o755)).unwrap();
         assert!(tree.join("c/d").is_dir());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
-        symlink("loop", tree.join("loop")).unwrap();
-        assert_eq!(root.make_directories(Path::new("loop/x"), Mode::from_raw_mode(0o755)).err(), Some(Errno::LOOP));
-        symlink("../../up/there", tree.join("real/climbing")).unwrap();
-        for (path, made) in [("dangling/x", "missing/x"), ("real/climbing/y", "up/there/y")] {
-            root.make_directories(Path::new(path), Mode::from_raw_mode(0o755)).unwrap();
-            assert!(tree.join(made).is_dir(), "{path}");
+        assert!(root.make_directories(Path::new("dangling/x"), Mode::from_raw_mode(0o755)).is_err());
+    }
+
+    #[test]
+    fn a_dangling_symlink_names_a_place_inside() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("etc")).unwrap();
+        symlink("../../../run/x/y", tree.path().join("etc/climbing")).unwrap();
+        symlink("/etc/climbing", tree.path().join("absolute")).unwrap();
+        symlink("loop", tree.path().join("loop")).unwrap();
+        let root = Root::open(tree.path()).unwrap();
+        for (path, expected) in [
+            ("/etc/climbing", Ok("/run/x/y")),
+            ("absolute/z", Ok("/run/x/y/z")),
+            ("/missing/../../etc/new", Ok("/etc/new")),
+            ("loop/a", Err(Errno::LOOP)),
+        ] {
+            assert_eq!(root.follow_missing(Path::new(path)), expected.map(PathBuf::from), "{path}");
         }
-        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 
     #[test]

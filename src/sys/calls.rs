@@ -14,6 +14,8 @@ pub const CLOSE_RANGE: u64 = number(libc::SYS_close_range);
 pub const SECCOMP: u64 = number(libc::SYS_seccomp);
 /// execve(2).
 pub const EXECVE: u64 = number(libc::SYS_execve);
+/// prlimit(2).
+pub const PRLIMIT64: u64 = number(libc::SYS_prlimit64);
 /// prctl's operation that names the process.
 pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 /// prctl's operation that says who may look into the process.

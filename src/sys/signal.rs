@@ -20,9 +20,12 @@ pub struct Arrived {
 }
 
 impl Signals {
-    /// Blocks every signal that can be blocked and opens the descriptor to read them from.
+    /// Blocks every signal that can be blocked, but for those that stop a background process at its terminal, and opens the descriptor to read them from.
     pub fn block_all() -> Result<Self, Errno> {
-        let all = SigSet::all();
+        let mut all = SigSet::all();
+        // Blocked, they would let a background job change the terminal's settings under the shell's hands (tcsetattr(3)).
+        all.remove(Signal::SIGTTIN);
+        all.remove(Signal::SIGTTOU);
         let before = all.thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(errno)?;
         let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(errno)?;
         Ok(Self { fd, before })
@@ -46,6 +49,8 @@ impl AsFd for Signals {
     }
 }
 
+/// Ends a process, whatever it says.
+pub const KILL: i32 = libc::SIGKILL;
 /// A child has changed its state.
 pub const CHILD: i32 = libc::SIGCHLD;
 /// A pipe has no reader.

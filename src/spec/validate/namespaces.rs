@@ -9,6 +9,9 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceTyp
 use super::{bad, check_absolute};
 use crate::error::Result;
 
+/// `__NEW_UTS_LEN` of linux/utsname.h.
+const UTS_NAME_BYTES: usize = 64;
+
 /// The longest list that the kernel takes: user_namespaces(7), since Linux 4.15.
 const MAP_LENGTH_LIMIT: usize = 340;
 
@@ -33,6 +36,9 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     for (field, name) in names {
         if name.as_ref().is_some_and(|name| !name.is_empty()) && find(LinuxNamespaceType::Uts).is_none() {
             return Err(bad(field, "cannot be set without a UTS namespace of the container's own"));
+        }
+        if name.as_ref().is_some_and(|name| name.len() > UTS_NAME_BYTES) {
+            return Err(bad(field, format_args!("is longer than {UTS_NAME_BYTES} bytes")));
         }
     }
     if spec.linux().is_none() {
