@@ -400,7 +400,7 @@ fn malformed_documents(scene: &Scene) {
         *manifest.pointer_mut(pointer).unwrap() = value;
         layout.set_manifest(&manifest.to_string());
         let field = pointer.rsplit('/').next().unwrap();
-        refused(scene, &layout.reference(), &[field, "x-unknown"]);
+        refused(scene, &layout.reference(), &[field, "x-unknown", "manifest"]);
         std::fs::remove_dir_all(layout.directory).unwrap();
     }
 }

@@ -25,6 +25,7 @@ mod pivot;
 mod probe;
 mod rootless;
 mod seccomp;
+mod security;
 mod self_check;
 mod signals;
 mod support;
@@ -67,6 +68,7 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         kill::tests,
+        security::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())
