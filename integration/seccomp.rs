@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-fn bundle_with<'a>(scene: &'a Scene, profile: Value) -> Bundle<'a> {
+fn bundle_with(scene: &Scene, profile: Value) -> Bundle<'_> {
     let mut bundle = scene.bundle();
     bundle.config["linux"]["seccomp"] = profile;
     bundle

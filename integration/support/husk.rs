@@ -93,12 +93,6 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Gives a slow command more time.
-    pub(crate) fn time_limit(&mut self, limit: Duration) -> &mut Self {
-        self.time_limit = limit;
-        self
-    }
-
     /// Runs the command to its end.
     pub(crate) fn run(&mut self) -> Outcome {
         let input = std::mem::take(&mut self.input);

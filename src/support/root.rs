@@ -187,6 +187,7 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "fixtures are not state")]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
