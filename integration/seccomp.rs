@@ -33,13 +33,14 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-fn bundle_with<'a>(scene: &'a Scene, profile: Value) -> Bundle<'a> {
+fn bundle_with(scene: &Scene, profile: Value) -> Bundle<'_> {
     let mut bundle = scene.bundle();
     bundle.config["linux"]["seccomp"] = profile;
     bundle
 }
 
 /// A profile that allows all but some rules, on x86-64 and i386.
+#[expect(clippy::needless_pass_by_value, reason = "a literal at every call")]
 fn rules(rules: Value) -> Value {
     json!({
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -80,7 +81,9 @@ fn a_default_error_number(scene: &Scene) {
 }
 
 fn operators_compare_as_they_should(scene: &Scene) {
-    let rows: [(&str, u64, u64, &[i64], &[i64]); 7] = [
+    // Operator, value, second value, numbers that match, numbers that don't.
+    type Row = (&'static str, u64, u64, &'static [i64], &'static [i64]);
+    let rows: [Row; 7] = [
         ("SCMP_CMP_NE", 5, 0, &[4, 6], &[5]),
         ("SCMP_CMP_LT", 5, 0, &[0, 4], &[5, 6]),
         ("SCMP_CMP_LE", 5, 0, &[4, 5], &[6]),

@@ -18,7 +18,7 @@ use super::support::{Need, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
-        test!(own_executable_is_out_of_reach).and_plain().needs(Need::NotCrun),
+        test!(own_executable_is_out_of_reach).and_plain().needs(Need::NotCrun).needs(Need::Busybox),
         test!(own_executable_is_out_of_reach_while_created).root().needs(Need::Husk),
         test!(proc_or_sys_as_a_link).and_plain().needs(Need::NotCrun),
         test!(mounts_over_proc).needs(Need::NotCrun),
@@ -26,16 +26,16 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_console_that_is_a_link).needs(Need::NotCrun),
         test!(a_dev_that_is_a_link).needs(Need::NotRunc).needs(Need::NotCrun),
         test!(false_null_device_for_the_standard_files).root(),
-        test!(files_that_husk_writes_follow_no_link).and_plain().needs(Need::Husk),
-        test!(working_directories_of_an_image_follow_no_link).and_plain().needs(Need::Husk),
-        test!(volumes_of_an_image_stay_inside).and_plain().needs(Need::Husk),
+        test!(files_that_husk_writes_follow_no_link).and_plain().needs(Need::Husk).needs(Need::Busybox),
+        test!(working_directories_of_an_image_follow_no_link).and_plain().needs(Need::Husk).needs(Need::Busybox),
+        test!(volumes_of_an_image_stay_inside).and_plain().needs(Need::Husk).needs(Need::Busybox),
         test!(read_only_is_read_only).and_plain().needs(Need::NotRunc),
         test!(working_directory_through_a_descriptor).and_plain().needs(Need::NotCrun),
         test!(destination_exchanged_while_it_is_mounted).root().needs(Need::Husk),
         test!(the_hosts_propagation_is_left_alone).root(),
-        test!(account_files_without_end).and_plain().needs(Need::Husk),
+        test!(account_files_without_end).and_plain().needs(Need::Husk).needs(Need::Busybox),
         test!(cgroup_files_are_out_of_reach).and_plain(),
-        test!(the_store_is_closed_to_others).root().needs(Need::Husk),
+        test!(the_store_is_closed_to_others).root().needs(Need::Husk).needs(Need::Busybox),
     ]
 }
 
@@ -48,8 +48,9 @@ fn executable() -> (String, i64, i64, u32) {
 
 /// A1, CVE-2019-5736: a container that starts its runtime's own executable must not get at the file.
 fn own_executable_is_out_of_reach(scene: &Scene) {
+    type Preparation<'a> = (&'a str, &'a dyn Fn(&Path));
     let before = executable();
-    let prepare: [(&str, &dyn Fn(&Path)); 4] = [
+    let prepare: [Preparation<'_>; 4] = [
         ("/proc/self/exe", &|_| {}),
         ("/link", &|rootfs| symlink("/proc/self/exe", rootfs.join("link")).unwrap()),
         ("/script", &|rootfs| {

@@ -10,14 +10,14 @@ use super::support::{Bundle, Need, Scene, Test, test};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_process_has_a_terminal).and_plain(),
-        test!(the_callers_is_raw_and_then_restored).and_plain(),
-        test!(keys_arrive_as_typed).and_plain(),
+        test!(the_callers_is_raw_and_then_restored).and_plain().needs(Need::Busybox),
+        test!(keys_arrive_as_typed).and_plain().needs(Need::Busybox),
         test!(an_interrupt_key_reaches_the_workload).and_plain(),
         test!(resizes_are_passed_on).and_plain().needs(Need::NotCrun),
         test!(restored_when_the_workload_is_killed).and_plain(),
         test!(restored_when_husk_is_asked_to_end).and_plain(),
         test!(restored_when_the_start_fails).and_plain().needs(Need::NotCrun),
-        test!(all_output_is_kept).and_plain(),
+        test!(all_output_is_kept).and_plain().needs(Need::Busybox),
     ]
 }
 

@@ -12,11 +12,12 @@
 //! | [`rootfs`], [`namespaces`], [`cgroups`], [`seccomp`] | what a container is made of |
 //! | [`spec`] | config.json: load, validate, defaults |
 //! | [`support`] | small topics, one a file |
-//! | [`sys`] | system calls; the only place with `unsafe` |
 //! | [`error`] | the error type of all of the above |
+//! | [`sys`] | system calls; the only place with `unsafe` |
+
+pub mod sys;
 
 pub mod error;
-pub mod sys;
 
 pub mod support;
 

@@ -36,7 +36,6 @@ pub(crate) struct Invocation<'a> {
     steps: Vec<Step>,
     account: &'a Account,
     input: Vec<u8>,
-    time_limit: Duration,
 }
 
 impl<'a> Invocation<'a> {
@@ -50,7 +49,6 @@ impl<'a> Invocation<'a> {
             steps: Vec::new(),
             account: scene.account(),
             input: Vec::new(),
-            time_limit: TIME_LIMIT,
         }
     }
 
@@ -93,12 +91,6 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Gives a slow command more time.
-    pub(crate) fn time_limit(&mut self, limit: Duration) -> &mut Self {
-        self.time_limit = limit;
-        self
-    }
-
     /// Runs the command to its end.
     pub(crate) fn run(&mut self) -> Outcome {
         let input = std::mem::take(&mut self.input);
@@ -129,7 +121,7 @@ impl<'a> Invocation<'a> {
             output: readable(child.stdout.take().map(Into::into)),
             error: readable(child.stderr.take().map(Into::into)),
             child,
-            deadline: Instant::now() + self.time_limit,
+            deadline: Instant::now() + TIME_LIMIT,
             terminal: None,
         }
     }

@@ -68,7 +68,7 @@ fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
     for word in &arguments[..end] {
         let word = word.to_str().ok_or_else(|| std::io::Error::other("steps are UTF-8"))?;
         match word.split_once('=').unwrap_or((word, "")) {
-            ("ignore", signal) => traps.push_str(&format!("trap '' {signal}; ")),
+            ("ignore", signal) => traps.extend(["trap '' ", signal, "; "]),
             (name, value) => perform(name, value)?,
         }
     }

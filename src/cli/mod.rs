@@ -10,9 +10,11 @@ mod docs;
 mod engine;
 mod face;
 mod oci;
+mod printer;
 mod report;
 mod run;
 mod status;
+mod table;
 mod unshare;
 
 use std::ffi::OsString;

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::printer;
 use super::report::{self, Log};
 use super::status::Status;
+use super::table::Table;
 use crate::cgroups::{self, Driver, Tolerance};
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{Mode, Request, Runtime};
@@ -373,20 +375,18 @@ fn list(runtime: &Runtime, args: &List) -> Result<Status> {
         "json" if list.is_empty() => print("null"),
         "json" => print(&serde_json::to_string(&list.into_iter().map(|(document, _)| document).collect::<Vec<_>>())?),
         "table" => {
-            let mut text = String::from("ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
+            let mut table = Table::new(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
             for (document, owner) in list {
-                use std::fmt::Write as _;
-                let _ = writeln!(
-                    text,
-                    "{:<12}{:<12}{:<12}{}   {}   #{owner}",
-                    document.id,
-                    document.pid,
-                    document.status,
-                    document.bundle.display(),
-                    document.created
-                );
+                table.row([
+                    document.id.as_str(),
+                    &document.pid.to_string(),
+                    &document.status,
+                    &document.bundle.to_string_lossy(),
+                    &document.created,
+                    &format!("#{owner}"),
+                ]);
             }
-            print(&text)
+            print(&table.to_string())
         }
         _ => Err(Error::invalid("invalid format option")),
     }
@@ -415,12 +415,9 @@ fn version() -> Result<Status> {
     print(&format!("runc version {version}\nspec: {}\n", crate::runtime::state::OCI_VERSION))
 }
 
-/// Prints data; a reader who has gone is not an error.
-fn print(text: &str) -> Result<Status> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
-        _ => Ok(Status::Success),
-    }
+fn print(data: &str) -> Result<Status> {
+    printer::print(data)?;
+    Ok(Status::Success)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub struct Containers {
 }
 
 /// How a new container gets its name.
+#[derive(Clone, Debug)]
 pub enum Naming {
     Chosen(ContainerName),
     MadeUp,

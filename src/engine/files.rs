@@ -66,6 +66,17 @@ fn hides_below(root: &Root, directory: &str) -> bool {
     })
 }
 
+fn take_owner_and_mode(source: &OwnedFd, volume: &Path) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(source)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    match rustix::fs::chown(volume, Some(uid), Some(gid)) {
+        // An owner that the user namespace has no id for stays ours.
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    rustix::fs::chmod(volume, Mode::from_raw_mode(stat.st_mode & 0o7777))
+}
+
 /// Makes a container's anonymous volumes, each with what the image has at its destination (CVE-2022-23648: by descriptor).
 pub fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<()> {
     for volume in volumes {
@@ -81,6 +92,7 @@ pub fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<(
                 Err(errno) => return Err(errno).with_context(describe),
             };
             copy_up::copy(source.as_fd(), target.as_fd()).with_context(describe)?;
+            take_owner_and_mode(&source, &volume.directory).with_context(describe)?;
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use super::engine::{Engine, can_hold_upper};
 use super::options::{RunOptions, SeccompChoice};
 use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
 use super::{files, host};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::image::platform::Platform;
 use crate::image::resolve;
 use crate::image::source::Source;
@@ -54,7 +54,14 @@ pub fn run(
     let contents = fetch(engine, &Source::parse(image)?, tell)?;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
-    let draft = containers.begin(naming)?;
+    let draft = match containers.begin(naming.clone()) {
+        // Perhaps it is the name of one that was killed, and is cleared now.
+        Err(error) if error.kind() == Kind::Exists => {
+            engine.clear_remains()?;
+            containers.begin(naming)?
+        }
+        answer => answer?,
+    };
     let directory = engine.settings.data_root.join("containers").join(draft.id().as_str());
     draft.make_directories(&["bundle", "root", "volumes"])?;
     let (root, parts, masked_paths) = make_root(engine, &contents, &directory.join("root"), tell)?;
@@ -175,6 +182,11 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
     };
     let store = engine.store()?;
     let (image, reader) = resolve::open(local, &Platform::host(), &|| store.scratch_file())?;
+    let host = Platform::host();
+    if image.platform.architecture != host.architecture {
+        let (theirs, ours) = (&image.platform.architecture, &host.architecture);
+        tell(&format!("the image is for {theirs}, and this machine is {ours}: its programs may not run"));
+    }
     for line in &image.config.ignored {
         tell(&format!("image: {line}"));
     }
@@ -183,7 +195,7 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
     } else {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
         let found = store.find_layers(&image)?;
-        found.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))?
+        found.ok_or_else(|| Error::new(Kind::Other, "a layer vanished from the store"))?
     };
     let id = Some(image.config_digest.to_string());
     let config = image.config;

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Context, Error, Kind, Result};
 
@@ -46,6 +46,11 @@ impl Archive {
     pub(crate) fn open(path: &Path, scratch: &dyn Fn() -> Result<File>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        // A device may never end.
+        match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+            FileType::RegularFile | FileType::Fifo => {}
+            _ => return Err(Error::invalid("neither a file nor a pipe")),
+        }
         let file = plain(file, scratch)?;
         let members = list(&file)?;
         Ok(Self { file, members })

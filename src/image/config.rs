@@ -10,6 +10,7 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
+use crate::spec::load::parse_json;
 
 use super::digest::Digest;
 use super::limits;
@@ -97,7 +98,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document> {
     if bytes.len() > limits::CONFIG_BYTES {
         return Err(Error::invalid(format!("larger than {} bytes", limits::CONFIG_BYTES)));
     }
-    let written: Written = serde_json::from_slice(bytes)?;
+    let written: Written = parse_json(bytes)?;
     if written.rootfs.kind != "layers" {
         return Err(Error::invalid(format!("rootfs.type: {:?} is not \"layers\"", written.rootfs.kind)));
     }

@@ -37,7 +37,7 @@ pub(crate) fn open(
             .with_hint("if it holds an OCI layout, try oci-archive:FILE"),
         _ => error,
     })?;
-    let saved: Vec<Saved> = serde_json::from_slice(&manifest).context("manifest.json")?;
+    let saved: Vec<Saved> = crate::spec::load::parse_json(&manifest).context("manifest.json")?;
     let Saved { config, layers, .. } = choose(saved, selector).context("manifest.json")?;
     let layers = layers.unwrap_or_default();
     if layers.len() > limits::LAYERS {

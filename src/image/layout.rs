@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::spec::load::parse_json;
 use crate::support::root::Root;
 
 use super::digest::Digest;
@@ -70,7 +71,7 @@ impl Layout {
 
 /// Checks the contents of `oci-layout`.
 pub(crate) fn check_marker(bytes: &[u8]) -> Result<()> {
-    let marker: Marker = serde_json::from_slice(bytes)?;
+    let marker: Marker = parse_json(bytes)?;
     if marker.version.starts_with("1.") {
         return Ok(());
     }

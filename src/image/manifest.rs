@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Context, Error, Result};
+use crate::spec::load::parse_json;
 
 use super::digest::{Digest, Expected};
 use super::limits;
@@ -67,7 +68,7 @@ fn check_shape(bytes: &[u8], expected: Document) -> Result<()> {
     if bytes.len() > limits::MANIFEST_BYTES {
         return Err(Error::invalid(format!("larger than {} bytes", limits::MANIFEST_BYTES)));
     }
-    let shape: Shape = serde_json::from_slice(bytes)?;
+    let shape: Shape = parse_json(bytes)?;
     if shape.schema_version == Some(1) || shape.fs_layers.is_some() {
         media::document("application/vnd.docker.distribution.manifest.v1+json")?;
     }
@@ -90,7 +91,7 @@ fn check_shape(bytes: &[u8], expected: Document) -> Result<()> {
 /// Parses a manifest.
 pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     check_shape(bytes, Document::Manifest)?;
-    let manifest: ImageManifest = serde_json::from_slice(bytes)?;
+    let manifest: ImageManifest = parse_json(bytes)?;
     media::config(manifest.config().media_type().as_ref())?;
     let config = Descriptor::new(manifest.config()).context("config")?;
     if manifest.layers().len() > limits::LAYERS {
@@ -107,7 +108,7 @@ pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
 /// Parses an index. What is in it but is no image (attestations, artifacts of unknown types) is left out.
 pub(crate) fn parse_index(bytes: &[u8]) -> Result<Vec<Choice>> {
     check_shape(bytes, Document::Index)?;
-    let index: ImageIndex = serde_json::from_slice(bytes)?;
+    let index: ImageIndex = parse_json(bytes)?;
     let mut choices = Vec::new();
     for (place, described) in index.manifests().iter().enumerate() {
         let Ok(document) = media::document(described.media_type().as_ref()) else { continue };

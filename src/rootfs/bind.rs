@@ -6,13 +6,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::mount::{clone_tree, map_ids};
-use super::plan::{MountSource, RootfsPlan};
+use super::plan::{MountSource, RootSource, RootfsPlan};
+use super::setup;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::{self, IdMaps};
 
 /// Opens and maps what init could not. `container` are the id maps of the container's own user namespace.
 pub fn open_sources(plan: &mut RootfsPlan, container: Option<&IdMaps>) -> Result<()> {
     let may_open = container.is_some() && rustix::process::geteuid().is_root();
+    if let (true, RootSource::Directory(path, tree)) = (may_open, &mut plan.root) {
+        *tree = Some(setup::open_root_tree(path)?);
+    }
     for mount in &mut plan.mounts {
         let wants_map = mount.id_maps.is_some() || mount.options.idmap.is_some();
         if !may_open && !wants_map {

@@ -41,8 +41,8 @@ pub struct RootfsPlan {
 
 /// Where the root comes from.
 pub enum RootSource {
-    /// A directory of the host.
-    Directory(PathBuf),
+    /// A directory of the host, opened by the parent where init could not.
+    Directory(PathBuf, Option<OwnedFd>),
     /// A first mount whose destination is `/`, and a directory to attach it to.
     Mount(Box<MountPlan>, PathBuf),
 }
@@ -176,7 +176,7 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<Ro
     let root_source = if is_root_mount {
         RootSource::Mount(Box::new(mounts.remove(0)), directory)
     } else {
-        RootSource::Directory(directory)
+        RootSource::Directory(directory, None)
     };
     if !surroundings.has_mount_namespace && (is_root_mount || !mounts.is_empty()) {
         return Err(Error::invalid("mounts: need a new mount namespace in linux.namespaces"));

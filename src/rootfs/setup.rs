@@ -9,7 +9,7 @@ use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
 use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
-use super::{device, mask, mount, overlay, pivot};
+use super::{bind, device, mask, mount, overlay, pivot};
 use crate::error::{Context, Error, Result};
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
@@ -88,19 +88,21 @@ impl Prepared {
 
 fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {
     match &plan.root {
-        RootSource::Directory(path) => Root::open(path),
+        RootSource::Directory(path, _) => Root::open(path),
         RootSource::Mount(..) => Err(Error::invalid("mounts: `/` needs a mount namespace")),
     }
 }
 
 fn attach_root(source: &RootSource) -> Result<OwnedFd> {
     match source {
-        RootSource::Directory(path) => {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_RECURSIVE
-                | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-            let tree = open_tree(CWD, path, flags).with_context(|| format!("open {}", path.display()))?;
+        RootSource::Directory(path, Some(tree)) => {
+            // The way to the directory is not for init; any place will do, and `/` is there.
+            let tree = bind::take(tree)?;
+            mount::attach(&tree, Root::open(Path::new("/"))?).with_context(|| format!("bind {}", path.display()))?;
+            Ok(tree)
+        }
+        RootSource::Directory(path, None) => {
+            let tree = open_root_tree(path)?;
             let place = Root::open(path)?;
             mount::attach(&tree, &place).with_context(|| format!("bind {}", path.display()))?;
             Ok(tree)
@@ -119,6 +121,15 @@ fn attach_root(source: &RootSource) -> Result<OwnedFd> {
             attach().with_context(|| entry.describe())
         }
     }
+}
+
+/// Copies the tree of the root file system, which may not be a symlink, detached.
+pub fn open_root_tree(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, path, flags).with_context(|| format!("open {}", path.display()))
 }
 
 fn detached(entry: &MountPlan) -> Result<OwnedFd> {

@@ -171,6 +171,15 @@ fn read_repaired<T: DeserializeOwned>(
     }
 }
 
+/// Reads a JSON document of another kind as a type, without repairs; an error names the field.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let path = locate::path_at(bytes, locate::offset_of(bytes, error.line(), error.column()));
+        let field = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        Error::invalid(format!("{field}{error}"))
+    })
+}
+
 /// Says what serde found wrong, in which field, and where that stands in the file.
 fn trouble(name: &str, text: &str, error: &serde_json::Error, path: &str, offset: usize) -> Error {
     let whole = error.to_string();
