@@ -11,7 +11,7 @@ use super::support::tar::{self, Entry};
 use super::support::{Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let engine = |test: Test| test.needs(Need::Husk);
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
     [
         test!(a_truncated_layer).and_plain(),
         test!(a_layer_of_another_digest).and_plain(),

@@ -10,7 +10,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(none_but_the_standard_three).and_plain(),
         test!(the_callers_are_not_passed_on).and_plain(),
         test!(asked_for_ones_are_passed_on).and_plain(),
-        test!(of_a_created_container).root(),
+        test!(of_a_created_container).root().needs(Need::NotCrun),
         test!(with_few_to_spare).and_plain().needs(Need::Husk),
     ]
 }

@@ -66,7 +66,7 @@ fn a_closed_pipe_ends_quietly(scene: &Scene) {
 /// Most system calls and processes between the exec of husk and the exec of the workload. They may only go down.
 const BUNDLE_CALLS: usize = 590;
 const FULL_BUNDLE_CALLS: usize = 665;
-const PROCESSES: usize = 3;
+const PROCESSES: usize = 2;
 
 /// Counts, by strace, from the exec of the runtime to the exec of the workload.
 fn count(scene: &Scene, bundle: &super::support::Bundle<'_>) -> (usize, usize) {

@@ -9,7 +9,7 @@ use super::support::tty::Terminal;
 use super::support::{Need, Outcome, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let engine = |test: Test| test.needs(Need::Husk);
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
     [
         test!(environment).and_plain(),
         test!(environment_of_the_caller_stays_outside).and_plain(),
@@ -101,9 +101,11 @@ fn malformed_environment_of_an_image(scene: &Scene) {
 }
 
 fn entrypoint_and_command(scene: &Scene) {
+    // Entrypoint and Cmd of the image, flags, words typed, what is run.
+    type Row<'a> = (&'a Value, &'a Value, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
     let (probe, echo) = (json!(["/probe"]), json!(["--echo", "cmd"]));
     let none = Value::Null;
-    let rows: [(&Value, &Value, &[&str], &[&str], &[&str]); 9] = [
+    let rows: [Row<'_>; 9] = [
         (&none, &json!(["/probe"]), &[], &[], &["/probe"]),
         (&probe, &none, &[], &[], &["/probe"]),
         (&probe, &echo, &[], &[], &["/probe", "--echo", "cmd"]),

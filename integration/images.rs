@@ -12,7 +12,7 @@ use super::support::tar::{self, Entry};
 use super::support::{Need, Outcome, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let engine = |test: Test| test.needs(Need::Husk);
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
     [
         test!(every_source_runs).and_plain(),
         test!(every_compression_is_read),

@@ -12,7 +12,7 @@ use super::support::suite::kit;
 use super::support::{Need, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let engine = |test: Test| test.needs(Need::Husk);
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
     let mut tests: Vec<Test> = [
         test!(killing_the_command_takes_the_container).and_plain(),
         test!(also_after_a_change_of_user),

@@ -11,18 +11,18 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(template_mounts).and_plain(),
         test!(nothing_of_the_host_is_seen).and_plain(),
-        test!(tmpfs_options).and_plain(),
+        test!(tmpfs_options).and_plain().needs(Need::NotCrun),
         test!(tmpfs_data).and_plain().needs(Need::NotRunc),
         test!(tmpfs_copies_up).needs(Need::NotCrun),
         test!(bind_of_a_directory_and_a_file).and_plain(),
         test!(bind_read_only).and_plain(),
         test!(bind_read_only_recursively).and_plain().needs(Need::NotRunc).needs(Need::Kernel(5, 12)),
         test!(bind_without_submounts).and_plain(),
-        test!(bind_options).and_plain(),
+        test!(bind_options).and_plain().needs(Need::NotCrun),
         test!(bind_makes_its_destination).and_plain(),
-        test!(bind_propagation).root(),
+        test!(bind_propagation).root().needs(Need::NotCrun),
         test!(bind_with_mapped_ids).root().needs(Need::Husk).needs(Need::Kernel(5, 19)),
-        test!(destinations_stay_inside).and_plain(),
+        test!(destinations_stay_inside).and_plain().needs(Need::NotCrun),
         test!(order_is_kept).and_plain(),
         test!(root_read_only).and_plain(),
         test!(root_writable).and_plain(),
@@ -31,7 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(cgroup_mount_is_read_only_and_its_own).root(),
         test!(a_missing_source_is_named).and_plain(),
         test!(an_unknown_type_is_named).and_plain(),
-        test!(an_unknown_option_is_refused).and_plain(),
+        test!(an_unknown_option_is_refused).and_plain().needs(Need::NotCrun),
     ]
 }
 

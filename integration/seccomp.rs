@@ -26,8 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(without_no_new_privileges).root(),
         test!(unknown_names_are_ignored),
         test!(an_unknown_action_is_refused),
-        test!(an_unknown_operator_is_refused),
-        test!(an_unknown_architecture_is_refused),
+        test!(an_unknown_operator_is_refused).needs(Need::NotCrun),
+        test!(an_unknown_architecture_is_refused).needs(Need::NotCrun),
         test!(an_allow_list_runs_a_program).and_plain(),
         test!(calls_newer_than_the_profile_are_unknown).needs(Need::NotCrun),
     ]
@@ -40,6 +40,7 @@ fn bundle_with(scene: &Scene, profile: Value) -> Bundle<'_> {
 }
 
 /// A profile that allows all but some rules, on x86-64 and i386.
+#[expect(clippy::needless_pass_by_value, reason = "a literal at every call")]
 fn rules(rules: Value) -> Value {
     json!({
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -80,7 +81,9 @@ fn a_default_error_number(scene: &Scene) {
 }
 
 fn operators_compare_as_they_should(scene: &Scene) {
-    let rows: [(&str, u64, u64, &[i64], &[i64]); 7] = [
+    // Operator, value, second value, numbers that match, numbers that don't.
+    type Row = (&'static str, u64, u64, &'static [i64], &'static [i64]);
+    let rows: [Row; 7] = [
         ("SCMP_CMP_NE", 5, 0, &[4, 6], &[5]),
         ("SCMP_CMP_LT", 5, 0, &[0, 4], &[5, 6]),
         ("SCMP_CMP_LE", 5, 0, &[4, 5], &[6]),

@@ -9,11 +9,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(signals_are_forwarded).and_plain(),
         test!(exit_statuses_are_passed_on).and_plain(),
         test!(a_killed_workload_is_128_and_the_signal).and_plain(),
-        test!(a_signal_of_the_workloads_own).and_plain(),
+        test!(a_signal_of_the_workloads_own).and_plain().needs(Need::Busybox),
         test!(standard_files_are_passed_on).and_plain(),
         test!(standard_files_are_the_callers).and_plain().needs(Need::NotRunc),
-        test!(closed_standard_files_are_survived).and_plain().needs(Need::Husk),
-        test!(orphans_do_not_outlive_the_container).and_plain(),
+        test!(closed_standard_files_are_survived).and_plain().needs(Need::Husk).needs(Need::Busybox),
+        test!(orphans_do_not_outlive_the_container).and_plain().needs(Need::Busybox),
         test!(ignored_and_blocked_signals_are_reset).and_plain().needs(Need::Husk),
     ]
 }

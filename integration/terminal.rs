@@ -5,19 +5,19 @@ use serde_json::json;
 
 use super::support::suite::{Flavour, kit};
 use super::support::tty::Terminal;
-use super::support::{Bundle, Scene, Test, test};
+use super::support::{Bundle, Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_process_has_a_terminal).and_plain(),
-        test!(the_callers_is_raw_and_then_restored).and_plain(),
-        test!(keys_arrive_as_typed).and_plain(),
+        test!(the_callers_is_raw_and_then_restored).and_plain().needs(Need::Busybox),
+        test!(keys_arrive_as_typed).and_plain().needs(Need::Busybox),
         test!(an_interrupt_key_reaches_the_workload).and_plain(),
-        test!(resizes_are_passed_on).and_plain(),
+        test!(resizes_are_passed_on).and_plain().needs(Need::NotCrun),
         test!(restored_when_the_workload_is_killed).and_plain(),
         test!(restored_when_husk_is_asked_to_end).and_plain(),
-        test!(restored_when_the_start_fails).and_plain(),
-        test!(all_output_is_kept).and_plain(),
+        test!(restored_when_the_start_fails).and_plain().needs(Need::NotCrun),
+        test!(all_output_is_kept).and_plain().needs(Need::Busybox),
     ]
 }
 
@@ -42,8 +42,8 @@ fn the_process_has_a_terminal(scene: &Scene) {
         assert!((136..=143).contains(&rustix::fs::major(device)), "{device:x}");
         assert_eq!(report["fds"][number.to_string()], "/dev/pts/0");
     }
-    // runc sets the size when the process runs already.
-    if kit().flavour != Flavour::Runc {
+    // runc and crun set the size when the process runs already.
+    if kit().flavour == Flavour::Husk {
         assert_eq!(report["tty_size"], json!([41, 123]));
     }
     assert_eq!(report["sid"], report["pid"]);

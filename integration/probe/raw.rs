@@ -4,17 +4,17 @@
 
 /// Makes a system call with up to six numbers.
 pub(super) fn syscall(number: i64, arguments: &[i64]) -> std::io::Result<()> {
-    let [a, b, c, d, e, f] = six(arguments);
+    let words = six(arguments);
     // SAFETY: the callers of this test program pass small numbers; one that the kernel takes for an address fails with
     // EFAULT, since nothing is mapped below 64 KiB (vm.mmap_min_addr).
-    let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let answer = unsafe { libc::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]) };
     if answer == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Makes a system call through the i386 entry, whose numbers a filter sees under AUDIT_ARCH_I386. Five numbers at most.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn syscall32(number: i64, arguments: &[i64]) -> std::io::Result<()> {
-    let [a, b, c, d, e, _] = six(arguments);
+    let words = six(arguments);
     let mut answer = number;
     // SAFETY: the entry changes rax (and r8-r11 on kernels before 4.20) and nothing else; rbx, which belongs to the
     // compiler, is exchanged and put back. Arguments are small numbers, as above.
@@ -23,12 +23,12 @@ pub(super) fn syscall32(number: i64, arguments: &[i64]) -> std::io::Result<()> {
             "xchg rbx, {first}",
             "int 0x80",
             "xchg rbx, {first}",
-            first = inout(reg) a => _,
+            first = inout(reg) words[0] => _,
             inout("rax") answer,
-            in("rcx") b,
-            in("rdx") c,
-            in("rsi") d,
-            in("rdi") e,
+            in("rcx") words[1],
+            in("rdx") words[2],
+            in("rsi") words[3],
+            in("rdi") words[4],
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }

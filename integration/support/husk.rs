@@ -36,7 +36,6 @@ pub(crate) struct Invocation<'a> {
     steps: Vec<Step>,
     account: &'a Account,
     input: Vec<u8>,
-    time_limit: Duration,
 }
 
 impl<'a> Invocation<'a> {
@@ -50,7 +49,6 @@ impl<'a> Invocation<'a> {
             steps: Vec::new(),
             account: scene.account(),
             input: Vec::new(),
-            time_limit: TIME_LIMIT,
         }
     }
 
@@ -123,7 +121,7 @@ impl<'a> Invocation<'a> {
             output: readable(child.stdout.take().map(Into::into)),
             error: readable(child.stderr.take().map(Into::into)),
             child,
-            deadline: Instant::now() + self.time_limit,
+            deadline: Instant::now() + TIME_LIMIT,
             terminal: None,
         }
     }

@@ -127,7 +127,7 @@ impl Kit {
 pub(crate) fn main(tests: fn() -> Vec<Test>) -> ExitCode {
     let arguments = Arguments::from_args();
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials(tests())).exit_code();
+        return libtest_mimic::run(&arguments, trials(&tests())).exit_code();
     }
     match std::env::var(STAGE).as_deref() {
         Ok("init") => run_init(),
@@ -208,7 +208,7 @@ fn report_slow_tests() {
 }
 
 /// One trial for each identity of each test, root's first.
-fn trials(tests: Vec<Test>) -> Vec<Trial> {
+fn trials(tests: &[Test]) -> Vec<Trial> {
     let mut trials = Vec::new();
     for who in Who::ALL {
         for test in tests.iter().filter(|test| test.who.contains(&who)) {

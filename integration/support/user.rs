@@ -102,7 +102,9 @@ impl Account {
     pub(crate) fn make_directories(&self) -> std::io::Result<()> {
         for directory in [&self.home, &self.runtime_directory] {
             std::fs::create_dir_all(directory)?;
-            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
+            // Containers of root's may have ids that are none of root's: they must get through.
+            let mode = if self.uid == 0 { 0o711 } else { 0o700 };
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode))?;
             chown(directory, Some(self.uid), Some(self.gid))?;
         }
         Ok(())
