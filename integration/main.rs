@@ -6,15 +6,6 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
-#![expect(
-    clippy::type_complexity,
-    clippy::many_single_char_names,
-    clippy::needless_pass_by_value,
-    clippy::unused_self,
-    clippy::zombie_processes,
-    reason = "tables of cases stand where they are used, the arguments of system calls are letters, and init reaps"
-)]
-
 mod bad_bundle;
 mod bad_image;
 mod capabilities;

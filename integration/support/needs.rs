@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Program(&'static str),
     /// A file of the host.
     File(&'static str),
+    /// A static busybox.
+    Busybox,
     /// A controller on a version 1 hierarchy (also in hybrid mode).
     CgroupV1(&'static str),
     /// A controller on the version 2 hierarchy; "" is the hierarchy itself.
@@ -27,6 +29,8 @@ pub(crate) enum Need {
     Kernel(u32, u32),
     /// A capability of the suite's own, by number: sandboxes take some from root.
     Capability(caps::Capability),
+    /// newuidmap and newgidmap for an ordinary user.
+    IdMapHelpers,
 }
 
 impl Need {
@@ -40,6 +44,7 @@ impl Need {
             Self::NotCrun => lacking(flavour != Flavour::Crun, "Debian's crun does otherwise".to_owned()),
             Self::Program(name) => lacking(find_program(name).is_some(), format!("no program {name}")),
             Self::File(path) => lacking(Path::new(path).exists(), format!("no {path}")),
+            Self::Busybox => lacking(busybox().is_some(), "no static busybox (apt: busybox-static)".to_owned()),
             Self::CgroupV1(name) => {
                 lacking(leak::cgroup_v1(name).is_some(), format!("no version 1 hierarchy with the controller {name}"))
             }
@@ -52,6 +57,10 @@ impl Need {
                 let held = caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
                 lacking(held, format!("root without {capability}"))
             }
+            Self::IdMapHelpers => lacking(
+                who == Who::Root || (find_program("newuidmap").is_some() && find_program("newgidmap").is_some()),
+                "no newuidmap and newgidmap (apt: uidmap)".to_owned(),
+            ),
         }
     }
 }

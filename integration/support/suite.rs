@@ -193,7 +193,7 @@ fn run_suite(arguments: &Arguments, tests: Vec<Test>, scratch: &Path) -> ExitCod
     }));
     // One at a time: leak checks look at the whole world.
     let arguments = Arguments { test_threads: Some(1), ..arguments.clone() };
-    let conclusion = libtest_mimic::run(&arguments, trials(tests));
+    let conclusion = libtest_mimic::run(&arguments, trials(&tests));
     report_slow_tests();
     conclusion.exit_code()
 }
