@@ -29,8 +29,6 @@ pub(crate) enum Need {
     Kernel(u32, u32),
     /// A capability of the suite's own, by number: sandboxes take some from root.
     Capability(caps::Capability),
-    /// newuidmap and newgidmap for an ordinary user.
-    IdMapHelpers,
 }
 
 impl Need {
@@ -57,10 +55,6 @@ impl Need {
                 let held = caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
                 lacking(held, format!("root without {capability}"))
             }
-            Self::IdMapHelpers => lacking(
-                who == Who::Root || (find_program("newuidmap").is_some() && find_program("newgidmap").is_some()),
-                "no newuidmap and newgidmap (apt: uidmap)".to_owned(),
-            ),
         }
     }
 }

@@ -165,6 +165,7 @@ fn can_isolate() -> bool {
 }
 
 /// Starts the suite as a child and reaps every process of the namespace until that child ends.
+#[expect(clippy::zombie_processes, reason = "init reaps every child, this one too")]
 fn run_init() -> ExitCode {
     let child = Command::new("/proc/self/exe")
         .arg0("integration")
@@ -184,6 +185,7 @@ fn run_init() -> ExitCode {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the list is made for this one run")]
 fn run_suite(arguments: &Arguments, tests: Vec<Test>, scratch: &Path) -> ExitCode {
     let isolated = std::env::var_os(STAGE).is_some();
     let kit = assemble(scratch, isolated).expect("assemble the kit");
