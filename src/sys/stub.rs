@@ -38,6 +38,8 @@ std::arch::global_asm!(
     ".globl husk_stub_start",
     ".globl husk_stub_end",
     "husk_stub_start:",
+    "    cmp qword ptr [rsp], 1", // more arguments than ours: a script's interpreter, by way of /proc/self/exe
+    "    jne 5f",
     "    mov rbx, 0x410010", // the table, behind the frame
     "2:  mov rax, [rbx]",
     "    cmp rax, -1",
@@ -78,6 +80,9 @@ std::arch::global_asm!(
     ".globl husk_stub_start",
     ".globl husk_stub_end",
     "husk_stub_start:",
+    "    ldr x9, [sp]",
+    "    cmp x9, #1",
+    "    b.ne 5f",
     "    mov x19, #0x10",
     "    movk x19, #0x41, lsl #16",
     "2:  ldr x8, [x19]",
