@@ -686,7 +686,7 @@ mod tests {
         assert!(error.report().contains("is ambiguous"), "{}", error.report());
         for unknown in ["we", "webs", "", ".", "..", "../names/web", "web/", "WEB", &"f".repeat(64), "\0"] {
             let error = scratch.store.find(unknown).err().unwrap();
-            assert_eq!(error.report(), format!("no such container: {unknown}"));
+            assert_eq!(error.report(), format!("no such container: {}", unknown.replace('\0', "\\u{0}")));
         }
         drop(more);
     }

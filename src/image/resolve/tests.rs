@@ -357,7 +357,7 @@ fn docker_archives() {
         ("not a tar", vec![b'x'; 2000], "", "malformed tar"),
         ("empty", Vec::new(), "", "not a docker archive"),
         ("truncated gzip", build::gzip(&whole(&one))[..200].to_vec(), "", "a.tar"),
-        ("broken manifest", whole("[{}]"), "", "manifest.json: missing field"),
+        ("broken manifest", whole("[{}]"), "", "manifest.json: [0]: missing field"),
     ];
     for (case, archive, selector, text) in bad {
         let place = tempfile::tempdir().unwrap();
