@@ -12,6 +12,7 @@ mod capabilities;
 mod cgroups;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -67,6 +68,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         security::tests,
     ]

@@ -1,5 +1,7 @@
 //! The verbs of an OCI runtime, with runc's grammar.
 
+mod exec;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -77,6 +79,8 @@ enum Verb {
     Create(Create),
     /// Create a container and start it
     Run(Run),
+    /// Start a process in a container
+    Exec(exec::Exec),
     /// Start a created container
     Start(Id),
     /// Print the state of a container
@@ -198,12 +202,16 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
             return if is_help { Status::Success } else { Status::Failure }.into();
         }
     };
+    let failure = match &cli.verb {
+        Some(Verb::Exec(_)) => exec::failure(args),
+        _ => Status::Failure,
+    };
     let log = Log { file: cli.global.log.clone(), is_json: cli.global.log_format == "json" };
     match dispatch(cli) {
         Ok(status) => status.into(),
         Err(error) => {
             log.error(&error);
-            Status::Failure.into()
+            failure.into()
         }
     }
 }
@@ -220,12 +228,14 @@ fn dispatch(cli: Cli) -> Result<Status> {
     // Before anything of ours is open.
     let fds = match &verb {
         Verb::Create(args) | Verb::Run(Run { create: args, .. }) => Passed::find(args.preserve_fds)?,
+        Verb::Exec(args) => Passed::find_preserved(args.preserve_fds)?,
         _ => Passed::default(),
     };
     let runtime = runtime(&global)?;
     match verb {
         Verb::Create(args) => create(&runtime, &args, Mode::Create, fds).map(|_| Status::Success),
         Verb::Run(args) => run(&runtime, &args, fds),
+        Verb::Exec(args) => exec::run(&runtime, &args, fds),
         Verb::Start(args) => runtime.start(&args.id).map(|()| Status::Success),
         Verb::State(args) => {
             let document = runtime.state(&args.id)?;
@@ -287,7 +297,15 @@ impl Passed {
     /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
     /// container (CVE-2024-21626).
     fn find(preserved: u32) -> Result<Self> {
-        let listening = listen_fds();
+        Self::count(preserved, listen_fds())
+    }
+
+    /// Does so for a process that no socket-activating manager knows of: it is not the first of its container.
+    fn find_preserved(preserved: u32) -> Result<Self> {
+        Self::count(preserved, 0)
+    }
+
+    fn count(preserved: u32, listening: u32) -> Result<Self> {
         let too_many = || Error::invalid(format!("--preserve-fds {preserved}: too many"));
         let count = preserved.checked_add(listening).ok_or_else(too_many)?;
         for number in (3..).take(count as usize) {

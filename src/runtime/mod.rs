@@ -1,10 +1,11 @@
-//! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+//! The OCI verbs: plan, parent, child, init, exec, state. Knows no image and no network name.
 
 pub mod capability;
 mod cgroup_view;
 mod child;
 pub mod console;
 pub mod container;
+pub mod exec;
 pub mod foreground;
 pub mod hooks;
 mod init;
