@@ -37,7 +37,7 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
         if let RootSource::Directory(path, tree) = &mut plan.root
             && is_closed_to(maps, path)
         {
-            *tree = Some(detach(setup::open_root_tree(path)?, detachment)?);
+            *tree = Some(detach(setup::open_root_tree(path)?, MountPropagationFlags::DOWNSTREAM)?);
         }
         for mount in &mut plan.mounts {
             let describe = mount.describe();

@@ -105,7 +105,11 @@ fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {
 /// Makes the mount that the root lies on private, in our copy of the host's tree: it is the host's peer where the rest of
 /// the tree is to be one, and the root would be attached to it on the host, too.
 fn seclude(source: &RootSource) -> Result<()> {
-    let (RootSource::Directory(place, _) | RootSource::Mount(_, place)) = source;
+    let place = match source {
+        // The way there is not for init, and it is attached to `/`.
+        RootSource::Directory(_, Some(_)) => Path::new("/"),
+        RootSource::Directory(place, None) | RootSource::Mount(_, place) => place,
+    };
     let mut place = Root::open(place)?.into_fd();
     let private = Change { propagation: u64::from(MountPropagationFlags::PRIVATE.bits()), ..Change::default() };
     loop {

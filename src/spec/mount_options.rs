@@ -56,6 +56,7 @@ impl MountAttributes {
     ///
     /// Access times are left as they are where nothing is asked of them: what clears one of their flags is no request
     /// (mount(2): "the default atime for remount is preservation"). A `nodiratime` alone asks for `relatime`.
+    #[must_use]
     pub fn in_place_of_all(self) -> Self {
         let mut clear = (ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW) & !self.set;
         if self.clear & ATTR_ATIME == ATTR_ATIME || self.set & ATTR_NODIRATIME != 0 {
