@@ -14,3 +14,4 @@ pub mod plan;
 pub mod protocol;
 pub mod state;
 mod tape;
+mod workload;

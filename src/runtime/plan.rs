@@ -43,8 +43,6 @@ pub struct Plan {
     pub rootfs: RootfsPlan,
     /// The workload.
     pub process: ProcessPlan,
-    /// Seccomp filter.
-    pub seccomp: Option<Program>,
     /// Name for the new UTS namespace.
     pub hostname: Option<String>,
     /// NIS domain name for it.
@@ -53,10 +51,6 @@ pub struct Plan {
     pub sysctls: Vec<(String, String)>,
     /// Hooks.
     pub hooks: HookPlan,
-    /// Name of the session keyring that init joins.
-    pub keyring: Option<CString>,
-    /// See [`Choices::dies_with_parent`].
-    pub dies_with_parent: bool,
     /// The host's `/proc`, for init.
     pub proc: HostProc,
     /// The open `exec.fifo` that init waits in before the exec (`create`).
@@ -103,6 +97,12 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// Descriptors from 3 on that survive the exec.
     pub preserved_fds: u32,
+    /// The container's seccomp filter.
+    pub seccomp: Option<Program>,
+    /// Name of the session keyring to join.
+    pub keyring: Option<CString>,
+    /// See [`Choices::dies_with_parent`].
+    pub dies_with_parent: bool,
 }
 
 /// Makes the plan of a container.
@@ -120,15 +120,13 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
     crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
     let linux = spec.linux().as_ref();
-    let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
-        Some(profile) => Some(crate::seccomp::compile(profile).context("linux.seccomp")?),
-        None => None,
-    };
     let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let denies_setgroups =
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
     let mut process = process_plan(process, choices)?;
+    process.seccomp = seccomp_filter(spec)?;
+    process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
     process.tolerates_oom_score = has_user_namespace || !is_root;
     if !has_user_namespace {
@@ -141,25 +139,32 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
     let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
-    let keyring = if choices.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) };
     Ok(Plan {
         namespaces,
         rootfs,
         process,
-        seccomp,
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctls,
         hooks: HookPlan::new(spec),
-        keyring,
-        dies_with_parent: choices.dies_with_parent,
         proc: HostProc::open()?,
         exec_fifo: None,
         warnings,
     })
 }
 
-/// Makes the plan of the workload alone; `exec` needs no more.
+/// Compiles the container's filter.
+pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| crate::seccomp::compile(profile).context("linux.seccomp")).transpose()
+}
+
+/// Names the session keyring of a container, as runc does.
+pub(super) fn keyring_of(id: &str) -> Result<CString> {
+    Ok(CString::new(format!("_ses.{id}"))?)
+}
+
+/// Makes the plan of the workload alone; for `exec` the caller adds the container's filter and keyring.
 pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
@@ -213,6 +218,9 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         terminal: process.terminal().unwrap_or(false),
         console_size,
         preserved_fds: choices.preserved_fds,
+        seccomp: None,
+        keyring: None,
+        dies_with_parent: choices.dies_with_parent,
     })
 }
 
