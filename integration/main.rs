@@ -8,6 +8,7 @@
 
 mod bad_bundle;
 mod bad_image;
+mod bind_flags;
 mod capabilities;
 mod cgroups;
 mod descriptors;
@@ -20,16 +21,19 @@ mod image_config;
 mod images;
 mod kill;
 mod limits;
+mod mount_sharing;
 mod mounts;
 mod namespaces;
 mod pivot;
 mod probe;
+mod process;
 mod rootless;
 mod seccomp;
 mod security;
 mod self_check;
 mod signals;
 mod support;
+mod sweep;
 mod terminal;
 
 use std::ffi::OsString;
@@ -53,7 +57,10 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         limits::tests,
+        process::tests,
         mounts::tests,
+        bind_flags::tests,
+        mount_sharing::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,
@@ -70,6 +77,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         exec::tests,
         kill::tests,
+        sweep::tests,
         security::tests,
     ]
     .into_iter()

@@ -139,7 +139,7 @@ fn plan<'a>(
     validate_process(&process)?;
     check_terminal(Some(&process), request.console_socket.is_some(), request.mode)?;
     let choices = Choices { preserved_fds: request.preserved_fds, ..Choices::default() };
-    let mut process = process_plan(&process, &choices)?;
+    let mut process = process_plan(&process, &spec, &choices)?;
     process.seccomp = seccomp_filter(&spec)?;
     process.keyring = if state.keeps_keyring { None } else { Some(keyring_of(request.id)?) };
 
