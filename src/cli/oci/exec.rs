@@ -89,15 +89,12 @@ fn exec(runtime: &Runtime, args: &Exec, fds: Passed) -> Result<Status> {
     let id = args.words[0].to_str().ok_or_else(|| Error::invalid("the container id is not UTF-8"))?;
     let given: Process;
     let changes: Changes;
-    let command = match &args.process {
-        Some(file) => {
-            given = read_process(file)?;
-            Command::Whole(&given)
-        }
-        None => {
-            changes = changes_of(args)?;
-            Command::Changed(&changes)
-        }
+    let command = if let Some(file) = &args.process {
+        given = read_process(file)?;
+        Command::Whole(&given)
+    } else {
+        changes = changes_of(args)?;
+        Command::Changed(&changes)
     };
     let subgroups = subgroups(&args.cgroup)?;
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
