@@ -2,11 +2,13 @@
 //!
 //! A verb is a file below: its words, and the printing of its answer. A new one is a line in [`VERBS`].
 
+mod checkpoint;
 mod create;
 mod delete;
 mod kill;
 mod list;
 mod passed;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -107,6 +109,8 @@ const VERBS: &[Entry] = &[
     entry::<delete::Delete>("delete"),
     entry::<list::List>("list"),
     entry::<spec::Spec>("spec"),
+    entry::<checkpoint::Checkpoint>("checkpoint"),
+    entry::<restore::Restore>("restore"),
 ];
 
 fn parse_and_run<V: Verb>(mut matches: ArgMatches, invocation: &Invocation) -> Result<Status> {

@@ -2,15 +2,18 @@
 
 pub mod capability;
 mod cgroup_view;
+pub mod checkpoint;
 mod child;
 pub mod console;
 pub mod container;
+pub mod criu;
 pub mod foreground;
 pub mod hooks;
 mod init;
 mod parent;
 pub mod plan;
 pub mod protocol;
+pub mod restore;
 pub mod state;
 mod tape;
 mod workload;
