@@ -29,6 +29,7 @@ mod security;
 mod self_check;
 mod signals;
 mod support;
+mod sweep;
 mod terminal;
 
 use std::ffi::OsString;
@@ -68,6 +69,7 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         kill::tests,
+        sweep::tests,
         security::tests,
     ]
     .into_iter()

@@ -11,6 +11,7 @@ pub mod foreground;
 pub mod hooks;
 mod init;
 mod parent;
+mod pid_file;
 pub mod plan;
 pub mod protocol;
 pub mod restore;

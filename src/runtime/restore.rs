@@ -15,14 +15,12 @@ use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
-use super::container::{
-    self, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits, write_pid_file,
-};
+use super::container::{self, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
 use super::criu::{self, Verb};
 use super::parent::Init;
 use super::plan::{self, Plan};
 use super::state::{State, StateDirectory, process_stat};
-use super::{console, hooks};
+use super::{console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::mount;
@@ -197,7 +195,7 @@ fn hand_over(request: &container::Request<'_>, running: &mut Running) -> Result<
         console::send_master(socket, std::os::fd::AsFd::as_fd(&master))?;
     }
     match request.pid_file {
-        Some(path) => write_pid_file(path, running.state.pid),
+        Some(path) => pid_file::write(path, running.state.pid),
         None => Ok(()),
     }
 }
