@@ -23,6 +23,7 @@ mod mounts;
 mod namespaces;
 mod pivot;
 mod probe;
+mod process;
 mod rootless;
 mod seccomp;
 mod security;
@@ -53,6 +54,7 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         limits::tests,
+        process::tests,
         mounts::tests,
         devices::tests,
         seccomp::tests,

@@ -95,6 +95,12 @@ struct Entry {
     run: fn(ArgMatches, &Invocation) -> Result<Status>,
 }
 
+/// A verb and the words after it.
+struct Typed {
+    verb: &'static Entry,
+    matches: ArgMatches,
+}
+
 const fn entry<V: Verb>(name: &'static str) -> Entry {
     Entry { name, command: V::command, run: parse_and_run::<V> }
 }
@@ -145,7 +151,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
 
 /// Parses the flags before the verb, then the verb's own words with its own parser: building all of them takes longer than
 /// some verbs run.
-fn parse(args: &[OsString]) -> Result<(Global, Option<(&'static Entry, ArgMatches)>), clap::Error> {
+fn parse(args: &[OsString]) -> Result<(Global, Option<Typed>), clap::Error> {
     let parser = Cli::command()
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(clap::value_parser!(OsString))
@@ -167,17 +173,17 @@ fn parse(args: &[OsString]) -> Result<(Global, Option<(&'static Entry, ArgMatche
     let matches = (verb.command)()
         .bin_name(format!("runc {name}"))
         .try_get_matches_from(std::iter::once(OsString::from(name)).chain(words))?;
-    Ok((global, Some((verb, matches))))
+    Ok((global, Some(Typed { verb, matches })))
 }
 
-fn dispatch(global: &Global, typed: Option<(&Entry, ArgMatches)>) -> Result<Status> {
+fn dispatch(global: &Global, typed: Option<Typed>) -> Result<Status> {
     if !matches!(global.log_format.as_str(), "text" | "json") {
         return Err(Error::invalid(format!("invalid log-format: {}", global.log_format)));
     }
     if global.version {
         return version();
     }
-    let Some((verb, matches)) = typed else {
+    let Some(Typed { verb, matches }) = typed else {
         return Err(Error::invalid("no command given").with_hint("--help lists them"));
     };
     (verb.run)(matches, &Invocation { runtime: runtime(global)? })
