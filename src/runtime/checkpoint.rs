@@ -107,6 +107,7 @@ impl<'a> Facts<'a> {
             has_mount_namespace: namespaces.creates(CloneFlags::NEWNS),
             has_user_namespace: namespaces.has_own(LinuxNamespaceType::User),
             no_pivot: false,
+            id_maps: namespaces.id_maps.as_ref(),
         };
         let rootfs = crate::rootfs::plan::plan(spec, &state.bundle, surroundings)?;
         let cgroup = Cgroup::open(state.cgroups.clone().unwrap_or_default())?;
@@ -224,7 +225,7 @@ pub(super) fn shown_from_host(
                     list.extend(each.filter_map(|one| Some((mount.destination.join(&one.name), one.path?))));
                 }
             }
-            MountSource::New { .. } | MountSource::Remount => {}
+            MountSource::New { .. } | MountSource::Remount { .. } => {}
         }
     }
     if rootfs.binds_devices {

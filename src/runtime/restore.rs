@@ -251,12 +251,12 @@ fn make_places(root: &Root, mounts: &[MountPlan]) -> Result<()> {
         }
         match &entry.source {
             // In what is bound there are places to make, too.
-            MountSource::Bind { .. } => mount::mount(root, entry)?,
+            MountSource::Bind { .. } => drop(mount::mount(root, entry)?),
             MountSource::New { .. } => {
                 let options = MountOptions::default();
-                mount::open_target(root, &entry.destination, FileType::Directory, &options)?;
+                drop(mount::open_target(root, &entry.destination, FileType::Directory, &options)?);
             }
-            MountSource::Cgroup | MountSource::Remount => {}
+            MountSource::Cgroup | MountSource::Remount { .. } => {}
         }
     }
     Ok(())
