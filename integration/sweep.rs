@@ -5,6 +5,7 @@
 //! spread out, and some at random, whose seed is told (`HUSK_SWEEP_SEED` gives it back). `make sweep` takes all.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -89,9 +90,14 @@ impl<'a> Subject<'a> {
         self.make(&["create"])
     }
 
-    /// Runs a verb that may leave a process with its outputs.
+    /// Runs a verb that may leave a process with its outputs, which therefore can't be pipes.
     fn quietly(mut command: Invocation<'_>) {
-        command.start_with(Stdio::null(), Stdio::null(), Stdio::null()).finish().success();
+        let mut errors = tempfile::tempfile().expect("make a file for the standard error");
+        let theirs = errors.try_clone().expect("share a file");
+        let outcome = command.start_with(Stdio::null(), Stdio::null(), theirs.into()).finish();
+        let mut text = String::new();
+        errors.rewind().and_then(|()| errors.read_to_string(&mut text)).expect("read the standard error");
+        assert_eq!(outcome.code(), 0, "{text}");
     }
 
     fn delete(&self) {
