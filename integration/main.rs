@@ -10,6 +10,7 @@ mod bad_bundle;
 mod bad_image;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
 mod executable;
@@ -70,6 +71,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()

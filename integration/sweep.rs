@@ -18,7 +18,7 @@ use super::support::trace::{Point, Trace, Victims, trace};
 use super::support::{Bundle, Invocation, Need, Scene, Test, Who, test};
 
 /// Set by `make sweep`: every point.
-pub(crate) const ALL_VARIABLE: &str = "HUSK_SWEEP";
+const ALL_VARIABLE: &str = "HUSK_SWEEP";
 const SEED_VARIABLE: &str = "HUSK_SWEEP_SEED";
 /// Of each process of each verb, in `make test`: so many points spread out, and as many at random.
 const SAMPLE: usize = 6;
@@ -169,14 +169,24 @@ fn have_ended(trace: &Trace) -> bool {
     })
 }
 
-/// The points of a sweep, for the number of calls of each process; with the seed of those at random.
-fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
-    let every = std::env::var_os(ALL_VARIABLE).is_some();
+/// Says whether this is `make sweep`.
+pub(crate) fn takes_all() -> bool {
+    std::env::var_os(ALL_VARIABLE).is_some()
+}
+
+/// What chance begins with: told by a failure, and given back by a variable.
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
+    seed.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         u64::from(now.subsec_nanos())
-    });
+    })
+}
+
+/// The points of a sweep, for the number of calls of each process; with the seed of those at random.
+fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
+    let every = takes_all();
+    let seed = seed();
     let mut random = seed;
     let mut points = Vec::new();
     for (process, &count) in calls.iter().enumerate() {
