@@ -8,6 +8,7 @@
 
 mod bad_bundle;
 mod bad_image;
+mod bind_flags;
 mod capabilities;
 mod cgroups;
 mod crowd;
@@ -20,10 +21,12 @@ mod image_config;
 mod images;
 mod kill;
 mod limits;
+mod mount_sharing;
 mod mounts;
 mod namespaces;
 mod pivot;
 mod probe;
+mod process;
 mod rootless;
 mod seccomp;
 mod security;
@@ -54,7 +57,10 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         limits::tests,
+        process::tests,
         mounts::tests,
+        bind_flags::tests,
+        mount_sharing::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,

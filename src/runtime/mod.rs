@@ -1,5 +1,6 @@
 //! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
 
+pub mod attributes;
 pub mod capability;
 mod cgroup_view;
 mod child;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 
+use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::HookPlan;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::{NamespacePlan, Privileged};
+use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::plan::{RootfsPlan, Surroundings};
 use crate::seccomp::Program;
@@ -83,6 +85,8 @@ pub struct ProcessPlan {
     pub umask: u32,
     /// Capability sets; empty ones where the spec has none, as runc and crun read it.
     pub capabilities: Masks,
+    /// Scheduling, I/O priority, memory policy, execution domain.
+    pub attributes: Attributes,
     /// Resource limits: number, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// no_new_privs.
@@ -116,15 +120,18 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         has_mount_namespace: namespaces.creates(CloneFlags::NEWNS),
         has_user_namespace,
         no_pivot: choices.no_pivot,
+        id_maps: namespaces.id_maps.as_ref(),
     };
     let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
-    crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
+    let joined = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::User).map(|join| &join.fd);
+    let user_namespace = UserNamespace { maps: namespaces.id_maps.as_ref(), joined };
+    crate::rootfs::bind::open_sources(&mut rootfs, user_namespace)?;
     let linux = spec.linux().as_ref();
     let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let denies_setgroups =
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
-    let mut process = process_plan(process, choices)?;
+    let mut process = process_plan(process, spec, choices)?;
     process.seccomp = seccomp_filter(spec)?;
     process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
@@ -164,8 +171,8 @@ pub(super) fn keyring_of(id: &str) -> Result<CString> {
     Ok(CString::new(format!("_ses.{id}"))?)
 }
 
-/// Makes the plan of the workload alone; for `exec` the caller adds the container's filter and keyring.
-pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan> {
+/// Makes the plan of a process of a container; for `exec` the caller adds the container's filter and keyring.
+pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> Result<ProcessPlan> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
     let env = process.env().as_deref().unwrap_or_default();
@@ -211,6 +218,7 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         denies_setgroups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(Masks::from_spec).unwrap_or_default(),
+        attributes: Attributes::of(process, container)?,
         rlimits,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
@@ -315,14 +323,17 @@ mod tests {
     #[test]
     fn a_process_without_capabilities_has_none() {
         let process: Process = serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/"}"#).unwrap();
-        assert_eq!(process_plan(&process, &Choices::default()).unwrap().capabilities, Masks::default());
+        assert_eq!(
+            process_plan(&process, &Spec::default(), &Choices::default()).unwrap().capabilities,
+            Masks::default()
+        );
     }
 
     #[test]
     fn an_empty_home_is_looked_up() {
         let process: Process =
             serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#).unwrap();
-        let plan = process_plan(&process, &Choices::default()).unwrap();
+        let plan = process_plan(&process, &Spec::default(), &Choices::default()).unwrap();
         assert!(plan.wants_home);
         assert_eq!(plan.envp.strings(), [CString::new("PATH=/bin").unwrap()]);
     }
