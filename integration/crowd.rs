@@ -15,7 +15,7 @@ use super::sweep;
 /// Of so many processes, one is killed.
 const KILLED_ONE_IN: u64 = 10;
 /// The most that a crowd may take: only a hang may meet it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![test!(a_crowd_of_which_some_are_killed).and_plain().needs(Need::Husk)]

@@ -155,7 +155,7 @@ impl Tracer {
                 }
                 WaitStatus::PtraceSyscall(_) => self.at_call(pid),
                 WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC) if self.is_workload(pid) => {
-                    self.detach(pid, None)
+                    self.detach(pid, None);
                 }
                 WaitStatus::PtraceEvent(_, _, event) => {
                     let births = [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK];
