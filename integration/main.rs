@@ -8,8 +8,10 @@
 
 mod bad_bundle;
 mod bad_image;
+mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
 mod executable;
@@ -19,6 +21,7 @@ mod image_config;
 mod images;
 mod kill;
 mod limits;
+mod mount_sharing;
 mod mounts;
 mod namespaces;
 mod pivot;
@@ -56,6 +59,8 @@ fn tests() -> Vec<support::Test> {
         limits::tests,
         process::tests,
         mounts::tests,
+        bind_flags::tests,
+        mount_sharing::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,
@@ -72,6 +77,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()
