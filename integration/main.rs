@@ -11,6 +11,7 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
 mod exec;
@@ -80,6 +81,7 @@ fn tests() -> Vec<support::Test> {
         exec::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
+use super::attributes::ExecAffinity;
 use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
 use super::hooks::HookPlan;
@@ -73,6 +74,8 @@ impl Execution {
 /// Everything the entrant needs, computed before the clone.
 struct Plan<'a> {
     process: ProcessPlan,
+    /// Processors before and after the cgroups are entered.
+    affinity: ExecAffinity,
     /// The container's first process.
     inhabitant: Inhabitant<'a>,
     /// Namespaces that the container has of its own.
@@ -139,6 +142,7 @@ fn plan<'a>(
     validate_process(&process)?;
     check_terminal(Some(&process), request.console_socket.is_some(), request.mode)?;
     let choices = Choices { preserved_fds: request.preserved_fds, ..Choices::default() };
+    let affinity = ExecAffinity::of(&process, &spec)?;
     let mut process = process_plan(&process, &spec, &choices)?;
     process.seccomp = seccomp_filter(&spec)?;
     process.has_own_keyring = !state.keeps_keyring;
@@ -154,7 +158,7 @@ fn plan<'a>(
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
-    Ok((Plan { process, inhabitant, kinds, stages, cgroup, entrances, proc }, warnings))
+    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, entrances, proc }, warnings))
 }
 
 /// Reads the configuration that the container was made of.
@@ -207,6 +211,8 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         }
         Stages::Two => None,
     };
+    // Inherited: on v2 there is no moment between the birth and the cgroup.
+    plan.affinity.set_initial(None)?;
     let answer = match clone3(CloneFlags::empty(), plan.cgroup.v2_directory()) {
         // v2 has no processes beside subtrees with controllers: a container with a cgroup manager of its own has moved
         // its first process to a leaf. There is room there.

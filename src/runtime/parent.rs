@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
@@ -110,6 +111,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+    channel.send(Tag::Known)?;
     see_through(
         &channel,
         guard,
@@ -166,6 +168,7 @@ pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answer
 /// Follows the child in between until it has made init, and reaps it.
 pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
     loop {
+        child.wait_for_word(channel)?;
         match channel.receive()? {
             Some(Message::WantsMaps) => {
                 if let Some(maps) = id_maps {
@@ -210,6 +213,15 @@ impl KillOnDrop {
     fn take_fd(&self, number: i32) -> Result<OwnedFd, Errno> {
         let (_, pidfd) = self.0.as_ref().ok_or(Errno::SRCH)?;
         pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
+    }
+
+    /// Waits until there is something to receive. Init has the other end too, and waits for us: if the child ends without
+    /// having told of it, there is no end of file.
+    fn wait_for_word(&self, channel: &Channel) -> Result<()> {
+        let Some((_, pidfd)) = &self.0 else { return Ok(()) };
+        let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("wait for the child")?;
+        if fds[0].revents().is_empty() { Err(self.explain_end()) } else { Ok(()) }
     }
 
     /// Says how a process ended that sent no reason.

@@ -5,17 +5,22 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::Parser;
 use oci_spec::runtime::{Capability, Process};
 
-use super::{Passed, Status, report};
+use super::passed::Passed;
+use super::{Invocation, Verb};
+use crate::cli::report;
+use crate::cli::status::Status;
 use crate::error::{Context, Error, Result};
 use crate::runtime::container::{Mode, Runtime};
 use crate::runtime::exec::{Changes, Command, ExecRequest};
 use crate::spec::load;
 use crate::sys::signal::Signals;
 
-#[derive(Debug, Args)]
+/// Start a process in a container
+#[derive(Debug, Parser)]
+#[command(name = "exec")]
 pub(super) struct Exec {
     /// Unix socket that the terminal's master is sent to
     #[arg(long, value_name = "SOCKET")]
@@ -61,7 +66,7 @@ pub(super) struct Exec {
     cap: Vec<String>,
     /// Descriptors to pass on, from 3
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) preserve_fds: u32,
+    preserve_fds: u32,
     /// Cgroup below the container's to start in
     #[arg(long, value_name = "[CONTROLLER,…:]PATH")]
     cgroup: Vec<String>,
@@ -73,31 +78,26 @@ pub(super) struct Exec {
     words: Vec<OsString>,
 }
 
-/// Gives the status of a failure before the command: crun has none of its own for it.
-pub(super) fn failure(args: &[OsString]) -> Status {
-    let name = args.first().map(Path::new).and_then(Path::file_name);
-    if name.is_some_and(|name| name == "crun") { Status::Failure } else { Status::ExecFailure }
-}
+impl Verb for Exec {
+    const FAILURE: Status = Status::ExecFailure;
 
-/// Starts a process in a container.
-pub(super) fn run(runtime: &Runtime, args: &Exec, fds: Passed) -> Result<Status> {
-    // runc's words.
-    exec(runtime, args, fds).context("exec failed")
+    fn run(self, invocation: &Invocation) -> Result<Status> {
+        // Before anything of ours is open. The words are runc's.
+        let fds = Passed::find_preserved(self.preserve_fds)?;
+        exec(&invocation.runtime, &self, fds).context("exec failed")
+    }
 }
 
 fn exec(runtime: &Runtime, args: &Exec, fds: Passed) -> Result<Status> {
     let id = args.words[0].to_str().ok_or_else(|| Error::invalid("the container id is not UTF-8"))?;
     let given: Process;
     let changes: Changes;
-    let command = match &args.process {
-        Some(file) => {
-            given = read_process(file)?;
-            Command::Whole(&given)
-        }
-        None => {
-            changes = changes_of(args)?;
-            Command::Changed(&changes)
-        }
+    let command = if let Some(file) = &args.process {
+        given = read_process(file)?;
+        Command::Whole(&given)
+    } else {
+        changes = changes_of(args)?;
+        Command::Changed(&changes)
     };
     let subgroups = subgroups(&args.cgroup)?;
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();

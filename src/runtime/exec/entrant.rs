@@ -102,7 +102,8 @@ fn prepare(plan: &Plan<'_>) -> Result<()> {
     become_undumpable()?;
     plan.entrances.enter().context("enter the container's cgroups")?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
-    plan.cgroup.verify(&text)
+    plan.cgroup.verify(&text)?;
+    plan.affinity.set_final(None)
 }
 
 /// Becomes user 0 of the container's user namespace, if it is another one. A change of ids makes dumpable.

@@ -51,7 +51,8 @@ impl Command<'_> {
     }
 }
 
-/// What a whole process leaves out is as the container has it: nobody gets more by saying less.
+/// What a whole process leaves out is as the container has it: nobody gets more by saying less. (The scheduler and its
+/// like are [`super::super::attributes`]'s to complete.)
 fn complete(mut process: Process, container: &Process) -> Process {
     if process.capabilities().is_none() {
         process.set_capabilities(container.capabilities().clone());
@@ -61,15 +62,6 @@ fn complete(mut process: Process, container: &Process) -> Process {
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(container.oom_score_adj());
-    }
-    if process.scheduler().is_none() {
-        process.set_scheduler(container.scheduler().clone());
-    }
-    if process.io_priority().is_none() {
-        process.set_io_priority(container.io_priority().clone());
-    }
-    if process.exec_cpu_affinity().is_none() {
-        process.set_exec_cpu_affinity(container.exec_cpu_affinity().clone());
     }
     if is_empty(process.apparmor_profile().as_deref()) {
         process.set_apparmor_profile(container.apparmor_profile().clone());
