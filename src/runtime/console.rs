@@ -70,6 +70,12 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<(), Errn
     rustix::termios::tcsetwinsize(terminal, size)
 }
 
+/// Gives the rows and columns of the caller's terminal, if standard input is one.
+pub fn callers_size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col))
+}
+
 /// Copies the size of one terminal to another; not being a terminal is not an error.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(from) {

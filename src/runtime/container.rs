@@ -113,6 +113,9 @@ impl Runtime {
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
+        if mode == Mode::Foreground && plan.process.terminal {
+            plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
+        }
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -142,9 +145,7 @@ impl Runtime {
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts.
-            directory.get().write_config(spec)
+            directory.get().save(&State { pid, start_time, ..template.clone() })
         };
         let launched = parent::launch(
             &plan,
@@ -155,6 +156,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
                 on_init: &on_init,
+                meanwhile: &|| directory.get().write_config(spec),
             },
         );
         let init = match launched {

@@ -40,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
     /// Told as soon as init is there, before it does anything that must be cleaned up after.
     pub on_init: &'a dyn Fn(i32) -> Result<()>,
+    /// Done while init is busy with its mounts.
+    pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -110,6 +112,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
     channel.send(Tag::Known)?;
+    (surroundings.meanwhile)()?;
     see_through(
         &channel,
         guard,
