@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(the_process_has_a_terminal).and_plain(),
         test!(also_for_another_user),
+        test!(the_console_stays_the_containers).and_plain(),
         test!(an_interrupt_key_reaches_the_process).and_plain(),
         test!(resizes_are_passed_on).and_plain(),
         test!(the_callers_is_restored).and_plain(),
@@ -50,6 +51,18 @@ fn also_for_another_user(scene: &Scene) {
     running.finish().success();
     assert_eq!(report["stdio"][1]["uid"], 1000);
     assert_eq!(report["tries"]["open-write:/proc/self/fd/1"], "ok");
+}
+
+/// `/dev/console` is the first process's, or nobody's.
+fn the_console_stays_the_containers(scene: &Scene) {
+    let guest = Guest::start(scene, scene.bundle());
+    let look = || guest.report(&[], &["--stat", "/dev/console"]);
+    let before = look();
+    let terminal = Terminal::open(24, 80);
+    terminal.start(&mut guest.exec(&["-t"], &["/probe", "--quiet"])).finish().success();
+    let after = look();
+    assert_eq!(before["stats"], after["stats"]);
+    assert_eq!(before["mounts"], after["mounts"]);
 }
 
 fn an_interrupt_key_reaches_the_process(scene: &Scene) {

@@ -33,6 +33,7 @@ mod probe;
 mod process;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod self_check;
 mod signals;
@@ -67,6 +68,7 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         devices::tests,
         seccomp::tests,
+        seccomp_notify::tests,
         signals::tests,
         terminal::tests,
         descriptors::tests,
