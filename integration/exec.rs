@@ -43,6 +43,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+const NET_RAW: u64 = 1 << 13;
 const TRUE: [&str; 2] = ["/probe", "--quiet"];
 
 fn the_status_is_the_commands(scene: &Scene) {
@@ -226,7 +227,6 @@ fn flags_change_the_process(scene: &Scene) {
     let report = guest.report(&["--no-new-privs"], &[]);
     assert_eq!(report["no_new_privs"], true);
 
-    const NET_RAW: u64 = 1 << 13;
     let bounding = |report: &Value| set(report, "bounding");
     assert_eq!(bounding(&report) & NET_RAW, 0);
     let report = guest.report(&["--cap", "CAP_NET_RAW"], &[]);
@@ -385,7 +385,7 @@ fn signals_are_passed_on(scene: &Scene) {
 }
 
 /// Creates a container that waits for `start`.
-fn create<'a>(scene: &'a Scene) -> Bundle<'a> {
+fn create(scene: &Scene) -> Bundle<'_> {
     let bundle = scene.bundle();
     bundle.write();
     let mut command = scene.runtime();
