@@ -77,6 +77,10 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 /// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
     prepare_process(plan, channel)?;
+    if surroundings.cgroup.adopts() {
+        // Before anything is allocated that the workload will have, so that it counts.
+        channel.expect(Tag::InCgroup)?;
+    }
     let view_of_cgroups = || {
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;

@@ -34,8 +34,9 @@ pub(super) struct Surroundings<'a> {
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// Where the seccomp listener goes.
     pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
-    /// Told as soon as init is there, before it does anything that must be cleaned up after.
-    pub on_init: &'a dyn Fn(i32) -> Result<()>,
+    /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
+    /// could not be there before it.
+    pub on_init: &'a dyn Fn(Pid) -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -79,7 +80,10 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         channel.send(Tag::MapsWritten)?;
     }
     let pid = guard.pid();
-    (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+    (surroundings.on_init)(pid)?;
+    if surroundings.cgroup.adopts() {
+        channel.send(Tag::InCgroup)?;
+    }
     let terminal = see_through(plan, &channel, &guard, surroundings)?;
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })

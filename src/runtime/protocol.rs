@@ -12,6 +12,7 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
+//!    │  ───────────── InCgroup ────────────────────────▶ │  only with systemd, which moves init into its cgroup
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -42,6 +43,8 @@ pub enum Message {
     WantsMaps,
     /// The id maps are written.
     MapsWritten,
+    /// The receiver is in the container's cgroup.
+    InCgroup,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
     /// The root file system is mounted and not yet pivoted into.
@@ -153,6 +156,8 @@ pub enum Tag {
     Failed,
     /// See [`Message::ExecFailed`]; the stub pads it to four bytes.
     ExecFailed,
+    /// See [`Message::InCgroup`].
+    InCgroup,
 }
 
 impl Message {
@@ -161,6 +166,7 @@ impl Message {
         match self {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
+            Self::InCgroup => Tag::InCgroup,
             Self::Init { .. } => Tag::Init,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
@@ -179,6 +185,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     Ok(match tag {
         tag if tag == Tag::WantsMaps as u8 => Message::WantsMaps,
         tag if tag == Tag::MapsWritten as u8 => Message::MapsWritten,
+        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
         tag if tag == Tag::Init as u8 => {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
