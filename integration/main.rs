@@ -8,10 +8,13 @@
 
 mod bad_bundle;
 mod bad_image;
+mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -19,16 +22,19 @@ mod image_config;
 mod images;
 mod kill;
 mod limits;
+mod mount_sharing;
 mod mounts;
 mod namespaces;
 mod pivot;
 mod probe;
+mod process;
 mod rootless;
 mod seccomp;
 mod security;
 mod self_check;
 mod signals;
 mod support;
+mod sweep;
 mod terminal;
 
 use std::ffi::OsString;
@@ -52,7 +58,10 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         limits::tests,
+        process::tests,
         mounts::tests,
+        bind_flags::tests,
+        mount_sharing::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,
@@ -67,7 +76,10 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
+        sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()

@@ -214,12 +214,12 @@ else
         "blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": '"${device%:*}"', "minor": '"${device#*:}"', "rate": 1048576}]},
         "unified": {"cpu.uclamp.min": "0", "memory.min": "4096"}' ''
     grep -q . /sys/fs/cgroup/cpu.uclamp.min 2>/dev/null || sed -i 's/"cpu.uclamp.min": "0", //' "$scratch/v2/config.json"
-    # Into a file: the container keeps a pipe open. With no process allowed its own is the last.
+    # Into a file: the container keeps a pipe open. A limit of no process is one of one.
     start v2 $plain >"$scratch/said" 2>&1
     is "create by husk itself" "$? $(cat "$scratch/said")" "0 "
     at=$(cgroup v2)
     is "clone3 put it where it belongs" "$at" "$own/v2"
-    for row in memory.max=67108864 memory.swap.max=0 memory.min=4096 cpu.weight=59 "cpu.max=max 50000" pids.max=0 \
+    for row in memory.max=67108864 memory.swap.max=0 memory.min=4096 cpu.weight=59 "cpu.max=max 50000" pids.max=1 \
         "io.max=$device rbps=1048576 wbps=max riops=max wiops=max"; do
         is "file $row" "$(value "$at" "${row%%=*}")" "${row#*=}"
     done

@@ -57,6 +57,32 @@ impl Record {
         let directories = self.directories.iter();
         directories.flat_map(|held| held.controllers.split(',').map(|name| (name, &*held.path))).collect()
     }
+
+    /// Gives these cgroups with that of v2 where a process of the container is, at or below it. `text` is that process's
+    /// `/proc/PID/cgroup`.
+    pub fn with_unified_of(&self, text: &str) -> Result<Self> {
+        let mut record = self.clone();
+        let Self { directories, scope } = &mut record;
+        for directory in directories.iter_mut().filter(|directory| directory.controllers.is_empty()) {
+            let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+            let below = match found.strip_prefix(directory.shown.trim_end_matches('/')) {
+                Some(below) if below.is_empty() || below.starts_with('/') => below,
+                _ => {
+                    let expected = &directory.shown;
+                    return Err(Error::new(
+                        Kind::State,
+                        format!("the container's first process is in cgroup `{found}`, outside of {expected}"),
+                    ));
+                }
+            };
+            directory.path.push(below.trim_start_matches('/'));
+            if let Some(scope) = scope {
+                scope.subgroup.push_str(below);
+            }
+            found.clone_into(&mut directory.shown);
+        }
+        Ok(record)
+    }
 }
 
 /// Which hierarchies a process joins.
@@ -156,6 +182,11 @@ impl Cgroup {
     /// Gives the v2 cgroup, for clone3(2) with `CLONE_INTO_CGROUP`.
     pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
         self.unified_fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Says whether systemd has made these, and may be asked to move a process in.
+    pub fn is_unit(&self) -> bool {
+        self.scope.is_some()
     }
 
     /// Says whether a process has to wait until it has been put into these.

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 
+use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::HookPlan;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::{NamespacePlan, Privileged};
+use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::plan::{RootfsPlan, Surroundings};
 use crate::seccomp::Program;
@@ -43,8 +45,6 @@ pub struct Plan {
     pub rootfs: RootfsPlan,
     /// The workload.
     pub process: ProcessPlan,
-    /// Seccomp filter.
-    pub seccomp: Option<Program>,
     /// Name for the new UTS namespace.
     pub hostname: Option<String>,
     /// NIS domain name for it.
@@ -53,10 +53,6 @@ pub struct Plan {
     pub sysctls: Vec<(String, String)>,
     /// Hooks.
     pub hooks: HookPlan,
-    /// Name of the session keyring that init joins.
-    pub keyring: Option<CString>,
-    /// See [`Choices::dies_with_parent`].
-    pub dies_with_parent: bool,
     /// The host's `/proc`, for init.
     pub proc: HostProc,
     /// The open `exec.fifo` that init waits in before the exec (`create`).
@@ -89,6 +85,8 @@ pub struct ProcessPlan {
     pub umask: u32,
     /// Capability sets; empty ones where the spec has none, as runc and crun read it.
     pub capabilities: Masks,
+    /// Scheduling, I/O priority, memory policy, execution domain.
+    pub attributes: Attributes,
     /// Resource limits: number, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// no_new_privs.
@@ -103,6 +101,12 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// Descriptors from 3 on that survive the exec.
     pub preserved_fds: u32,
+    /// The container's seccomp filter.
+    pub seccomp: Option<Program>,
+    /// Name of the session keyring to join.
+    pub keyring: Option<CString>,
+    /// See [`Choices::dies_with_parent`].
+    pub dies_with_parent: bool,
 }
 
 /// Makes the plan of a container.
@@ -116,51 +120,67 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         has_mount_namespace: namespaces.creates(CloneFlags::NEWNS),
         has_user_namespace,
         no_pivot: choices.no_pivot,
+        id_maps: namespaces.id_maps.as_ref(),
     };
     let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
-    crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
+    let joined = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::User).map(|join| &join.fd);
+    let user_namespace = UserNamespace { maps: namespaces.id_maps.as_ref(), joined };
+    crate::rootfs::bind::open_sources(&mut rootfs, user_namespace)?;
     let linux = spec.linux().as_ref();
-    let seccomp = match linux.and_then(|linux| linux.seccomp().as_ref()) {
-        Some(profile) => Some(crate::seccomp::compile(profile).context("linux.seccomp")?),
-        None => None,
-    };
-    let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let denies_setgroups =
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
-    let mut process = process_plan(process, choices)?;
+    let mut process = process_plan(process, spec, choices)?;
+    process.seccomp = seccomp_filter(spec)?;
+    process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
-    process.tolerates_oom_score = has_user_namespace || !is_root;
-    if !has_user_namespace {
-        let lost = process.capabilities.limit(capability::permitted()?);
-        if lost != 0 {
-            warnings
-                .push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
-        }
-    }
+    let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
     let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
-    let keyring = if choices.no_new_keyring { None } else { Some(CString::new(format!("_ses.{id}"))?) };
     Ok(Plan {
         namespaces,
         rootfs,
         process,
-        seccomp,
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctls,
         hooks: HookPlan::new(spec),
-        keyring,
-        dies_with_parent: choices.dies_with_parent,
         proc: HostProc::open()?,
         exec_fifo: None,
         warnings,
     })
 }
 
-/// Makes the plan of the workload alone; `exec` needs no more.
-pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan> {
+impl ProcessPlan {
+    /// Leaves out what the caller cannot give, and gives the warnings about it.
+    pub(super) fn fit_to_caller(&mut self, has_user_namespace: bool, is_root: bool) -> Result<Vec<String>> {
+        self.tolerates_oom_score = has_user_namespace || !is_root;
+        let mut warnings = Vec::new();
+        if !has_user_namespace {
+            let lost = self.capabilities.limit(capability::permitted()?);
+            if lost != 0 {
+                let names = capability::names(lost);
+                warnings.push(format!("process.capabilities: left out, not held by the caller: {names}"));
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+/// Compiles the container's filter.
+pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| crate::seccomp::compile(profile).context("linux.seccomp")).transpose()
+}
+
+/// Names the session keyring of a container, as runc does.
+pub(super) fn keyring_of(id: &str) -> Result<CString> {
+    Ok(CString::new(format!("_ses.{id}"))?)
+}
+
+/// Makes the plan of a process of a container; for `exec` the caller adds the container's filter and keyring.
+pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> Result<ProcessPlan> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
     let env = process.env().as_deref().unwrap_or_default();
@@ -206,6 +226,7 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         denies_setgroups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(Masks::from_spec).unwrap_or_default(),
+        attributes: Attributes::of(process, container)?,
         rlimits,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
@@ -213,6 +234,9 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         terminal: process.terminal().unwrap_or(false),
         console_size,
         preserved_fds: choices.preserved_fds,
+        seccomp: None,
+        keyring: None,
+        dies_with_parent: choices.dies_with_parent,
     })
 }
 
@@ -307,14 +331,17 @@ mod tests {
     #[test]
     fn a_process_without_capabilities_has_none() {
         let process: Process = serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/"}"#).unwrap();
-        assert_eq!(process_plan(&process, &Choices::default()).unwrap().capabilities, Masks::default());
+        assert_eq!(
+            process_plan(&process, &Spec::default(), &Choices::default()).unwrap().capabilities,
+            Masks::default()
+        );
     }
 
     #[test]
     fn an_empty_home_is_looked_up() {
         let process: Process =
             serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#).unwrap();
-        let plan = process_plan(&process, &Choices::default()).unwrap();
+        let plan = process_plan(&process, &Spec::default(), &Choices::default()).unwrap();
         assert!(plan.wants_home);
         assert_eq!(plan.envp.strings(), [CString::new("PATH=/bin").unwrap()]);
     }

@@ -1,0 +1,307 @@
+//! The last steps of a process that becomes a workload, the same for init and for `exec`: a session, the terminal, the
+//! credentials, the executable, and the tape that a sealed stub plays.
+//!
+//! Runs where the namespaces and the root are the container's already. Joins nothing and mounts nothing but the console.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::thread::{Gid, Uid};
+
+use super::console;
+use super::plan::ProcessPlan;
+use super::protocol::{Channel, Tag};
+use super::tape::Tape;
+use crate::error::{Context, Error, Kind, Result};
+use crate::rootfs::host::HostProc;
+use crate::support::passwd;
+use crate::support::root::Root;
+use crate::sys::process::{CStringArray, join_session_keyring, keep_over_exec, resource_limit, set_resource_limit};
+use crate::sys::stub;
+
+/// Most that is read of the container's passwd.
+const PASSWD_LIMIT_BYTES: usize = 10 << 20;
+
+/// Leads a session and has a session keyring of its own.
+pub(super) fn start_session(process: &ProcessPlan) -> Result<()> {
+    match rustix::process::setsid() {
+        // The first process of a PID namespace may lead a session already.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno).context("start a session"),
+    }
+    let Some(name) = &process.keyring else { return Ok(()) };
+    match join_session_keyring(name) {
+        // No keyrings in this kernel, or none for containers inside this one.
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => Ok(()),
+        Err(errno) => {
+            Err(Error::from(errno).context("join a session keyring").with_hint("--no-new-keyring keeps the caller's"))
+        }
+    }
+}
+
+/// Makes the terminal in the container's devpts, if the workload is to have one, and sends its master to the parent.
+pub(super) fn make_terminal(process: &ProcessPlan, channel: &Channel) -> Result<()> {
+    if !process.terminal {
+        return Ok(());
+    }
+    let root = Root::open(Path::new("/"))?;
+    let master = console::make_terminal(&root, process.console_size)?;
+    console::clear_onlcr(&master).context("set up the terminal")?;
+    channel.send_fd(Tag::Terminal, master.as_fd())
+}
+
+/// Gives the environment with the user's home, if it is to be looked up in the container; else the plan's is whole.
+pub(super) fn complete_environment(process: &ProcessPlan, root: &Root) -> Option<CStringArray> {
+    process.wants_home.then(|| environment_with_home(process, &home_of(root, process.uid)))
+}
+
+/// Looks up the user's home in the container's passwd; `/` where there is none, as runc has it.
+fn home_of(root: &Root, uid: u32) -> Vec<u8> {
+    let text = root.read(Path::new("/etc/passwd"), PASSWD_LIMIT_BYTES).unwrap_or_default();
+    // A line that is none is somebody else's mistake: it names no home.
+    let entry = passwd::passwd_entries(&text).filter_map(Result::ok).find(|entry| entry.uid == uid);
+    entry.map_or_else(|| b"/".to_vec(), |entry| entry.home.to_vec())
+}
+
+fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
+    let mut strings = process.envp.strings().to_vec();
+    // A line of a file holds no NUL unless somebody put one there; then there is no HOME.
+    if let Ok(entry) = CString::new([b"HOME=", home].concat()) {
+        strings.push(entry);
+    }
+    CStringArray::new(strings)
+}
+
+/// Says whether the tape sets the limits. A filter that is loaded early need not let it.
+fn limits_wait(process: &ProcessPlan) -> bool {
+    process.seccomp.is_none() || process.no_new_privileges
+}
+
+/// Turns into the workload's user, and finds the executable with that user's rights.
+pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result<CString> {
+    let waits = limits_wait(process);
+    for &(resource, soft, hard) in &process.rlimits {
+        let describe = || format!("set resource limit {} to {soft}:{hard}", limit_name(resource));
+        let (soft, hard) = if waits {
+            // Only what wants rights: no file, no memory or no descriptor would be left for what husk still has to do.
+            let (soft, most) = resource_limit(resource).with_context(describe)?;
+            if hard <= most {
+                continue;
+            }
+            (soft, hard)
+        } else {
+            (soft, hard)
+        };
+        set_resource_limit(resource, soft, hard).with_context(describe)?;
+    }
+    process.attributes.apply()?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    } else if let Some(program) = &process.seccomp {
+        // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
+        crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter").map(drop)?;
+    }
+    process.capabilities.apply_bounding()?;
+    // Set-user-id takes the capabilities along only if asked to.
+    rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
+    if process.denies_setgroups {
+        if !process.groups.is_empty() {
+            return Err(Error::unsupported(
+                "process.user.additionalGids: an ordinary user without subordinate ids has no groups to give",
+            ));
+        }
+    } else {
+        // Always called, also for none: the caller's groups are not the container's (CVE-2022-36109).
+        let groups: Vec<Gid> = process.groups.iter().copied().map(Gid::from_raw).collect();
+        match rustix::thread::set_thread_groups(&groups) {
+            // Root of a user namespace that has given it up for its maps: none can be added, and none dropped.
+            Err(Errno::PERM) if groups.is_empty() && denies_setgroups(proc) => {}
+            answer => answer.context("set supplementary groups")?,
+        }
+    }
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    give_streams(process);
+    let early = rustix::process::chdir(&process.cwd);
+    set_ids(process.uid, process.gid)?;
+    if early.is_err() {
+        // Perhaps a directory for this user only.
+        rustix::process::chdir(&process.cwd)
+            .with_context(|| format!("change to the working directory {}", process.cwd.display()))?;
+    }
+    verify_cwd(&process.cwd)?;
+    rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
+    process.capabilities.apply()?;
+    if process.dies_with_parent {
+        // The change of user has cleared it (prctl(2)).
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
+    }
+    find_executable(process, proc)
+}
+
+pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
+    let (uid_, gid_) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid_, gid_, gid_).with_context(|| format!("become group {gid}"))?;
+    rustix::thread::set_thread_res_uid(uid_, uid_, uid_).with_context(|| format!("become user {uid}"))
+}
+
+fn denies_setgroups(proc: &HostProc) -> bool {
+    proc.read("self/setgroups").is_ok_and(|word| word.trim_end() == "deny")
+}
+
+/// Gives the workload's user what stdio is, so that `/dev/stdout` can be opened: our own terminal, and anonymous pipes.
+/// Nothing that has a name (CVE-2026-88265).
+fn give_streams(process: &ProcessPlan) {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
+    if process.uid == 0 {
+        return;
+    }
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if process.terminal || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC) {
+            // An owner that our user namespace has no id for stays, and the user does without.
+            let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None);
+        }
+    }
+}
+
+/// A working directory outside the root, by way of a leaked descriptor, has no path (CVE-2024-21626).
+fn verify_cwd(cwd: &Path) -> Result<()> {
+    let path = rustix::process::getcwd(Vec::new()).context("read the working directory")?;
+    if path.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("process.cwd: {} is outside the root file system", cwd.display())))
+}
+
+/// Finds the first candidate that may be executed.
+fn find_executable(process: &ProcessPlan, proc: &HostProc) -> Result<CString> {
+    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let has_slash = name.contains('/');
+    let mut denied = None;
+    for candidate in &process.candidates {
+        match is_executable(proc, candidate) {
+            Ok(()) => return Ok(candidate.clone()),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => denied = Some(errno),
+        }
+    }
+    Err(match denied {
+        Some(errno) => Error::from(errno).with_kind(Kind::NotExecutable).context(format!("exec: \"{name}\"")),
+        None if has_slash => Error::from(Errno::NOENT)
+            .with_kind(Kind::ExecutableNotFound)
+            .context(format!("stat {name}"))
+            .context(format!("exec: \"{name}\"")),
+        None => Error::new(Kind::ExecutableNotFound, "executable file not found in $PATH")
+            .context(format!("exec: \"{name}\"")),
+    })
+}
+
+fn is_executable(proc: &HostProc, path: &CStr) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    // By a link in the container's /proc a path can lead to our own executable. The stub would be in its place by the
+    // exec, and would play its tape for ever.
+    let own = rustix::fs::statat(proc, "self/exe", AtFlags::empty())?;
+    if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) { Err(Errno::ACCESS) } else { Ok(()) }
+}
+
+/// Says whether the filter is the last call but one, on the tape. One with a listener has to send it while husk's code is there.
+fn filters_last(process: &ProcessPlan) -> bool {
+    process.no_new_privileges && process.seccomp.as_ref().is_some_and(|program| program.listener.is_none())
+}
+
+/// Loads a filter that has a listener, and waits until the parent has handed that on.
+pub(super) fn load_listening_filter(process: &ProcessPlan, channel: &Channel) -> Result<()> {
+    let Some(program) = process.seccomp.as_ref().filter(|program| program.listener.is_some()) else { return Ok(()) };
+    if !process.no_new_privileges {
+        return Ok(());
+    }
+    let listener = crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter")?;
+    if let Some(listener) = listener {
+        channel.send_fd(Tag::Listener, listener.as_fd())?;
+        channel.expect(Tag::ListenerSent)?;
+    }
+    Ok(())
+}
+
+/// Leaves husk's own executable for a sealed one that makes the last calls.
+pub(super) fn play_tape(
+    process: &ProcessPlan,
+    channel: &Channel,
+    executable: &CStr,
+    envp: Option<&CStringArray>,
+    fifo: Option<&OwnedFd>,
+) -> Result<Infallible> {
+    const NAME: &CStr = c"husk:[2:INIT]";
+    let mut tape = Tape::new(6 + process.rlimits.len(), channel.as_fd(), Tag::ExecFailed as u8);
+    tape.become_undumpable();
+    tape.name(NAME);
+    if limits_wait(process) {
+        for &(resource, soft, hard) in &process.rlimits {
+            tape.limit(resource, soft, hard);
+        }
+    }
+    if let Some(fifo) = fifo {
+        tape.wait_in_fifo(fifo.as_fd());
+    }
+    let first = process.preserved_fds.saturating_add(3);
+    tape.close_from(first);
+    if let Some(program) = &process.seccomp
+        && filters_last(process)
+    {
+        tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
+    }
+    tape.exec(executable, &process.argv, envp.unwrap_or(&process.envp));
+    let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
+    keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
+    keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
+    if let Some(fifo) = fifo {
+        keep_over_exec(fifo.as_raw_fd(), 1).context("keep exec.fifo")?;
+    }
+    stub::exec(&stub, NAME).map_err(|errno| {
+        let error = Error::from(errno).context("exec the sealed last stage");
+        if process.seccomp.is_some() && !process.no_new_privileges {
+            return error.with_hint("without noNewPrivileges the seccomp profile must allow execveat");
+        }
+        error
+    })
+}
+
+fn explain_stub(errno: Errno) -> Error {
+    let error = Error::from(errno).context("make the sealed last stage");
+    if errno == Errno::ACCESS {
+        error.with_hint("sysctl vm.memfd_noexec=2 forbids executable memory files")
+    } else {
+        error
+    }
+}
+
+fn limit_name(resource: u32) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "RLIMIT_CPU",
+        "RLIMIT_FSIZE",
+        "RLIMIT_DATA",
+        "RLIMIT_STACK",
+        "RLIMIT_CORE",
+        "RLIMIT_RSS",
+        "RLIMIT_NPROC",
+        "RLIMIT_NOFILE",
+        "RLIMIT_MEMLOCK",
+        "RLIMIT_AS",
+        "RLIMIT_LOCKS",
+        "RLIMIT_SIGPENDING",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_RTPRIO",
+        "RLIMIT_RTTIME",
+    ];
+    NAMES.get(resource as usize).copied().unwrap_or("RLIMIT_?")
+}
