@@ -57,7 +57,7 @@ enum Side {
 /// 3. All namespaces at once, and root of the user namespace: our own id has no number there.
 /// 4. The entrant, with the caller as its parent, so that the caller can wait for it.
 fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
-    prepare(plan)?;
+    prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
@@ -80,7 +80,7 @@ fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
 fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let process = &plan.process;
     if plan.stages == Stages::One {
-        prepare(plan)?;
+        prepare(plan, channel)?;
         plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
         become_root(plan)?;
     }
@@ -99,9 +99,12 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
 }
 
 /// What is done from the host's side.
-fn prepare(plan: &Plan<'_>) -> Result<()> {
+fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
+    if plan.is_moved {
+        channel.expect(Tag::InCgroup)?;
+    }
     plan.entrances.enter().map_err(explain_entrance)?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
