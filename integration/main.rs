@@ -38,6 +38,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
 mod self_check;
 mod signals;
 mod support;
@@ -95,6 +96,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        security_cgroups::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())
