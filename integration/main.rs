@@ -14,6 +14,7 @@ mod cgroups;
 mod crowd;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -75,6 +76,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,
