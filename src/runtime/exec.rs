@@ -20,7 +20,7 @@ use super::foreground::{self, Exit};
 use super::hooks::HookPlan;
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
 use super::plan::{Choices, ProcessPlan, keyring_of, process_plan, seccomp_filter};
-use super::protocol::Channel;
+use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory, Status};
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
@@ -234,6 +234,7 @@ fn launch(mut plan: Plan<'_>) -> Result<Init> {
     let mut guard = KillOnDrop::new(pid, pidfd);
     if plan.stages == Stages::Two {
         guard = meet_init(None, &channel, guard)?;
+        channel.send(Tag::Known)?;
     }
     see_through(
         &channel,

@@ -32,7 +32,8 @@ pub(super) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
     let answer = match plan.stages {
         Stages::One => become_workload(plan, channel),
         Stages::Two => match clone_entrant(plan, channel) {
-            Ok(Side::Entrant) => become_workload(plan, channel),
+            // Not before the child's word has arrived, which ours would overtake.
+            Ok(Side::Entrant) => channel.expect(Tag::Known).and_then(|()| become_workload(plan, channel)),
             Ok(Side::Child) => exit_now(0),
             Err(error) => Err(error),
         },
