@@ -185,7 +185,7 @@ impl Dice<'_> {
         ];
         let action = actions[self.below(actions.len())];
         let takes_number = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
-        (action, (takes_number && self.byte() % 2 == 0).then(|| u32::from(self.byte())))
+        (action, (takes_number && self.byte().is_multiple_of(2)).then(|| u32::from(self.byte())))
     }
 
     fn profile(&mut self) -> LinuxSeccomp {
