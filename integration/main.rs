@@ -30,6 +30,7 @@ mod probe;
 mod process;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod self_check;
 mod signals;
@@ -64,6 +65,7 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         devices::tests,
         seccomp::tests,
+        seccomp_notify::tests,
         signals::tests,
         terminal::tests,
         descriptors::tests,

@@ -31,7 +31,7 @@ mod table;
 #[cfg(any(test, fuzzing))]
 mod model;
 
-pub use compile::{Listener, Program, compile};
+pub use compile::{Listener, Program, compile, compile_strictly, take_program};
 pub use default::default_profile;
 pub use features::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags};
 #[cfg(any(test, fuzzing))]
