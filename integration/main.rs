@@ -32,6 +32,8 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_identity;
+mod security_seccomp;
 mod self_check;
 mod signals;
 mod support;
@@ -83,6 +85,8 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        security_identity::tests,
+        security_seccomp::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

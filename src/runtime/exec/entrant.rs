@@ -14,7 +14,7 @@ use std::convert::Infallible;
 
 use rustix::process::DumpableBehavior;
 
-use super::super::protocol::Channel;
+use super::super::protocol::{Channel, Tag};
 use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
