@@ -15,6 +15,9 @@ mod crowd;
 mod descriptors;
 mod devices;
 mod exec;
+mod exec_cgroups;
+mod exec_security;
+mod exec_terminal;
 mod executable;
 mod host;
 mod identity;
@@ -32,6 +35,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
 mod security_identity;
 mod security_seccomp;
 mod self_check;
@@ -81,10 +85,14 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         exec::tests,
+        exec_terminal::tests,
+        exec_cgroups::tests,
+        exec_security::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,
         security::tests,
+        security_cgroups::tests,
         security_identity::tests,
         security_seccomp::tests,
     ]

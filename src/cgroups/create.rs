@@ -2,15 +2,18 @@
 //!
 //! Takes away what it made itself when a later part fails, and nothing else. Puts no process into a cgroup.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
+use super::adopt::Adoption;
 use super::file;
-use super::handle::{Cgroup, Directory};
+use super::handle::{Cgroup, Directory, Record, move_process};
 use super::plan::{DEVICES, Place, Plan, Tolerance, Warning, collect_fields};
 use super::setting::{self, Refusal, Setting};
 use super::tree;
@@ -25,6 +28,9 @@ const DELEGATION_HINT: &str =
 
 /// How long the kernel may take to let go of a process that has just been killed.
 const UNDO_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Where processes go that stand in the way of controllers; Docker's own image for this, `dind`, calls it so.
+const OWN_LEAF: &str = "init";
 
 /// How many times a parent may vanish between making it and making its child.
 const MAKE_TRIES: usize = 8;
@@ -41,13 +47,25 @@ impl Plan {
     ///
     /// v1 hierarchies can wait until the process has been cloned, and be made while it sets up its mounts: it enters
     /// them by itself, see [`Cgroup::entrances`].
+    ///
+    /// Nothing of what systemd makes can be there before the process: see [`Begun::adopt`].
     pub fn begin(mut self) -> Result<Begun> {
         let mut making = Making { made: Made::default(), lost: Vec::new(), tolerance: self.tolerance };
-        let unified = match self.unified.take() {
-            Some(place) => making.make_unified(&place, self.filter.as_deref(), self.legacy.is_empty())?,
-            None => None,
-        };
-        Ok(Begun { plan: self, making, cgroup: Cgroup { unified, legacy: Vec::new() } })
+        let mut cgroup = Cgroup { unified: None, unified_fd: None, legacy: Vec::new(), scope: None, adopts: false };
+        if self.scope.is_some() {
+            let Record { directories, scope } = self.record();
+            let (legacy, unified): (Vec<_>, Vec<_>) =
+                directories.into_iter().partition(|directory| !directory.controllers.is_empty());
+            cgroup = Cgroup { unified: unified.into_iter().next(), legacy, scope, adopts: true, ..cgroup };
+        } else if let Some(place) = self.unified.take()
+            && let Some((directory, fd)) =
+                making.make_unified(&place, self.filter.as_deref(), self.legacy.is_empty())?
+        {
+            cgroup.unified = Some(directory);
+            cgroup.unified_fd = Some(fd);
+        }
+        let adoption = RefCell::new(Adoption::new(&mut self));
+        Ok(Begun { plan: self, making, cgroup, adoption })
     }
 }
 
@@ -58,12 +76,21 @@ pub struct Begun {
     plan: Plan,
     making: Making,
     cgroup: Cgroup,
+    adoption: RefCell<Option<Adoption>>,
 }
 
 impl Begun {
     /// Gives what there is so far: the v2 cgroup at first, all of them after [`Begun::finish`].
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Has systemd make the cgroups around a process, and puts the limits on them. Does nothing where husk makes them.
+    pub fn adopt(&self, pid: Pid) -> Result<()> {
+        match &mut *self.adoption.borrow_mut() {
+            Some(adoption) => adoption.run(pid),
+            None => Ok(()),
+        }
     }
 
     /// Makes the cgroups in v1 hierarchies, with their limits.
@@ -81,18 +108,27 @@ impl Begun {
 
     /// Lets the cgroups outlast this.
     pub fn keep(mut self) -> (Cgroup, Vec<Warning>) {
-        self.making.made.leaves.clear();
-        self.making.made.parents.clear();
+        self.making.made.keep();
+        if let Some(adoption) = self.adoption.take() {
+            self.plan.warn_of_loss("permission is missing", &adoption.keep(), Some(DELEGATION_HINT));
+        }
         (self.cgroup, self.plan.warnings)
     }
 }
 
 /// Directories made so far, which vanish with this.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     /// The container's own.
     leaves: Vec<PathBuf>,
     parents: Vec<PathBuf>,
+}
+
+impl Made {
+    pub(super) fn keep(&mut self) {
+        self.leaves.clear();
+        self.parents.clear();
+    }
 }
 
 impl Drop for Made {
@@ -109,16 +145,16 @@ impl Drop for Made {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     Made,
     Found,
 }
 
-struct Making {
-    made: Made,
+pub(super) struct Making {
+    pub(super) made: Made,
     /// Fields of limits that will not be had.
-    lost: Vec<&'static str>,
-    tolerance: Tolerance,
+    pub(super) lost: Vec<&'static str>,
+    pub(super) tolerance: Tolerance,
 }
 
 impl Making {
@@ -129,13 +165,25 @@ impl Making {
         is_pure: bool,
     ) -> Result<Option<(Directory, OwnedFd)>> {
         let Some(origin) = self.make(place)? else { return Ok(None) };
+        let fd = self.equip_unified(place, filter, is_pure, origin.into())?;
+        Ok(Some((Directory::of(place.clone()), fd)))
+    }
+
+    /// Puts controllers, limits and the device filter on a v2 cgroup that is there.
+    pub(super) fn equip_unified(
+        &mut self,
+        place: &Place,
+        filter: Option<&[Instruction]>,
+        is_pure: bool,
+        before: Before,
+    ) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&place.path, flags, Mode::empty())
             .with_context(|| format!("open cgroup {}", place.path.display()))?;
         enable_controllers(place, is_pure);
         self.write_limits(place)?;
         if let Some(filter) = filter {
-            let answer = filter_devices(fd.as_fd(), filter, origin);
+            let answer = filter_devices(fd.as_fd(), filter, before);
             let denied = self.tolerance == Tolerance::WarnWhenDenied
                 && matches!(answer, Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS));
             if !denied {
@@ -144,12 +192,17 @@ impl Making {
                     .context("set linux.resources.devices")?;
             }
         }
-        Ok(Some((Directory::of(place.clone()), fd)))
+        Ok(fd)
     }
 
     /// Makes a cgroup of v1; says whether it may be had.
     fn make_legacy(&mut self, place: &Place) -> Result<bool> {
         let Some(origin) = self.make(place)? else { return Ok(false) };
+        self.equip_legacy(place, origin).map(|()| true)
+    }
+
+    /// Puts limits on a v1 cgroup that is there.
+    pub(super) fn equip_legacy(&mut self, place: &Place, origin: Origin) -> Result<()> {
         if place.has("cpuset") {
             let asked = |file| place.steps.iter().flatten().any(|setting| setting.file == file);
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -158,8 +211,7 @@ impl Making {
                 }
             }
         }
-        self.write_limits(place)?;
-        Ok(true)
+        self.write_limits(place)
     }
 
     fn make(&mut self, place: &Place) -> Result<Option<Origin>> {
@@ -180,6 +232,17 @@ impl Making {
                 Err(if is_denial(errno) { error.with_hint(DELEGATION_HINT) } else { error })
             }
         }
+    }
+
+    /// Makes a directory that somebody else may have made already and be in.
+    pub(super) fn make_or_find(&mut self, place: &Place) -> Result<Origin> {
+        let origin = self
+            .make_directory(&place.path, &place.mount)
+            .with_context(|| format!("make cgroup {}", place.path.display()))?;
+        if origin == Origin::Made {
+            self.made.leaves.extend(self.made.parents.pop());
+        }
+        Ok(origin)
     }
 
     /// Makes a directory, and those above it if they are missing. Usually one system call.
@@ -205,8 +268,9 @@ impl Making {
         let mut path = place.path.clone();
         for step in &place.steps {
             let mut answer = setting::apply(step, &mut path);
-            // The kernel refuses what the cpuset above does not have, which is everything while that one is empty.
-            if answer.is_err() && step[0].file.starts_with("cpuset.") && fill_parents(place, &step[0])? {
+            // v1 refuses what the cpuset above does not have, which is everything while that one is empty.
+            let is_cpuset = !place.controllers.is_empty() && step[0].file.starts_with("cpuset.");
+            if answer.is_err() && is_cpuset && fill_parents(place, &step[0])? {
                 answer = setting::apply(step, &mut path);
             }
             let Err(refusal) = answer else { continue };
@@ -324,8 +388,12 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     above.reverse();
     for directory in above {
         let path = directory.join("cgroup.subtree_control");
+        let mut answer = file::try_write(&path, &missing.join(" "));
+        if answer == Err(Errno::BUSY) && directory == place.own && is_ours(place) {
+            answer = vacate(directory).and_then(|()| file::try_write(&path, &missing.join(" ")));
+        }
         // All or nothing in one write; singly, so that one that is refused keeps no other out.
-        if file::try_write(&path, &missing.join(" ")).is_err() && missing.len() > 1 {
+        if answer.is_err() && missing.len() > 1 {
             for controller in &missing {
                 let _ = file::try_write(&path, controller);
             }
@@ -333,16 +401,49 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     }
 }
 
+/// Says whether the caller's own cgroup is the caller's to divide: the top of a container's view, or one that systemd has
+/// delegated (cgroups(7), "Cgroup delegation"; the mark is systemd's since 251).
+fn is_ours(place: &Place) -> bool {
+    let is_marked = |name: &str| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(&place.own, name, &mut value[..]).is_ok_and(|length| value[..length] == *b"1")
+    };
+    place.own == place.mount || is_marked("user.delegate") || is_marked("trusted.delegate")
+}
+
+/// Moves everybody out of a cgroup into a leaf below it: v2 lets no controller through to the children of a cgroup that
+/// has processes (cgroups(7), "The no internal processes rule"). Inside containers that is where one usually stands.
+fn vacate(directory: &Path) -> Result<(), Errno> {
+    let leaf = directory.join(OWN_LEAF);
+    match rustix::fs::mkdir(&leaf, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Who forks meanwhile is there in the next round.
+    for _ in 0..MAKE_TRIES {
+        let text = file::read_value(&directory.join("cgroup.procs"))?;
+        let pids = text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw));
+        let mut is_empty = true;
+        for pid in pids {
+            is_empty = false;
+            match move_process(&leaf, pid) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if is_empty {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the device filter on a v2 cgroup in place of those that are there.
 ///
 /// The new one is in force before an old one goes, so that there is no moment without.
-pub(super) fn filter_devices(
-    cgroup: BorrowedFd<'_>,
-    program: &[Instruction],
-    origin: impl Into<Before>,
-) -> Result<(), Errno> {
+pub(super) fn filter_devices(cgroup: BorrowedFd<'_>, program: &[Instruction], before: Before) -> Result<(), Errno> {
     let filter = bpf::load_device_filter(program)?;
-    let old = match origin.into() {
+    let old = match before {
         Before::Nothing => Vec::new(),
         Before::Filters => bpf::device_filters(cgroup)?,
     };

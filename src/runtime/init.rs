@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -21,13 +22,14 @@ use rustix::thread::{Gid, Uid};
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::workload::{Before, FilterState};
-use super::{hooks, workload};
+use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::exit_now;
 use crate::sys::signal;
@@ -69,6 +71,13 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 /// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
     prepare_process(plan, channel)?;
+    // With two stages it has been waited for already.
+    let mut waits = plan.namespaces.stages == Stages::One;
+    if waits && surroundings.cgroup.adopts() {
+        // By then systemd has moved us: before anything is allocated that the workload will have, so that it counts.
+        channel.expect(Tag::Known)?;
+        waits = false;
+    }
     let view_of_cgroups = || {
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
@@ -79,7 +88,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
-    if plan.namespaces.stages == Stages::One {
+    if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
     }
@@ -96,6 +105,9 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
+    if process.terminal {
+        console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
+    }
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
