@@ -12,6 +12,7 @@ mod capabilities;
 mod cgroups;
 mod descriptors;
 mod devices;
+mod engines;
 mod executable;
 mod host;
 mod identity;
@@ -69,6 +70,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         kill::tests,
         security::tests,
+        engines::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())
