@@ -9,7 +9,7 @@ husk    := target/$(target)/release/husk
 docs    := target/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit integration lint bench test-all install clean
+.PHONY: help build demo test unit integration lint bench sweep test-all install clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -31,6 +31,9 @@ integration: ## Run the tests of the executable (root and an ordinary user, if y
 
 test-all: test ## Run all tests, and the longer ones
 	HUSK_TEST_ALL=1 $(CARGO) test --test integration
+
+sweep: ## Kill husk at every system call of its verbs, and look for what is left (minutes)
+	HUSK_SWEEP=1 $(CARGO) test --test integration sweep::
 
 lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) fmt --check

@@ -24,12 +24,14 @@ mod mounts;
 mod namespaces;
 mod pivot;
 mod probe;
+mod process;
 mod rootless;
 mod seccomp;
 mod security;
 mod self_check;
 mod signals;
 mod support;
+mod sweep;
 mod terminal;
 
 use std::ffi::OsString;
@@ -53,6 +55,7 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         limits::tests,
+        process::tests,
         mounts::tests,
         devices::tests,
         seccomp::tests,
@@ -69,6 +72,7 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         kill::tests,
+        sweep::tests,
         security::tests,
         engines::tests,
     ]

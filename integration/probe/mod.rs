@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! --try WHAT          attempt an operation (see `tries`); "ok" or the name of the error goes to tries[WHAT]
+//! --answer NR[:A…]    make a system call; the number that it answers or the name of the error goes to answers[NR[:A…]]
 //! --read PATH         contents go to reads[PATH], or the name of the error
 //! --stat PATH         type, mode, owner, device number, link target go to stats[PATH]
 //! --xattr PATH NAME   the value of an attribute goes to xattrs[PATH], or the name of the error
@@ -68,6 +69,7 @@ fn run(words: &[&str]) -> std::io::Result<ExitCode> {
             || words.next().copied().ok_or_else(|| std::io::Error::other(format!("{word} takes an argument")));
         match *word {
             "--try" => note(&mut found, "tries", next()?, tries::attempt),
+            "--answer" => note(&mut found, "answers", next()?, tries::answer),
             "--read" => note(&mut found, "reads", next()?, report::read),
             "--stat" => note(&mut found, "stats", next()?, report::stat),
             "--list" => note(&mut found, "lists", next()?, report::list),

@@ -2,13 +2,13 @@
 //! plain numbers: it hands no memory to the kernel.
 #![expect(unsafe_code, reason = "a system call by number, and the i386 entry, have no safe form")]
 
-/// Makes a system call with up to six numbers.
-pub(super) fn syscall(number: i64, arguments: &[i64]) -> std::io::Result<()> {
+/// Makes a system call with up to six numbers and gives what it answers.
+pub(super) fn syscall(number: i64, arguments: &[i64]) -> std::io::Result<i64> {
     let words = six(arguments);
     // SAFETY: the callers of this test program pass small numbers; one that the kernel takes for an address fails with
     // EFAULT, since nothing is mapped below 64 KiB (vm.mmap_min_addr).
     let answer = unsafe { libc::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]) };
-    if answer == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if answer == -1 { Err(std::io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 /// Makes a system call through the i386 entry, whose numbers a filter sees under AUDIT_ARCH_I386. Five numbers at most.

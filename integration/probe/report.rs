@@ -42,6 +42,7 @@ pub(crate) fn collect() -> Map<String, Value> {
             (name.into_owned(), value.into_owned().into())
         }).collect::<Map<_, _>>(),
         "umask": umask(),
+        "machine": uts.machine().to_str().ok(),
         "hostname": uts.nodename().to_str().ok(),
         "domainname": uts.domainname().to_str().ok(),
         "cgroup": std::fs::read_to_string("/proc/self/cgroup").ok(),

@@ -29,6 +29,13 @@ pub(crate) fn attempt(what: &str) -> Value {
     }
 }
 
+/// Makes a system call, given as `NR[:A[:B…]]`; gives the number that it answers, or the name of the error.
+pub(crate) fn answer(what: &str) -> Value {
+    let parts: Vec<&str> = what.split(':').collect();
+    let outcome = numbers(&parts).and_then(|words| raw::syscall(words[0], &words[1..]));
+    outcome.map_or_else(|error| errno_name(&error).into(), Value::from)
+}
+
 /// Writes bytes to a file that exists.
 pub(crate) fn write(path: &str, bytes: &[u8]) -> Value {
     let written = OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes));
@@ -80,9 +87,9 @@ fn perform(verb: &str, rest: &str, parts: &[&str]) -> std::io::Result<()> {
         "setuid" => rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(number(parts, 0)?))?,
         "setgid" => rustix::thread::set_thread_gid(rustix::fs::Gid::from_raw(number(parts, 0)?))?,
         "kill" => nix::sys::signal::kill(nix::unistd::Pid::from_raw(number(parts, 0)?), None)?,
-        "socket" => raw::syscall(libc::SYS_socket, &[number(parts, 0)?, i64::from(libc::SOCK_STREAM), 0])?,
-        "unshare" => raw::syscall(libc::SYS_unshare, &[number(parts, 0)?])?,
-        "syscall" => raw::syscall(number(parts, 0)?, &numbers(&parts[1..])?)?,
+        "socket" => raw::syscall(libc::SYS_socket, &[number(parts, 0)?, i64::from(libc::SOCK_STREAM), 0]).map(drop)?,
+        "unshare" => raw::syscall(libc::SYS_unshare, &[number(parts, 0)?]).map(drop)?,
+        "syscall" => raw::syscall(number(parts, 0)?, &numbers(&parts[1..])?).map(drop)?,
         "syscall32" => raw::syscall32(number(parts, 0)?, &numbers(&parts[1..])?)?,
         _ => return Err(std::io::Error::other(format!("unknown operation {verb}"))),
     }

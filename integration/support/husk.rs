@@ -107,9 +107,7 @@ impl<'a> Invocation<'a> {
 
     /// Starts the command on the given files. Only what is piped can be read afterwards.
     pub(crate) fn start_with(&mut self, input: Stdio, output: Stdio, error: Stdio) -> Running<'a> {
-        let mut child = self.command().stdin(input).stdout(output).stderr(error).spawn().unwrap_or_else(|error| {
-            panic!("start {}: {error}", self.line());
-        });
+        let mut child = self.spawn(input, output, error);
         let pid = Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("open a pidfd of our child");
         let readable = |fd: Option<OwnedFd>| fd.map(Pipe::new);
@@ -124,6 +122,13 @@ impl<'a> Invocation<'a> {
             deadline: Instant::now() + TIME_LIMIT,
             terminal: None,
         }
+    }
+
+    /// Starts the command for somebody who looks after it.
+    pub(crate) fn spawn(&self, input: Stdio, output: Stdio, error: Stdio) -> Child {
+        self.command().stdin(input).stdout(output).stderr(error).spawn().unwrap_or_else(|error| {
+            panic!("start {}: {error}", self.line());
+        })
     }
 
     fn command(&self) -> Command {

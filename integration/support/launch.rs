@@ -29,6 +29,8 @@ pub(crate) enum Step {
     Chroot(std::path::PathBuf),
     /// Close a descriptor of the standard three.
     Close(i32),
+    /// Wait for a byte on the standard input: a tracer is about to attach.
+    AwaitInput,
 }
 
 impl Step {
@@ -46,6 +48,7 @@ impl Step {
                 word
             }
             Self::Close(fd) => format!("close={fd}").into(),
+            Self::AwaitInput => "await".into(),
         }
     }
 }
@@ -106,6 +109,9 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         "chroot" => {
             rustix::process::chroot(value)?;
             rustix::process::chdir("/")?;
+        }
+        "await" => {
+            rustix::io::read(rustix::stdio::stdin(), &mut [0; 1])?;
         }
         "close" => nix::unistd::close(number()?.cast_signed())?,
         unknown => return Err(std::io::Error::other(format!("unknown step {unknown}"))),

@@ -96,7 +96,7 @@ impl Snapshot {
 }
 
 /// Mounts of this namespace, without their numbers, which the kernel gives anew.
-fn mounts() -> BTreeSet<String> {
+pub(crate) fn mounts() -> BTreeSet<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").expect("read mountinfo");
     text.lines()
         .map(|line| line.split(' ').skip(3).filter(|word| !word.contains("shared:") && !word.contains("master:")))
@@ -134,6 +134,11 @@ fn hierarchies() -> Vec<(PathBuf, Vec<String>)> {
         }
     }
     found
+}
+
+/// Where cgroups of that name are, directly below the top of some hierarchy.
+pub(crate) fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    hierarchies().into_iter().map(|(top, _)| top.join(name)).filter(|path| path.exists()).collect()
 }
 
 /// Cgroups that this run may have made: a dead test of somebody else's is none of ours, so only those that carry the

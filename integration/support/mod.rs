@@ -10,6 +10,7 @@ pub(crate) mod scene;
 pub(crate) mod sentinel;
 pub(crate) mod suite;
 pub(crate) mod tar;
+pub(crate) mod trace;
 pub(crate) mod tty;
 pub(crate) mod user;
 

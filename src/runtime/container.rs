@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -19,7 +17,7 @@ use super::plan::{self, Choices, Plan};
 use super::state::{
     OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
 };
-use super::{cgroup_view, console, hooks};
+use super::{cgroup_view, console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
@@ -198,7 +196,7 @@ impl Runtime {
                 .with_context(|| format!("send the pidfd to {}", socket.display()))?;
         }
         if let Some(path) = request.pid_file {
-            write_pid_file(path, running.state.pid)?;
+            pid_file::write(path, running.state.pid)?;
         }
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
@@ -442,26 +440,6 @@ fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whole or not at all: under another name first, then renamed.
-fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name =
-        path.file_name().ok_or_else(|| Error::invalid(format!("--pid-file {}: not a file name", path.display())))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    let temporary = path.with_file_name(temporary);
-    let write = || -> Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&temporary)?;
-        std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
-        Ok(std::fs::rename(&temporary, path)?)
-    };
-    write().with_context(|| format!("write {}", path.display()))
 }
 
 fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {

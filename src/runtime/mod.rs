@@ -1,5 +1,6 @@
 //! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
 
+pub mod attributes;
 pub mod capability;
 mod cgroup_view;
 mod child;
@@ -9,6 +10,7 @@ pub mod foreground;
 pub mod hooks;
 mod init;
 mod parent;
+mod pid_file;
 pub mod plan;
 pub mod protocol;
 pub mod state;

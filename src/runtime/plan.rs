@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 
+use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::HookPlan;
 use crate::error::{Context, Error, Result};
@@ -83,6 +84,8 @@ pub struct ProcessPlan {
     pub umask: u32,
     /// Capability sets; empty ones where the spec has none, as runc and crun read it.
     pub capabilities: Masks,
+    /// Scheduling, I/O priority, memory policy, execution domain.
+    pub attributes: Attributes,
     /// Resource limits: number, soft, hard.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// no_new_privs.
@@ -124,7 +127,7 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let denies_setgroups =
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
-    let mut process = process_plan(process, choices)?;
+    let mut process = process_plan(process, spec, choices)?;
     process.seccomp = seccomp_filter(spec)?;
     process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
@@ -164,8 +167,8 @@ pub(super) fn keyring_of(id: &str) -> Result<CString> {
     Ok(CString::new(format!("_ses.{id}"))?)
 }
 
-/// Makes the plan of the workload alone; for `exec` the caller adds the container's filter and keyring.
-pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan> {
+/// Makes the plan of a process of a container; for `exec` the caller adds the container's filter and keyring.
+pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> Result<ProcessPlan> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
     let env = process.env().as_deref().unwrap_or_default();
@@ -211,6 +214,7 @@ pub fn process_plan(process: &Process, choices: &Choices) -> Result<ProcessPlan>
         denies_setgroups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(Masks::from_spec).unwrap_or_default(),
+        attributes: Attributes::of(process, container)?,
         rlimits,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
@@ -315,14 +319,17 @@ mod tests {
     #[test]
     fn a_process_without_capabilities_has_none() {
         let process: Process = serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/"}"#).unwrap();
-        assert_eq!(process_plan(&process, &Choices::default()).unwrap().capabilities, Masks::default());
+        assert_eq!(
+            process_plan(&process, &Spec::default(), &Choices::default()).unwrap().capabilities,
+            Masks::default()
+        );
     }
 
     #[test]
     fn an_empty_home_is_looked_up() {
         let process: Process =
             serde_json::from_str(r#"{"user":{},"args":["sh"],"cwd":"/","env":["HOME=","PATH=/bin"]}"#).unwrap();
-        let plan = process_plan(&process, &Choices::default()).unwrap();
+        let plan = process_plan(&process, &Spec::default(), &Choices::default()).unwrap();
         assert!(plan.wants_home);
         assert_eq!(plan.envp.strings(), [CString::new("PATH=/bin").unwrap()]);
     }

@@ -99,6 +99,7 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result
         };
         set_resource_limit(resource, soft, hard).with_context(describe)?;
     }
+    process.attributes.apply()?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
     } else if let Some(program) = &process.seccomp {

@@ -218,10 +218,25 @@ fn repair_process(process: &mut Value, warnings: &mut Vec<String>) {
     // Absent is empty, and validation says so in words that callers know.
     process.entry("cwd").or_insert_with(|| Value::String(String::new()));
     if let Some(flags) = process.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags")) {
-        // The spelling of `oci-spec`'s derived name.
-        for flag in flags.as_array_mut().into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_DL_OVERRUN") {
-            *flag = Value::from("SCHED_FLAG_D_L_OVERRUN");
+        for flag in flags.as_array_mut().into_iter().flatten() {
+            match flag.as_str() {
+                // The spelling of `oci-spec`'s derived name.
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = Value::from("SCHED_FLAG_D_L_OVERRUN"),
+                // The specification's text has one name, and its Go types, which callers use, have the other.
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = Value::from("SCHED_RESET_ON_FORK"),
+                _ => {}
+            }
         }
+    }
+    if let Some(affinity) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
+        // Blanks and empty parts, which the kernel's lists and runc's have.
+        for list in affinity.values_mut() {
+            let Some(text) = list.as_str() else { continue };
+            *list = Value::from(
+                text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(","),
+            );
+        }
+        affinity.retain(|_, list| *list != "");
     }
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
     let mut unknown = Vec::new();
@@ -386,7 +401,7 @@ mod tests {
             ),
             (
                 r#"{"process": {"cwd": "/", "scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_?"]}}}"#,
-                "RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS FLAG_UTIL_CLAMP_MIN \
+                "RESET_ON_FORK FLAG_RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS FLAG_UTIL_CLAMP_MIN \
                  FLAG_UTIL_CLAMP_MAX",
             ),
             (r#"{"process": {"cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_?"}}}"#, "RT BE IDLE"),

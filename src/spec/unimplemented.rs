@@ -29,8 +29,6 @@ const LINUX: &[Row<Linux>] = &[
         field: "linux.netDevices",
         is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
     },
-    Row { field: "linux.memoryPolicy", is_set: |linux| linux.memory_policy().is_some() },
-    Row { field: "linux.personality", is_set: |linux| linux.personality().is_some() },
     Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
     Row { field: "linux.seccomp: SCMP_ACT_NOTIFY", is_set: |linux| linux.seccomp().as_ref().is_some_and(notifies) },
     Row {
@@ -40,9 +38,6 @@ const LINUX: &[Row<Linux>] = &[
 ];
 
 const PROCESS: &[Row<Process>] = &[
-    Row { field: "process.scheduler", is_set: |process| process.scheduler().is_some() },
-    Row { field: "process.ioPriority", is_set: |process| process.io_priority().is_some() },
-    Row { field: "process.execCPUAffinity", is_set: |process| process.exec_cpu_affinity().is_some() },
     Row { field: "process.apparmorProfile", is_set: |process| has_text(process.apparmor_profile().as_deref()) },
     Row { field: "process.selinuxLabel", is_set: |process| has_text(process.selinux_label().as_deref()) },
 ];
@@ -100,13 +95,8 @@ mod tests {
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
             ("linux.netDevices", json!({"eth0": {"name": "x"}})),
-            ("linux.memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0"})),
-            ("linux.personality", json!({"domain": "LINUX32"})),
             ("linux.mountLabel", json!("x")),
             ("linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"})),
-            ("process.scheduler", json!({"policy": "SCHED_OTHER"})),
-            ("process.ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 4})),
-            ("process.execCPUAffinity", json!({"initial": "0"})),
             ("process.apparmorProfile", json!("x")),
             ("process.selinuxLabel", json!("x")),
         ];

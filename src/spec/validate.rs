@@ -11,12 +11,16 @@ mod process;
 use std::fmt::Display;
 use std::path::Path;
 
-use oci_spec::runtime::{Hook, Hooks, Linux, LinuxDeviceType, LinuxResources, Spec};
+use oci_spec::runtime::{
+    Hook, Hooks, Linux, LinuxDeviceType, LinuxMemoryPolicy, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType,
+    Spec,
+};
 
 use super::load::Document;
 use super::mount_options::Propagation;
 use super::unimplemented;
 use crate::error::{Error, Result};
+use crate::support::number_set::NumberSet;
 
 pub use process::validate_process;
 
@@ -65,6 +69,7 @@ pub fn validate(document: Document<Spec>) -> Result<Validated> {
     }
     if let Some(linux) = spec.linux() {
         check_linux(linux)?;
+        warnings.extend(personality_warning(linux));
     }
     unimplemented::refuse(&spec)?;
     Ok(Validated { spec, warnings })
@@ -194,7 +199,40 @@ fn check_linux(linux: &Linux) -> Result<()> {
     if let Some(resources) = linux.resources() {
         check_resources(resources, "linux.resources")?;
     }
+    linux.memory_policy().as_ref().map_or(Ok(()), check_memory_policy)
+}
+
+/// The rules of set_mempolicy(2) that hold on every machine.
+fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
+    let nodes = NumberSet::parse(policy.nodes().as_deref().unwrap_or_default())
+        .map_err(|cause| bad("linux.memoryPolicy.nodes", cause))?;
+    let mode = policy.mode();
+    match mode {
+        MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal if !nodes.is_empty() => {
+            return Err(bad("linux.memoryPolicy.nodes", format_args!("{mode} takes none")));
+        }
+        MemoryPolicyModeType::MpolBind
+        | MemoryPolicyModeType::MpolInterleave
+        | MemoryPolicyModeType::MpolPreferredMany
+        | MemoryPolicyModeType::MpolWeightedInterleave
+            if nodes.is_empty() =>
+        {
+            return Err(bad("linux.memoryPolicy.nodes", format_args!("{mode} needs at least one")));
+        }
+        _ => {}
+    }
+    let has = |flag| policy.flags().as_ref().is_some_and(|flags| flags.contains(&flag));
+    if has(MemoryPolicyFlagType::MpolFStaticNodes) && has(MemoryPolicyFlagType::MpolFRelativeNodes) {
+        let what = "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other";
+        return Err(bad("linux.memoryPolicy.flags", what));
+    }
     Ok(())
+}
+
+/// The specification defines no flag yet, and no runtime gives one a meaning.
+fn personality_warning(linux: &Linux) -> Option<String> {
+    let flags = linux.personality().as_ref()?.flags().as_ref().filter(|flags| !flags.is_empty())?;
+    Some(format!("linux.personality.flags: ignored, none is defined: {}", flags.join(", ")))
 }
 
 /// Judges the resources of a configuration or of `update`; the ranges of limits are each controller's to know.
@@ -288,6 +326,26 @@ mod tests {
             ("linux.maskedPaths", json!(["proc/x"]), "linux.maskedPaths[0]"),
             ("linux.readonlyPaths", json!(["/x", "../y"]), "linux.readonlyPaths[1]"),
             ("linux.rootfsPropagation", json!("mine"), "linux.rootfsPropagation: \"mine\""),
+            (
+                "linux.memoryPolicy",
+                json!({"mode": "MPOL_BIND"}),
+                "linux.memoryPolicy.nodes: MPOL_BIND needs at least one",
+            ),
+            (
+                "linux.memoryPolicy",
+                json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
+                "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",
+            ),
+            (
+                "linux.memoryPolicy",
+                json!({"mode": "MPOL_BIND", "nodes": "x"}),
+                "linux.memoryPolicy.nodes: \"x\" is not",
+            ),
+            (
+                "linux.memoryPolicy",
+                json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}),
+                "linux.memoryPolicy.flags: MPOL_F_STATIC_NODES and",
+            ),
             ("linux.resources.devices", json!([{"allow": true, "access": "rx"}]), "linux.resources.devices[0].access"),
             ("linux.resources.memory.swappiness", json!(101), "linux.resources.memory.swappiness"),
             (
@@ -324,6 +382,13 @@ mod tests {
     fn a_version_that_is_missing_or_newer_is_a_warning() {
         assert_eq!(with(|value| set(value, "ociVersion", &json!(""))).unwrap().warnings().len(), 1);
         assert_eq!(with(|value| set(value, "ociVersion", &json!("1.4.0"))).unwrap().warnings().len(), 1);
+    }
+
+    #[test]
+    fn flags_of_the_personality_are_a_warning() {
+        let personality = json!({"domain": "LINUX32", "flags": ["X"]});
+        let validated = with(|value| set(value, "linux.personality", &personality)).unwrap();
+        assert_eq!(validated.warnings(), ["linux.personality.flags: ignored, none is defined: X"]);
     }
 
     #[test]

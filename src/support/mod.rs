@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod id;
 pub mod lock;
 pub mod mountinfo;
+pub mod number_set;
 pub mod passwd;
 pub mod remove;
 pub mod root;

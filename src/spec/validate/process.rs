@@ -1,10 +1,11 @@
 //! Judges what is to be executed, for the first process of a container and for those of `exec`.
 
-use oci_spec::runtime::{LinuxSchedulerPolicy, Process, Scheduler};
+use oci_spec::runtime::{ExecCPUAffinity, LinuxSchedulerPolicy, Process, Scheduler};
 
 use super::{bad, check_absolute, check_no_nul};
 use crate::error::{Error, Result};
 use crate::spec::unimplemented;
+use crate::support::number_set::NumberSet;
 
 /// The id that system calls take for "leave it as it is": a process asked to get it would stay root.
 const NO_ID: u32 = u32::MAX;
@@ -45,7 +46,19 @@ pub fn validate_process(process: &Process) -> Result<()> {
     if let Some(priority) = process.io_priority().map(|io| io.priority()).filter(|value| !(0..=7).contains(value)) {
         return Err(bad("process.ioPriority.priority", format_args!("{priority} is not from 0 to 7")));
     }
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        check_affinity(affinity)?;
+    }
     unimplemented::refuse_process(process)
+}
+
+fn check_affinity(affinity: &ExecCPUAffinity) -> Result<()> {
+    for (name, list) in [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())] {
+        if let Err(cause) = NumberSet::parse(list.as_deref().unwrap_or_default()) {
+            return Err(bad(format_args!("process.execCPUAffinity.{name}"), cause));
+        }
+    }
+    Ok(())
 }
 
 /// An entry without `=` would be looked up in the caller's environment by some shells and engines (CVE-2026-57231).
@@ -93,7 +106,8 @@ fn check_scheduler(scheduler: &Scheduler) -> Result<()> {
     let policy = *scheduler.policy();
     let nice = scheduler.nice().unwrap_or_default();
     let is_fair = matches!(policy, LinuxSchedulerPolicy::SchedOther | LinuxSchedulerPolicy::SchedBatch);
-    if !(-20..=19).contains(&nice) || nice != 0 && !is_fair {
+    // runc's suite gives one to SCHED_DEADLINE; the other policies know none, and the kernel passes it over.
+    if is_fair && !(-20..=19).contains(&nice) {
         return Err(bad("process.scheduler.nice", format_args!("{nice} is not possible with {policy}")));
     }
     let priority = scheduler.priority().unwrap_or_default();
@@ -144,7 +158,6 @@ mod tests {
             ("process.rlimits", json!([limit(2, 1)]), "process.rlimits[0]: RLIMIT_NOFILE: the soft limit 2"),
             ("process.oomScoreAdj", json!(1001), "process.oomScoreAdj: 1001"),
             ("process.scheduler", json!({"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice: 20"),
-            ("process.scheduler", json!({"policy": "SCHED_FIFO", "nice": 1}), "process.scheduler.nice: 1"),
             ("process.scheduler", json!({"policy": "SCHED_FIFO"}), "process.scheduler.priority: 0"),
             (
                 "process.scheduler",
@@ -156,6 +169,16 @@ mod tests {
                 "process.ioPriority",
                 json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
                 "process.ioPriority.priority: 8",
+            ),
+            (
+                "process.execCPUAffinity",
+                json!({"initial": "0-3", "final": "0,x"}),
+                "config.json: process.execCPUAffinity.final: Invalid execCPUAffinity format: 0,x",
+            ),
+            (
+                "process.execCPUAffinity",
+                json!({"initial": "3-0"}),
+                "process.execCPUAffinity.initial: \"3-0\" ends before it begins",
             ),
         ];
         for (pointer, value, expected) in rows {
@@ -171,6 +194,8 @@ mod tests {
             ("process.rlimits", json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 18_446_744_073_709_551_615_u64}])),
             ("process.user", json!({"uid": 65534, "additionalGids": [0, 1, 1], "umask": 18})),
             ("process.consoleSize", json!({"height": 0, "width": 0})),
+            ("process.scheduler", json!({"policy": "SCHED_DEADLINE", "nice": 19, "runtime": 1, "deadline": 1})),
+            ("process.execCPUAffinity", json!({"initial": "", "final": "0-3, 7"})),
             ("process.apparmorProfile", json!("")),
             ("process.selinuxLabel", json!("")),
         ];
