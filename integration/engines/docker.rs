@@ -92,7 +92,7 @@ impl<'a> Docker<'a> {
     }
 
     fn inspect(&self, name: &str, template: &str) -> String {
-        self.run(&format!("inspect --format {template} {name}"), &[]).success().stdout.trim().to_owned()
+        self.run("inspect --format", &[template, name]).success().stdout.trim().to_owned()
     }
 
     fn wait_for_line(&self, container: &str, line: &str) {
@@ -242,7 +242,7 @@ fn health_and_init(scene: &Scene) {
     let health = "--detach --name well --health-interval 100ms --health-cmd echo$IFS$((5*5))";
     docker.container(health, SERVICE).success();
     Site::wait_until("it is healthy", || docker.inspect("well", "{{.State.Health.Status}}") == "healthy");
-    let log = docker.inspect("well", "{{json.State.Health.Log}}");
+    let log = docker.inspect("well", "{{json .State.Health.Log}}");
     assert!(log.contains(r#""ExitCode":0,"Output":"25"#), "{log}");
     docker.run("rm --force well", &[]).success();
 }

@@ -23,6 +23,8 @@ use crate::support::{Invocation, Scene, Who, leak};
 const HOME: &str = "/run/e";
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const START_PATIENCE: Duration = Duration::from_secs(20);
+/// Monitors end a moment after their containers.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 /// What a failing test shows of a daemon's log.
 const LOG_TAIL: usize = 2000;
@@ -171,13 +173,20 @@ fn hold(scene: &Scene) -> Running<'_> {
 }
 
 impl Drop for Site<'_> {
-    /// Ends the daemons, the last first, then removes the cgroup that engines were given; what they left in it stays,
-    /// for the leak check to find.
+    /// Ends the daemons, the last first, then removes the cgroups that are the engines' own: the one they were given, and
+    /// that of Podman's monitors in it. Those of containers stay, for the leak check to find.
     fn drop(&mut self) {
         let daemons = self.daemons.get_mut();
         while daemons.pop().is_some() {}
-        for root in leak::cgroup_roots() {
-            _ = std::fs::remove_dir(root.join(mark()));
+        let mut own: Vec<PathBuf> = leak::cgroup_roots().map(|root| root.join(mark())).collect();
+        let deadline = Instant::now() + CGROUP_PATIENCE;
+        while !own.is_empty() && Instant::now() < deadline {
+            own.retain(|cgroup| {
+                _ = std::fs::remove_dir(cgroup.join("conmon"));
+                _ = std::fs::remove_dir(cgroup);
+                cgroup.exists()
+            });
+            std::thread::sleep(POLL);
         }
     }
 }
