@@ -63,6 +63,7 @@ impl<'a> Podman<'a> {
             format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n", at("graph"), at("run"));
         site.file("storage.conf", &storage);
         site.file("registries.conf", "unqualified-search-registries = []\n");
+        site.expect_cgroup("conmon");
         Self { site, name: "husk" }
     }
 
@@ -204,7 +205,7 @@ fn paused_and_updated(scene: &Scene) {
     assert_eq!(podman.inspect("service", "{{.State.Status}}"), "running");
     let limit = || podman.run("exec service", &["sh", "-c", MEMORY_LIMIT]).success().stdout;
     assert_eq!(limit(), "67108864\n");
-    podman.run("update --memory 48m --pids-limit 77 service", &[]).success();
+    podman.run("update --memory 48m service", &[]).success();
     assert_eq!(limit(), "50331648\n");
     podman.run("pause service", &[]).success();
     podman.run("rm --force --time 0 service", &[]).success();
@@ -223,7 +224,7 @@ fn limits(scene: &Scene) {
     let outcome = podman.container("--rm --cap-drop all --cap-add net_admin", capabilities).success();
     assert_eq!(outcome.stdout, "CapEff:0000000000001000\n");
     let outcome = podman.container(
-        "--rm --ulimit nofile=99:99 --sysctl net.ipv4.ip_unprivileged_port_start=77",
+        "--rm --ulimit nofile=99:99 --ulimit nproc=99:99 --sysctl net.ipv4.ip_unprivileged_port_start=77",
         "ulimit -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
     );
     assert_eq!(outcome.success().stdout, "99\n77\n");
@@ -260,7 +261,8 @@ fn pods(scene: &Scene) {
 /// Two containers that share what the containers of a pod share.
 pub(super) fn pod(podman: &Podman<'_>, flags: &str) {
     let pod = format!("pod create --name pod --network none --hostname shared {flags} --infra-image {IMAGE}");
-    podman.run(&format!("{pod} --infra-command"), &["sleep 1000"]).success();
+    let id = podman.run(&format!("{pod} --infra-command"), &["sleep 1000"]).success().stdout;
+    podman.site.expect_cgroup(id.trim());
     let words = format!("run --detach --pod pod --name first {IMAGE}");
     let server = "echo $((4 * 4)) | nc -l -p 8080; sleep 1000";
     podman.run(&words, &["sh", "-c", server]).success();

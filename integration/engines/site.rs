@@ -37,6 +37,8 @@ const HOLD: &str =
 pub(super) struct Site<'a> {
     pub(super) scene: &'a Scene,
     daemons: RefCell<Vec<Daemon<'a>>>,
+    /// Cgroups below [`Site::cgroup`] that the engine made for itself and does not remove.
+    cgroups: RefCell<Vec<String>>,
     /// The process that holds the namespaces.
     holder: Option<Running<'a>>,
     home: PathBuf,
@@ -60,7 +62,14 @@ impl<'a> Site<'a> {
             let directory = tempfile::Builder::new().prefix("husk-e").tempdir_in("/tmp").expect("make a directory");
             (None, directory.path().to_owned(), Some(directory))
         };
-        let site = Self { scene, daemons: RefCell::default(), holder, home, _directory: directory };
+        let site = Self {
+            scene,
+            daemons: RefCell::default(),
+            cgroups: RefCell::default(),
+            holder,
+            home,
+            _directory: directory,
+        };
         site.fill();
         site
     }
@@ -121,6 +130,11 @@ impl<'a> Site<'a> {
         format!("/{}", mark())
     }
 
+    /// Names a cgroup in [`Site::cgroup`] that is the engine's own and stays until the site closes.
+    pub(super) fn expect_cgroup(&self, name: &str) {
+        self.cgroups.borrow_mut().push(name.to_owned());
+    }
+
     /// A program in the site, under the scene's identity.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Invocation<'a> {
         let account = self.scene.account();
@@ -173,8 +187,8 @@ fn hold(scene: &Scene) -> Running<'_> {
 }
 
 impl Drop for Site<'_> {
-    /// Ends the daemons, the last first, then removes the cgroups that are the engines' own: the one they were given, and
-    /// that of Podman's monitors in it. Those of containers stay, for the leak check to find.
+    /// Ends the daemons, the last first, then removes the cgroups that are the engine's own. Those of containers stay, for
+    /// the leak check to find.
     fn drop(&mut self) {
         let daemons = self.daemons.get_mut();
         while daemons.pop().is_some() {}
@@ -182,7 +196,9 @@ impl Drop for Site<'_> {
         let deadline = Instant::now() + CGROUP_PATIENCE;
         while !own.is_empty() && Instant::now() < deadline {
             own.retain(|cgroup| {
-                _ = std::fs::remove_dir(cgroup.join("conmon"));
+                for name in self.cgroups.get_mut() {
+                    _ = std::fs::remove_dir(cgroup.join(name));
+                }
                 _ = std::fs::remove_dir(cgroup);
                 cgroup.exists()
             });
