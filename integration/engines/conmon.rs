@@ -147,7 +147,7 @@ const STDERR: u8 = 3;
 fn a_containers_life(scene: &Scene) {
     let crio = Crio::start(scene, "echo $((6 * 7)); echo $((6 * 8)) >&2; printf $((6 * 9)); exit 3");
     let told = crio.create(&[]);
-    let pid = told["data"].as_i64().unwrap_or(-1);
+    let pid = told["pid"].as_i64().unwrap_or(-1);
     assert!(pid > 0, "conmon says {told}");
     assert_eq!(crio.read("pidfile"), pid.to_string());
     assert_eq!(crio.status(), "created");
@@ -201,11 +201,10 @@ fn exec(scene: &Scene) {
     process["args"] = json!(["sh", "-c", "echo $((7 * 8)); exit 5"]);
     let process = crio.site.file("process.json", &process.to_string());
     let mut conmon = crio.conmon("exec-log", "exec-pidfile", "exec-sync");
-    conmon.arg("-e").arg("--sync").arg("--exec-process-spec").arg(process);
-    conmon.run().success();
+    conmon.arg("-e").arg("--sync").arg("--exec-process-spec").arg(process).run();
     let told = crio.told("exec-sync", 0);
-    assert!(told["data"].as_i64().unwrap_or(-1) > 0, "conmon says {told}");
-    assert_eq!(crio.told("exec-sync", 1)["data"], 5);
+    assert!(told["pid"].as_i64().unwrap_or(-1) > 0, "conmon says {told}");
+    assert_eq!(crio.told("exec-sync", 1)["exit_code"], 5);
     assert!(crio.read("exec-log").ends_with(" stdout F 56\n"), "{}", crio.read("exec-log"));
     // A command that does not exist: the runtime fails, and its words are the message.
     let mut process = crio.bundle.config["process"].clone();
@@ -214,7 +213,7 @@ fn exec(scene: &Scene) {
     let mut conmon = crio.conmon("missing-log", "missing-pidfile", "missing-sync");
     conmon.arg("-e").arg("--sync").arg("--exec-process-spec").arg(process).run();
     let told = crio.told("missing-sync", 0);
-    assert!(told["data"].as_i64() < Some(0) && told.to_string().contains("/nonexistent"), "{told}");
+    assert!(told["pid"].as_i64() < Some(0) && told.to_string().contains("/nonexistent"), "{told}");
     assert!(!crio.site.outside("missing-pidfile").exists(), "a pid file says that the command was started");
     crio.runtime(&["kill", &crio.bundle.id, "KILL"]).success();
     assert_eq!(crio.exit_status(), "137");
@@ -238,7 +237,7 @@ fn failure_is_reported(scene: &Scene) {
     let mut crio = Crio::start(scene, "");
     crio.bundle.args(["/nonexistent"]);
     let told = crio.create(&[]);
-    assert!(told["data"].as_i64() < Some(0), "{told}");
+    assert!(told["pid"].as_i64() < Some(0), "{told}");
     let message = told["message"].as_str().unwrap_or_default();
     assert!(message.contains("/nonexistent") && message.contains("no such file or directory"), "{message}");
     crio.runtime(&["state", &crio.bundle.id]).exits_with(1).says("does not exist");

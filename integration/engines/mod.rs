@@ -41,7 +41,7 @@ const APPLETS: [&str; 20] = [
 /// Writes busybox as a docker archive: the one form that all engines load without a registry.
 fn image(scene: &Scene) -> PathBuf {
     let busybox = std::fs::read(kit().payload(scene.who).join("busybox")).expect("read the busybox of the kit");
-    let mut entries = vec![Entry::directory("bin"), Entry::directory("etc"), Entry::directory("tmp")];
+    let mut entries = vec![Entry::directory("bin"), Entry::directory("etc"), Entry::directory("tmp").mode(0o1777)];
     entries.push(Entry::program("bin/busybox", busybox));
     entries.extend(APPLETS.map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
     entries.push(Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));

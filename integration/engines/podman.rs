@@ -6,7 +6,7 @@ use super::site::Site;
 use super::{IMAGE, image};
 use crate::support::suite::{Flavour, kit};
 use crate::support::tty::Terminal;
-use crate::support::{Invocation, Need, Outcome, Scene, Test, test};
+use crate::support::{Invocation, Need, Outcome, Scene, Test, Who, test};
 
 pub(super) fn tests() -> Vec<Test> {
     let tests = vec![
@@ -84,13 +84,30 @@ impl<'a> Podman<'a> {
     }
 
     pub(super) fn run_words(&self, flags: &str) -> String {
-        let network = if flags.contains("--network") || flags.contains("--pod ") { "" } else { "--network none" };
-        format!("run {network} --cgroup-parent {} {flags} {IMAGE}", Site::cgroup())
+        let network = if flags.contains("--network") { "" } else { "--network none" };
+        // An ordinary user has none to give.
+        let parent = if self.site.scene.who == Who::Root {
+            format!("--cgroup-parent {}", Site::cgroup())
+        } else {
+            String::new()
+        };
+        format!("run {network} {parent} {flags} {IMAGE}")
     }
 
     /// One value of a container, through a template.
     pub(super) fn inspect(&self, name: &str, template: &str) -> String {
         self.run("inspect --format", &[template, name]).success().stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Podman<'_> {
+    /// Ends the process by which Podman keeps an ordinary user's namespaces, and removes what belongs to the user's
+    /// subordinate ids.
+    fn drop(&mut self) {
+        if self.site.scene.who != Who::Root {
+            self.run("unshare rm -rf", &[&self.site.path("graph").display().to_string()]);
+            self.run("system migrate", &[]);
+        }
     }
 }
 
@@ -334,12 +351,4 @@ fn twelve_at_once(scene: &Scene) {
 pub(super) fn wait_for_line(podman: &Podman<'_>, container: &str, line: &str) {
     let words = format!("logs {container}");
     Site::wait_until("the container has spoken", || podman.run(&words, &[]).stdout.lines().any(|said| said == line));
-}
-
-impl Podman<'_> {
-    /// Ends what Podman keeps for an ordinary user, and removes what belongs to the user's subordinate ids.
-    pub(super) fn leave(self) {
-        self.run("unshare rm -rf", &[&self.site.path("graph").display().to_string()]).success();
-        self.run("system migrate", &[]).success();
-    }
 }

@@ -23,7 +23,6 @@ fn run(scene: &Scene) {
         outcome.stdout
     );
     podman.run(&podman.run_words("--rm"), &["/nonexistent"]).exits_with(127);
-    podman.leave();
 }
 
 fn detached(scene: &Scene) {
@@ -36,11 +35,9 @@ fn detached(scene: &Scene) {
     assert_eq!(podman.inspect("service", "{{.State.Status}}{{.State.ExitCode}}"), "exited9");
     assert!(podman.run("logs service", &[]).success().stdout.ends_with("asked\n"));
     podman.run("rm service", &[]).success();
-    podman.leave();
 }
 
 fn pods(scene: &Scene) {
     let podman = Podman::start(scene);
     pod(&podman, "");
-    podman.leave();
 }
