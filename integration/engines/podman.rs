@@ -70,6 +70,8 @@ impl<'a> Podman<'a> {
     /// Podman with words for it, and words of a container's command, which may hold blanks.
     pub(super) fn command(&self, words: &str, command: &[&str]) -> Invocation<'a> {
         let mut podman = configured(&self.site, "podman");
+        // By flags: an ordinary user's Podman takes the second from its own defaults else, and its clean-up from the file.
+        podman.arg("--root").arg(self.site.path("graph")).arg("--runroot").arg(self.site.path("run"));
         podman.arg("--runtime").arg(self.site.runtime(self.name)).args(words.split_whitespace()).args(command);
         podman
     }
