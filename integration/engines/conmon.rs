@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
+use super::podman::HUNGRY;
 use super::site::Site;
 use crate::support::scene::write;
 use crate::support::{Bundle, Invocation, Need, Outcome, Scene, Test, test};
@@ -215,15 +216,15 @@ fn exec(scene: &Scene) {
 }
 
 fn out_of_memory(scene: &Scene) {
-    let mut crio = Crio::start(
-        scene,
-        "x=$(dd if=/dev/zero bs=1M count=64 2>/dev/null | cat /dev/zero | head -c 67108864 | tr '\\0' x); echo ${#x}",
-    );
+    let mut crio = Crio::start(scene, &format!("{HUNGRY}; read line; exit $((2 + 3))"));
     crio.bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 16 << 20, "swap": 16 << 20 });
-    crio.create(&[]);
+    crio.create(&["-i"]);
+    let attached = crio.attach();
     crio.runtime(&["start", &crio.bundle.id]).success();
-    assert_eq!(crio.exit_status(), "137");
-    assert!(crio.site.outside("persist/oom").exists(), "conmon tells that memory ran out");
+    attached.wait_for(STDOUT, "killed by 9");
+    Site::wait_until("conmon tells that memory ran out", || crio.site.outside("persist/oom").exists());
+    attached.send("\n");
+    assert_eq!(crio.exit_status(), "5");
     crio.delete();
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::podman::{MEMORY_LIMIT, PIDS_LIMIT, SERVICE};
+use super::podman::{HUNGRY, MEMORY_LIMIT, PIDS_LIMIT, SERVICE};
 use super::site::Site;
 use super::{IMAGE, image};
 use crate::support::tty::Terminal;
@@ -222,9 +222,11 @@ fn limits(scene: &Scene) {
 
 fn out_of_memory(scene: &Scene) {
     let docker = Docker::start(scene);
-    let hungry = "x=$(dd if=/dev/zero bs=1M count=64 2>/dev/null | tr '\\0' x); echo ${#x}";
-    docker.container("--name hungry --memory 16m --memory-swap 16m", hungry).exits_with(137);
-    assert_eq!(docker.inspect("hungry", "{{.State.OOMKilled}}/{{.State.ExitCode}}"), "true/137");
+    let script = format!("{HUNGRY}; {SERVICE}");
+    docker.container("--detach --name hungry --memory 16m --memory-swap 16m", &script).success();
+    docker.wait_for_line("hungry", "killed by 9");
+    docker.run("stop --time 10 hungry", &[]).success();
+    assert_eq!(docker.inspect("hungry", "{{.State.OOMKilled}}"), "true");
     docker.run("rm hungry", &[]).success();
 }
 

@@ -247,11 +247,18 @@ fn limits(scene: &Scene) {
         "ulimit -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
     );
     assert_eq!(outcome.success().stdout, "99\n77\n");
-    let hungry = "x=$(dd if=/dev/zero bs=1M count=64 2>/dev/null | tr '\\0' x); echo ${#x}";
-    podman.container("--name hungry --memory 16m --memory-swap 16m", hungry).exits_with(137);
+    podman
+        .container("--detach --name hungry --memory 16m --memory-swap 16m", &format!("{HUNGRY}; {SERVICE}"))
+        .success();
+    wait_for_line(&podman, "hungry", "killed by 9");
+    podman.run("stop --time 10 hungry", &[]).success();
     assert_eq!(podman.inspect("hungry", "{{.State.OOMKilled}}"), "true");
     podman.run("rm hungry", &[]).success();
 }
+
+/// A child that runs out of memory. Its parent goes on, so that monitors hear of it before they hear of the end.
+pub(super) const HUNGRY: &str =
+    "sh -c 'x=$(head -c 67108864 /dev/zero | tr \"\\0\" x); echo ${#x}' 2>/dev/null; echo killed by $(($? - 128))";
 
 fn health(scene: &Scene) {
     let podman = Podman::start(scene);
