@@ -11,9 +11,11 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
 mod engines;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -75,8 +77,10 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
         engines::tests,
     ]

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::foreground::{self, End, Exit};
+use super::foreground::{self, Exit};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
 use super::state::{
@@ -74,8 +74,8 @@ pub struct Running {
     pub state: State,
     /// Things the caller should be told.
     pub warnings: Vec<String>,
-    directory: StateDirectory,
-    cgroup: Cgroup,
+    pub(super) directory: StateDirectory,
+    pub(super) cgroup: Cgroup,
 }
 
 /// What `state` answers (runtime-spec, "State"), with runc's additions.
@@ -106,7 +106,8 @@ pub struct StateDocument {
 impl Runtime {
     /// Makes a container up to where `mode` says.
     pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
-        check_terminal(request, mode)?;
+        let process = request.spec.spec().process().as_ref();
+        check_terminal(process, request.console_socket.is_some(), mode)?;
         crate::spec::validate::validate_id(request.id)?;
         // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
@@ -141,7 +142,9 @@ impl Runtime {
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })
+            directory.get().save(&State { pid, start_time, ..template.clone() })?;
+            // While init is busy with its mounts.
+            directory.get().write_config(spec)
         };
         let launched = parent::launch(
             &plan,
@@ -166,6 +169,7 @@ impl Runtime {
         };
         let pid = init.pid.as_raw_nonzero().get();
         let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        directory.get().publish_config()?;
         let (cgroup, warnings) = cgroup.keep();
         plan.warnings.extend(warnings.iter().map(ToString::to_string));
         let mut running = Running {
@@ -176,28 +180,20 @@ impl Runtime {
             cgroup,
         };
         if let Err(error) = Self::hand_over(request, &mut running) {
-            let _ = signal::send(running.init.pidfd.as_fd(), 9);
-            let _ = foreground::wait(&running.init.pidfd);
-            let _ = running.remove();
+            running.kill_and_remove();
             return Err(error);
         }
         Ok(running)
     }
 
-    /// Gives callers what they asked for: the terminal, the pidfd, the pid file, the last because it says "ready".
+    /// Gives callers what they asked for, and runs the hooks of the moment.
     fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
-        if let Some(socket) = request.console_socket
-            && let Some(master) = running.init.terminal.take()
-        {
-            console::send_master(socket, master.as_fd())?;
-        }
-        if let Some(socket) = request.pidfd_socket {
-            crate::sys::tty::send_fd_to_socket(socket, b"pidfd", running.init.pidfd.as_fd())
-                .with_context(|| format!("send the pidfd to {}", socket.display()))?;
-        }
-        if let Some(path) = request.pid_file {
-            pid_file::write(path, running.state.pid)?;
-        }
+        let wanted = HandOver {
+            console_socket: request.console_socket,
+            pidfd_socket: request.pidfd_socket,
+            pid_file: request.pid_file,
+        };
+        wanted.serve(&mut running.init)?;
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
             hooks::run("poststart", &running.state.hooks.poststart, &state, None)?;
@@ -205,7 +201,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
+    pub(super) fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -219,6 +215,7 @@ impl Runtime {
             owner: rustix::process::getuid().as_raw(),
             cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
+            keeps_keyring: plan.process.keyring.is_none(),
         }
     }
 
@@ -329,7 +326,7 @@ impl Runtime {
     }
 
     /// Frozen, ended, waiting or running, in this order.
-    fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
+    pub(super) fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
             return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
         }
@@ -345,11 +342,14 @@ impl Runtime {
 impl Running {
     /// Attends to the workload until it ends: signals, and the terminal if there is one.
     pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
-        let terminal = self.init.terminal.take();
-        let pidfd = self.init.pidfd.as_fd();
-        foreground::attend(pidfd, terminal, signals, pidfd, || {
-            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
-        })
+        self.init.attend(signals)
+    }
+
+    /// Gives up a container that runs but could not be handed over.
+    pub(super) fn kill_and_remove(self) {
+        let _ = signal::send(self.init.pidfd.as_fd(), signal::KILL);
+        let _ = foreground::wait(&self.init.pidfd);
+        let _ = self.remove();
     }
 
     /// Removes what is kept of a container that has ended.
@@ -362,7 +362,7 @@ impl Running {
 }
 
 /// Everything of a container but its process, which has ended.
-fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
+pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     let removed_cgroup = match &state.cgroups {
         Some(record) => Cgroup::open(record.clone()).and_then(|cgroup| {
             cgroup.kill_all()?;
@@ -416,7 +416,7 @@ fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
 }
 
 /// Says which limits are lost where the cgroups for them cannot be made.
-fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
+pub(super) fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     let Some(resources) = resources else { return error };
     let asked = [
         ("memory", resources.memory().is_some()),
@@ -429,9 +429,10 @@ fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
 }
 
-fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
-    let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
-    match (terminal, request.console_socket.is_some(), mode) {
+/// A terminal whose master nobody would hold, and a socket for one that nobody would get.
+pub(super) fn check_terminal(process: Option<&Process>, has_console_socket: bool, mode: Mode) -> Result<()> {
+    let terminal = process.is_some_and(|process| process.terminal().unwrap_or(false));
+    match (terminal, has_console_socket, mode) {
         (true, false, Mode::Create | Mode::Detached) => {
             Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
         }
@@ -442,7 +443,36 @@ fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     }
 }
 
-fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
+/// What callers want of a new process.
+pub(super) struct HandOver<'a> {
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<&'a Path>,
+    /// Where the pidfd is sent.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Where the pid is written.
+    pub pid_file: Option<&'a Path>,
+}
+
+impl HandOver<'_> {
+    /// Gives it to them; the pid file last, because it says "ready".
+    pub(super) fn serve(&self, init: &mut Init) -> Result<()> {
+        if let Some(socket) = self.console_socket
+            && let Some(master) = init.terminal.take()
+        {
+            console::send_master(socket, master.as_fd())?;
+        }
+        if let Some(socket) = self.pidfd_socket {
+            crate::sys::tty::send_fd_to_socket(socket, b"pidfd", init.pidfd.as_fd())
+                .with_context(|| format!("send the pidfd to {}", socket.display()))?;
+        }
+        if let Some(path) = self.pid_file {
+            pid_file::write(path, init.pid.as_raw_nonzero().get())?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct HookState<'a> {
@@ -484,18 +514,18 @@ fn document(state: State, status: Status) -> StateDocument {
     }
 }
 
-fn not_found(id: &str) -> Error {
+pub(super) fn not_found(id: &str) -> Error {
     Error::new(Kind::NotFound, format!("container does not exist: {id}"))
 }
 
-struct RemoveOnDrop(Option<StateDirectory>);
+pub(super) struct RemoveOnDrop(pub(super) Option<StateDirectory>);
 
 impl RemoveOnDrop {
-    fn get(&self) -> &StateDirectory {
+    pub(super) fn get(&self) -> &StateDirectory {
         self.0.as_ref().expect("a guard is disarmed once, by value")
     }
 
-    fn disarm(mut self) -> StateDirectory {
+    pub(super) fn disarm(mut self) -> StateDirectory {
         self.0.take().expect("a guard is disarmed once, by value")
     }
 }

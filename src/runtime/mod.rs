@@ -1,11 +1,14 @@
-//! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+//! The OCI verbs: plan, parent, child, init, exec, state. Knows no image and no network name.
 
 pub mod attributes;
 pub mod capability;
 mod cgroup_view;
+pub mod checkpoint;
 mod child;
 pub mod console;
 pub mod container;
+pub mod criu;
+pub mod exec;
 pub mod foreground;
 pub mod hooks;
 mod init;
@@ -13,6 +16,7 @@ mod parent;
 mod pid_file;
 pub mod plan;
 pub mod protocol;
+pub mod restore;
 pub mod state;
 mod tape;
 mod workload;

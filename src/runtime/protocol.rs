@@ -12,6 +12,7 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
+//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -44,6 +45,9 @@ pub enum Message {
     MapsWritten,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
+    /// Init is in the container's record. It is read before init sends anything, by one of two stages before init does
+    /// anything: the messages of the child and of init would overtake each other.
+    Known,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -137,6 +141,8 @@ pub enum Tag {
     MapsWritten,
     /// See [`Message::Init`].
     Init,
+    /// See [`Message::Known`].
+    Known,
     /// See [`Message::MountsDone`].
     MountsDone,
     /// See [`Message::HooksDone`].
@@ -162,6 +168,7 @@ impl Message {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
             Self::Init { .. } => Tag::Init,
+            Self::Known => Tag::Known,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -183,6 +190,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
+        tag if tag == Tag::Known as u8 => Message::Known,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },
