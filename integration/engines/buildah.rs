@@ -2,7 +2,7 @@
 
 use super::podman::configured;
 use super::site::Site;
-use super::{IMAGE, image};
+use super::{IMAGE, ON_TERMINAL, image};
 use crate::support::tty::Terminal;
 use crate::support::{Invocation, Need, Outcome, Scene, Test, test};
 
@@ -77,8 +77,7 @@ fn runs_in_a_working_container(scene: &Scene) {
     let mut command = buildah.command(&words(""), &["tr", "a-z", "A-Z"]);
     assert_eq!(command.input("piped").run().success().stdout, "PIPED");
     let terminal = Terminal::open(31, 97);
-    let script = "test -t 0 && stty size; read line; echo \"$line$((3 * 3))\"; exit 4";
-    let mut running = terminal.start(&mut buildah.command(&words("--terminal"), &["sh", "-c", script]));
+    let mut running = terminal.start(&mut buildah.command(&words("--terminal"), &["sh", "-c", ON_TERMINAL]));
     running.line_with("31 97");
     terminal.send("typed\n");
     running.line_with("typed9");

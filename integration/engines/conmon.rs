@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
+use super::ON_TERMINAL;
 use super::podman::HUNGRY;
 use super::site::Site;
 use crate::support::scene::write;
@@ -176,7 +177,7 @@ fn attach(scene: &Scene) {
 }
 
 fn terminal(scene: &Scene) {
-    let mut crio = Crio::start(scene, "stty size; read line; echo \"$line$((3 * 3))\"; stty size; exit 4");
+    let mut crio = Crio::start(scene, ON_TERMINAL);
     crio.bundle.config["process"]["terminal"] = json!(true);
     crio.create(&["-t", "-i"]);
     let attached = crio.attach();

@@ -2,7 +2,7 @@
 
 use super::podman::SERVICE;
 use super::site::Site;
-use super::{IMAGE, image};
+use super::{IMAGE, ON_TERMINAL, image};
 use crate::support::scene::mark;
 use crate::support::tty::Terminal;
 use crate::support::{Invocation, Need, Outcome, Scene, Test, test};
@@ -135,10 +135,9 @@ fn exec(scene: &Scene) {
 
 fn terminals(scene: &Scene) {
     let containerd = Containerd::start(scene);
-    let script = "test -t 0 && test -t 1 && stty size; read line; echo \"$line$((3 * 3))\"; exit 4";
     let terminal = Terminal::open(31, 97);
     let words = containerd.run_words("--rm --tty", "one");
-    let mut running = terminal.start(&mut containerd.command(&words, &["sh", "-c", &format!("sleep 0.2; {script}")]));
+    let mut running = terminal.start(&mut containerd.command(&words, &["sh", "-c", ON_TERMINAL]));
     running.line_with("31 97");
     terminal.send("typed\n");
     running.line_with("typed9");
@@ -146,7 +145,7 @@ fn terminals(scene: &Scene) {
     containerd.container("--detach", "two", SERVICE).success();
     let words = "tasks exec --tty --exec-id terminal two";
     let terminal = Terminal::open(29, 83);
-    let mut running = terminal.start(&mut containerd.command(words, &["sh", "-c", &format!("sleep 0.2; {script}")]));
+    let mut running = terminal.start(&mut containerd.command(words, &["sh", "-c", ON_TERMINAL]));
     running.line_with("29 83");
     terminal.send("again\n");
     running.line_with("again9");

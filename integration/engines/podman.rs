@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::site::Site;
-use super::{IMAGE, image};
+use super::{IMAGE, ON_TERMINAL, image};
 use crate::support::suite::{Flavour, kit};
 use crate::support::tty::Terminal;
 use crate::support::{Invocation, Need, Outcome, Scene, Test, Who, test};
@@ -198,16 +198,15 @@ fn exec(scene: &Scene) {
 
 fn terminals(scene: &Scene) {
     let podman = Podman::start(scene);
-    let script = "test -t 0 && test -t 1 && stty size; read line; echo \"$line$((3 * 3))\"; exit 4";
     let terminal = Terminal::open(31, 97);
-    let mut running = terminal.start(&mut podman.command(&podman.run_words("--rm -it"), &["sh", "-c", script]));
+    let mut running = terminal.start(&mut podman.command(&podman.run_words("--rm -it"), &["sh", "-c", ON_TERMINAL]));
     running.line_with("31 97");
     terminal.send("typed\n");
     running.line_with("typed9");
     running.finish().exits_with(4);
     podman.container("--detach --name host", SERVICE).success();
     let terminal = Terminal::open(29, 83);
-    let mut running = terminal.start(&mut podman.command("exec -it host", &["sh", "-c", script]));
+    let mut running = terminal.start(&mut podman.command("exec -it host", &["sh", "-c", ON_TERMINAL]));
     running.line_with("29 83");
     terminal.send("again\n");
     running.line_with("again9");
@@ -247,13 +246,6 @@ fn limits(scene: &Scene) {
         "ulimit -n; cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
     );
     assert_eq!(outcome.success().stdout, "99\n77\n");
-    podman
-        .container("--detach --name hungry --memory 16m --memory-swap 16m", &format!("{HUNGRY}; {SERVICE}"))
-        .success();
-    wait_for_line(&podman, "hungry", "killed by 9");
-    podman.run("stop --time 10 hungry", &[]).success();
-    assert_eq!(podman.inspect("hungry", "{{.State.OOMKilled}}"), "true");
-    podman.run("rm hungry", &[]).success();
 }
 
 /// A child that runs out of memory. Its parent goes on, so that monitors hear of it before they hear of the end.
