@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::Serialize;
 
 use super::foreground::{self, Exit};
@@ -112,7 +113,7 @@ impl Runtime {
         // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
-        let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
+        let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -121,6 +122,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: request.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -140,11 +142,13 @@ impl Runtime {
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
-        let on_init = |pid| {
+        let on_init = |init: Pid| {
+            let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts.
-            directory.get().write_config(spec)
+            // While init is busy with its mounts, unless it waits for its cgroups.
+            directory.get().write_config(spec)?;
+            cgroup.adopt(init)
         };
         let launched = parent::launch(
             &plan,
@@ -153,7 +157,7 @@ impl Runtime {
                 entrances: &entrances,
                 view: &view,
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
-                send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+                state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
             },
         );
@@ -215,7 +219,7 @@ impl Runtime {
             owner: rustix::process::getuid().as_raw(),
             cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
-            keeps_keyring: plan.process.keyring.is_none(),
+            keeps_keyring: !plan.process.has_own_keyring,
         }
     }
 

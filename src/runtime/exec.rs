@@ -15,12 +15,12 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::attributes::ExecAffinity;
-use super::container::{HandOver, Mode, Runtime, check_terminal, not_found};
+use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
 use super::hooks::HookPlan;
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
-use super::plan::{Choices, ProcessPlan, keyring_of, process_plan, seccomp_filter};
-use super::protocol::Channel;
+use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
+use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory, Status};
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
@@ -83,6 +83,8 @@ struct Plan<'a> {
     stages: Stages,
     /// The cgroups to be in; on v2 the entrant is born there.
     cgroup: Cgroup,
+    /// Whether the entrant can't be born there, and waits until it has been moved.
+    is_moved: bool,
     /// The doors to those of v1.
     entrances: Entrances,
     /// The host's `/proc`.
@@ -99,7 +101,7 @@ impl Runtime {
         let first = enterable(&directory, &state, request.enters_paused)?;
         let proc = HostProc::open()?;
         let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), &proc)?;
-        let mut init = launch(plan)?;
+        let mut init = launch(plan, &|_| hook_state(&state, "running", state.pid))?;
         let wanted = HandOver {
             console_socket: request.console_socket,
             pidfd_socket: request.pidfd_socket,
@@ -145,7 +147,7 @@ fn plan<'a>(
     let affinity = ExecAffinity::of(&process, &spec)?;
     let mut process = process_plan(&process, &spec, &choices)?;
     process.seccomp = seccomp_filter(&spec)?;
-    process.keyring = if state.keeps_keyring { None } else { Some(keyring_of(request.id)?) };
+    process.has_own_keyring = !state.keeps_keyring;
 
     let is_root = rustix::process::geteuid().is_root();
     let (privileged, stages) = if is_root { (Privileged::Yes, Stages::One) } else { (Privileged::No, Stages::Two) };
@@ -158,7 +160,8 @@ fn plan<'a>(
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
-    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, entrances, proc }, warnings))
+    let is_moved = false;
+    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, is_moved, entrances, proc }, warnings))
 }
 
 /// Reads the configuration that the container was made of.
@@ -201,7 +204,7 @@ fn cgroup_of_first(record: &Record, pid: i32, proc: &HostProc) -> Result<Cgroup>
 }
 
 /// Clones the entrant and sees it through.
-fn launch(mut plan: Plan<'_>) -> Result<Init> {
+fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     let own_pid_namespace = match plan.stages {
         Stages::One => {
@@ -220,6 +223,12 @@ fn launch(mut plan: Plan<'_>) -> Result<Init> {
             plan.cgroup = cgroup_of_first(&plan.cgroup.record(), plan.inhabitant.pid, plan.proc)?;
             clone3(CloneFlags::empty(), plan.cgroup.v2_directory())
         }
+        // A user in a login session may write to the cgroup, and to nothing above it that is above the session too. The
+        // user's systemd may.
+        Err(Errno::ACCESS) if plan.cgroup.is_unit() => {
+            plan.is_moved = true;
+            clone3(CloneFlags::empty(), None)
+        }
         answer => answer,
     };
     let (pid, pidfd) = match answer.map_err(explain_clone)? {
@@ -232,6 +241,10 @@ fn launch(mut plan: Plan<'_>) -> Result<Init> {
     drop(their_channel);
     drop(own_pid_namespace);
     let mut guard = KillOnDrop::new(pid, pidfd);
+    if plan.is_moved {
+        plan.cgroup.join(pid, Hierarchies::Every)?;
+        channel.send(Tag::InCgroup)?;
+    }
     if plan.stages == Stages::Two {
         guard = meet_init(None, &channel, guard)?;
     }
@@ -243,7 +256,7 @@ fn launch(mut plan: Plan<'_>) -> Result<Init> {
             hooks: &HookPlan::default(),
             leaves_init_waiting: false,
             state_for_hooks: &|_, _| Vec::new(),
-            send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+            state_for_listener,
         },
     )
 }

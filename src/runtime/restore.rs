@@ -29,7 +29,7 @@ use crate::rootfs::setup::open_root_tree;
 use crate::spec::mount_options::MountOptions;
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, mount_setattr};
-use crate::sys::process::{CloseHow, close_range, join_session_keyring};
+use crate::sys::process::{CloseHow, close_range, new_session_keyring};
 
 /// What `restore` is asked for.
 pub struct Request<'a> {
@@ -51,7 +51,7 @@ impl Runtime {
         crate::spec::validate::validate_id(container.id)?;
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let restore = criu::Request::new(Verb::Restore, &request.options)?;
-        let plan = plan::plan(container.spec, container.id, container.bundle, &container.choices)?;
+        let plan = plan::plan(container.spec, container.bundle, &container.choices)?;
         let linux = container.spec.spec().linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
@@ -60,6 +60,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: container.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: container.spec.spec().annotations().as_ref(),
                 resources,
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -72,13 +73,16 @@ impl Runtime {
         cgroup.finish()?;
         let template = Self::template(container, &plan, cgroup.cgroup().record());
         // What CRIU restores has its session keyring, and the caller's is for no container.
-        if let Some(name) = &plan.process.keyring {
-            let _ = join_session_keyring(name);
+        if plan.process.has_own_keyring {
+            let _ = new_session_keyring();
         }
         let root = CriuRoot::attach(&plan, directory.get())?;
         let restore = describe(restore, request, &plan, cgroup.cgroup(), &root)?;
         let answer = restore.run(
-            |restore, pid| enter_cgroups(restore, cgroup.cgroup(), pid),
+            |restore, pid| {
+                cgroup.adopt(pid)?;
+                enter_cgroups(restore, cgroup.cgroup(), pid)
+            },
             |script, pid| match (script, pid) {
                 ("setup-namespaces", Some(pid)) => run_hooks(&plan, &template, pid),
                 ("post-restore", Some(pid)) => directory.get().save(&with_process(&template, pid)?),

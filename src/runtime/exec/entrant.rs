@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use rustix::process::DumpableBehavior;
 
 use super::super::protocol::{Channel, Tag};
+use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
 use crate::error::{Context, Result};
@@ -54,7 +55,7 @@ enum Side {
 /// 3. All namespaces at once, and root of the user namespace: our own id has no number there.
 /// 4. The entrant, with the caller as its parent, so that the caller can wait for it.
 fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
-    prepare(plan)?;
+    prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
@@ -77,29 +78,31 @@ fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
 fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let process = &plan.process;
     if plan.stages == Stages::One {
-        prepare(plan)?;
+        prepare(plan, channel)?;
         plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
         become_root(plan)?;
     }
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
     signal::reset_dispositions();
     signal::unblock_all().context("unblock signals")?;
-    workload::start_session(process)?;
+    workload::start_session(process, plan.proc)?;
     let environment = {
         let root = Root::open(std::path::Path::new("/"))?;
         workload::complete_environment(process, &root)
     };
     workload::make_terminal(process, channel)?;
-    let executable = workload::take_credentials(process, plan.proc)?;
-    workload::load_listening_filter(process, channel)?;
-    channel.send(Tag::Ready)?;
-    workload::play_tape(process, channel, &executable, environment.as_ref(), None)
+    let prepared = workload::take_credentials(process, plan.proc, channel)?;
+    let filter = FilterState::of(process);
+    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), filter, Before::Ready)
 }
 
 /// What is done from the host's side.
-fn prepare(plan: &Plan<'_>) -> Result<()> {
+fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
+    if plan.is_moved {
+        channel.expect(Tag::InCgroup)?;
+    }
     plan.entrances.enter().context("enter the container's cgroups")?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
