@@ -34,7 +34,7 @@ const IMAGE: &str = "localhost/test:latest";
 
 /// Prints the size of its terminal, echoes a line, and ends with 4. Most engines set the size a moment after the start,
 /// and until then stty knows none.
-const ON_TERMINAL: &str = "test -t 0 && test -t 1 && until stty size 2>/dev/null; do sleep 0.02; done; read line; echo \"$line$((3 * 3))\"; exit 4";
+const ON_TERMINAL: &str = "test -t 0 && test -t 1 && until stty size 2>/dev/null | grep '[1-9]'; do sleep 0.02; done; read line; echo \"$line$((3 * 3))\"; exit 4";
 
 /// The names of busybox that scripts use. The shell would find them without, but other callers look in the PATH.
 const APPLETS: [&str; 20] = [
