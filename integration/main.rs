@@ -16,6 +16,9 @@ mod descriptors;
 mod devices;
 mod engines;
 mod exec;
+mod exec_cgroups;
+mod exec_security;
+mod exec_terminal;
 mod executable;
 mod host;
 mod identity;
@@ -33,6 +36,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
 mod self_check;
 mod signals;
 mod support;
@@ -80,11 +84,15 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         exec::tests,
+        exec_terminal::tests,
+        exec_cgroups::tests,
+        exec_security::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,
         security::tests,
         engines::tests,
+        security_cgroups::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

@@ -114,6 +114,9 @@ impl Runtime {
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
+        if mode == Mode::Foreground && plan.process.terminal {
+            plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
+        }
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -146,8 +149,6 @@ impl Runtime {
             let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts, unless it waits for its cgroups.
-            directory.get().write_config(spec)?;
             cgroup.adopt(init)
         };
         let launched = parent::launch(
@@ -159,6 +160,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                meanwhile: &|| directory.get().write_config(spec),
             },
         );
         let init = match launched {
