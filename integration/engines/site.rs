@@ -160,7 +160,7 @@ impl<'a> Site<'a> {
     /// Starts a daemon with its output in a log of the scene.
     pub(super) fn daemon(&self, name: &str, command: &mut Invocation<'a>) {
         let log = self.scene.path().join(format!("{name}.log"));
-        let file = File::create(&log).expect("make a log");
+        let file = File::create_new(&log).expect("make a log");
         let error = file.try_clone().expect("duplicate a descriptor");
         let running = command.start_with(Stdio::null(), file.into(), error.into());
         self.daemons.borrow_mut().push(Daemon { running, log, scene: self.scene });
