@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -25,6 +26,8 @@ mod identity;
 mod image_config;
 mod images;
 mod kill;
+mod labels;
+mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
@@ -63,7 +66,10 @@ fn tests() -> Vec<support::Test> {
         namespaces::tests,
         identity::tests,
         capabilities::tests,
+        labels::tests,
         limits::tests,
+        annotations::tests,
+        landlock::tests,
         process::tests,
         mounts::tests,
         bind_flags::tests,
