@@ -15,6 +15,7 @@ mod cgroups;
 mod crowd;
 mod descriptors;
 mod devices;
+mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
@@ -98,6 +99,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        engines::tests,
         security_cgroups::tests,
         security_identity::tests,
         security_seccomp::tests,
