@@ -23,6 +23,7 @@ mod limits;
 mod mount_sharing;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pivot;
 mod probe;
 mod process;
@@ -60,6 +61,7 @@ fn tests() -> Vec<support::Test> {
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        net_devices::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,

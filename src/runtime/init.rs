@@ -133,6 +133,11 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
             enter(join)?;
         }
     }
+    if !plan.net_devices.is_empty() {
+        // Before sysctls that are theirs, and hooks that look for them.
+        channel.send(Tag::WantsDevices)?;
+        channel.expect(Tag::DevicesMoved)?;
+    }
     if plan.namespaces.creates(CloneFlags::NEWNET) {
         crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
     }

@@ -8,6 +8,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
@@ -17,8 +19,8 @@ use super::tape::Step;
 use super::{child, hooks, init};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
-use crate::namespaces::idmap;
 use crate::namespaces::plan::Stages;
+use crate::namespaces::{idmap, net_device};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 
@@ -97,6 +99,10 @@ fn see_through(
     let mut is_ready = false;
     loop {
         match channel.receive()? {
+            Some(Message::WantsDevices) => {
+                move_net_devices(plan, pid)?;
+                channel.send(Tag::DevicesMoved)?;
+            }
             Some(Message::MountsDone) => {
                 let state = (surroundings.state_for_hooks)("creating", pid);
                 hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
@@ -119,6 +125,18 @@ fn see_through(
             }
         }
     }
+}
+
+/// Moves interfaces to the network namespace that init is in by now.
+fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
+    let devices = &plan.net_devices;
+    if let Some(join) = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network) {
+        return net_device::move_all(devices, join.fd.as_fd(), &join.path.to_string_lossy());
+    }
+    let path = format!("{pid}/ns/net");
+    let namespace = rustix::fs::openat(&plan.proc, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open /proc/{path}"))?;
+    net_device::move_all(devices, namespace.as_fd(), &format!("/proc/{path}"))
 }
 
 /// Follows the child in between until it has made init, and reaps it.

@@ -13,6 +13,7 @@ use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::HookPlan;
 use crate::error::{Context, Error, Result};
+use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// Kernel parameters: path below `/proc/sys`, value.
     pub sysctls: Vec<(String, String)>,
+    /// Interfaces that the parent moves to the container's network.
+    pub net_devices: Vec<NetDevice>,
     /// Hooks.
     pub hooks: HookPlan,
     /// The host's `/proc`, for init.
@@ -153,6 +156,7 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctls,
+        net_devices: net_devices(spec, privileged)?,
         hooks: HookPlan::new(spec),
         proc: HostProc::open()?,
         exec_fifo: None,
@@ -169,6 +173,14 @@ pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
 /// Names the session keyring of a container, as runc does.
 pub(super) fn keyring_of(id: &str) -> Result<CString> {
     Ok(CString::new(format!("_ses.{id}"))?)
+}
+
+fn net_devices(spec: &Spec, privileged: Privileged) -> Result<Vec<NetDevice>> {
+    let devices = crate::namespaces::net_device::plan(spec);
+    if !devices.is_empty() && privileged == Privileged::No {
+        return Err(Error::unsupported("network devices are not supported for rootless containers"));
+    }
+    Ok(devices)
 }
 
 /// Makes the plan of a process of a container; for `exec` the caller adds the container's filter and keyring.

@@ -12,6 +12,8 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
+//!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
+//!    │  ───────────── DevicesMoved ────────────────────▶ │
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -44,6 +46,10 @@ pub enum Message {
     MapsWritten,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
+    /// Init is in its network namespace and waits for interfaces.
+    WantsDevices,
+    /// The interfaces are in init's network namespace.
+    DevicesMoved,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -137,6 +143,10 @@ pub enum Tag {
     MapsWritten,
     /// See [`Message::Init`].
     Init,
+    /// See [`Message::WantsDevices`].
+    WantsDevices,
+    /// See [`Message::DevicesMoved`].
+    DevicesMoved,
     /// See [`Message::MountsDone`].
     MountsDone,
     /// See [`Message::HooksDone`].
@@ -162,6 +172,8 @@ impl Message {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
             Self::Init { .. } => Tag::Init,
+            Self::WantsDevices => Tag::WantsDevices,
+            Self::DevicesMoved => Tag::DevicesMoved,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -183,6 +195,8 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
+        tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
+        tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },

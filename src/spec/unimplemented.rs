@@ -25,10 +25,6 @@ const SPEC: &[Row<Spec>] = &[
 
 const LINUX: &[Row<Linux>] = &[
     Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() },
-    Row {
-        field: "linux.netDevices",
-        is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
-    },
     Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
     Row { field: "linux.seccomp: SCMP_ACT_NOTIFY", is_set: |linux| linux.seccomp().as_ref().is_some_and(notifies) },
     Row {
@@ -94,7 +90,6 @@ mod tests {
             ("linux.namespaces", json!([{"type": "pid"}])),
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
-            ("linux.netDevices", json!({"eth0": {"name": "x"}})),
             ("linux.mountLabel", json!("x")),
             ("linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"})),
             ("process.apparmorProfile", json!("x")),

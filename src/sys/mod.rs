@@ -10,6 +10,7 @@ pub mod errno;
 pub mod fdpass;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod process;
 pub mod schedule;
 pub mod seccomp;
