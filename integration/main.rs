@@ -11,6 +11,7 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
 mod executable;
@@ -78,6 +79,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()

@@ -20,7 +20,11 @@ use crate::sys::process::exit_now;
 /// Runs the child to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> ! {
     match clone_init(plan, channel) {
-        Ok(Side::Init) => init::run(plan, channel, surroundings),
+        Ok(Side::Init) => match channel.expect(Tag::Known) {
+            Ok(()) => init::run(plan, channel, surroundings),
+            // The parent or the child was killed; there is nobody to tell.
+            Err(_) => exit_now(255),
+        },
         Ok(Side::Child) => exit_now(0),
         Err(error) => {
             channel.send_failure(&error);

@@ -74,8 +74,8 @@ pub struct Running {
     pub state: State,
     /// Things the caller should be told.
     pub warnings: Vec<String>,
-    directory: StateDirectory,
-    cgroup: Cgroup,
+    pub(super) directory: StateDirectory,
+    pub(super) cgroup: Cgroup,
 }
 
 /// What `state` answers (runtime-spec, "State"), with runc's additions.
@@ -176,9 +176,7 @@ impl Runtime {
             cgroup,
         };
         if let Err(error) = Self::hand_over(request, &mut running) {
-            let _ = signal::send(running.init.pidfd.as_fd(), 9);
-            let _ = foreground::wait(&running.init.pidfd);
-            let _ = running.remove();
+            running.kill_and_remove();
             return Err(error);
         }
         Ok(running)
@@ -205,7 +203,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
+    pub(super) fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -329,7 +327,7 @@ impl Runtime {
     }
 
     /// Frozen, ended, waiting or running, in this order.
-    fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
+    pub(super) fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
         if state.open_init()?.is_none() {
             return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
         }
@@ -352,6 +350,13 @@ impl Running {
         })
     }
 
+    /// Gives up a container that runs but could not be handed over.
+    pub(super) fn kill_and_remove(self) {
+        let _ = signal::send(self.init.pidfd.as_fd(), signal::KILL);
+        let _ = foreground::wait(&self.init.pidfd);
+        let _ = self.remove();
+    }
+
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
         let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());
@@ -362,7 +367,7 @@ impl Running {
 }
 
 /// Everything of a container but its process, which has ended.
-fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
+pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     let removed_cgroup = match &state.cgroups {
         Some(record) => Cgroup::open(record.clone()).and_then(|cgroup| {
             cgroup.kill_all()?;
@@ -416,7 +421,7 @@ fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
 }
 
 /// Says which limits are lost where the cgroups for them cannot be made.
-fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
+pub(super) fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     let Some(resources) = resources else { return error };
     let asked = [
         ("memory", resources.memory().is_some()),
@@ -429,7 +434,7 @@ fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
 }
 
-fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
+pub(super) fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     match (terminal, request.console_socket.is_some(), mode) {
         (true, false, Mode::Create | Mode::Detached) => {
@@ -442,7 +447,7 @@ fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     }
 }
 
-fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
+pub(super) fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct HookState<'a> {
@@ -484,18 +489,18 @@ fn document(state: State, status: Status) -> StateDocument {
     }
 }
 
-fn not_found(id: &str) -> Error {
+pub(super) fn not_found(id: &str) -> Error {
     Error::new(Kind::NotFound, format!("container does not exist: {id}"))
 }
 
-struct RemoveOnDrop(Option<StateDirectory>);
+pub(super) struct RemoveOnDrop(pub(super) Option<StateDirectory>);
 
 impl RemoveOnDrop {
-    fn get(&self) -> &StateDirectory {
+    pub(super) fn get(&self) -> &StateDirectory {
         self.0.as_ref().expect("a guard is disarmed once, by value")
     }
 
-    fn disarm(mut self) -> StateDirectory {
+    pub(super) fn disarm(mut self) -> StateDirectory {
         self.0.take().expect("a guard is disarmed once, by value")
     }
 }

@@ -77,6 +77,10 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
+    if plan.namespaces.stages == Stages::One {
+        // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
+        channel.expect(Tag::Known)?;
+    }
     let process = &plan.process;
     tree.root()
         .make_directories(&process.cwd, Mode::from_raw_mode(0o755))

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{Mode, OFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
@@ -82,6 +83,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+    channel.send(Tag::Known)?;
     let terminal = see_through(plan, &channel, &guard, surroundings)?;
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })
@@ -142,6 +144,7 @@ fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
 /// Follows the child in between until it has made init, and reaps it.
 fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
     loop {
+        child.wait_for_word(channel)?;
         match channel.receive()? {
             Some(Message::WantsMaps) => {
                 if let Some(maps) = &plan.namespaces.id_maps {
@@ -175,6 +178,15 @@ impl KillOnDrop {
 
     fn disarm(mut self) -> (Pid, OwnedFd) {
         self.0.take().expect("a guard is disarmed once, by value")
+    }
+
+    /// Waits until there is something to receive. Init has the other end too, and waits for us: if the child ends without
+    /// having told of it, there is no end of file.
+    fn wait_for_word(&self, channel: &Channel) -> Result<()> {
+        let Some((_, pidfd)) = &self.0 else { return Ok(()) };
+        let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("wait for the child")?;
+        if fds[0].revents().is_empty() { Err(self.explain_end()) } else { Ok(()) }
     }
 
     /// Says how a process ended that sent no reason.

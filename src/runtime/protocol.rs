@@ -12,6 +12,7 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
+//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed
 //!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
 //!    │  ───────────── DevicesMoved ────────────────────▶ │
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
@@ -46,6 +47,9 @@ pub enum Message {
     MapsWritten,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
+    /// Init is in the container's record. It is read before init sends anything, by one of two stages before init does
+    /// anything: the messages of the child and of init would overtake each other.
+    Known,
     /// Init is in its network namespace and waits for interfaces.
     WantsDevices,
     /// The interfaces are in init's network namespace.
@@ -143,6 +147,8 @@ pub enum Tag {
     MapsWritten,
     /// See [`Message::Init`].
     Init,
+    /// See [`Message::Known`].
+    Known,
     /// See [`Message::WantsDevices`].
     WantsDevices,
     /// See [`Message::DevicesMoved`].
@@ -172,6 +178,7 @@ impl Message {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
             Self::Init { .. } => Tag::Init,
+            Self::Known => Tag::Known,
             Self::WantsDevices => Tag::WantsDevices,
             Self::DevicesMoved => Tag::DevicesMoved,
             Self::MountsDone => Tag::MountsDone,
@@ -195,6 +202,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
+        tag if tag == Tag::Known as u8 => Message::Known,
         tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
         tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,

@@ -1,0 +1,51 @@
+//! Descriptors of the caller's that the workload gets: what `--preserve-fds` counts and what a socket-activating manager
+//! left. Opens none and passes none on.
+
+use crate::error::{Error, Result};
+use crate::sys::process::is_open;
+
+/// Descriptors of the caller's that the workload gets.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Passed {
+    /// All of them, from 3 on.
+    pub(super) count: u32,
+    /// Those that a socket-activating manager gave.
+    pub(super) listening: u32,
+}
+
+impl Passed {
+    /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
+    /// container (CVE-2024-21626).
+    pub(super) fn find(preserved: u32) -> Result<Self> {
+        let listening = listen_fds();
+        let too_many = || Error::invalid(format!("--preserve-fds {preserved}: too many"));
+        let count = preserved.checked_add(listening).ok_or_else(too_many)?;
+        for number in (3..).take(count as usize) {
+            if !is_open(number) {
+                return Err(Error::invalid(format!("descriptor {number} of {count} to pass on from 3 is not open")));
+            }
+        }
+        Ok(Self { count, listening })
+    }
+}
+
+/// The number of descriptors that a socket-activating manager passes to this process (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let read = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    match read("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => read("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_are_not_open_are_not_passed_on() {
+        assert_eq!(Passed::find(0).unwrap().count, 0);
+        assert!(Passed::find(100_000).is_err());
+        assert!(Passed::find(u32::MAX).is_err());
+    }
+}
