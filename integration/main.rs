@@ -32,6 +32,7 @@ mod rootless;
 mod seccomp;
 mod security;
 mod self_check;
+mod shared_pids;
 mod signals;
 mod support;
 mod sweep;
@@ -63,6 +64,7 @@ fn tests() -> Vec<support::Test> {
         bind_flags::tests,
         mount_sharing::tests,
         net_devices::tests,
+        shared_pids::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,

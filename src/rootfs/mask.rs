@@ -80,7 +80,7 @@ fn empty_directory() -> Result<OwnedFd> {
     let make = |inodes: &CStr| {
         let data =
             [(c"nr_blocks".to_owned(), Some(c"1".to_owned())), (c"nr_inodes".to_owned(), Some(inodes.to_owned()))];
-        new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755))
+        new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755), None)
     };
     // Ubuntu's 5.4 wants room for one inode more.
     make(c"1").or_else(|_| make(c"2")).context("mount an empty tmpfs")

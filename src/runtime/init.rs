@@ -11,7 +11,7 @@
 //! returns: it becomes the workload, by way of a sealed stub (see [`crate::sys::stub`]), or sends an error and `_exit`s.
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -23,11 +23,11 @@ use super::protocol::{Channel, Tag};
 use super::{hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
-use crate::namespaces::plan::{Stages, enter};
+use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::setup;
-use crate::sys::clone::{CloneFlags, unshare};
-use crate::sys::process::exit_now;
+use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
+use crate::sys::process::{close_all_but, exit_now};
 use crate::sys::signal;
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
@@ -47,7 +47,22 @@ pub(super) struct Surroundings<'a> {
 
 /// Runs init to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> ! {
-    let Err(error) = become_workload(plan, channel, surroundings);
+    let Err(error) = become_workload(plan, channel, surroundings, None);
+    channel.send_failure(&error);
+    exit_now(FAILED)
+}
+
+/// What the child knows that does init's work in hiding.
+pub(super) struct Hidden<'a> {
+    /// The PID namespace that init is to appear in.
+    pub processes: &'a Join,
+    /// Whether the child's own children are in it already, and so its hooks.
+    pub has_joined: bool,
+}
+
+/// Runs the child as far as init may not be seen, then clones init, to its end.
+pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>, hidden: &Hidden<'_>) -> ! {
+    let Err(error) = become_workload(plan, channel, surroundings, Some(hidden));
     channel.send_failure(&error);
     exit_now(FAILED)
 }
@@ -63,10 +78,16 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
-/// 10. `create` waits here for `start`.
-/// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
-fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
-    prepare_process(plan, channel)?;
+/// 10. In a PID namespace that is joined, all of this was the child's work, and only now there is init.
+/// 11. `create` waits here for `start`.
+/// 12. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
+fn become_workload(
+    plan: &Plan,
+    channel: &Channel,
+    surroundings: &Surroundings<'_>,
+    hidden: Option<&Hidden<'_>>,
+) -> Result<Infallible> {
+    let is_known = prepare_process(plan, channel)?;
     let view_of_cgroups = || {
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
@@ -76,8 +97,8 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
-    if plan.namespaces.stages == Stages::One {
+    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
+    if plan.namespaces.stages == Stages::One && !is_known {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
     }
@@ -93,11 +114,20 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     }
     run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
-    workload::make_terminal(process, channel)?;
+    match hidden {
+        Some(_) => workload::provide_terminal(process, channel)?,
+        None => workload::make_terminal(process, channel)?,
+    }
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
+    if let Some(hidden) = hidden.filter(|hidden| !hidden.has_joined) {
+        enter(hidden.processes)?;
+    }
     let executable = workload::take_credentials(process, &plan.proc)?;
+    if hidden.is_some() {
+        appear(plan, channel)?;
+    }
     workload::load_listening_filter(process, channel)?;
     if plan.hooks.start_container.is_empty() {
         channel.send(Tag::Ready)?;
@@ -112,7 +142,35 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     workload::play_tape(process, channel, &executable, environment.as_ref(), None)
 }
 
-fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
+/// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
+///
+/// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
+fn appear(plan: &Plan, channel: &Channel) -> Result<()> {
+    let process = &plan.process;
+    let first = process.preserved_fds.saturating_add(3).cast_signed();
+    let fifo = plan.exec_fifo.as_ref().map(AsRawFd::as_raw_fd);
+    let mut kept: Vec<_> = fifo.into_iter().chain([channel.as_fd().as_raw_fd()]).collect();
+    close_all_but(first, &mut kept).context("close what is the host's")?;
+    let cloned = clone_sibling().context("clone init").map_err(|error| {
+        if process.seccomp.is_some() && !process.no_new_privileges {
+            return error.with_hint("in a joined PID namespace, without noNewPrivileges, seccomp must allow clone");
+        }
+        error
+    })?;
+    if let Cloned::Parent(pid, pidfd) = cloned {
+        channel.send_init(pid.as_raw_nonzero().get(), pidfd.as_fd())?;
+        exit_now(0);
+    }
+    if process.dies_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
+    }
+    channel.expect(Tag::Known)?;
+    rustix::process::setsid().context("start a session")?;
+    workload::take_terminal(process)
+}
+
+/// Gives whether the parent has said already that init is known.
+fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
     if has_fresh_ids {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
@@ -137,6 +195,10 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
             enter(join)?;
         }
     }
+    let is_known = !plan.net_devices.is_empty() && plan.namespaces.stages == Stages::One;
+    if is_known {
+        channel.expect(Tag::Known)?;
+    }
     if !plan.net_devices.is_empty() {
         // Before sysctls that are theirs, and hooks that look for them.
         channel.send(Tag::WantsDevices)?;
@@ -153,7 +215,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
     if let Some(name) = uts(&plan.domainname) {
         rustix::system::setdomainname(&name).context("set the domain name")?;
     }
-    Ok(())
+    Ok(is_known)
 }
 
 /// Becomes user 0 of the new user namespace: who we were outside may not be mapped in it, and files would be nobody's.

@@ -9,8 +9,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use oci_spec::runtime::LinuxNamespaceType;
-use rustix::fs::{Mode, OFlags};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
@@ -75,32 +75,47 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     };
     drop(their_channel);
     let mut guard = KillOnDrop(Some((pid, pidfd)));
-    if stages == Stages::Two {
-        guard = meet_init(plan, &channel, guard)?;
-    } else if let Some(maps) = &plan.namespaces.id_maps {
-        idmap::write(pid, maps).context("map the ids of the user namespace")?;
-        channel.send(Tag::MapsWritten)?;
+    if stages == Stages::One {
+        if let Some(maps) = &plan.namespaces.id_maps {
+            idmap::write(pid, maps).context("map the ids of the user namespace")?;
+            channel.send(Tag::MapsWritten)?;
+        }
+        (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+        say_known(&channel);
     }
-    let pid = guard.pid();
-    (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-    channel.send(Tag::Known)?;
-    let terminal = see_through(plan, &channel, &guard, surroundings)?;
+    let terminal = see_through(plan, &channel, &mut guard, surroundings)?;
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })
 }
 
-/// Answers init until it is ready or has become the workload.
+/// Answers init, and before it the child, until init is ready or has become the workload.
 fn see_through(
     plan: &Plan,
     channel: &Channel,
-    guard: &KillOnDrop,
+    guard: &mut KillOnDrop,
     surroundings: &Surroundings<'_>,
 ) -> Result<Option<OwnedFd>> {
-    let pid = guard.pid().as_raw_nonzero().get();
+    let mut is_child = plan.namespaces.stages == Stages::Two;
     let mut terminal = None;
     let mut is_ready = false;
     loop {
+        if is_child {
+            guard.wait_for_word(channel)?;
+        }
+        let pid = guard.pid().as_raw_nonzero().get();
         match channel.receive()? {
+            Some(Message::WantsMaps) if is_child => {
+                if let Some(maps) = &plan.namespaces.id_maps {
+                    idmap::write(guard.pid(), maps).context("map the ids of the user namespace")?;
+                }
+                channel.send(Tag::MapsWritten)?;
+            }
+            Some(Message::Init { pid, pidfd }) if is_child => {
+                is_child = false;
+                guard.hand_over(pid, pidfd)?;
+                (surroundings.on_init)(pid)?;
+                say_known(channel);
+            }
             Some(Message::WantsDevices) => {
                 move_net_devices(plan, pid)?;
                 channel.send(Tag::DevicesMoved)?;
@@ -129,6 +144,11 @@ fn see_through(
     }
 }
 
+/// Lets init go on. One that has failed by now does not hear it; its reason is what is read next.
+fn say_known(channel: &Channel) {
+    let _ = channel.send(Tag::Known);
+}
+
 /// Moves interfaces to the network namespace that init is in by now.
 fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
     let devices = &plan.net_devices;
@@ -141,32 +161,6 @@ fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
     net_device::move_all(devices, namespace.as_fd(), &format!("/proc/{path}"))
 }
 
-/// Follows the child in between until it has made init, and reaps it.
-fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
-    loop {
-        child.wait_for_word(channel)?;
-        match channel.receive()? {
-            Some(Message::WantsMaps) => {
-                if let Some(maps) = &plan.namespaces.id_maps {
-                    idmap::write(child.pid(), maps).context("map the ids of the user namespace")?;
-                }
-                channel.send(Tag::MapsWritten)?;
-            }
-            Some(Message::Init { pid, pidfd }) => {
-                let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
-                let (_, child_fd) = child.disarm();
-                waitid(WaitId::PidFd(child_fd.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
-                return Ok(KillOnDrop(Some((pid, pidfd))));
-            }
-            Some(Message::Failed(error)) => return Err(error),
-            None => return Err(child.explain_end()),
-            Some(message) => {
-                return Err(Error::new(Kind::Other, format!("child: unexpected {:?}", message.tag())));
-            }
-        }
-    }
-}
-
 /// A process that dies with its guard, so that a failure half-way leaves none behind.
 struct KillOnDrop(Option<(Pid, OwnedFd)>);
 
@@ -174,6 +168,15 @@ impl KillOnDrop {
     fn pid(&self) -> Pid {
         // Taken out only by `disarm`, which takes the guard too.
         self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
+    }
+
+    /// Guards init from now on, and reaps the child, which has ended with its work.
+    fn hand_over(&mut self, pid: i32, pidfd: OwnedFd) -> Result<()> {
+        let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
+        if let Some((_, child)) = self.0.replace((pid, pidfd)) {
+            waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
+        }
+        Ok(())
     }
 
     fn disarm(mut self) -> (Pid, OwnedFd) {

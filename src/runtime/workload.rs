@@ -46,6 +46,12 @@ pub(super) fn start_session(process: &ProcessPlan) -> Result<()> {
 
 /// Makes the terminal in the container's devpts, if the workload is to have one, and sends its master to the parent.
 pub(super) fn make_terminal(process: &ProcessPlan, channel: &Channel) -> Result<()> {
+    provide_terminal(process, channel)?;
+    take_terminal(process)
+}
+
+/// The part of [`make_terminal`] that a process can do for another, which then leads the session.
+pub(super) fn provide_terminal(process: &ProcessPlan, channel: &Channel) -> Result<()> {
     if !process.terminal {
         return Ok(());
     }
@@ -53,6 +59,11 @@ pub(super) fn make_terminal(process: &ProcessPlan, channel: &Channel) -> Result<
     let master = console::make_terminal(&root, process.console_size)?;
     console::clear_onlcr(&master).context("set up the terminal")?;
     channel.send_fd(Tag::Terminal, master.as_fd())
+}
+
+/// The part of [`make_terminal`] that is for the leader of the session.
+pub(super) fn take_terminal(process: &ProcessPlan) -> Result<()> {
+    if process.terminal { console::take_control() } else { Ok(()) }
 }
 
 /// Gives the environment with the user's home, if it is to be looked up in the container; else the plan's is whole.
