@@ -14,6 +14,7 @@ mod cgroups;
 mod crowd;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -30,6 +31,7 @@ mod probe;
 mod process;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod self_check;
 mod shared_pids;
@@ -67,6 +69,7 @@ fn tests() -> Vec<support::Test> {
         shared_pids::tests,
         devices::tests,
         seccomp::tests,
+        seccomp_notify::tests,
         signals::tests,
         terminal::tests,
         descriptors::tests,
@@ -79,6 +82,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,

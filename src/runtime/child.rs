@@ -19,7 +19,7 @@ use super::init;
 use super::plan::Plan;
 use super::protocol::{Channel, Tag};
 use crate::error::{Context, Error, Result};
-use crate::namespaces::plan::{NamespacePlan, enter};
+use crate::namespaces::plan::enter;
 use crate::rootfs::mount;
 use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
 use crate::sys::process::exit_now;
@@ -56,7 +56,7 @@ enum Side<'a> {
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it; unless that has to wait.
 fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
-    init::set_oom_score(plan)?;
+    init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
     if !plan.namespaces.join.is_empty() {
@@ -64,7 +64,7 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
     }
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
-    let mut hidden = find_hidden(namespaces);
+    let mut hidden = find_hidden(plan);
     for join in &namespaces.join {
         if !hidden.as_ref().is_some_and(|hidden| !hidden.has_joined && std::ptr::eq(hidden.processes, join)) {
             enter(join)?;
@@ -107,7 +107,14 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
 ///
 /// Before kernel 6.17 a procfs is made from inside its PID namespace only; there, init is seen while it mounts. With a
 /// user namespace, too, the PID namespace may be one that only the caller has rights over, and is joined while they last.
-fn find_hidden(namespaces: &NamespacePlan) -> Option<init::Hidden<'_>> {
+/// Whoever listens to a filter that comes before the rights go is told of the process that loads it, so that is init.
+fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
+    let namespaces = &plan.namespaces;
+    let has_early_listener = !plan.process.no_new_privileges
+        && plan.process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
+    if has_early_listener {
+        return None;
+    }
     let processes = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Pid)?;
     if !namespaces.creates(CloneFlags::NEWNS) || !mount::can_show_processes_of(processes.fd.as_fd()) {
         return None;

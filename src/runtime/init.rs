@@ -18,13 +18,15 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::plan::Plan;
+use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
+use super::workload::{Before, FilterState, Prepared};
 use super::{hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
+use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
 use crate::sys::process::{close_all_but, exit_now};
@@ -121,35 +123,45 @@ fn become_workload(
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
-    if let Some(hidden) = hidden.filter(|hidden| !hidden.has_joined) {
-        enter(hidden.processes)?;
-    }
-    let executable = workload::take_credentials(process, &plan.proc)?;
+    let own_proc = match hidden {
+        Some(hidden) => {
+            if !hidden.has_joined {
+                enter(hidden.processes)?;
+            }
+            workload::proc_after(process, hidden.processes.fd.as_fd())?
+        }
+        None => None,
+    };
+    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
     if hidden.is_some() {
-        appear(plan, channel)?;
+        appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
-    workload::load_listening_filter(process, channel)?;
+    let proc = own_proc.as_ref().unwrap_or(&plan.proc);
+    let envp = environment.as_ref();
     if plan.hooks.start_container.is_empty() {
-        channel.send(Tag::Ready)?;
-        return workload::play_tape(process, channel, &executable, environment.as_ref(), plan.exec_fifo.as_ref());
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        return workload::play_tape(process, proc, channel, &prepared, envp, FilterState::of(process), before);
     }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
+    let filter = workload::load_filter_before_hooks(process, channel)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
-    workload::play_tape(process, channel, &executable, environment.as_ref(), None)
+    workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
 /// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
 ///
 /// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
-fn appear(plan: &Plan, channel: &Channel) -> Result<()> {
+fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&HostProc>) -> Result<()> {
     let process = &plan.process;
     let first = process.preserved_fds.saturating_add(3).cast_signed();
     let fifo = plan.exec_fifo.as_ref().map(AsRawFd::as_raw_fd);
-    let mut kept: Vec<_> = fifo.into_iter().chain([channel.as_fd().as_raw_fd()]).collect();
+    let proc = proc.map(|proc| proc.as_fd().as_raw_fd());
+    let mut kept: Vec<_> =
+        [Some(channel.as_fd().as_raw_fd()), fifo, proc, prepared.descriptor()].into_iter().flatten().collect();
     close_all_but(first, &mut kept).context("close what is the host's")?;
     let cloned = clone_sibling().context("clone init").map_err(|error| {
         if process.seccomp.is_some() && !process.no_new_privileges {
@@ -178,7 +190,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
         channel.expect(Tag::MapsWritten)?;
     }
     if plan.namespaces.stages == Stages::One {
-        set_oom_score(plan)?;
+        set_oom_score(&plan.process, &plan.proc)?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
@@ -207,7 +219,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     if plan.namespaces.creates(CloneFlags::NEWNET) {
         crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
     }
-    workload::start_session(&plan.process)?;
+    workload::start_session(&plan.process, &plan.proc)?;
     let uts = |name: &Option<String>| name.as_ref().map(|name| name.as_bytes().to_vec());
     if let Some(name) = uts(&plan.hostname) {
         rustix::system::sethostname(&name).context("set the host name")?;
@@ -251,10 +263,10 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
 }
 
 /// Sets the OOM score, while an ordinary user still owns its own `/proc/self`: a process that is not dumpable does not.
-pub(super) fn set_oom_score(plan: &Plan) -> Result<()> {
-    let Some(score) = plan.process.oom_score_adj else { return Ok(()) };
-    match plan.proc.write("self/oom_score_adj", &score.to_string()) {
-        Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => Ok(()),
+pub(super) fn set_oom_score(process: &ProcessPlan, proc: &HostProc) -> Result<()> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    match proc.write("self/oom_score_adj", &score.to_string()) {
+        Err(Errno::ACCESS | Errno::PERM) if process.tolerates_oom_score => Ok(()),
         answer => answer.with_context(|| format!("set oom_score_adj to {score}")),
     }
 }
