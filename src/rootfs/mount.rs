@@ -238,12 +238,16 @@ pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOpti
             answer => answer.with_context(describe),
         };
     }
-    match root.open_without_symlinks(path, OFlags::PATH, Mode::empty()) {
+    let is_missing = match root.open_without_symlinks(path, OFlags::PATH, Mode::empty()) {
         Ok(target) => return Ok(target),
-        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => {}
+        Err(Errno::NOENT) => true,
+        Err(Errno::LOOP | Errno::NOTDIR) => false,
         Err(errno) => return Err(errno).with_context(describe),
-    }
+    };
     let followed = root.follow_missing(path).with_context(describe)?;
+    if is_missing && followed == path {
+        return make_target(root, path, kind);
+    }
     if followed != path && (followed.starts_with("/proc") || followed == Path::new("/")) {
         let place = if followed == Path::new("/") { "is the top of the root file system" } else { "is inside /proc" };
         return Err(Error::invalid(format!("{:?} cannot be mounted because it {place}", path.display().to_string())));

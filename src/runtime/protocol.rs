@@ -132,11 +132,13 @@ impl Channel {
     /// Waits for the next message; `None` when the other side has closed its end.
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0; MESSAGE_SIZE];
-        let (length, fd) = match fdpass::receive(&self.0, &mut buffer) {
-            // A process that was killed with our last message unread resets the socket.
-            Err(Errno::CONNRESET) => return Ok(None),
-            answer => answer.context("receive from the other stage")?,
+        let answer = match fdpass::receive(&self.0, &mut buffer) {
+            // A process that ended with our last message unread resets the socket. That is told once, and before what the
+            // process itself had to say, which comes next.
+            Err(Errno::CONNRESET) => fdpass::receive(&self.0, &mut buffer),
+            answer => answer,
         };
+        let (length, fd) = answer.context("receive from the other stage")?;
         let Some((&tag, body)) = buffer[..length].split_first() else { return Ok(None) };
         decode(tag, body, fd).map(Some)
     }
@@ -342,6 +344,17 @@ mod tests {
             let Some(Message::Listener { number, fd }) = parent.receive().unwrap() else { panic!("not a listener") };
             assert_eq!((number, fd.is_some()), (null.as_raw_fd(), comes_along));
         }
+    }
+
+    /// Init may fail before it has read that it is known.
+    #[test]
+    fn a_failure_is_heard_of_one_that_did_not_listen() {
+        let (parent, init) = Channel::pair().unwrap();
+        parent.send(Tag::Known).unwrap();
+        init.send_failure(&Error::invalid("x"));
+        drop(init);
+        assert!(matches!(parent.receive().unwrap(), Some(Message::Failed(_))));
+        assert!(parent.receive().unwrap().is_none());
     }
 
     #[test]
