@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::Serialize;
 
 use super::foreground::{self, Exit};
@@ -113,6 +114,9 @@ impl Runtime {
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
+        if mode == Mode::Foreground && plan.process.terminal {
+            plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
+        }
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -121,6 +125,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: request.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -140,11 +145,14 @@ impl Runtime {
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
-        let on_init = |pid| {
+        let record = |init: Pid| {
+            let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts.
-            directory.get().write_config(spec)
+            directory.get().save(&State { pid, start_time, ..template.clone() })
+        };
+        let on_init = |init: Pid| {
+            record(init)?;
+            cgroup.adopt(init)
         };
         let launched = parent::launch(
             &plan,
@@ -155,6 +163,8 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                on_clone: &record,
+                meanwhile: &|| directory.get().write_config(spec),
             },
         );
         let init = match launched {

@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -21,13 +22,14 @@ use rustix::thread::{Gid, Uid};
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::workload::{Before, FilterState, Prepared};
-use super::{hooks, workload};
+use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
 use crate::sys::process::{close_all_but, exit_now};
 use crate::sys::signal;
@@ -64,7 +66,14 @@ pub(super) struct Hidden<'a> {
 
 /// Runs the child as far as init may not be seen, then clones init, to its end.
 pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>, hidden: &Hidden<'_>) -> ! {
-    let Err(error) = become_workload(plan, channel, surroundings, Some(hidden));
+    let begin = || {
+        channel.send(Tag::Hidden)?;
+        channel.expect(Tag::Known)
+    };
+    let Err(error) = match begin() {
+        Ok(()) => become_workload(plan, channel, surroundings, Some(hidden)),
+        Err(error) => Err(error),
+    };
     channel.send_failure(&error);
     exit_now(FAILED)
 }
@@ -90,6 +99,13 @@ fn become_workload(
     hidden: Option<&Hidden<'_>>,
 ) -> Result<Infallible> {
     let is_known = prepare_process(plan, channel)?;
+    // With two stages it has been waited for already.
+    let mut waits = plan.namespaces.stages == Stages::One && !is_known;
+    if waits && surroundings.cgroup.adopts() {
+        // By then systemd has moved us: before anything is allocated that the workload will have, so that it counts.
+        channel.expect(Tag::Known)?;
+        waits = false;
+    }
     let view_of_cgroups = || {
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
@@ -100,7 +116,7 @@ fn become_workload(
         Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
-    if plan.namespaces.stages == Stages::One && !is_known {
+    if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
     }
@@ -119,6 +135,9 @@ fn become_workload(
     match hidden {
         Some(_) => workload::provide_terminal(process, channel)?,
         None => workload::make_terminal(process, channel)?,
+    }
+    if process.terminal {
+        console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
     }
     tree.seal(&plan.rootfs)?;
     drop(tree);

@@ -43,8 +43,13 @@ pub(super) struct Surroundings<'a> {
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// The state that whoever gets the seccomp listener is told, for a pid.
     pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
-    /// Told as soon as init is there, before it does anything that must be cleaned up after.
-    pub on_init: &'a dyn Fn(i32) -> Result<()>,
+    /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
+    /// could not be there before it.
+    pub on_init: &'a dyn Fn(Pid) -> Result<()>,
+    /// Told of init where a child before it was told of as init, and did its work.
+    pub on_clone: &'a dyn Fn(Pid) -> Result<()>,
+    /// Done while init is busy with its mounts.
+    pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -106,14 +111,6 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     };
     drop(their_channel);
     let guard = KillOnDrop::new(pid, pidfd);
-    if stages == Stages::One {
-        if let Some(maps) = &plan.namespaces.id_maps {
-            idmap::write(pid, maps).context("map the ids of the user namespace")?;
-            channel.send(Tag::MapsWritten)?;
-        }
-        (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-        say_known(&channel);
-    }
     let answers = Answers {
         process: &plan.process,
         hooks: &plan.hooks,
@@ -121,13 +118,31 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         state_for_hooks: surroundings.state_for_hooks,
         state_for_listener: surroundings.state_for_listener,
     };
-    attend(&channel, guard, &answers, Some(&Launching { plan, on_init: surroundings.on_init }))
+    let launching = Launching { plan, surroundings };
+    if stages == Stages::One {
+        if let Some(maps) = &plan.namespaces.id_maps {
+            idmap::write(pid, maps).context("map the ids of the user namespace")?;
+            channel.send(Tag::MapsWritten)?;
+        }
+        launching.make_known(pid, &channel)?;
+    }
+    attend(&channel, guard, &answers, Some(&launching))
 }
 
 /// What init is answered only while its container is made.
 struct Launching<'a> {
     plan: &'a Plan,
-    on_init: &'a dyn Fn(i32) -> Result<()>,
+    surroundings: &'a Surroundings<'a>,
+}
+
+impl Launching<'_> {
+    /// Records init, or the child that does its work, and lets it go on. One that has failed by now does not hear it; its
+    /// reason is what is read next.
+    fn make_known(&self, pid: Pid, channel: &Channel) -> Result<()> {
+        (self.surroundings.on_init)(pid)?;
+        let _ = channel.send(Tag::Known);
+        (self.surroundings.meanwhile)()
+    }
 }
 
 /// Answers init until it is ready or has become the workload.
@@ -143,6 +158,7 @@ fn attend(
     launching: Option<&Launching<'_>>,
 ) -> Result<Init> {
     let mut child_of = launching.filter(|launching| launching.plan.namespaces.stages == Stages::Two);
+    let mut is_hidden = false;
     let mut terminal = None;
     let mut is_ready = false;
     loop {
@@ -158,11 +174,20 @@ fn attend(
                 channel.send(Tag::MapsWritten)?;
                 continue;
             }
+            (Some(Message::Hidden), Some(launching), _) => {
+                is_hidden = true;
+                launching.make_known(guard.pid(), channel)?;
+                continue;
+            }
             (Some(Message::Init { pid, pidfd }), Some(launching), _) => {
                 child_of = None;
                 guard.hand_over(pid, pidfd)?;
-                (launching.on_init)(pid)?;
-                say_known(channel);
+                if is_hidden {
+                    (launching.surroundings.on_clone)(guard.pid())?;
+                    let _ = channel.send(Tag::Known);
+                } else {
+                    launching.make_known(guard.pid(), channel)?;
+                }
                 continue;
             }
             (Some(Message::WantsDevices), _, Some(launching)) => {
@@ -204,11 +229,6 @@ fn attend(
     }
     let (pid, pidfd) = guard.disarm();
     Ok(Init { pid, pidfd, terminal })
-}
-
-/// Lets init go on. One that has failed by now does not hear it; its reason is what is read next.
-fn say_known(channel: &Channel) {
-    let _ = channel.send(Tag::Known);
 }
 
 /// Moves interfaces to the network namespace that init is in by now.

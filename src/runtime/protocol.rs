@@ -8,11 +8,15 @@
 //!    │  ───────────── clone3 ──────────────────────────▶ │
 //!    │  ◀──────────── WantsMaps ──────────────────────── │  after unshare(NEWUSER)
 //!    │  ───────────── MapsWritten ─────────────────────▶ │
+//!    │  ◀──────────── Hidden ─────────────────────────── │  only in a PID namespace that is joined: then Known, and
+//!    │                                                   │  all that init says but Ready, come before Init
 //!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
-//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed
+//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed; and
+//!    │                                                   │  in its cgroup, where systemd moves it there
+//!    │  ───────────── InCgroup ────────────────────────▶ │  `exec` alone, where the process could not be born there
 //!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
 //!    │  ───────────── DevicesMoved ────────────────────▶ │
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
@@ -59,11 +63,15 @@ pub enum Message {
     WantsMaps,
     /// The id maps are written.
     MapsWritten,
+    /// The receiver, who enters a container, has been moved into its cgroup: only where it could not be born there.
+    InCgroup,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
     /// Init is in the container's record. It is read before init sends anything, by one of two stages before init does
     /// anything: the messages of the child and of init would overtake each other.
     Known,
+    /// The child does init's work, until it is to be seen in a PID namespace that others are in.
+    Hidden,
     /// Init is in its network namespace and waits for interfaces.
     WantsDevices,
     /// The interfaces are in init's network namespace.
@@ -178,6 +186,8 @@ pub enum Tag {
     Init,
     /// See [`Message::Known`].
     Known,
+    /// See [`Message::Hidden`].
+    Hidden,
     /// See [`Message::WantsDevices`].
     WantsDevices,
     /// See [`Message::DevicesMoved`].
@@ -198,6 +208,8 @@ pub enum Tag {
     Failed,
     /// See [`Message::ExecFailed`]; the stub pads it to four bytes.
     ExecFailed,
+    /// See [`Message::InCgroup`].
+    InCgroup,
 }
 
 impl Message {
@@ -206,8 +218,10 @@ impl Message {
         match self {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
+            Self::InCgroup => Tag::InCgroup,
             Self::Init { .. } => Tag::Init,
             Self::Known => Tag::Known,
+            Self::Hidden => Tag::Hidden,
             Self::WantsDevices => Tag::WantsDevices,
             Self::DevicesMoved => Tag::DevicesMoved,
             Self::MountsDone => Tag::MountsDone,
@@ -227,11 +241,13 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     Ok(match tag {
         tag if tag == Tag::WantsMaps as u8 => Message::WantsMaps,
         tag if tag == Tag::MapsWritten as u8 => Message::MapsWritten,
+        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
         tag if tag == Tag::Init as u8 => {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
         tag if tag == Tag::Known as u8 => Message::Known,
+        tag if tag == Tag::Hidden as u8 => Message::Hidden,
         tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
         tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,

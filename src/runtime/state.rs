@@ -354,12 +354,18 @@ impl ProcessStat {
 /// Reads a process's stat; `None` when there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     let path = format!("/proc/{pid}/stat");
-    match std::fs::read(&path) {
-        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form"))),
-        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => {
-            Ok(None)
+    // One line, made whole by the kernel: 52 numbers and a name of at most 64 bytes.
+    let mut text = [0; 2048];
+    let mut read = || {
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut text[..]))
+    };
+    match read() {
+        Ok(length) => {
+            parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form")))
         }
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("read {path}")),
     }
 }
 

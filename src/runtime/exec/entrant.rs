@@ -12,13 +12,14 @@
 
 use std::convert::Infallible;
 
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
-use super::super::protocol::Channel;
+use super::super::protocol::{Channel, Tag};
 use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::Stages;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -33,7 +34,8 @@ pub(super) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
     let answer = match plan.stages {
         Stages::One => become_workload(plan, channel),
         Stages::Two => match clone_entrant(plan, channel) {
-            Ok(Side::Entrant) => become_workload(plan, channel),
+            // Not a word of ours before the child has said who we are.
+            Ok(Side::Entrant) => channel.expect(Tag::Known).and_then(|()| become_workload(plan, channel)),
             Ok(Side::Child) => exit_now(0),
             Err(error) => Err(error),
         },
@@ -55,7 +57,7 @@ enum Side {
 /// 3. All namespaces at once, and root of the user namespace: our own id has no number there.
 /// 4. The entrant, with the caller as its parent, so that the caller can wait for it.
 fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
-    prepare(plan)?;
+    prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
@@ -78,7 +80,7 @@ fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
 fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let process = &plan.process;
     if plan.stages == Stages::One {
-        prepare(plan)?;
+        prepare(plan, channel)?;
         plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
         become_root(plan)?;
     }
@@ -97,13 +99,25 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
 }
 
 /// What is done from the host's side.
-fn prepare(plan: &Plan<'_>) -> Result<()> {
+fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
-    plan.entrances.enter().context("enter the container's cgroups")?;
+    if plan.is_moved {
+        channel.expect(Tag::InCgroup)?;
+    }
+    plan.entrances.enter().map_err(explain_entrance)?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
     plan.affinity.set_final(None)
+}
+
+fn explain_entrance(errno: Errno) -> Error {
+    let error = Error::from(errno).context("enter the container's cgroups");
+    if errno == Errno::NOSPC {
+        error.with_hint("a cgroup of cpuset takes processes once cpuset.cpus and cpuset.mems are set")
+    } else {
+        error
+    }
 }
 
 /// Becomes user 0 of the container's user namespace, if it is another one. A change of ids makes dumpable.
