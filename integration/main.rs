@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -24,6 +25,8 @@ mod identity;
 mod image_config;
 mod images;
 mod kill;
+mod labels;
+mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
@@ -36,6 +39,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
 mod self_check;
 mod shared_pids;
 mod signals;
@@ -63,7 +67,10 @@ fn tests() -> Vec<support::Test> {
         namespaces::tests,
         identity::tests,
         capabilities::tests,
+        labels::tests,
         limits::tests,
+        annotations::tests,
+        landlock::tests,
         process::tests,
         mounts::tests,
         bind_flags::tests,
@@ -93,6 +100,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        security_cgroups::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

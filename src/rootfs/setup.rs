@@ -67,7 +67,7 @@ pub fn prepare(
         rustix::process::umask(umask);
     }
     mask::protect(&root, &plan.readonly_paths)?;
-    mask::mask(&root, &plan.masked_paths)?;
+    mask::mask(&root, &plan.masked_paths, plan.label.as_ref())?;
     Ok(Prepared { root, unsealed })
 }
 

@@ -130,7 +130,7 @@ fn become_workload(
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
+    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
     tree.enter(&plan.rootfs)?;
     match hidden {
         Some(_) => workload::provide_terminal(process, channel)?,
@@ -167,7 +167,7 @@ fn become_workload(
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
+    run_container_hooks("startContainer", "created", &plan.hooks.start_container, plan, surroundings)?;
     workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
@@ -181,6 +181,9 @@ fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&Hos
     let proc = proc.map(|proc| proc.as_fd().as_raw_fd());
     let mut kept: Vec<_> =
         [Some(channel.as_fd().as_raw_fd()), fifo, proc, prepared.descriptor()].into_iter().flatten().collect();
+    if !plan.hooks.start_container.is_empty() {
+        kept.extend(plan.hook_output.descriptors());
+    }
     close_all_but(first, &mut kept).context("close what is the host's")?;
     let cloned = clone_sibling().context("clone init").map_err(|error| {
         if process.seccomp.is_some() && !process.no_new_privileges {
@@ -294,13 +297,14 @@ fn run_container_hooks(
     moment: &str,
     status: &str,
     list: &[oci_spec::runtime::Hook],
+    plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), None)
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

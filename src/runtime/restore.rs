@@ -116,8 +116,8 @@ fn with_process(template: &State, pid: Pid) -> Result<State> {
 
 fn run_hooks(plan: &Plan, template: &State, pid: Pid) -> Result<()> {
     let state = hook_state(template, "creating", pid.as_raw_nonzero().get());
-    hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)
+    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.hook_output)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.hook_output)
 }
 
 /// CRIU starts where the container's processes are to be; they are its children.

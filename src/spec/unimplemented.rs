@@ -21,10 +21,7 @@ const SPEC: &[Row<Spec>] = &[
     Row { field: "linux.namespaces: a container without a mount namespace", is_set: |spec| !has_mount_namespace(spec) },
 ];
 
-const LINUX: &[Row<Linux>] = &[
-    Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() },
-    Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
-];
+const LINUX: &[Row<Linux>] = &[Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() }];
 
 /// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
 /// with `run.oci.` and have no meaning here are ignored, as they are for runc.
@@ -56,11 +53,6 @@ fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
         Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
         None => Ok(()),
     }
-}
-
-/// An empty label is none: callers written in Go leave out the difference.
-fn has_text(field: Option<&str>) -> bool {
-    field.is_some_and(|text| !text.is_empty())
 }
 
 fn has_mount_namespace(spec: &Spec) -> bool {
@@ -107,7 +99,6 @@ mod tests {
             ("linux.namespaces", json!([{"type": "pid"}])),
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
-            ("linux.mountLabel", json!("x")),
         ];
         for (field, value) in rows {
             let mut spec = json!({
