@@ -16,11 +16,15 @@
 //! | `create` | mkdir and the limits |
 //! | `handle` | entering, finding again, updating, removing |
 //! | `freezer` | freezing, thawing, killing |
+//! | `oom` | hearing of the OOM killer |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
 //!
 //! The systemd driver will be a second way from `Plan` to `Cgroup`; it is refused by name until then.
+
+/// Whether the systemd driver is there, for `features`.
+pub const HAS_SYSTEMD: bool = false;
 
 mod create;
 mod devices;
@@ -29,6 +33,7 @@ mod freezer;
 mod handle;
 mod layout;
 mod legacy;
+mod oom;
 mod plan;
 mod setting;
 pub mod stats;
@@ -42,4 +47,5 @@ mod values;
 pub use create::Begun;
 pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
+pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};

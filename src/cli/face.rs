@@ -17,13 +17,25 @@ pub(super) enum Face {
     Runtime {
         /// Whether the first word, `oci`, is not the runtime's.
         drop_first_word: bool,
+        /// How it speaks.
+        manners: Manners,
     },
     /// The engine.
     Engine,
 }
 
+/// Whose words a runtime uses where the peers differ and their callers look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// husk's own, close to runc's.
+    Husk,
+    Runc,
+    Crun,
+}
+
 /// Names under which the executable is a runtime alone.
-const RUNTIME_NAMES: [&str; 3] = ["runc", "husk-runc", "crun"];
+const RUNTIME_NAMES: [(&str, Manners); 3] =
+    [("runc", Manners::Runc), ("husk-runc", Manners::Runc), ("crun", Manners::Crun)];
 
 /// Global flags of the runtime that the engine does not have.
 const RUNTIME_FLAGS: [&str; 9] = [
@@ -45,13 +57,13 @@ const RUNTIME_VERBS: [&str; 6] = ["state", "delete", "list", "spec", "start", "k
 pub(super) fn choose(args: &[OsString]) -> Face {
     let mut words = args.iter().map(OsString::as_os_str);
     let name = words.next().map(Path::new).and_then(Path::file_name).unwrap_or_default();
-    let runtime = Face::Runtime { drop_first_word: false };
-    if RUNTIME_NAMES.iter().any(|known| name == *known) {
-        return runtime;
+    if let Some((_, manners)) = RUNTIME_NAMES.iter().find(|(known, _)| name == *known) {
+        return Face::Runtime { drop_first_word: false, manners: *manners };
     }
+    let runtime = Face::Runtime { drop_first_word: false, manners: Manners::Husk };
     let Some(first) = words.next() else { return Face::Engine };
     if first == "oci" {
-        return Face::Runtime { drop_first_word: true };
+        return Face::Runtime { drop_first_word: true, manners: Manners::Husk };
     }
     let is_flag = |word: &OsStr, flag: &str| {
         word.to_str()
@@ -73,15 +85,17 @@ mod tests {
 
     #[test]
     fn faces() {
-        const RUNTIME: Face = Face::Runtime { drop_first_word: false };
+        const RUNTIME: Face = Face::Runtime { drop_first_word: false, manners: Manners::Husk };
+        const RUNC: Face = Face::Runtime { drop_first_word: false, manners: Manners::Runc };
+        const CRUN: Face = Face::Runtime { drop_first_word: false, manners: Manners::Crun };
         for (line, face) in [
-            ("runc run x", RUNTIME),
-            ("/usr/bin/husk-runc --version", RUNTIME),
-            ("crun list", RUNTIME),
+            ("runc run x", RUNC),
+            ("/usr/bin/husk-runc --version", RUNC),
+            ("crun list", CRUN),
             ("husk", Face::Engine),
             ("husk --version", Face::Engine),
             ("husk run alpine", Face::Engine),
-            ("husk oci run x", Face::Runtime { drop_first_word: true }),
+            ("husk oci run x", Face::Runtime { drop_first_word: true, manners: Manners::Husk }),
             ("husk --root /r create x", RUNTIME),
             ("husk --root=/r state x", RUNTIME),
             ("husk --rooted", Face::Engine),

@@ -11,6 +11,8 @@ pub(crate) enum Status {
     Success,
     /// 1: a verb of the runtime failed.
     Failure,
+    /// 3: there is no such verb of the runtime.
+    UnknownCommand,
     /// 125: the engine itself failed, before or instead of the workload.
     Engine,
     /// 126: the workload's executable cannot be executed.
@@ -37,6 +39,7 @@ impl From<Status> for ExitCode {
         match status {
             Status::Success => Self::SUCCESS,
             Status::Failure => Self::from(1),
+            Status::UnknownCommand => Self::from(3),
             Status::Engine => Self::from(125),
             Status::NotExecutable => Self::from(126),
             Status::NotFound => Self::from(127),

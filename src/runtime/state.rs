@@ -1,11 +1,15 @@
 //! What is kept of a container between two commands: `<root>/<id>/state.json`.
 //!
 //! ```text
-//! <root>/                 0700
-//!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id
-//!     state.json          0600  replaced by rename(2), never written in place
+//! <root>/                 1700
+//!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id; locked (flock(2)) by its maker
+//!     state.json          0600  replaced by rename(2), never written in place; without a pid until the making is done
+//!     making.json         0600  the same with init's pid, from the clone until it replaces state.json
 //!     exec.fifo           only between create and start
 //! ```
+//!
+//! So a `state.json` without a pid is a container that is being made, if the directory is locked, or that nobody will
+//! finish: then the next `create` or `delete` of the id clears it away.
 //!
 //! A process is known by its pid and its start time; a bare pid is never trusted. The status is not stored: it is what
 //! the processes, the cgroup and the fifo show.
@@ -14,7 +18,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -29,6 +33,8 @@ pub const OCI_VERSION: &str = "1.3.0";
 /// The runtime's part of the file system, one directory per container.
 pub struct StateRoot {
     path: PathBuf,
+    /// Whether somebody has named it, who would want to know that it is not there.
+    is_chosen: bool,
 }
 
 /// The directory of one container.
@@ -50,6 +56,9 @@ pub struct State {
     pub start_time: u64,
     /// When the container was created, RFC 3339 with nanoseconds.
     pub created: String,
+    /// The version that its configuration names.
+    #[serde(default)]
+    pub oci_version: String,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root file system.
@@ -95,16 +104,28 @@ impl fmt::Display for Status {
 }
 
 const STATE_FILE: &str = "state.json";
+/// What will be the state once the container is made.
+const MAKING_FILE: &str = "making.json";
 /// The fifo in which init waits for `start`.
 pub const EXEC_FIFO: &str = "exec.fifo";
 
 impl StateRoot {
     /// Names the root; nothing is made yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, is_chosen: false }
     }
 
-    /// Makes a container's directory; an id that is taken is [`Kind::Exists`].
+    /// Names a root that the caller has chosen: it is an error to list one that is not there.
+    pub fn chosen(path: PathBuf) -> Self {
+        Self { path, is_chosen: true }
+    }
+
+    /// Gives its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a container's directory and locks it for its maker; an id that is taken is [`Kind::Exists`].
     pub fn create(&self, id: &str) -> Result<StateDirectory> {
         let path = self.path.join(id);
         let make = || rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711));
@@ -115,21 +136,22 @@ impl StateRoot {
             }
             answer => answer,
         };
+        let taken = || Error::new(Kind::Exists, format!("container with given ID already exists: {id}"));
         match answer {
             Ok(()) => {}
-            Err(Errno::EXIST) => {
-                return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id}")));
-            }
+            Err(Errno::EXIST) => return Err(taken()),
             Err(errno) => return Err(errno).with_context(|| format!("make {}", path.display())),
         }
-        self.open(id)
+        let directory = self.open(id)?;
+        // Somebody who found it unlocked takes it for one that was left over; it is theirs then.
+        if directory.try_lock()? { Ok(directory) } else { Err(taken()) }
     }
 
     /// Opens a container's directory; an unknown id is [`Kind::NotFound`].
     pub fn open(&self, id: &str) -> Result<StateDirectory> {
         crate::spec::validate::validate_id(id)?;
         let path = self.path.join(id);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(fd) => Ok(StateDirectory { fd, path }),
             Err(Errno::NOENT) => Err(Error::new(Kind::NotFound, format!("container does not exist: {id}"))),
@@ -140,8 +162,8 @@ impl StateRoot {
     /// Lists the ids, sorted.
     pub fn ids(&self) -> Result<Vec<String>> {
         let entries = match std::fs::read_dir(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("read {}", self.path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.is_chosen => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("open {}", self.path.display()))?,
         };
         let mut ids: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -154,7 +176,8 @@ impl StateRoot {
 
 fn make_root(path: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    // The sticky bit keeps what is below $XDG_RUNTIME_DIR from being cleaned up for its age (XDG Base Directory, 0.8).
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o1700);
     builder.recursive(true).create(path).with_context(|| format!("make {}", path.display()))
 }
 
@@ -164,30 +187,107 @@ impl StateDirectory {
         &self.path
     }
 
-    /// Writes the state, whole or not at all.
-    pub fn save(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state)?;
-        let temporary = ".state.json";
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let write = || -> Result<()> {
-            let fd = rustix::fs::openat(&self.fd, temporary, flags, Mode::from_raw_mode(0o600))?;
-            std::io::Write::write_all(&mut std::fs::File::from(fd), &text)?;
-            Ok(rustix::fs::renameat(&self.fd, temporary, &self.fd, STATE_FILE)?)
-        };
-        write().with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    /// Locks the directory for whoever makes the container, or clears away what is left of one; says whether that worked.
+    ///
+    /// The lock ends with the last process that has this directory open, of which init is one until its exec.
+    pub fn try_lock(&self) -> Result<bool> {
+        loop {
+            if self.flock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(true);
+            }
+            // Who merely asks has it for a moment.
+            if self.is_locked()? {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
     }
 
-    /// Reads the state; `None` when `create` was killed before it wrote one.
+    /// Says whether somebody makes this container, or clears it away.
+    pub fn is_locked(&self) -> Result<bool> {
+        if !self.flock(FlockOperation::NonBlockingLockShared)? {
+            return Ok(true);
+        }
+        self.flock(FlockOperation::Unlock)?;
+        Ok(false)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<bool> {
+        match rustix::fs::flock(&self.fd, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("lock {}", self.path.display())),
+        }
+    }
+
+    /// Says whether this is still the directory under its name.
+    pub fn is_in_place(&self) -> Result<bool> {
+        let held = rustix::fs::fstat(&self.fd).with_context(|| format!("inspect {}", self.path.display()))?;
+        match rustix::fs::lstat(&self.path) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("inspect {}", self.path.display())),
+        }
+    }
+
+    /// Writes the state, whole or not at all.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let temporary = ".state.json";
+        self.write(temporary, state)?;
+        self.rename(temporary)
+    }
+
+    /// Writes down what the state will be, with init's pid: for whoever clears up after a maker that was killed.
+    pub fn save_making(&self, state: &State) -> Result<()> {
+        self.write(MAKING_FILE, state)
+    }
+
+    /// Makes what was written down last the state: the container is made.
+    pub fn finish_making(&self) -> Result<()> {
+        self.rename(MAKING_FILE)
+    }
+
+    fn write(&self, name: &str, state: &State) -> Result<()> {
+        let text = serde_json::to_vec(state)?;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = || -> Result<()> {
+            let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
+            Ok(std::io::Write::write_all(&mut std::fs::File::from(fd), &text)?)
+        };
+        write().with_context(|| format!("write {}/{name}", self.path.display()))
+    }
+
+    fn rename(&self, name: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, name, &self.fd, STATE_FILE)
+            .with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    }
+
+    /// Reads the state; `None` when `create` was killed before it wrote one. Without a pid, see [`State::is_made`].
     pub fn load(&self) -> Result<Option<State>> {
+        match self.read(STATE_FILE)? {
+            Some(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .with_context(|| format!("read {}/{STATE_FILE}", self.path.display())),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what is known of a container that is not made yet.
+    pub fn load_making(&self) -> Result<Option<State>> {
+        // Its maker may have been killed in the middle of writing it.
+        Ok(self.read(MAKING_FILE)?.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let describe = || format!("read {}/{STATE_FILE}", self.path.display());
-        let fd = match rustix::fs::openat(&self.fd, STATE_FILE, flags, Mode::empty()) {
+        let describe = || format!("read {}/{name}", self.path.display());
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer.with_context(describe)?,
         };
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut text).with_context(describe)?;
-        serde_json::from_slice(&text).map(Some).with_context(describe)
+        Ok(Some(text))
     }
 
     /// Makes the fifo that init waits in, and opens it: for reading and writing, so that reading waits for `start` and not
@@ -225,7 +325,7 @@ impl StateDirectory {
 
     /// Removes the directory and the files that this module makes in it.
     pub fn remove(&self) -> Result<()> {
-        for name in [EXEC_FIFO, ".state.json", STATE_FILE] {
+        for name in [EXEC_FIFO, MAKING_FILE, ".state.json", STATE_FILE] {
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("remove {}/{name}", self.path.display())),
@@ -245,6 +345,11 @@ impl AsFd for StateDirectory {
 }
 
 impl State {
+    /// Says whether the container was made to the end.
+    pub fn is_made(&self) -> bool {
+        self.pid != 0
+    }
+
     /// Opens init if it still lives and is the same process as when the state was written.
     ///
     /// The descriptor is opened first and the start time read after: what it says is true of the process that the
@@ -313,10 +418,10 @@ fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     Some(ProcessStat { state, start_time })
 }
 
-/// The current time as state files have it: RFC 3339, UTC, nanoseconds.
+/// The current time as state files have it: RFC 3339, UTC, nanoseconds without zeros at the end, as Go prints it.
 pub fn timestamp() -> String {
     let now = std::time::SystemTime::now();
-    jiff::Timestamp::try_from(now).map(|time| format!("{time:.9}")).unwrap_or_default()
+    jiff::Timestamp::try_from(now).map(|time| time.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -339,6 +444,23 @@ mod tests {
     }
 
     #[test]
+    fn who_makes_a_container_owns_its_id() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(scratch.path().to_owned());
+        let maker = root.create("x").unwrap();
+        assert_eq!(root.create("x").err().unwrap().kind(), Kind::Exists);
+        let other = root.open("x").unwrap();
+        assert!(other.is_locked().unwrap() && !other.try_lock().unwrap());
+        drop(maker);
+        assert!(!other.is_locked().unwrap() && other.try_lock().unwrap());
+        assert!(other.is_in_place().unwrap());
+        other.remove().unwrap();
+        assert!(!other.is_in_place().unwrap());
+        let _third = root.create("x").unwrap();
+        assert!(!other.is_in_place().unwrap());
+    }
+
+    #[test]
     fn a_fifo_is_removed_once() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = StateRoot::new(scratch.path().to_owned()).create("x").unwrap();
@@ -356,6 +478,7 @@ mod tests {
             pid: own,
             start_time,
             created: timestamp(),
+            oci_version: OCI_VERSION.into(),
             bundle: "/".into(),
             rootfs: "/".into(),
             annotations: std::collections::BTreeMap::new(),

@@ -42,6 +42,12 @@ const PROCESS: &[Row<Process>] = &[
     Row { field: "process.selinuxLabel", is_set: |process| has_text(process.selinux_label().as_deref()) },
 ];
 
+/// Says whether a field is refused, for `features`.
+pub fn is_refused(field: &str) -> bool {
+    let names = SPEC.iter().map(|row| row.field).chain(LINUX.iter().map(|row| row.field));
+    names.chain(PROCESS.iter().map(|row| row.field)).any(|name| name == field)
+}
+
 /// Refuses a configuration that sets a field outside of its process.
 pub(super) fn refuse(spec: &Spec) -> Result<()> {
     refuse_rows(SPEC, spec)?;

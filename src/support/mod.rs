@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod id;
 pub mod lock;
+pub mod log;
 pub mod mountinfo;
 pub mod number_set;
 pub mod passwd;

@@ -11,6 +11,7 @@ pub mod fdpass;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod regex;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
