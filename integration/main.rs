@@ -8,6 +8,7 @@
 
 mod bad_bundle;
 mod bad_image;
+mod bind_flags;
 mod capabilities;
 mod cgroups;
 mod descriptors;
@@ -19,6 +20,7 @@ mod image_config;
 mod images;
 mod kill;
 mod limits;
+mod mount_sharing;
 mod mounts;
 mod namespaces;
 mod pivot;
@@ -56,6 +58,8 @@ fn tests() -> Vec<support::Test> {
         limits::tests,
         process::tests,
         mounts::tests,
+        bind_flags::tests,
+        mount_sharing::tests,
         devices::tests,
         seccomp::tests,
         signals::tests,

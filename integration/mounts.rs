@@ -37,7 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// The mount that covers a path last.
 #[track_caller]
-fn find<'a>(report: &'a Value, target: &str) -> &'a Value {
+pub(crate) fn find<'a>(report: &'a Value, target: &str) -> &'a Value {
     let mounts = report["mounts"].as_array().expect("the container has /proc");
     mounts
         .iter()
@@ -48,7 +48,7 @@ fn find<'a>(report: &'a Value, target: &str) -> &'a Value {
 
 /// Asserts that the options of a mount hold some and lack others.
 #[track_caller]
-fn check_options(mount: &Value, present: &[&str], absent: &[&str]) {
+pub(crate) fn check_options(mount: &Value, present: &[&str], absent: &[&str]) {
     let options = mount["options"].as_array().unwrap();
     let has = |name: &&str| options.iter().any(|option| option == name);
     assert!(present.iter().all(has), "{present:?} are not all in {mount}");

@@ -2,6 +2,7 @@
 //!
 //! A verb is a file below: its words, and the printing of its answer. A new one is a line in [`VERBS`].
 
+mod checkpoint;
 mod chosen;
 mod create;
 mod delete;
@@ -14,6 +15,7 @@ mod list;
 mod passed;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -78,6 +80,7 @@ const fn entry<V: Verb>(name: &'static str) -> Entry {
 
 /// Every verb, in the order of the help text.
 const VERBS: &[Entry] = &[
+    entry::<checkpoint::Checkpoint>("checkpoint"),
     entry::<create::Create>("create"),
     entry::<delete::Delete>("delete"),
     entry::<events::Events>("events"),
@@ -87,6 +90,7 @@ const VERBS: &[Entry] = &[
     entry::<pause::Pause>("pause"),
     entry::<ps::Ps>("ps"),
     entry::<pause::Resume>("resume"),
+    entry::<restore::Restore>("restore"),
     entry::<run::Run>("run"),
     entry::<spec::Spec>("spec"),
     entry::<start::Start>("start"),

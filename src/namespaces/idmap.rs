@@ -46,19 +46,23 @@ impl IdMaps {
         }
     }
 
-    /// Takes the maps of one mount: its `uidMappings` and `gidMappings`, or what its `idmap` option lists.
-    pub fn from_mount(mount: &Mount, options: &MountOptions) -> Option<Self> {
-        if let (Some(uids), Some(gids)) = (mount.uid_mappings(), mount.gid_mappings()) {
-            let ranges = |mappings: &[LinuxIdMapping]| mappings.iter().map(IdRange::from_mapping).collect();
-            return Some(Self { uids: ranges(uids), gids: ranges(gids) });
+    /// Takes the maps of one mount: its `uidMappings` and `gidMappings`, or what its `idmap` option lists, where a range
+    /// with `@` counts in the container's own maps.
+    pub fn from_mount(mount: &Mount, options: &MountOptions, container: Option<&Self>) -> Result<Option<Self>> {
+        let listed =
+            |list: &Option<Vec<LinuxIdMapping>>| list.iter().flatten().map(IdRange::from_mapping).collect::<Vec<_>>();
+        let maps = Self { uids: listed(mount.uid_mappings()), gids: listed(mount.gid_mappings()) };
+        if !maps.uids.is_empty() || !maps.gids.is_empty() {
+            return Ok(Some(maps));
         }
-        let option = options.idmap.as_ref().filter(|option| !option.uids.is_empty())?;
-        let ranges = |list: &[IdmapRange]| {
-            list.iter()
-                .map(|range| IdRange { inside: range.container, outside: range.host, length: range.size })
-                .collect()
+        let Some(option) = options.idmap.as_ref().filter(|option| !option.uids.is_empty()) else { return Ok(None) };
+        let resolve = |list: &[IdmapRange], side: fn(&Self) -> &[IdRange]| -> Result<Vec<IdRange>> {
+            list.iter().map(|range| IdRange::from_option(*range, container.map(side))).collect()
         };
-        Some(Self { uids: ranges(&option.uids), gids: ranges(&option.gids) })
+        Ok(Some(Self {
+            uids: resolve(&option.uids, |maps| &maps.uids)?,
+            gids: resolve(&option.gids, |maps| &maps.gids)?,
+        }))
     }
 
     /// Maps the caller's own ids, and nothing else, to `uid` and `gid` inside.
@@ -89,6 +93,20 @@ impl IdMaps {
 impl IdRange {
     fn from_mapping(mapping: &LinuxIdMapping) -> Self {
         Self { inside: mapping.container_id(), outside: mapping.host_id(), length: mapping.size() }
+    }
+
+    fn from_option(range: IdmapRange, container: Option<&[Self]>) -> Result<Self> {
+        let whole = Self { inside: range.container, outside: range.host, length: range.size };
+        if !range.is_relative {
+            return Ok(whole);
+        }
+        let container =
+            container.ok_or_else(|| Error::invalid("specified a relative mapping without user namespace mappings"))?;
+        let outside = outside(container, range.host).ok_or_else(|| {
+            let range = format!("@{}-{}-{}", range.container, range.host, range.size);
+            Error::invalid(format!("idmap: no mapping of the container's user namespace holds `{range}`"))
+        })?;
+        Ok(Self { outside, ..whole })
     }
 }
 

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::mount::{attach, change_attributes, new_file_system, open_plain_directory};
+use super::attributes::change_attributes;
+use super::mount::{attach, new_file_system, open_plain_directory};
 use super::plan::MountPlan;
 use crate::error::{Context, Result};
-use crate::spec::mount_options::{MountAttributes, MountOptions};
+use crate::spec::mount_options::MountOptions;
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 
@@ -52,10 +53,10 @@ pub fn mount(root: &Root, plan: &MountPlan, view: &CgroupView) -> Result<()> {
     }
     // A tmpfs with a directory a hierarchy; made writable, filled, then given the attributes asked for.
     let asked = plan.options.attributes;
-    let attributes = MountAttributes { set: asked.set & !attr::RDONLY, ..asked };
-    let writable = MountOptions { attributes, ..MountOptions::default() };
+    let writable = asked.set & !attr::RDONLY;
     let data = [(c"mode".to_owned(), Some(c"755".to_owned()))];
-    let top = new_file_system(&c"tmpfs".to_owned(), &c"tmpfs".to_owned(), &data, &writable, None)?;
+    let top =
+        new_file_system(&c"tmpfs".to_owned(), &c"tmpfs".to_owned(), &data, &MountOptions::default(), writable, None)?;
     attach(&top, &target)?;
     for hierarchy in &view.legacy {
         let describe = || format!("mount cgroup {}", hierarchy.name);
@@ -91,13 +92,13 @@ fn one(
                 None => (CString::new(word.as_str())?, None),
             });
         }
-        let plain = MountOptions { attributes: options.attributes, ..MountOptions::default() };
-        return new_file_system(&kind.to_owned(), &c"cgroup".to_owned(), &data, &plain, None);
+        let (attributes, plain) = (options.attributes.set, MountOptions::default());
+        return new_file_system(&kind.to_owned(), &c"cgroup".to_owned(), &data, &plain, attributes, None);
     }
     let path =
         path.ok_or_else(|| crate::error::Error::unsupported("without a cgroup of its own and a cgroup namespace"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).with_context(|| format!("open {}", path.display()))?;
-    change_attributes(&tree, options.attributes, Reach::One)?;
+    change_attributes(&tree, options.attributes.in_place_of_all(), Reach::One)?;
     Ok(tree)
 }

@@ -58,6 +58,14 @@ impl AsFd for HostProc {
     }
 }
 
+/// Refuses to show anything on `/proc` that is no procfs (CVE-2019-16884).
+pub fn require_proc(tree: &OwnedFd) -> Result<()> {
+    if rustix::fs::fstatfs(tree).context("inspect the source")?.f_type == PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    Err(Error::invalid("\"/proc\" cannot be mounted because it is not of type proc"))
+}
+
 /// Opens `/dev/null` and checks that it is the null device, 1:3 (CVE-2025-31133).
 pub fn open_null() -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -4,7 +4,7 @@
 //! passed over. What covers it is our own: an empty read-only tmpfs for directories, the verified null device for the
 //! rest (CVE-2025-31133).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::host;
 use super::mount::{attach, clone_fd, make_readonly, new_file_system};
 use crate::error::{Context, Result};
-use crate::spec::mount_options::{MountAttributes, MountOptions};
+use crate::spec::mount_options::MountOptions;
 use crate::support::root::Root;
 use crate::sys::mount::{Reach, attr};
 
@@ -75,9 +75,13 @@ impl Covers {
 }
 
 fn empty_directory() -> Result<OwnedFd> {
-    let set = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let options = MountOptions { attributes: MountAttributes { set, clear: 0 }, ..MountOptions::default() };
-    let data = [(c"nr_blocks".to_owned(), Some(c"1".to_owned())), (c"nr_inodes".to_owned(), Some(c"1".to_owned()))];
+    let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let (kind, source): (CString, CString) = (c"tmpfs".to_owned(), c"tmpfs".to_owned());
-    new_file_system(&kind, &source, &data, &options, Some(0o755)).context("mount an empty tmpfs")
+    let make = |inodes: &CStr| {
+        let data =
+            [(c"nr_blocks".to_owned(), Some(c"1".to_owned())), (c"nr_inodes".to_owned(), Some(inodes.to_owned()))];
+        new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755))
+    };
+    // Ubuntu's 5.4 wants room for one inode more.
+    make(c"1").or_else(|_| make(c"2")).context("mount an empty tmpfs")
 }

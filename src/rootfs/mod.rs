@@ -3,6 +3,7 @@
 //! [`plan`] computes everything before the clone; [`setup`] runs in init and only acts. Every path inside the container is
 //! resolved by descriptor below the root, before the pivot, and mounts are attached to descriptors.
 
+pub mod attributes;
 pub mod bind;
 pub mod cgroup_mount;
 pub mod copy_up;

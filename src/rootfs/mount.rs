@@ -10,14 +10,15 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 
-use super::plan::{MountPlan, MountSource};
-use super::{bind, copy_up, overlay};
+use super::attributes::{replace_attributes, set_recursive_attributes};
+use super::plan::{Data, MountPlan, MountSource};
+use super::{bind, copy_up, host, overlay};
 use crate::error::{Context, Error, Result};
-use crate::spec::mount_options::{Bind, MountAttributes, MountOptions, Propagation};
+use crate::spec::mount_options::{Bind, MountOptions, Propagation};
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 
@@ -25,54 +26,82 @@ use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// Makes one mount of the plan below `root`. Cgroup mounts are [`super::cgroup_mount`]'s.
-pub fn mount(root: &Root, plan: &MountPlan) -> Result<()> {
+///
+/// Gives a mount that is to be made read-only at the end: later mounts, devices and links have their places in it.
+pub fn mount(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
     act(root, plan).with_context(|| plan.describe())
 }
 
-fn act(root: &Root, plan: &MountPlan) -> Result<()> {
+fn act(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
     let options = &plan.options;
     match &plan.source {
         MountSource::Bind { path, tree } => {
             if options.copies_symlink && is_symlink(path)? {
-                return copy_symlink(root, path, &plan.destination);
+                return copy_symlink(root, path, &plan.destination).map(|()| None);
             }
             let tree = match tree {
                 Some(tree) => bind::take(tree)?,
                 None => clone_tree(path, options)?,
             };
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
-            let target = open_target(root, &plan.destination, kind, options)?;
-            set_attributes(&tree, options)?;
-            attach(&tree, &target)?;
-            set_propagation(&tree, options)
-        }
-        MountSource::New { kind, source, data } => {
-            let target = if is_kernel_file_system(kind.to_bytes()) {
-                open_plain_directory(root, &plan.destination)?
-            } else {
-                open_target(root, &plan.destination, FileType::Directory, options)?
-            };
-            let inherited_mode = match kind.to_bytes() {
-                b"tmpfs" if !data.iter().any(|(key, _)| key.to_bytes() == b"mode") => {
-                    Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
-                }
-                _ => None,
-            };
-            let fs = new_file_system(kind, source, data, options, inherited_mode)?;
-            if options.copies_up {
-                copy_up::copy(target.as_fd(), fs.as_fd())?;
+            if plan.covers_proc {
+                host::require_proc(&tree)?;
             }
-            attach(&fs, &target)?;
-            set_recursive_attributes(&fs, options)?;
-            set_propagation(&fs, options)
+            let target = open_target(root, &plan.destination, kind, options)?;
+            replace_attributes(&tree, options)?;
+            set_recursive_attributes(&tree, options)?;
+            attach(&tree, &target)?;
+            set_propagation(&tree, options)?;
+            Ok(None)
         }
-        MountSource::Remount => {
+        MountSource::New { kind, source, data } => mount_new(root, plan, kind, source, data),
+        MountSource::Remount { data } => {
             let target = root.open_at(&plan.destination, OFlags::PATH, Mode::empty())?;
-            set_attributes(&target, options)?;
-            set_propagation(&target, options)
+            if !data.is_empty() || !options.superblock.is_empty() {
+                reconfigure(&target, data, options).context("change the file system's options")?;
+            }
+            replace_attributes(&target, options)?;
+            set_recursive_attributes(&target, options)?;
+            set_propagation(&target, options)?;
+            Ok(None)
         }
         MountSource::Cgroup => Err(Error::unsupported("a cgroup mount is made elsewhere")),
     }
+}
+
+fn mount_new(root: &Root, plan: &MountPlan, kind: &CString, source: &CString, data: &Data) -> Result<Option<OwnedFd>> {
+    let options = &plan.options;
+    let target = if is_kernel_file_system(kind.to_bytes()) {
+        open_plain_directory(root, &plan.destination)?
+    } else {
+        open_target(root, &plan.destination, FileType::Directory, options)?
+    };
+    let is_tmpfs = kind.to_bytes() == b"tmpfs";
+    let inherited_mode = if is_tmpfs && !data.iter().any(|(key, _)| key.to_bytes() == b"mode") {
+        Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
+    } else {
+        None
+    };
+    let waits = options.attributes.set & attr::RDONLY != 0 && (is_tmpfs || plan.destination == Path::new("/dev"));
+    let attributes = if waits { options.attributes.set & !attr::RDONLY } else { options.attributes.set };
+    let fs = new_file_system(kind, source, data, options, attributes, inherited_mode)?;
+    if options.copies_up && is_tmpfs {
+        copy_up::copy(target.as_fd(), fs.as_fd())?;
+    }
+    attach(&fs, &target)?;
+    set_recursive_attributes(&fs, options)?;
+    set_propagation(&fs, options)?;
+    Ok(waits.then_some(fs))
+}
+
+/// Hands options to a file system that is mounted already: what `mount -o remount` does beside the flags of the mount.
+fn reconfigure(target: &OwnedFd, data: &Data, options: &MountOptions) -> Result<()> {
+    let context = fspick(target.as_fd(), c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+    for flag in options.superblock.as_fsconfig_flags() {
+        fsconfig_set_flag(context.as_fd(), flag).with_context(|| format!("set option {flag}"))?;
+    }
+    set_options(&context, data)?;
+    Ok(fsconfig_reconfigure(context.as_fd())?)
 }
 
 /// Makes a detached copy of a tree of the host's mounts.
@@ -97,12 +126,13 @@ fn explain_source(path: &Path, errno: Errno) -> Error {
     }
 }
 
-/// Makes a new instance of a file system, detached.
+/// Makes a new instance of a file system, detached, with these `MOUNT_ATTR_*` bits.
 pub fn new_file_system(
     kind: &CString,
     source: &CString,
-    data: &[(CString, Option<CString>)],
+    data: &Data,
     options: &MountOptions,
+    attributes: u64,
     mode: Option<u32>,
 ) -> Result<OwnedFd> {
     let name = kind.to_string_lossy();
@@ -111,23 +141,40 @@ pub fn new_file_system(
     for flag in options.superblock.as_fsconfig_flags() {
         fsconfig_set_flag(context.as_fd(), flag).with_context(|| format!("set option {flag}"))?;
     }
+    if attributes & attr::RDONLY != 0 && !is_made_by_the_kernel(kind.to_bytes()) {
+        // What lies on a read-only device or has nowhere to write is refused otherwise.
+        fsconfig_set_flag(context.as_fd(), c"ro").context("set option ro")?;
+    }
     if let Some(mode) = mode {
         fsconfig_set_string(context.as_fd(), c"mode", format!("{mode:o}")).context("set option mode")?;
     }
-    for (key, value) in data {
-        if let (b"overlay", b"lowerdir", Some(value)) = (kind.to_bytes(), key.to_bytes(), value) {
-            overlay::set_lower_directories(&context, value)?;
-            continue;
+    match data.iter().position(|(key, _)| kind.as_c_str() == c"overlay" && key.as_c_str() == c"lowerdir") {
+        Some(at) => {
+            set_options(&context, &data[..at])?;
+            overlay::set_lower_directories(&context, data[at].1.as_deref().unwrap_or_default())?;
+            set_options(&context, &data[at + 1..])?;
         }
+        None => set_options(&context, data)?,
+    }
+    fsconfig_create(context.as_fd()).context("create")?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(0));
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+fn set_options(context: &OwnedFd, data: &Data) -> Result<()> {
+    for (key, value) in data {
         let answer = match value {
             Some(value) => fsconfig_set_string(context.as_fd(), key, value),
             None => fsconfig_set_flag(context.as_fd(), key),
         };
         answer.with_context(|| format!("set option {}", show_option(key, value.as_ref())))?;
     }
-    fsconfig_create(context.as_fd()).context("create")?;
-    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(options.attributes.set).unwrap_or(0));
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(())
+}
+
+/// File systems without a store, where being read-only is for the mount alone: some have one instance for the machine.
+fn is_made_by_the_kernel(kind: &[u8]) -> bool {
+    matches!(kind, b"proc" | b"sysfs" | b"cgroup" | b"cgroup2" | b"tmpfs" | b"devpts" | b"mqueue")
 }
 
 fn show_option(key: &CString, value: Option<&CString>) -> String {
@@ -153,28 +200,41 @@ pub fn clone_fd(fd: impl AsFd, reach: Reach) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens the place for a mount inside the root, making it where it is missing: a directory for a directory, else a file.
+///
+/// A symlink of the root file system may lead there, but not into `/proc`: [`crate::spec::validate`] has judged the
+/// destination by its words, and what the words hide is judged here (CVE-2019-16884).
 pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOptions) -> Result<OwnedFd> {
-    let open = |flags| {
-        if options.keeps_destination_link {
-            let (parent, name) = root.open_parent(path)?;
-            rustix::fs::openat(&parent, &name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-        } else {
-            root.open_at(path, flags, Mode::empty())
-        }
-    };
     let describe = || format!("open {} in the root file system", path.display());
-    match open(OFlags::PATH) {
-        Err(Errno::NOENT) => {}
-        answer => return answer.with_context(describe),
+    if options.keeps_destination_link {
+        let open = || {
+            let (parent, name) = root.open_parent(path)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, &name, flags, Mode::empty())
+        };
+        return match open() {
+            Err(Errno::NOENT) => make_target(root, path, kind),
+            answer => answer.with_context(describe),
+        };
     }
+    match root.open_without_symlinks(path, OFlags::PATH, Mode::empty()) {
+        Ok(target) => return Ok(target),
+        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => {}
+        Err(errno) => return Err(errno).with_context(describe),
+    }
+    let followed = root.follow_missing(path).with_context(describe)?;
+    if followed != path && (followed.starts_with("/proc") || followed == Path::new("/")) {
+        let place = if followed == Path::new("/") { "is the top of the root file system" } else { "is inside /proc" };
+        return Err(Error::invalid(format!("{:?} cannot be mounted because it {place}", path.display().to_string())));
+    }
+    match root.open_without_symlinks(&followed, OFlags::PATH, Mode::empty()) {
+        Err(Errno::NOENT) => make_target(root, &followed, kind),
+        answer => answer.with_context(describe),
+    }
+}
+
+/// Makes a place that is missing, at a path that has no symlinks, and opens it.
+fn make_target(root: &Root, path: &Path, kind: FileType) -> Result<OwnedFd> {
     let describe = || format!("make {} in the root file system", path.display());
-    let followed;
-    let path = if options.keeps_destination_link {
-        path
-    } else {
-        followed = root.follow_missing(path).with_context(describe)?;
-        &followed
-    };
     if kind == FileType::Directory {
         return root.make_directories(path, MOUNT_POINT_MODE).with_context(describe);
     }
@@ -186,7 +246,8 @@ pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOpti
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno).with_context(describe),
     }
-    open(OFlags::PATH).with_context(describe)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&directory, name, flags, Mode::empty()).with_context(describe)
 }
 
 /// File systems that show the kernel's state: over a symlink they would land elsewhere than the rest of the runtime,
@@ -216,23 +277,6 @@ pub fn open_plain_directory(root: &Root, path: &Path) -> Result<OwnedFd> {
         Errno::LOOP | Errno::NOTDIR => Error::invalid(format!("{} must be an ordinary directory", path.display())),
         errno => errno.into(),
     })
-}
-
-fn set_attributes(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
-    change_attributes(fd, options.attributes, Reach::One).context("set mount attributes")?;
-    set_recursive_attributes(fd, options)
-}
-
-fn set_recursive_attributes(fd: &OwnedFd, options: &MountOptions) -> Result<()> {
-    change_attributes(fd, options.recursive_attributes, Reach::Tree).context("set recursive mount attributes")
-}
-
-/// Changes attributes, with no system call where there is nothing to change.
-pub fn change_attributes(fd: &OwnedFd, attributes: MountAttributes, reach: Reach) -> Result<(), Errno> {
-    if attributes.is_empty() {
-        return Ok(());
-    }
-    mount_setattr(fd, reach, &Change { set: attributes.set, clear: attributes.clear, ..Change::default() })
 }
 
 fn set_propagation(fd: &OwnedFd, options: &MountOptions) -> Result<()> {

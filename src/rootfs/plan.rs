@@ -11,6 +11,7 @@ use rustix::mount::MountPropagationFlags;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::spec::mount_options::{Bind, MountOptions, Propagation, PropagationMode};
+use crate::spec::validate::clean;
 
 /// Everything init does to the file system tree.
 pub struct RootfsPlan {
@@ -18,10 +19,12 @@ pub struct RootfsPlan {
     pub root: RootSource,
     /// `root.readonly`.
     pub is_readonly: bool,
-    /// How the host's tree is detached from the container's, before anything is mounted: as a whole, since the mount that
-    /// the root lies on need not be `/`.
+    /// How the container's copy of the host's tree is detached from the host's, before anything is mounted: as a whole,
+    /// since the mount that the root lies on need not be `/`. With `shared` it stays a peer, so that what is mounted in a
+    /// shared volume shows up on the host.
     pub detachment: MountPropagationFlags,
-    /// `linux.rootfsPropagation`, for the new `/`: given sooner, the container's mounts would show up on the host.
+    /// What of `linux.rootfsPropagation` is for the new `/`: given sooner, the container's mounts would show up on the
+    /// host.
     pub propagation: Option<MountPropagationFlags>,
     /// The mounts, in order.
     pub mounts: Vec<MountPlan>,
@@ -68,7 +71,12 @@ pub struct MountPlan {
     pub options: MountOptions,
     /// Its own id maps.
     pub id_maps: Option<IdMaps>,
+    /// Whether it is mounted on `/proc`.
+    pub covers_proc: bool,
 }
+
+/// Options for a file system itself, in order.
+pub type Data = [(CString, Option<CString>)];
 
 /// What is mounted.
 pub enum MountSource {
@@ -83,8 +91,8 @@ pub enum MountSource {
     New { kind: CString, source: CString, data: Vec<(CString, Option<CString>)> },
     /// The container's cgroups.
     Cgroup,
-    /// Other attributes for what is mounted there already.
-    Remount,
+    /// Other attributes for what is mounted there already, and other options for its file system.
+    Remount { data: Vec<(CString, Option<CString>)> },
 }
 
 /// One device node.
@@ -111,66 +119,77 @@ impl MountPlan {
             MountSource::Bind { path, .. } => format!("bind {} on {on}", path.display()),
             MountSource::New { kind, .. } => format!("mount {} on {on}", kind.to_string_lossy()),
             MountSource::Cgroup => format!("mount cgroup on {on}"),
-            MountSource::Remount => format!("remount {on}"),
+            MountSource::Remount { .. } => format!("remount {on}"),
         }
     }
 
-    fn new(mount: &Mount, bundle: &Path) -> Result<Self> {
+    fn new(mount: &Mount, bundle: &Path, container: Option<&IdMaps>) -> Result<Self> {
         let destination = Path::new("/").join(mount.destination());
-        let words = mount.options().as_deref().unwrap_or_default();
-        let options =
-            MountOptions::parse(words).with_context(|| format!("mounts: options of {}", destination.display()))?;
+        Self::with_destination(mount, bundle, container, &destination)
+            .with_context(|| format!("mounts: {}", destination.display()))
+    }
+
+    fn with_destination(mount: &Mount, bundle: &Path, container: Option<&IdMaps>, destination: &Path) -> Result<Self> {
+        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())?;
         let kind = mount.typ().as_deref().unwrap_or_default();
+        let is_bind = options.bind != Bind::No || kind == "bind";
+        if is_bind && !options.data.is_empty() {
+            // The kernel would pass over them (and so does crun).
+            return Err(Error::invalid("bind mounts cannot have any filesystem-specific options applied")
+                .with_hint(format!("unknown: {}", options.data_as_text())));
+        }
         let source = mount.source().as_deref();
-        let source = if options.bind != Bind::No || kind == "bind" {
-            let source = source
-                .ok_or_else(|| Error::invalid(format!("mounts: {}: a bind needs a source", destination.display())))?;
+        let source = if options.remounts {
+            MountSource::Remount { data: data(&options)? }
+        } else if is_bind {
+            let source = source.ok_or_else(|| Error::invalid("a bind needs a source"))?;
             MountSource::Bind { path: bundle.join(source), tree: None }
-        } else if options.remounts {
-            MountSource::Remount
         } else if matches!(kind, "cgroup" | "cgroup2") {
             MountSource::Cgroup
         } else {
             let kind = if kind.is_empty() { "none" } else { kind };
             let name = source.map_or(kind.as_bytes(), |source| source.as_os_str().as_bytes());
-            let mut data = Vec::with_capacity(options.data.len());
-            for option in &options.data {
-                let value = option.value.as_deref().map(CString::new).transpose()?;
-                data.push((CString::new(option.key.as_str())?, value));
-            }
-            MountSource::New { kind: CString::new(kind)?, source: CString::new(name)?, data }
+            MountSource::New { kind: CString::new(kind)?, source: CString::new(name)?, data: data(&options)? }
         };
-        let ranges = options.idmap.iter().flat_map(|idmap| idmap.uids.iter().chain(&idmap.gids));
-        if { ranges }.any(|range| range.is_relative) {
-            return Err(Error::unsupported(format!("mounts: {}: idmap with `@`", destination.display())));
-        }
-        let id_maps = IdMaps::from_mount(mount, &options);
+        let id_maps = IdMaps::from_mount(mount, &options, container)?;
         if (id_maps.is_some() || options.idmap.is_some()) && !matches!(source, MountSource::Bind { .. }) {
-            return Err(Error::invalid(format!("mounts: {}: only a bind can have id maps", destination.display())));
+            return Err(Error::invalid("id-mapped mounts are only supported for bind-mounts"));
         }
-        Ok(Self { destination, source, options, id_maps })
+        let covers_proc = clean(destination) == Path::new("/proc");
+        Ok(Self { destination: destination.to_owned(), source, options, id_maps, covers_proc })
     }
+}
+
+fn data(options: &MountOptions) -> Result<Vec<(CString, Option<CString>)>> {
+    let mut data = Vec::with_capacity(options.data.len());
+    for option in &options.data {
+        let value = option.value.as_deref().map(CString::new).transpose()?;
+        data.push((CString::new(option.key.as_str())?, value));
+    }
+    Ok(data)
 }
 
 /// What the plan depends on beside the spec.
 #[derive(Clone, Copy)]
-pub struct Surroundings {
+pub struct Surroundings<'a> {
     /// Whether the container has a new mount namespace.
     pub has_mount_namespace: bool,
     /// Whether it is in a user namespace that is not the host's, where mknod(2) is refused.
     pub has_user_namespace: bool,
     /// `--no-pivot`.
     pub no_pivot: bool,
+    /// The id maps of the container's new user namespace, which an `idmap` option may count in.
+    pub id_maps: Option<&'a IdMaps>,
 }
 
 /// Makes the plan.
-pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<RootfsPlan> {
+pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Result<RootfsPlan> {
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("root: missing"))?;
     let directory = bundle.join(root.path());
     let linux = spec.linux().as_ref();
     let mut mounts = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        mounts.push(MountPlan::new(mount, bundle)?);
+        mounts.push(MountPlan::new(mount, bundle, surroundings.id_maps)?);
     }
     let is_root_mount = mounts.first().is_some_and(|mount| mount.destination == Path::new("/"));
     let root_source = if is_root_mount {
@@ -209,21 +228,26 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings) -> Result<Ro
     })
 }
 
-/// The host's tree never gets events from the container, whatever the container's own mounts are to each other.
+/// Gives what is done to the copy of the host's tree, and to the new `/` after the pivot.
+///
+/// Only `shared` lets anything reach the host, and then only through mounts that are shared there (Kubernetes'
+/// "Bidirectional"). What is private or a slave by the first step is not made so again by the second: that would take
+/// their own propagation from the mounts of the list.
 fn propagation_flags(word: &str) -> Result<(MountPropagationFlags, Option<MountPropagationFlags>)> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     if word.is_empty() {
         return Ok((slave, None));
     }
     let propagation = Propagation::from_word(word)
         .ok_or_else(|| Error::invalid(format!("linux.rootfsPropagation: `{word}` is not a propagation")))?;
-    let detachment = match propagation.mode {
-        PropagationMode::Shared | PropagationMode::Slave => slave,
-        PropagationMode::Private | PropagationMode::Unbindable => {
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC
-        }
-    };
-    Ok((detachment, Some(MountPropagationFlags::from_bits_retain(propagation.as_mount_flags()))))
+    let flags = MountPropagationFlags::from_bits_retain(propagation.as_mount_flags());
+    Ok(match propagation.mode {
+        PropagationMode::Shared => (flags, Some(flags)),
+        PropagationMode::Slave => (slave, None),
+        PropagationMode::Private => (private, None),
+        PropagationMode::Unbindable => (private, Some(flags)),
+    })
 }
 
 /// The nodes that the runtime spec wants in every `/dev`, beside those of `linux.devices`.
@@ -270,14 +294,64 @@ fn device_plans(spec: &Spec) -> Result<Vec<DevicePlan>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::namespaces::idmap::IdRange;
 
     #[test]
-    fn the_host_is_detached_whatever_the_root_is_to_be() {
-        for word in ["", "shared", "rshared", "slave", "private", "rprivate", "unbindable"] {
+    fn only_shared_leaves_the_host_a_peer() {
+        for word in ["", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"] {
             let (detachment, _) = propagation_flags(word).unwrap();
             assert!(detachment.contains(MountPropagationFlags::REC), "{word}");
             assert!(!detachment.contains(MountPropagationFlags::SHARED), "{word}");
         }
+        let shared = MountPropagationFlags::SHARED;
+        assert_eq!(propagation_flags("shared").unwrap(), (shared, Some(shared)));
+    }
+
+    fn mount_plan(mount: &serde_json::Value) -> Result<MountPlan> {
+        let maps = IdMaps {
+            uids: vec![IdRange { inside: 0, outside: 100_000, length: 10 }],
+            gids: vec![IdRange { inside: 0, outside: 200_000, length: 10 }],
+        };
+        MountPlan::new(&serde_json::from_value(mount.clone()).unwrap(), Path::new("/bundle"), Some(&maps))
+    }
+
+    #[test]
+    fn sources_of_binds_are_taken_from_the_bundle() {
+        for (source, expected) in [("data", "/bundle/data"), ("/data", "/data"), ("../x", "/bundle/../x")] {
+            let plan = mount_plan(&json!({"destination": "/x", "source": source, "options": ["bind"]})).unwrap();
+            let MountSource::Bind { path, .. } = &plan.source else { panic!("no bind") };
+            assert_eq!(path, Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn words_that_no_one_would_read_are_refused() {
+        for options in [["bind", "size=1"], ["rbind", "bogus"], ["remount,bind", "bind"]] {
+            let error = mount_plan(&json!({"destination": "/x", "source": "/y", "options": options})).err().unwrap();
+            let expected = "mounts: /x: bind mounts cannot have any filesystem-specific options applied";
+            assert_eq!(error.report(), expected);
+        }
+        let plan = mount_plan(&json!({"destination": "/x", "options": ["remount", "size=1"]})).unwrap();
+        assert!(matches!(&plan.source, MountSource::Remount { data } if data.len() == 1));
+        let plan = mount_plan(&json!({"destination": "/x", "options": ["bind", "remount", "ro"]})).unwrap();
+        assert!(matches!(&plan.source, MountSource::Remount { .. }));
+    }
+
+    #[test]
+    fn relative_maps_count_in_the_containers() {
+        let idmap = |text: &str| {
+            mount_plan(&json!({"destination": "/x", "source": "/y", "options": ["bind", format!("idmap={text}")]}))
+        };
+        let maps = idmap("uids=0-@0-1;gids=0-0-1").err().unwrap();
+        assert!(maps.report().contains("expected uids="), "{maps:?}");
+        let maps = idmap("uids=@0-3-2#5-6-7;gids=@1-9-1").unwrap().id_maps.unwrap();
+        let range = |inside, outside, length| IdRange { inside, outside, length };
+        assert_eq!(maps.uids, [range(0, 100_003, 2), range(5, 6, 7)]);
+        assert_eq!(maps.gids, [range(1, 200_009, 1)]);
+        let error = idmap("uids=@0-10-1;gids=0-0-1").err().unwrap();
+        assert!(error.report().contains("no mapping of the container's user namespace holds"), "{error:?}");
     }
 }

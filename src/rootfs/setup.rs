@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, mount_change, open_tree};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
 use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
@@ -17,6 +17,8 @@ use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 /// The tree, mounted and not yet `/`.
 pub struct Prepared {
     root: Root,
+    /// Mounts that are to be read-only once nothing more is made in them.
+    unsealed: Vec<OwnedFd>,
 }
 
 /// Mounts everything below the root. `before_cgroups` returns once init is in its cgroups and their namespace.
@@ -28,10 +30,14 @@ pub struct Prepared {
 /// 5. Read-only and masked paths, over all that was mounted.
 pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<CgroupView>) -> Result<Prepared> {
     if plan.switch == Switch::Chroot {
-        return Ok(Prepared { root: open_root_directory(plan)? });
+        return Ok(Prepared { root: open_root_directory(plan)?, unsealed: Vec::new() });
     }
     mount_change(c"/", plan.detachment).context("detach the host's mounts")?;
+    if plan.detachment.contains(MountPropagationFlags::SHARED) {
+        seclude(&plan.root).context("keep the container's mounts from the host")?;
+    }
     let root = Root::from_fd(attach_root(&plan.root).context("set up the root file system")?);
+    let mut unsealed = Vec::new();
     let mut before_cgroups = Some(before_cgroups);
     let mut view = None;
     for entry in &plan.mounts {
@@ -42,21 +48,21 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
             let view = view.as_ref().ok_or_else(|| Error::unsupported("no cgroup view"))?;
             cgroup_mount::mount(&root, entry, view).with_context(|| entry.describe())?;
         } else {
-            mount::mount(&root, entry)?;
+            unsealed.extend(mount::mount(&root, entry)?);
         }
     }
     if let Some(before_cgroups) = before_cgroups {
         before_cgroups()?;
     }
     if plan.makes_default_dev {
-        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        let umask = rustix::process::umask(Mode::empty());
         device::make_nodes(&root, &plan.devices, plan.binds_devices)?;
         device::make_links(&root)?;
         rustix::process::umask(umask);
     }
     mask::protect(&root, &plan.readonly_paths)?;
     mask::mask(&root, &plan.masked_paths)?;
-    Ok(Prepared { root })
+    Ok(Prepared { root, unsealed })
 }
 
 impl Prepared {
@@ -71,10 +77,13 @@ impl Prepared {
         }
     }
 
-    /// Makes the root mount read-only; the last thing, since devices and the console are made in it.
+    /// Makes read-only what is to be; the last thing, since devices and the console are made in it.
     pub fn seal(&self, plan: &RootfsPlan) -> Result<()> {
+        let change = Change { set: attr::RDONLY, ..Change::default() };
+        for mount in &self.unsealed {
+            mount_setattr(mount, Reach::One, &change).context("make a mount read-only")?;
+        }
         if plan.is_readonly && plan.switch != Switch::Chroot {
-            let change = Change { set: attr::RDONLY, ..Change::default() };
             mount_setattr(&self.root, Reach::One, &change).context("make the root file system read-only")?;
         }
         Ok(())
@@ -90,6 +99,32 @@ fn open_root_directory(plan: &RootfsPlan) -> Result<Root> {
     match &plan.root {
         RootSource::Directory(path, _) => Root::open(path),
         RootSource::Mount(..) => Err(Error::invalid("mounts: `/` needs a mount namespace")),
+    }
+}
+
+/// Makes the mount that the root lies on private, in our copy of the host's tree: it is the host's peer where the rest of
+/// the tree is to be one, and the root would be attached to it on the host, too.
+fn seclude(source: &RootSource) -> Result<()> {
+    let place = match source {
+        // The way there is not for init, and it is attached to `/`.
+        RootSource::Directory(_, Some(_)) => Path::new("/"),
+        RootSource::Directory(place, None) | RootSource::Mount(_, place) => place,
+    };
+    let mut place = Root::open(place)?.into_fd();
+    let private = Change { propagation: u64::from(MountPropagationFlags::PRIVATE.bits()), ..Change::default() };
+    loop {
+        match mount_setattr(&place, Reach::One, &private) {
+            // Not where a mount begins.
+            Err(Errno::INVAL) => {}
+            answer => return Ok(answer?),
+        }
+        let before = rustix::fs::fstat(&place)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        place = rustix::fs::openat(&place, c"..", flags, Mode::empty())?;
+        let after = rustix::fs::fstat(&place)?;
+        if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino) {
+            return Err(Error::unsupported("`/` is no mount"));
+        }
     }
 }
 
@@ -134,9 +169,11 @@ pub fn open_root_tree(path: &Path) -> Result<OwnedFd> {
 
 fn detached(entry: &MountPlan) -> Result<OwnedFd> {
     match &entry.source {
-        MountSource::New { kind, source, data } => mount::new_file_system(kind, source, data, &entry.options, None),
+        MountSource::New { kind, source, data } => {
+            mount::new_file_system(kind, source, data, &entry.options, entry.options.attributes.set, None)
+        }
         MountSource::Bind { path, .. } => open_bind(path).map_err(Error::from),
-        MountSource::Cgroup | MountSource::Remount => Err(Error::invalid("cannot be the root")),
+        MountSource::Cgroup | MountSource::Remount { .. } => Err(Error::invalid("cannot be the root")),
     }
 }
 

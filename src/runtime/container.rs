@@ -89,8 +89,8 @@ pub struct Running {
     pub state: State,
     /// Things the caller should be told.
     pub warnings: Vec<String>,
-    directory: StateDirectory,
-    cgroup: Cgroup,
+    pub(super) directory: StateDirectory,
+    pub(super) cgroup: Cgroup,
 }
 
 /// What `state` answers (runtime-spec, "State"), with runc's additions.
@@ -194,9 +194,7 @@ impl Runtime {
             cgroup,
         };
         if let Err(error) = Self::hand_over(request, &mut running) {
-            let _ = signal::send(running.init.pidfd.as_fd(), 9);
-            let _ = foreground::wait(&running.init.pidfd);
-            let _ = running.remove();
+            running.kill_and_remove();
             return Err(error);
         }
         Ok(running)
@@ -225,7 +223,7 @@ impl Runtime {
     }
 
     /// Takes an id for a container that is to be made. What a maker that was killed has left of one is cleared away first.
-    fn claim(&self, id: &str) -> Result<StateDirectory> {
+    pub(super) fn claim(&self, id: &str) -> Result<StateDirectory> {
         match self.root.create(id) {
             Err(error) if error.kind() == Kind::Exists => {
                 let directory = match self.root.open(id) {
@@ -249,7 +247,7 @@ impl Runtime {
         Ok((directory, state))
     }
 
-    fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
+    pub(super) fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
         State {
@@ -450,6 +448,13 @@ impl Running {
         })
     }
 
+    /// Gives up a container that runs but could not be handed over.
+    pub(super) fn kill_and_remove(self) {
+        let _ = signal::send(self.init.pidfd.as_fd(), signal::KILL);
+        let _ = foreground::wait(&self.init.pidfd);
+        let _ = self.remove();
+    }
+
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
         let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());
@@ -460,7 +465,7 @@ impl Running {
 }
 
 /// Everything of a container but its process, which has ended.
-fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
+pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     let removed_cgroup = match &state.cgroups {
         Some(record) => Cgroup::open(record.clone()).and_then(|cgroup| {
             cgroup.kill_all()?;
@@ -530,7 +535,7 @@ fn poll_readable(fd: &OwnedFd, milliseconds: u32) -> Result<bool> {
 }
 
 /// Says which limits are lost where the cgroups for them cannot be made.
-fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
+pub(super) fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     let Some(resources) = resources else { return error };
     let asked = [
         ("memory", resources.memory().is_some()),
@@ -543,7 +548,7 @@ fn name_limits(error: Error, resources: Option<&LinuxResources>) -> Error {
     if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
 }
 
-fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
+pub(super) fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     match (terminal, request.console_socket.is_some(), mode) {
         (true, false, Mode::Create | Mode::Detached) => {
@@ -556,7 +561,7 @@ fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
     }
 }
 
-fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
+pub(super) fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct HookState<'a> {
@@ -607,18 +612,18 @@ pub fn owner_name(uid: u32) -> String {
     }
 }
 
-fn not_found(id: &str) -> Error {
+pub(super) fn not_found(id: &str) -> Error {
     Error::new(Kind::NotFound, format!("container does not exist: {id}"))
 }
 
-struct RemoveOnDrop(Option<StateDirectory>);
+pub(super) struct RemoveOnDrop(pub(super) Option<StateDirectory>);
 
 impl RemoveOnDrop {
-    fn get(&self) -> &StateDirectory {
+    pub(super) fn get(&self) -> &StateDirectory {
         self.0.as_ref().expect("a guard is disarmed once, by value")
     }
 
-    fn disarm(mut self) -> StateDirectory {
+    pub(super) fn disarm(mut self) -> StateDirectory {
         self.0.take().expect("a guard is disarmed once, by value")
     }
 }

@@ -14,6 +14,7 @@ use super::capability::{self, Masks};
 use super::hooks::HookPlan;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::{NamespacePlan, Privileged};
+use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::plan::{RootfsPlan, Surroundings};
 use crate::seccomp::Program;
@@ -119,9 +120,12 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         has_mount_namespace: namespaces.creates(CloneFlags::NEWNS),
         has_user_namespace,
         no_pivot: choices.no_pivot,
+        id_maps: namespaces.id_maps.as_ref(),
     };
     let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
-    crate::rootfs::bind::open_sources(&mut rootfs, namespaces.id_maps.as_ref())?;
+    let joined = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::User).map(|join| &join.fd);
+    let user_namespace = UserNamespace { maps: namespaces.id_maps.as_ref(), joined };
+    crate::rootfs::bind::open_sources(&mut rootfs, user_namespace)?;
     let linux = spec.linux().as_ref();
     let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;

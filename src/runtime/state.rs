@@ -6,6 +6,7 @@
 //!     state.json          0600  replaced by rename(2), never written in place; without a pid until the making is done
 //!     making.json         0600  the same with init's pid, from the clone until it replaces state.json
 //!     exec.fifo           only between create and start
+//!     criu-root/          only while `restore` works: the root file system is mounted here
 //! ```
 //!
 //! So a `state.json` without a pid is a container that is being made, if the directory is locked, or that nobody will
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +110,9 @@ const STATE_FILE: &str = "state.json";
 const MAKING_FILE: &str = "making.json";
 /// The fifo in which init waits for `start`.
 pub const EXEC_FIFO: &str = "exec.fifo";
+
+/// Where `restore` mounts the root file system for CRIU.
+const CRIU_ROOT: &str = "criu-root";
 
 impl StateRoot {
     /// Names the root; nothing is made yet.
@@ -323,6 +328,30 @@ impl StateDirectory {
         rustix::fs::statat(&self.fd, EXEC_FIFO, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
+    /// Makes the directory that `restore` mounts the root file system on.
+    pub fn make_criu_root(&self) -> Result<PathBuf> {
+        let path = self.path.join(CRIU_ROOT);
+        match rustix::fs::mkdirat(&self.fd, CRIU_ROOT, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ok(path),
+            Err(errno) => Err(errno).with_context(|| format!("make {}", path.display())),
+        }
+    }
+
+    /// Removes what a `restore` that was killed left mounted, and its place.
+    pub fn remove_criu_root(&self) -> Result<()> {
+        let describe = || format!("remove {}/{CRIU_ROOT}", self.path.display());
+        loop {
+            match rustix::fs::unlinkat(&self.fd, CRIU_ROOT, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::BUSY) => {
+                    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+                    unmount(self.path.join(CRIU_ROOT), flags).with_context(describe)?;
+                }
+                Err(errno) => return Err(errno).with_context(describe),
+            }
+        }
+    }
+
     /// Removes the directory and the files that this module makes in it.
     pub fn remove(&self) -> Result<()> {
         for name in [EXEC_FIFO, MAKING_FILE, ".state.json", STATE_FILE] {
@@ -332,6 +361,10 @@ impl StateDirectory {
             }
         }
         match rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY) => {
+                self.remove_criu_root()?;
+                Ok(rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR)?)
+            }
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("remove {}", self.path.display())),
         }

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 pub struct MountAttributes {
     /// What to turn on.
     pub set: u64,
-    /// What to turn off first. Holds the whole of [`ATTR_ATIME`] where an access time mode is asked for.
+    /// What to turn off first. Holds the whole of [`ATTR_ATIME`] where an access time mode is asked for, and
+    /// [`ATIME_UNASKED`] alone where a mode was only taken back.
     pub clear: u64,
 }
 
@@ -24,6 +25,8 @@ pub const ATTR_NOEXEC: u64 = 0x8;
 pub const ATTR_ATIME: u64 = 0x70;
 pub const ATTR_NOATIME: u64 = 0x10;
 pub const ATTR_STRICTATIME: u64 = 0x20;
+/// A bit of the field that no mode uses: `atime`, `norelatime` or `nostrictatime` was said, and no mode is asked for.
+const ATIME_UNASKED: u64 = 0x40;
 pub const ATTR_NODIRATIME: u64 = 0x80;
 pub const ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 
@@ -40,41 +43,27 @@ impl MountAttributes {
         self.clear = (self.clear & !mask) | clear;
     }
 
-    /// Gives the flags of `mount(2)` for what is turned on, for kernels before 5.12.
-    pub fn set_as_mount_flags(self) -> u32 {
-        let mut flags = mount_flags(self.set);
-        if self.clear & ATTR_ATIME != 0 && self.set & ATTR_ATIME == 0 {
-            flags |= MS_RELATIME;
+    /// Takes an access time mode back: what the mount has then stays, unless another mode is asked for.
+    fn take_back(&mut self, mode: u64) {
+        let asked = self.clear & ATTR_ATIME == ATTR_ATIME;
+        if !asked || self.set & ATTR_ATIME == mode {
+            self.set &= !ATTR_ATIME;
+            self.clear = (self.clear & !ATTR_ATIME) | ATIME_UNASKED;
         }
-        flags
     }
 
-    /// Gives the flags of `mount(2)` for what is turned off, for kernels before 5.12.
-    pub fn clear_as_mount_flags(self) -> u32 {
-        let mut flags = mount_flags(self.clear & !ATTR_ATIME);
-        if self.clear & ATTR_ATIME != 0 {
-            flags |= (MS_NOATIME | MS_STRICTATIME | MS_RELATIME) & !self.set_as_mount_flags();
+    /// Gives the change that makes a mount have these attributes and no others, as `mount -o remount` does.
+    ///
+    /// Access times are left as they are where nothing is asked of them: what clears one of their flags is no request
+    /// (mount(2): "the default atime for remount is preservation"). A `nodiratime` alone asks for `relatime`.
+    #[must_use]
+    pub fn in_place_of_all(self) -> Self {
+        let mut clear = (ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW) & !self.set;
+        if self.clear & ATTR_ATIME == ATTR_ATIME || self.set & ATTR_NODIRATIME != 0 {
+            clear |= ATTR_ATIME | (ATTR_NODIRATIME & !self.set);
         }
-        flags
+        Self { set: self.set, clear }
     }
-}
-
-const MS_RELATIME: u32 = 1 << 21;
-const MS_NOATIME: u32 = 1 << 10;
-const MS_STRICTATIME: u32 = 1 << 24;
-
-fn mount_flags(attributes: u64) -> u32 {
-    const FLAGS: &[(u64, u32)] = &[
-        (ATTR_RDONLY, 1),
-        (ATTR_NOSUID, 1 << 1),
-        (ATTR_NODEV, 1 << 2),
-        (ATTR_NOEXEC, 1 << 3),
-        (ATTR_NOATIME, MS_NOATIME),
-        (ATTR_STRICTATIME, MS_STRICTATIME),
-        (ATTR_NODIRATIME, 1 << 11),
-        (ATTR_NOSYMFOLLOW, 1 << 8),
-    ];
-    FLAGS.iter().filter(|(attribute, _)| attributes & attribute != 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// Flags of a file system, as bits of `mount(2)`.
@@ -213,6 +202,9 @@ impl MountOptions {
         for option in options {
             parsed.add(option.as_ref())?;
         }
+        if parsed.copies_symlink && (parsed.keeps_source_link || parsed.keeps_destination_link) {
+            return Err(Error::invalid("`copy-symlink` is mutually exclusive with `src-nofollow` and `dest-nofollow`"));
+        }
         Ok(parsed)
     }
 
@@ -240,7 +232,9 @@ impl MountOptions {
     fn add_from_tables(&mut self, option: &str) -> Result<()> {
         if let Some((_, mask, bits)) = ATTRIBUTES.iter().find(|(word, ..)| *word == option) {
             self.attributes.put(*mask, *bits);
-        } else if let Some((_, mask, is_on)) = SUPERBLOCK.iter().find(|(word, ..)| *word == option) {
+        } else if let Some((_, mode)) = TAKEN_BACK.iter().find(|(word, _)| *word == option) {
+            self.attributes.take_back(*mode);
+        } else if let Some((_, mask, is_on)) = superblock_flag(option) {
             self.superblock.put(*mask, *is_on);
         } else if let Some(propagation) = Propagation::from_word(option) {
             self.propagation.push(propagation);
@@ -248,17 +242,15 @@ impl MountOptions {
             option.strip_prefix('r').and_then(|rest| ATTRIBUTES.iter().find(|(word, ..)| *word == rest))
         {
             self.recursive_attributes.put(*mask, *bits);
+        } else if option.strip_prefix('r').is_some_and(|rest| TAKEN_BACK.iter().any(|(word, _)| *word == rest)) {
+            // Recursively, a mode cannot be left as it is on each mount; the kernel's default (since 2.6.30) is what runc
+            // sets.
+            self.recursive_attributes.put(ATTR_ATIME, 0);
         } else if let Some((word, map)) = option.split_once('=').filter(|(word, _)| matches!(*word, "idmap" | "ridmap"))
         {
             self.idmap = Some(IdmapOption::parse(map, word == "ridmap").ok_or_else(|| {
                 Error::invalid(format!("mount option {option:?}: expected uids=A-B-SIZE#…;gids=A-B-SIZE#…"))
             })?);
-        } else if option.strip_prefix('r').is_some_and(|rest| SUPERBLOCK.iter().any(|(word, ..)| *word == rest)) {
-            // crun takes these words and sets the flag on the top mount's file system only.
-            return Err(Error::unsupported(format!(
-                "mount option {option:?}: a flag of file systems cannot be set recursively"
-            ))
-            .with_hint(format!("use {:?} on each mount", &option[1..])));
         } else {
             let (key, value) = match option.split_once('=') {
                 Some((key, value)) => (key, Some(value.to_owned())),
@@ -280,6 +272,7 @@ impl MountOptions {
         word(self.bind == Bind::One, "bind");
         word(self.bind == Bind::Recursive, "rbind");
         word(self.remounts, "remount");
+        word(self.attributes.clear & ATTR_ATIME == ATIME_UNASKED, "norelatime");
         for (known, mask, bits) in ATTRIBUTES {
             word(self.attributes.names(known, *mask, *bits), known);
         }
@@ -329,7 +322,7 @@ impl MountOptions {
 impl MountAttributes {
     /// Says whether a word of the table is the one to print for what is in its field.
     fn names(self, word: &str, mask: u64, bits: u64) -> bool {
-        let is_touched = (self.set | self.clear) & mask != 0;
+        let is_touched = (self.set | self.clear) & mask & !ATIME_UNASKED != 0;
         // The access time modes have several words for each value; these are printed.
         let is_printed = mask != ATTR_ATIME || matches!(word, "relatime" | "noatime" | "strictatime");
         is_touched && is_printed && self.set & mask == bits
@@ -399,11 +392,10 @@ const ATTRIBUTES: &[(&str, u64, u64)] = &[
     ("relatime", ATTR_ATIME, 0),
     ("noatime", ATTR_ATIME, ATTR_NOATIME),
     ("strictatime", ATTR_ATIME, ATTR_STRICTATIME),
-    // The kernel's default is relatime (since 2.6.30), so that is what is left of a mode that is taken back.
-    ("atime", ATTR_ATIME, 0),
-    ("norelatime", ATTR_ATIME, 0),
-    ("nostrictatime", ATTR_ATIME, 0),
 ];
+
+/// Words that take an access time mode back.
+const TAKEN_BACK: &[(&str, u64)] = &[("atime", ATTR_NOATIME), ("norelatime", 0), ("nostrictatime", ATTR_STRICTATIME)];
 
 /// Words for flags of a file system, and whether they turn them on.
 const SUPERBLOCK: &[(&str, u32, bool)] = &[
@@ -419,6 +411,15 @@ const SUPERBLOCK: &[(&str, u32, bool)] = &[
     ("silent", 1 << 15, true),
     ("loud", 1 << 15, false),
 ];
+
+/// Words of crun's with an `r` in front: a new file system has no mounts below it, and on a bind the kernel does not set
+/// flags of a file system.
+const RECURSIVE_SUPERBLOCK: &[&str] = &["rasync", "rdirsync", "rmand", "rnomand", "rsync"];
+
+fn superblock_flag(option: &str) -> Option<&'static (&'static str, u32, bool)> {
+    let word = if RECURSIVE_SUPERBLOCK.contains(&option) { &option[1..] } else { option };
+    SUPERBLOCK.iter().find(|(known, ..)| *known == word)
+}
 
 const PROPAGATION: &[(&str, Propagation)] = &[
     ("private", Propagation { mode: PropagationMode::Private, is_recursive: false }),
@@ -460,18 +461,22 @@ pub const FEATURE_MOUNT_OPTIONS: &[&str] = &[
     "nosuid",
     "nosymfollow",
     "private",
+    "rasync",
     "ratime",
     "rbind",
     "rdev",
     "rdiratime",
+    "rdirsync",
     "relatime",
     "remount",
     "rexec",
     "ridmap",
+    "rmand",
     "rnoatime",
     "rnodev",
     "rnodiratime",
     "rnoexec",
+    "rnomand",
     "rnorelatime",
     "rnostrictatime",
     "rnosuid",
@@ -486,6 +491,7 @@ pub const FEATURE_MOUNT_OPTIONS: &[&str] = &[
     "rstrictatime",
     "rsuid",
     "rsymfollow",
+    "rsync",
     "runbindable",
     "rw",
     "shared",
@@ -523,7 +529,6 @@ mod tests {
             (&["noatime"], ATTR_NOATIME, ATTR_ATIME),
             (&["noatime", "strictatime"], ATTR_STRICTATIME, ATTR_ATIME),
             (&["strictatime", "relatime"], 0, ATTR_ATIME),
-            (&["noatime", "atime"], 0, ATTR_ATIME),
             (&["nodiratime", "noatime"], ATTR_NODIRATIME | ATTR_NOATIME, ATTR_ATIME),
             (&["nosymfollow"], ATTR_NOSYMFOLLOW, 0),
         ];
@@ -538,12 +543,29 @@ mod tests {
     }
 
     #[test]
-    fn old_kernels_get_the_same_as_mount_flags() {
-        let attributes = parse(&["ro", "noatime", "dev", "nosymfollow"]).attributes;
-        assert_eq!(attributes.set_as_mount_flags(), 1 | 1 << 10 | 1 << 8);
-        assert_eq!(attributes.clear_as_mount_flags(), 1 << 2 | 1 << 21 | 1 << 24);
-        let attributes = parse(&["relatime"]).attributes;
-        assert_eq!((attributes.set_as_mount_flags(), attributes.clear_as_mount_flags()), (1 << 21, 1 << 10 | 1 << 24));
+    fn a_bind_gets_what_is_asked_for_and_keeps_access_times_unless_asked() {
+        const PLAIN: u64 = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW;
+        let rows: &[(&[&str], u64, u64)] = &[
+            (&["ro"], ATTR_RDONLY, PLAIN & !ATTR_RDONLY),
+            (&["rw"], 0, PLAIN),
+            (&["dev"], 0, PLAIN),
+            (&["sync"], 0, PLAIN),
+            (&["atime"], 0, PLAIN),
+            (&["norelatime"], 0, PLAIN),
+            (&["noatime", "atime"], 0, PLAIN),
+            (&["noatime", "norelatime"], ATTR_NOATIME, PLAIN | ATTR_ATIME | ATTR_NODIRATIME),
+            (&["diratime"], 0, PLAIN),
+            (&["relatime"], 0, PLAIN | ATTR_ATIME | ATTR_NODIRATIME),
+            (&["nodiratime"], ATTR_NODIRATIME, PLAIN | ATTR_ATIME),
+            (&["nodiratime", "norelatime"], ATTR_NODIRATIME, PLAIN | ATTR_ATIME),
+            (&["strictatime", "nodiratime"], ATTR_STRICTATIME | ATTR_NODIRATIME, PLAIN | ATTR_ATIME),
+        ];
+        for (options, set, clear) in rows {
+            let change = parse(options).attributes.in_place_of_all();
+            assert_eq!(change, MountAttributes { set: *set, clear: *clear }, "{options:?}");
+        }
+        assert!(parse(&["rprivate", "rbind", "ratime"]).attributes.is_empty());
+        assert_eq!(parse(&["ratime"]).recursive_attributes, MountAttributes { set: 0, clear: ATTR_ATIME });
     }
 
     #[test]
@@ -590,9 +612,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
-        for bad in ["rsync", "rmand", "mode=\u{0}"] {
-            assert!(MountOptions::parse(&[bad]).is_err(), "{bad}");
+        assert!(MountOptions::parse(&["mode=\u{0}"]).is_err());
+        for other in ["src-nofollow", "dest-nofollow"] {
+            let error = MountOptions::parse(&[other, "copy-symlink"]).unwrap_err();
+            assert!(error.report().contains("mutually exclusive"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn recursive_flags_of_a_file_system_are_those_of_the_file_system() {
+        assert_eq!(parse(&["rsync", "rmand"]), parse(&["sync", "mand"]));
+        assert_eq!(parse(&["rlazytime"]).data.len(), 1);
     }
 
     #[test]
@@ -603,6 +633,8 @@ mod tests {
         }
         let known = ATTRIBUTES.iter().map(|(word, ..)| (*word).to_owned());
         let recursive = ATTRIBUTES.iter().map(|(word, ..)| format!("r{word}"));
+        let taken_back = TAKEN_BACK.iter().flat_map(|(word, _)| [(*word).to_owned(), format!("r{word}")]);
+        let known = known.chain(taken_back).chain(RECURSIVE_SUPERBLOCK.iter().map(|word| (*word).to_owned()));
         let superblock = SUPERBLOCK.iter().map(|(word, ..)| (*word).to_owned());
         let propagation = PROPAGATION.iter().map(|(word, _)| (*word).to_owned());
         for word in known.chain(recursive).chain(superblock).chain(propagation) {
@@ -622,7 +654,7 @@ mod tests {
                 0..12,
             )
         ) {
-            let parsed = MountOptions::parse(&words).unwrap();
+            let Ok(parsed) = MountOptions::parse(&words) else { return Ok(()) };
             let printed = parsed.to_options();
             prop_assert_eq!(&MountOptions::parse(&printed).unwrap(), &parsed);
             prop_assert_eq!(MountOptions::parse(&printed).unwrap().to_options(), printed);

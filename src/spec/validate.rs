@@ -8,6 +8,8 @@ mod mounts;
 mod namespaces;
 mod process;
 
+pub(crate) use mounts::clean;
+
 use std::fmt::Display;
 use std::path::Path;
 

@@ -10,43 +10,25 @@ use clap::{ArgAction, Command};
 use crate::cli::face::Manners;
 use crate::error::Error;
 
-const VERB_HELP: &str = "\
-NAME:
-   {bin} - {about}
-
-USAGE:
-   {usage}
-
-{all-args}";
-
-const HELP: &str = "\
-NAME:
-   {bin} - Open Container Initiative runtime
-
-USAGE:
-   {usage}
-
-COMMANDS:
-{subcommands}
-
-GLOBAL OPTIONS:
-{options}";
-
-/// Gives a command its name as it was called, and its help the form that runc's has.
+/// Gives a verb its name as it was called, and its help the form that runc's has.
 pub(super) fn dress(command: Command, program: &str, manners: Manners) -> Command {
-    let template = if manners == Manners::Husk { None } else { Some(VERB_HELP) };
     let name = format!("{program} {}", command.get_name());
-    let command = command.bin_name(&name).display_name(&name);
-    match template {
-        Some(template) => command.help_template(template),
-        None => command,
-    }
+    let head = format!("NAME:\n   {name} - {{about}}\n\nUSAGE:\n   {{usage}}\n\n{{all-args}}\n");
+    dress_in(command, &name, head, manners)
 }
 
 /// Does the same for the command above the verbs.
 pub(super) fn dress_whole(command: Command, program: &str, manners: Manners) -> Command {
-    let command = command.bin_name(program).display_name(program);
-    if manners == Manners::Husk { command } else { command.help_template(HELP) }
+    let head = format!(
+        "NAME:\n   {program} - Open Container Initiative runtime\n\nUSAGE:\n   {{usage}}\n\n\
+         COMMANDS:\n{{subcommands}}\n\nGLOBAL OPTIONS:\n{{options}}\n"
+    );
+    dress_in(command, program, head, manners)
+}
+
+fn dress_in(command: Command, name: &str, template: String, manners: Manners) -> Command {
+    let command = command.bin_name(name);
+    if manners == Manners::Husk { command } else { command.help_template(template) }
 }
 
 /// Gives long flags that were written with one dash a second one. Go makes no difference between the two, and go-runc

@@ -76,24 +76,23 @@ fn check_mount(mount: &Mount, index: usize) -> Result<()> {
     Ok(())
 }
 
-/// A proc on /proc, the caller's own /proc bound there (`--pid=host`), and the files of the list.
+/// A proc on /proc, a bind there (`--pid=host`), whose source is seen to be a procfs when it is opened, and the files of
+/// the list.
 fn may_be_in_proc(mount: &Mount, destination: &Path) -> bool {
     if destination != Path::new("/proc") {
         return PROC_FILES.iter().any(|file| destination == Path::new(file));
     }
-    if is_bind(mount) {
-        return mount.source().as_deref().is_some_and(|source| source == Path::new("/proc"));
-    }
-    mount.typ().as_deref() == Some("proc")
+    is_bind(mount) || mount.typ().as_deref() == Some("proc")
 }
 
-/// A mount is a bind by its options, whatever its type says.
+/// A mount is a bind by its options, whatever its type says; or by its type alone, as crun has it.
 fn is_bind(mount: &Mount) -> bool {
-    mount.options().iter().flatten().any(|option| matches!(&option[..], "bind" | "rbind"))
+    mount.typ().as_deref() == Some("bind")
+        || mount.options().iter().flatten().any(|option| matches!(&option[..], "bind" | "rbind"))
 }
 
 /// Takes `.` and `..` out of an absolute path, as if there were no symlinks.
-fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -116,10 +115,10 @@ mod tests {
             (json!({"destination": "/proc", "type": "proc", "source": "proc"}), true),
             (json!({"destination": "/proc/", "type": "proc", "source": "proc"}), true),
             (json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]}), true),
-            (json!({"destination": "/proc", "type": "proc", "source": "/tmp", "options": ["bind"]}), false),
+            (json!({"destination": "/proc", "type": "proc", "source": "/tmp", "options": ["bind"]}), true),
             (json!({"destination": "/proc", "type": "tmpfs", "source": "tmpfs"}), false),
-            (json!({"destination": "/proc", "type": "bind", "source": "/proc/1", "options": ["bind"]}), false),
-            (json!({"destination": "/proc", "source": "/x", "options": ["bind"]}), false),
+            (json!({"destination": "/proc", "type": "bind", "source": "/proc/1", "options": ["bind"]}), true),
+            (json!({"destination": "/proc", "source": "/x", "options": ["bind"]}), true),
             (json!({"destination": "/proc"}), false),
             (json!({"destination": "/proc/self", "type": "tmpfs"}), false),
             (json!({"destination": "/proc/self/attr", "type": "tmpfs"}), false),

@@ -1,0 +1,263 @@
+//! Brings a container back from what `checkpoint` saved.
+//!
+//! CRIU makes the processes with their namespaces and mounts; from us it has the root file system as a mount, the cgroups,
+//! and the sources of what is bound from the host. The first process is our own child, as after `create`.
+//!
+//! ```text
+//! <root>/<id>/criu-root   the root file system, mounted for as long as CRIU works
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::fs::FileType;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
+use super::container::{self, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
+use super::criu::{self, Verb};
+use super::parent::Init;
+use super::plan::{self, Plan};
+use super::state::{State, StateDirectory, process_stat};
+use super::{console, hooks, pid_file};
+use crate::cgroups::{self, Cgroup, Hierarchies};
+use crate::error::{Context, Error, Kind, Result};
+use crate::rootfs::mount;
+use crate::rootfs::plan::{MountPlan, MountSource, RootSource};
+use crate::rootfs::setup::open_root_tree;
+use crate::spec::mount_options::MountOptions;
+use crate::support::root::Root;
+use crate::sys::mount::{Change, Reach, mount_setattr};
+use crate::sys::process::{CloseHow, close_range, join_session_keyring};
+
+/// What `restore` is asked for.
+pub struct Request<'a> {
+    /// The container: its id, bundle and configuration, and where its terminal and pid go.
+    pub container: container::Request<'a>,
+    /// What saving had, too.
+    pub options: criu::Options,
+    /// A security profile other than the image's: `TYPE:NAME`.
+    pub lsm_profile: Option<String>,
+    /// The security context of mounts, other than the image's.
+    pub lsm_mount_context: Option<String>,
+}
+
+impl Runtime {
+    /// Restores a container; it runs afterwards.
+    pub fn restore(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
+        let container = &request.container;
+        check_terminal(container, mode)?;
+        crate::spec::validate::validate_id(container.id)?;
+        close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
+        let restore = criu::Request::new(Verb::Restore, &request.options)?;
+        let plan = plan::plan(container.spec, container.id, container.bundle, &container.choices)?;
+        let linux = container.spec.spec().linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
+        let cgroup_plan = cgroups::plan(
+            &layout,
+            &cgroups::Request {
+                container_id: container.id,
+                cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                resources,
+                driver: self.driver,
+                tolerance: self.tolerance,
+            },
+        )?;
+        let directory = RemoveOnDrop(Some(self.claim(container.id)?));
+        let first = Self::template(container, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        let mut cgroup = cgroup_plan.begin().map_err(|error| name_limits(error, resources))?;
+        cgroup.finish()?;
+        let template = Self::template(container, &plan, cgroup.cgroup().record());
+        // What CRIU restores has its session keyring, and the caller's is for no container.
+        if let Some(name) = &plan.process.keyring {
+            let _ = join_session_keyring(name);
+        }
+        let root = CriuRoot::attach(&plan, directory.get())?;
+        let restore = describe(restore, request, &plan, cgroup.cgroup(), &root)?;
+        let answer = restore.run(
+            |restore, pid| enter_cgroups(restore, cgroup.cgroup(), pid),
+            |script, pid| match (script, pid) {
+                ("setup-namespaces", Some(pid)) => run_hooks(&plan, &template, pid),
+                ("post-restore", Some(pid)) => directory.get().save_making(&with_process(&template, pid)?),
+                _ => Ok(()),
+            },
+        )?;
+        drop(root);
+        let pid = answer.pid.ok_or_else(|| Error::new(Kind::Other, "criu did not say what it restored"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("open the restored process")?;
+        let (cgroup, warnings) = cgroup.keep();
+        let mut running = Running {
+            init: Init { pid, pidfd, terminal: answer.terminal },
+            state: with_process(&template, pid)?,
+            warnings: plan.warnings.into_iter().chain(warnings.iter().map(ToString::to_string)).collect(),
+            directory: directory.disarm(),
+            cgroup,
+        };
+        if let Err(error) = hand_over(container, &mut running) {
+            running.kill_and_remove();
+            return Err(error);
+        }
+        Ok(running)
+    }
+}
+
+fn with_process(template: &State, pid: Pid) -> Result<State> {
+    let pid = pid.as_raw_nonzero().get();
+    let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+    Ok(State { pid, start_time, ..template.clone() })
+}
+
+fn run_hooks(plan: &Plan, template: &State, pid: Pid) -> Result<()> {
+    let state = hook_state(template, "creating", pid.as_raw_nonzero().get());
+    hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)
+}
+
+/// CRIU starts where the container's processes are to be; they are its children.
+fn enter_cgroups(restore: criu::Request, cgroup: &Cgroup, pid: Pid) -> Result<criu::Request> {
+    cgroup.join(pid, Hierarchies::Every)?;
+    let path = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let places = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    Ok(places.fold(restore, |restore, (controllers, path)| {
+        controllers.split(',').fold(restore, |restore, controller| restore.cgroup_root(controller, path))
+    }))
+}
+
+fn describe(
+    restore: criu::Request,
+    request: &Request<'_>,
+    plan: &Plan,
+    cgroup: &Cgroup,
+    root: &CriuRoot,
+) -> Result<criu::Request> {
+    let mut restore = restore
+        .restore_flags()
+        .root(&root.path)
+        .labels(request.lsm_profile.as_deref(), request.lsm_mount_context.as_deref());
+    if let Some(file) = config_file(request.container.spec.spec()) {
+        restore = restore.config_file(file);
+    }
+    for join in &plan.namespaces.join {
+        let external = EXTERNAL_NAMESPACES.iter().find(|(kind, ..)| *kind == join.kind);
+        restore = match (external, join.kind) {
+            (Some((_, _, key)), _) => {
+                let fd = join.fd.try_clone().context("copy a descriptor")?;
+                restore.inherit(key.as_bytes(), fd)
+            }
+            (None, LinuxNamespaceType::Cgroup) => {
+                return Err(Error::unsupported("restore: criu does not join a cgroup namespace"));
+            }
+            (None, kind) => restore.join_namespace(word_of(kind), &join.path),
+        };
+    }
+    for (destination, source) in shown_from_host(&plan.rootfs, &plan.namespaces, cgroup)? {
+        restore = restore.external_mount(key_of(&destination).as_bytes(), source.as_os_str().as_encoded_bytes());
+    }
+    if !plan.rootfs.masked_paths.is_empty() {
+        restore = restore.external_mount(NULL_KEY.as_bytes(), b"/dev/null");
+    }
+    let names = request.options.image_path.join(DESCRIPTORS_FILE);
+    let names: Vec<String> = File::open(&names)
+        .context("open")
+        .and_then(|file| Ok(serde_json::from_reader(file)?))
+        .with_context(|| format!("read {}", names.display()))?;
+    for (number, name) in (0..3).zip(&names) {
+        if name.contains("pipe:") {
+            restore = restore.inherit_number(name.as_bytes(), number);
+        }
+    }
+    Ok(restore)
+}
+
+/// CRIU's words for namespaces.
+fn word_of(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Mount => "mnt",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
+fn hand_over(request: &container::Request<'_>, running: &mut Running) -> Result<()> {
+    running.directory.save(&running.state)?;
+    if let Some(socket) = request.console_socket
+        && let Some(master) = running.init.terminal.take()
+    {
+        console::send_master(socket, std::os::fd::AsFd::as_fd(&master))?;
+    }
+    match request.pid_file {
+        Some(path) => pid_file::write(path, running.state.pid),
+        None => Ok(()),
+    }
+}
+
+/// The root file system as CRIU wants it: a mount, and nothing mounted over what is above it.
+struct CriuRoot {
+    path: PathBuf,
+}
+
+impl CriuRoot {
+    /// Makes the places that mounts need, then attaches a copy of the root file system.
+    fn attach(plan: &Plan, directory: &StateDirectory) -> Result<Self> {
+        let RootSource::Directory(source, _) = &plan.rootfs.root else {
+            return Err(Error::unsupported("restore: a root file system that is a mount of the configuration"));
+        };
+        let path = directory.make_criu_root()?;
+        let attach = || -> Result<(Self, Root)> {
+            let tree = open_root_tree(source)?;
+            let change = Change { propagation: PRIVATE, ..Change::default() };
+            mount_setattr(&tree, Reach::Tree, &change).context("make the root file system private")?;
+            mount::attach(&tree, Root::open(&path)?).with_context(|| format!("mount {}", source.display()))?;
+            Ok((Self { path: path.clone() }, Root::from_fd(tree)))
+        };
+        let (guard, root) = attach()?;
+        make_places(&root, &plan.rootfs.mounts)?;
+        // What was bound to make places inside is not for CRIU to find.
+        drop(guard);
+        Ok(attach()?.0)
+    }
+}
+
+/// `MS_PRIVATE` of mount(2).
+const PRIVATE: u64 = 1 << 18;
+
+impl Drop for CriuRoot {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.path, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// Makes what the mounts are mounted on, where that is not itself in a file system that CRIU restores.
+fn make_places(root: &Root, mounts: &[MountPlan]) -> Result<()> {
+    let is_made_by_criu = |path: &Path| {
+        mounts.iter().any(|other| {
+            matches!(other.source, MountSource::New { .. } | MountSource::Cgroup)
+                && path != other.destination
+                && path.starts_with(&other.destination)
+        })
+    };
+    for entry in mounts {
+        if is_made_by_criu(&entry.destination) {
+            continue;
+        }
+        match &entry.source {
+            // In what is bound there are places to make, too.
+            MountSource::Bind { .. } => drop(mount::mount(root, entry)?),
+            MountSource::New { .. } => {
+                let options = MountOptions::default();
+                drop(mount::open_target(root, &entry.destination, FileType::Directory, &options)?);
+            }
+            MountSource::Cgroup | MountSource::Remount { .. } => {}
+        }
+    }
+    Ok(())
+}
