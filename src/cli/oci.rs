@@ -144,7 +144,7 @@ impl Speaker {
         let typed = matches.remove_subcommand();
         let global = match Cli::from_arg_matches_mut(&mut matches) {
             Ok(cli) => cli.global,
-            Err(error) => return self.tell(&error),
+            Err(error) => return Self::tell(&error),
         };
         let log = global.log(self.manners);
         let failed = |error: &Error| {
@@ -194,11 +194,11 @@ impl Speaker {
                 log.error(&error);
                 Status::Failure
             }
-            None => self.tell(error),
+            None => Self::tell(error),
         }
     }
 
-    fn tell(&self, error: &clap::Error) -> Status {
+    fn tell(error: &clap::Error) -> Status {
         let _ = error.print();
         if error.use_stderr() { Status::Failure } else { Status::Success }
     }

@@ -34,7 +34,7 @@ impl Verb for Events {
         if stats {
             print_line(&events.stats()?)?;
         } else {
-            events.follow(interval, |event| print_line(event))?;
+            events.follow(interval, print_line)?;
         }
         Ok(Status::Success)
     }

@@ -113,7 +113,7 @@ impl Update {
             ("cpu-rt-runtime", &self.cpu_rt_runtime, "realtimeRuntime"),
             ("cpu-idle", &self.cpu_idle, "idle"),
         ] {
-            if let Some(text) = given(value) {
+            if let Some(text) = given(value.as_ref()) {
                 let is_signed = matches!(field, "quota" | "realtimeRuntime" | "idle");
                 let number =
                     if is_signed { text.parse().map(|n: i64| json!(n)) } else { text.parse().map(|n: u64| json!(n)) };
@@ -121,7 +121,7 @@ impl Update {
             }
         }
         for (value, field) in [(&self.cpuset_cpus, "cpus"), (&self.cpuset_mems, "mems")] {
-            if let Some(text) = given(value) {
+            if let Some(text) = given(value.as_ref()) {
                 cpu.insert(field.into(), json!(text));
             }
         }
@@ -130,7 +130,7 @@ impl Update {
             ("memory-reservation", &self.memory_reservation, "reservation"),
             ("memory-swap", &self.memory_swap, "swap"),
         ] {
-            if let Some(text) = given(value) {
+            if let Some(text) = given(value.as_ref()) {
                 let size = match text {
                     "-1" => json!(-1),
                     text => json!(parse_size(text).with_context(|| format!("invalid value for {option}"))?),
@@ -154,8 +154,8 @@ impl Update {
 }
 
 /// An empty value is none: callers' scripts pass what they have.
-fn given(value: &Option<String>) -> Option<&str> {
-    value.as_deref().filter(|text| !text.is_empty())
+fn given(value: Option<&String>) -> Option<&str> {
+    value.map(String::as_str).filter(|text| !text.is_empty())
 }
 
 fn read(file: &Path) -> Result<LinuxResources> {
