@@ -33,7 +33,8 @@ test-all: test ## Run all tests, and the longer ones
 	HUSK_TEST_ALL=1 $(CARGO) test --test integration
 
 sweep: ## Kill husk at every system call of its verbs, and look for what is left (minutes)
-	HUSK_SWEEP=1 $(CARGO) test --test integration sweep::
+	HUSK_SWEEP=1 $(CARGO) test --test integration -- sweep::
+	HUSK_SWEEP=1 $(CARGO) test --test integration -- crowd::
 
 lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) fmt --check

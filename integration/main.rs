@@ -11,8 +11,10 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod crowd;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -28,6 +30,7 @@ mod probe;
 mod process;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod self_check;
 mod signals;
@@ -62,6 +65,7 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         devices::tests,
         seccomp::tests,
+        seccomp_notify::tests,
         signals::tests,
         terminal::tests,
         descriptors::tests,
@@ -74,8 +78,10 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         sweep::tests,
+        crowd::tests,
         security::tests,
     ]
     .into_iter()

@@ -5,6 +5,7 @@
 //! spread out, and some at random, whose seed is told (`HUSK_SWEEP_SEED` gives it back). `make sweep` takes all.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::support::trace::{Point, Trace, Victims, trace};
 use super::support::{Bundle, Invocation, Need, Scene, Test, Who, test};
 
 /// Set by `make sweep`: every point.
-pub(crate) const ALL_VARIABLE: &str = "HUSK_SWEEP";
+const ALL_VARIABLE: &str = "HUSK_SWEEP";
 const SEED_VARIABLE: &str = "HUSK_SWEEP_SEED";
 /// Of each process of each verb, in `make test`: so many points spread out, and as many at random.
 const SAMPLE: usize = 6;
@@ -89,9 +90,14 @@ impl<'a> Subject<'a> {
         self.make(&["create"])
     }
 
-    /// Runs a verb that may leave a process with its outputs.
+    /// Runs a verb that may leave a process with its outputs, which therefore can't be pipes.
     fn quietly(mut command: Invocation<'_>) {
-        command.start_with(Stdio::null(), Stdio::null(), Stdio::null()).finish().success();
+        let mut errors = tempfile::tempfile().expect("make a file for the standard error");
+        let theirs = errors.try_clone().expect("share a file");
+        let outcome = command.start_with(Stdio::null(), Stdio::null(), theirs.into()).finish();
+        let mut text = String::new();
+        errors.rewind().and_then(|()| errors.read_to_string(&mut text)).expect("read the standard error");
+        assert_eq!(outcome.code(), 0, "{text}");
     }
 
     fn delete(&self) {
@@ -163,14 +169,24 @@ fn have_ended(trace: &Trace) -> bool {
     })
 }
 
-/// The points of a sweep, for the number of calls of each process; with the seed of those at random.
-fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
-    let every = std::env::var_os(ALL_VARIABLE).is_some();
+/// Says whether this is `make sweep`.
+pub(crate) fn takes_all() -> bool {
+    std::env::var_os(ALL_VARIABLE).is_some()
+}
+
+/// What chance begins with: told by a failure, and given back by a variable.
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
+    seed.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         u64::from(now.subsec_nanos())
-    });
+    })
+}
+
+/// The points of a sweep, for the number of calls of each process; with the seed of those at random.
+fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
+    let every = takes_all();
+    let seed = seed();
     let mut random = seed;
     let mut points = Vec::new();
     for (process, &count) in calls.iter().enumerate() {

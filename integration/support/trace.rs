@@ -57,6 +57,8 @@ struct Tracer {
     /// Index of each process in the two lists of the trace.
     known: HashMap<Pid, usize>,
     alive: Vec<Pid>,
+    /// How often each process became another program.
+    execs: HashMap<Pid, u32>,
     trace: Trace,
     kill_at: Option<Point>,
     /// Whether processes are let go as they stop.
@@ -91,6 +93,7 @@ pub(crate) fn trace(command: &mut Invocation<'_>, kill_at: Option<Point>) -> Tra
     let mut tracer = Tracer {
         known: HashMap::new(),
         alive: Vec::new(),
+        execs: HashMap::new(),
         trace: Trace {
             calls: Vec::new(),
             processes: Vec::new(),
@@ -151,6 +154,9 @@ impl Tracer {
                     self.go_on(pid, is_group_stop.then_some(signal));
                 }
                 WaitStatus::PtraceSyscall(_) => self.at_call(pid),
+                WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC) if self.is_workload(pid) => {
+                    self.detach(pid, None);
+                }
                 WaitStatus::PtraceEvent(_, _, event) => {
                     let births = [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK];
                     if births.contains(&event)
@@ -193,15 +199,26 @@ impl Tracer {
         }
     }
 
+    /// After the stub, init becomes the workload, whose calls are its own affair.
+    fn is_workload(&mut self, pid: Pid) -> bool {
+        let execs = self.execs.entry(pid).or_default();
+        *execs += 1;
+        *execs == 2
+    }
+
     fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
         if self.releasing {
-            ignore_gone(ptrace::detach(pid, signal));
-            // The command itself is our child and still waited for.
-            let is_ours = self.known.get(&pid) == Some(&0);
-            self.alive.retain(|other| *other != pid || is_ours);
+            self.detach(pid, signal);
         } else {
             ignore_gone(ptrace::syscall(pid, signal));
         }
+    }
+
+    fn detach(&mut self, pid: Pid, signal: Option<Signal>) {
+        ignore_gone(ptrace::detach(pid, signal));
+        // The command itself is our child and still waited for.
+        let is_ours = self.known.get(&pid) == Some(&0);
+        self.alive.retain(|other| *other != pid || is_ours);
     }
 }
 

@@ -7,6 +7,7 @@ mod chosen;
 mod create;
 mod delete;
 mod events;
+mod exec;
 mod features;
 mod global;
 mod json;
@@ -47,7 +48,7 @@ struct Cli {
 
 /// A verb: its words, from which it is made, and what it does.
 trait Verb: Parser {
-    /// The status of a failure.
+    /// The exit status when it fails.
     const FAILURE: Status = Status::Failure;
 
     /// Does it, and prints the answer.
@@ -84,6 +85,7 @@ const VERBS: &[Entry] = &[
     entry::<create::Create>("create"),
     entry::<delete::Delete>("delete"),
     entry::<events::Events>("events"),
+    entry::<exec::Exec>("exec"),
     entry::<features::Features>("features"),
     entry::<kill::Kill>("kill"),
     entry::<list::List>("list"),
@@ -175,7 +177,8 @@ impl Speaker {
         };
         self.run(Typed { verb, matches }, &global).unwrap_or_else(|error| {
             log.error(&error);
-            verb.failure
+            // crun has no statuses of its own for a verb.
+            if self.manners == Manners::Crun { Status::Failure } else { verb.failure }
         })
     }
 

@@ -20,7 +20,11 @@ use crate::sys::process::exit_now;
 /// Runs the child to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> ! {
     match clone_init(plan, channel) {
-        Ok(Side::Init) => init::run(plan, channel, surroundings),
+        Ok(Side::Init) => match channel.expect(Tag::Known) {
+            Ok(()) => init::run(plan, channel, surroundings),
+            // The parent or the child was killed; there is nobody to tell.
+            Err(_) => exit_now(255),
+        },
         Ok(Side::Child) => exit_now(0),
         Err(error) => {
             channel.send_failure(&error);
@@ -42,7 +46,7 @@ enum Side {
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it.
 fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
-    init::set_oom_score(plan)?;
+    init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
     if !plan.namespaces.join.is_empty() {

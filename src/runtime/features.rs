@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::LinuxNamespaceType;
 use serde::Serialize;
 
-use super::capability;
 use super::hooks::MOMENTS;
-use crate::namespaces::plan::KINDS;
+use super::{capability, landlock};
+use crate::namespaces::enter::KINDS;
 use crate::seccomp;
 use crate::spec::mount_options::FEATURE_MOUNT_OPTIONS;
 use crate::spec::unimplemented::is_refused;
@@ -102,7 +102,7 @@ pub fn features() -> Features {
         hooks: &MOMENTS,
         mount_options: FEATURE_MOUNT_OPTIONS,
         linux: Linux {
-            namespaces: sorted(KINDS.into_iter().map(namespace)),
+            namespaces: sorted(KINDS.into_iter().map(|(kind, _)| namespace(kind))),
             capabilities: capability::known(),
             cgroup: CgroupFeatures {
                 v1: true,
@@ -120,7 +120,7 @@ pub fn features() -> Features {
                 supported_flags: seccomp::supported_flags(),
             },
             apparmor: takes("process.apparmorProfile"),
-            selinux: takes("process.selinuxLabel"),
+            selinux: takes("linux.mountLabel"),
             intel_rdt: {
                 let enabled = !is_refused("linux.intelRdt");
                 IntelRdt { enabled, schemata: enabled, monitoring: enabled }
@@ -134,11 +134,17 @@ pub fn features() -> Features {
     }
 }
 
+/// A runtime that is not runc names neither runc's commit nor libraries that it does not use.
 fn annotations() -> BTreeMap<&'static str, String> {
-    BTreeMap::from([
-        ("husk.version", env!("CARGO_PKG_VERSION").to_owned()),
+    let mut annotations = BTreeMap::from([
+        ("org.husk.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.opencontainers.runc.checkpoint.enabled", "true".to_owned()),
         ("org.opencontainers.runc.version", MOST_COMPATIBLE_RUNC.to_owned()),
-    ])
+    ]);
+    if let Some(abi) = landlock::abi() {
+        annotations.insert("org.husk.landlock.abi", abi.to_string());
+    }
+    annotations
 }
 
 fn is_refused_action(action: &str) -> bool {
@@ -191,7 +197,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_configuration() {
-        for kind in KINDS {
+        for (kind, _) in KINDS {
             assert_eq!(word(&kind), namespace(kind));
         }
         let policy = memory_policy();

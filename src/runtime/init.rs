@@ -18,13 +18,15 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::plan::Plan;
+use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
+use super::workload::{Before, FilterState};
 use super::{hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
+use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::exit_now;
@@ -77,6 +79,10 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
+    if plan.namespaces.stages == Stages::One {
+        // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
+        channel.expect(Tag::Known)?;
+    }
     let process = &plan.process;
     tree.root()
         .make_directories(&process.cwd, Mode::from_raw_mode(0o755))
@@ -93,19 +99,20 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
-    let executable = workload::take_credentials(process, &plan.proc)?;
-    workload::load_listening_filter(process, channel)?;
+    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    let envp = environment.as_ref();
     if plan.hooks.start_container.is_empty() {
-        channel.send(Tag::Ready)?;
-        return workload::play_tape(process, channel, &executable, environment.as_ref(), plan.exec_fifo.as_ref());
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, FilterState::of(process), before);
     }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
+    let filter = workload::load_filter_before_hooks(process, channel)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
-    workload::play_tape(process, channel, &executable, environment.as_ref(), None)
+    workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
 fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
@@ -116,7 +123,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
         channel.expect(Tag::MapsWritten)?;
     }
     if plan.namespaces.stages == Stages::One {
-        set_oom_score(plan)?;
+        set_oom_score(&plan.process, &plan.proc)?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
@@ -136,7 +143,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
     if plan.namespaces.creates(CloneFlags::NEWNET) {
         crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
     }
-    workload::start_session(&plan.process)?;
+    workload::start_session(&plan.process, &plan.proc)?;
     let uts = |name: &Option<String>| name.as_ref().map(|name| name.as_bytes().to_vec());
     if let Some(name) = uts(&plan.hostname) {
         rustix::system::sethostname(&name).context("set the host name")?;
@@ -180,10 +187,10 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
 }
 
 /// Sets the OOM score, while an ordinary user still owns its own `/proc/self`: a process that is not dumpable does not.
-pub(super) fn set_oom_score(plan: &Plan) -> Result<()> {
-    let Some(score) = plan.process.oom_score_adj else { return Ok(()) };
-    match plan.proc.write("self/oom_score_adj", &score.to_string()) {
-        Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => Ok(()),
+pub(super) fn set_oom_score(process: &ProcessPlan, proc: &HostProc) -> Result<()> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    match proc.write("self/oom_score_adj", &score.to_string()) {
+        Err(Errno::ACCESS | Errno::PERM) if process.tolerates_oom_score => Ok(()),
         answer => answer.with_context(|| format!("set oom_score_adj to {score}")),
     }
 }

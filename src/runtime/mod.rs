@@ -1,4 +1,4 @@
-//! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+//! The OCI verbs: plan, parent, child, init, exec, state. Knows no image and no network name.
 
 pub mod attributes;
 pub mod capability;
@@ -9,10 +9,14 @@ pub mod console;
 pub mod container;
 pub mod criu;
 pub mod events;
+pub mod exec;
 pub mod features;
 pub mod foreground;
 pub mod hooks;
 mod init;
+mod label;
+pub mod landlock;
+mod listener;
 mod parent;
 mod pause;
 mod pid_file;

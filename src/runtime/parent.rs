@@ -8,19 +8,25 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
+};
 
-use super::plan::Plan;
+use super::foreground::{self, End, Exit};
+use super::hooks::HookPlan;
+use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Message, Tag};
 use super::tape::Step;
-use super::{child, hooks, init};
+use super::{child, hooks, init, landlock, listener};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
-use crate::namespaces::idmap;
+use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::plan::Stages;
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::signal::Signals;
 
 /// What the parent works with beside the plan.
 pub(super) struct Surroundings<'a> {
@@ -32,8 +38,8 @@ pub(super) struct Surroundings<'a> {
     pub view: &'a CgroupView,
     /// The state that hooks get, for a status and a pid.
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
-    /// Where the seccomp listener goes.
-    pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
+    /// The state that whoever gets the seccomp listener is told, for a pid.
+    pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
     /// Told as soon as init is there, before it does anything that must be cleaned up after.
     pub on_init: &'a dyn Fn(i32) -> Result<()>,
 }
@@ -46,6 +52,31 @@ pub struct Init {
     pub pidfd: OwnedFd,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
+}
+
+impl Init {
+    /// Attends to the workload until it ends: signals, and the terminal if there is one.
+    pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
+        let terminal = self.terminal.take();
+        let pidfd = self.pidfd.as_fd();
+        foreground::attend(pidfd, terminal, signals, pidfd, || {
+            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
+        })
+    }
+}
+
+/// What the parent answers init's messages with.
+pub(super) struct Answers<'a> {
+    /// What init becomes.
+    pub process: &'a ProcessPlan,
+    /// The hooks to run at init's word.
+    pub hooks: &'a HookPlan,
+    /// Whether to leave init where it waits in `exec.fifo`.
+    pub leaves_init_waiting: bool,
+    /// The state that hooks get, for a status and a pid.
+    pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
+    /// The state that whoever gets the seccomp listener is told, for a pid.
+    pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
 }
 
 /// Clones and sees init through until only the exec is left (`create`) or done.
@@ -71,62 +102,76 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         }
     };
     drop(their_channel);
-    let mut guard = KillOnDrop(Some((pid, pidfd)));
+    let mut guard = KillOnDrop::new(pid, pidfd);
     if stages == Stages::Two {
-        guard = meet_init(plan, &channel, guard)?;
+        guard = meet_init(plan.namespaces.id_maps.as_ref(), &channel, guard)?;
     } else if let Some(maps) = &plan.namespaces.id_maps {
         idmap::write(pid, maps).context("map the ids of the user namespace")?;
         channel.send(Tag::MapsWritten)?;
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-    let terminal = see_through(plan, &channel, &guard, surroundings)?;
-    let (pid, pidfd) = guard.disarm();
-    Ok(Init { pid, pidfd, terminal })
+    channel.send(Tag::Known)?;
+    see_through(
+        &channel,
+        guard,
+        &Answers {
+            process: &plan.process,
+            hooks: &plan.hooks,
+            leaves_init_waiting: plan.exec_fifo.is_some(),
+            state_for_hooks: surroundings.state_for_hooks,
+            state_for_listener: surroundings.state_for_listener,
+        },
+    )
 }
 
 /// Answers init until it is ready or has become the workload.
-fn see_through(
-    plan: &Plan,
-    channel: &Channel,
-    guard: &KillOnDrop,
-    surroundings: &Surroundings<'_>,
-) -> Result<Option<OwnedFd>> {
+pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answers<'_>) -> Result<Init> {
     let pid = guard.pid().as_raw_nonzero().get();
     let mut terminal = None;
     let mut is_ready = false;
     loop {
         match channel.receive()? {
             Some(Message::MountsDone) => {
-                let state = (surroundings.state_for_hooks)("creating", pid);
-                hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)?;
+                let state = (answers.state_for_hooks)("creating", pid);
+                hooks::run("prestart", &answers.hooks.prestart, &state, None)?;
+                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, None)?;
                 channel.send(Tag::HooksDone)?;
             }
             Some(Message::Terminal { master }) => terminal = Some(master),
-            Some(Message::Listener { fd }) => {
-                (surroundings.send_listener)(fd, pid)?;
+            Some(Message::Listener { number, fd }) => {
+                let program = answers.process.seccomp.as_ref();
+                if let Some(listener) = program.and_then(|program| program.listener.as_ref()) {
+                    let fd = match fd {
+                        Some(fd) => fd,
+                        None => guard.take_fd(number).map_err(explain_listener)?,
+                    };
+                    listener::send(listener, &fd, pid, &(answers.state_for_listener)(pid))?;
+                }
                 channel.send(Tag::ListenerSent)?;
             }
-            Some(Message::Ready) if plan.exec_fifo.is_some() => return Ok(terminal),
+            Some(Message::Ready) if answers.leaves_init_waiting => break,
             Some(Message::Ready) => is_ready = true,
             Some(Message::Failed(error)) => return Err(error),
-            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(plan, errno, step)),
-            None if is_ready => return Ok(terminal),
+            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(answers.process, errno, step)),
+            None if is_ready => break,
             None => return Err(guard.explain_end()),
             Some(message) => {
                 return Err(Error::new(Kind::Other, format!("init: unexpected {:?}", message.tag())));
             }
         }
     }
+    let (pid, pidfd) = guard.disarm();
+    Ok(Init { pid, pidfd, terminal })
 }
 
 /// Follows the child in between until it has made init, and reaps it.
-fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
+pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
     loop {
+        child.wait_for_word(channel)?;
         match channel.receive()? {
             Some(Message::WantsMaps) => {
-                if let Some(maps) = &plan.namespaces.id_maps {
+                if let Some(maps) = id_maps {
                     idmap::write(child.pid(), maps).context("map the ids of the user namespace")?;
                 }
                 channel.send(Tag::MapsWritten)?;
@@ -135,7 +180,7 @@ fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOn
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
                 let (_, child_fd) = child.disarm();
                 waitid(WaitId::PidFd(child_fd.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
-                return Ok(KillOnDrop(Some((pid, pidfd))));
+                return Ok(KillOnDrop::new(pid, pidfd));
             }
             Some(Message::Failed(error)) => return Err(error),
             None => return Err(child.explain_end()),
@@ -147,9 +192,14 @@ fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOn
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.
-struct KillOnDrop(Option<(Pid, OwnedFd)>);
+pub(super) struct KillOnDrop(Option<(Pid, OwnedFd)>);
 
 impl KillOnDrop {
+    /// Guards a child.
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self(Some((pid, pidfd)))
+    }
+
     fn pid(&self) -> Pid {
         // Taken out only by `disarm`, which takes the guard too.
         self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
@@ -157,6 +207,21 @@ impl KillOnDrop {
 
     fn disarm(mut self) -> (Pid, OwnedFd) {
         self.0.take().expect("a guard is disarmed once, by value")
+    }
+
+    /// Gets a copy of a descriptor of the process, by its number there (pidfd_getfd(2), Linux 5.6).
+    fn take_fd(&self, number: i32) -> Result<OwnedFd, Errno> {
+        let (_, pidfd) = self.0.as_ref().ok_or(Errno::SRCH)?;
+        pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
+    }
+
+    /// Waits until there is something to receive. Init has the other end too, and waits for us: if the child ends without
+    /// having told of it, there is no end of file.
+    fn wait_for_word(&self, channel: &Channel) -> Result<()> {
+        let Some((_, pidfd)) = &self.0 else { return Ok(()) };
+        let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("wait for the child")?;
+        if fds[0].revents().is_empty() { Err(self.explain_end()) } else { Ok(()) }
     }
 
     /// Says how a process ended that sent no reason.
@@ -191,10 +256,14 @@ fn describe_end(status: &WaitIdStatus) -> String {
 }
 
 /// A file that is there and does not start has a reason that the error number hides.
-fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
-    let name = plan.process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
+    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (is_exec, step) = match Step::from_raw(step) {
         Some(Step::Exec) | None => (true, format!("exec {name}")),
+        Some(Step::Label) if let [label, ..] = &process.labels.at_exec[..] => return label.explain(errno),
+        Some(Step::Landlock) => {
+            return Error::from(errno).context(landlock::ANNOTATION).context(Step::Landlock.describe());
+        }
         Some(step) => (false, step.describe().to_owned()),
     };
     if !is_exec {
@@ -204,6 +273,14 @@ fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
     match errno {
         Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
         Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
+        _ => error,
+    }
+}
+
+fn explain_listener(errno: Errno) -> Error {
+    let error = Error::from(errno).context("take the seccomp listener from init");
+    match errno {
+        Errno::PERM => error.with_hint("pidfd_getfd(2) needs CAP_SYS_PTRACE"),
         _ => error,
     }
 }

@@ -5,8 +5,9 @@
 //!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id; locked (flock(2)) by its maker
 //!     state.json          0600  replaced by rename(2), never written in place; without a pid until the making is done
 //!     making.json         0600  the same with init's pid, from the clone until it replaces state.json
-//!     exec.fifo           only between create and start
-//!     criu-root/          only while `restore` works: the root file system is mounted here
+//!     config.json         0600  what the container was made of; appears once init is inside
+//!     exec.fifo                 only between create and start
+//!     criu-root/                only while `restore` works: the root file system is mounted here
 //! ```
 //!
 //! So a `state.json` without a pid is a container that is being made, if the directory is locked, or that nobody will
@@ -19,10 +20,12 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::HookPlan;
@@ -76,6 +79,9 @@ pub struct State {
     /// Hooks that later verbs run.
     #[serde(default)]
     pub hooks: HookPlan,
+    /// `--no-new-keyring`, which holds for `exec` too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_keyring: bool,
 }
 
 /// Where a container is in its life (runtime-spec, "State").
@@ -108,6 +114,10 @@ impl fmt::Display for Status {
 const STATE_FILE: &str = "state.json";
 /// What will be the state once the container is made.
 const MAKING_FILE: &str = "making.json";
+/// The configuration as it was at `create`: the bundle's may change, and `exec` is about the container that runs.
+const CONFIG_FILE: &str = "config.json";
+/// It, before init is where it says.
+const UNPUBLISHED_CONFIG_FILE: &str = ".config.json";
 /// The fifo in which init waits for `start`.
 pub const EXEC_FIFO: &str = "exec.fifo";
 
@@ -239,7 +249,7 @@ impl StateDirectory {
     pub fn save(&self, state: &State) -> Result<()> {
         let temporary = ".state.json";
         self.write(temporary, state)?;
-        self.rename(temporary)
+        self.rename(temporary, STATE_FILE)
     }
 
     /// Writes down what the state will be, with init's pid: for whoever clears up after a maker that was killed.
@@ -249,11 +259,11 @@ impl StateDirectory {
 
     /// Makes what was written down last the state: the container is made.
     pub fn finish_making(&self) -> Result<()> {
-        self.rename(MAKING_FILE)
+        self.rename(MAKING_FILE, STATE_FILE)
     }
 
-    fn write(&self, name: &str, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state)?;
+    fn write(&self, name: &str, document: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(document)?;
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> Result<()> {
             let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
@@ -262,28 +272,26 @@ impl StateDirectory {
         write().with_context(|| format!("write {}/{name}", self.path.display()))
     }
 
-    fn rename(&self, name: &str) -> Result<()> {
-        rustix::fs::renameat(&self.fd, name, &self.fd, STATE_FILE)
-            .with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+            .with_context(|| format!("write {}/{to}", self.path.display()))
     }
 
     /// Reads the state; `None` when `create` was killed before it wrote one. Without a pid, see [`State::is_made`].
     pub fn load(&self) -> Result<Option<State>> {
-        match self.read(STATE_FILE)? {
-            Some(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .with_context(|| format!("read {}/{STATE_FILE}", self.path.display())),
-            None => Ok(None),
-        }
+        self.read(STATE_FILE)
     }
 
     /// Reads what is known of a container that is not made yet.
     pub fn load_making(&self) -> Result<Option<State>> {
         // Its maker may have been killed in the middle of writing it.
-        Ok(self.read(MAKING_FILE)?.and_then(|text| serde_json::from_slice(&text).ok()))
+        match self.read(MAKING_FILE) {
+            Err(error) if error.errno().is_none() => Ok(None),
+            answer => answer,
+        }
     }
 
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let describe = || format!("read {}/{name}", self.path.display());
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
@@ -292,7 +300,28 @@ impl StateDirectory {
         };
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut text).with_context(describe)?;
-        Ok(Some(text))
+        serde_json::from_slice(&text).map(Some).with_context(describe)
+    }
+
+    /// Writes the configuration, for nobody to see before [`Self::publish_config`].
+    pub fn write_config(&self, spec: &Spec) -> Result<()> {
+        self.write(UNPUBLISHED_CONFIG_FILE, spec)
+    }
+
+    /// Makes the configuration one to exec by. Before init has pivoted, its mount namespace shows the host's files to
+    /// whoever enters it.
+    pub fn publish_config(&self) -> Result<()> {
+        self.rename(UNPUBLISHED_CONFIG_FILE, CONFIG_FILE)
+    }
+
+    /// Reads the configuration; `None` while init is not yet inside.
+    pub fn load_config(&self) -> Result<Option<Spec>> {
+        self.read(CONFIG_FILE)
+    }
+
+    /// Reads the configuration of a container whose init is inside, though nobody has come to say so.
+    pub fn load_unpublished_config(&self) -> Result<Option<Spec>> {
+        self.read(UNPUBLISHED_CONFIG_FILE)
     }
 
     /// Makes the fifo that init waits in, and opens it: for reading and writing, so that reading waits for `start` and not
@@ -354,7 +383,7 @@ impl StateDirectory {
 
     /// Removes the directory and the files that this module makes in it.
     pub fn remove(&self) -> Result<()> {
-        for name in [EXEC_FIFO, MAKING_FILE, ".state.json", STATE_FILE] {
+        for name in [EXEC_FIFO, UNPUBLISHED_CONFIG_FILE, CONFIG_FILE, MAKING_FILE, ".state.json", STATE_FILE] {
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("remove {}/{name}", self.path.display())),
@@ -518,6 +547,7 @@ mod tests {
             owner: 0,
             cgroups: None,
             hooks: HookPlan::default(),
+            keeps_keyring: false,
         };
         assert!(state.open_init().unwrap().is_some());
         state.start_time += 1;
