@@ -9,7 +9,7 @@ mod delete;
 mod events;
 mod exec;
 mod features;
-mod global;
+pub(super) mod global;
 mod json;
 mod kill;
 mod list;

@@ -24,6 +24,7 @@ use super::{cgroup_view, console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
+use crate::support::log;
 use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
@@ -145,12 +146,14 @@ impl Runtime {
             },
         )?;
         let directory = RemoveOnDrop(Some(self.claim(request.id)?));
+        log::debug(|| format!("container {} of bundle {}", request.id, request.bundle.display()));
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
         // Whoever finds this after a kill knows what there may be to remove.
         let first = Self::template(request, &plan, cgroup_plan.record());
         directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        log::debug(|| format!("cgroups: {:?}", cgroup_plan.record().cgroup_paths()));
         let mut cgroup = cgroup_plan
             .begin()
             .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
@@ -160,6 +163,9 @@ impl Runtime {
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let start_time = Cell::new(0);
         let on_init = |pid| {
+            // runc's words, which its users look for: the clone, and what it calls nsexec, is one call here.
+            log::debug(|| format!("nsexec container setup: cloned into new namespaces, {:?}", plan.namespaces.stages));
+            log::debug(|| format!("child process in init(): process {pid}"));
             start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
             directory.get().save_making(&State { pid, start_time: start_time.get(), ..template.clone() })?;
             // While init is busy with its mounts.
@@ -187,6 +193,7 @@ impl Runtime {
             }
         };
         let pid = init.pid.as_raw_nonzero().get();
+        log::debug(|| "init: closing the pipe to signal completion".to_owned());
         directory.get().publish_config()?;
         let (cgroup, warnings) = cgroup.keep();
         plan.warnings.extend(warnings.iter().map(ToString::to_string));

@@ -74,7 +74,7 @@ impl Global {
 
     /// Gives the directory of the states.
     pub(super) fn root(&self) -> Result<StateRoot> {
-        let Some(root) = &self.root else { return Ok(StateRoot::new(default_root())) };
+        let Some(root) = &self.root else { return Ok(default_root()) };
         // An empty path is the current directory, as in Go.
         let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
         let absolute = std::path::absolute(root).with_context(|| format!("--root {}", root.display()))?;
@@ -131,13 +131,13 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 /// The user's own for an ordinary user, and for one who is root only in a user namespace, unless it says to be root's.
-fn default_root() -> PathBuf {
+pub(in crate::cli) fn default_root() -> StateRoot {
     let is_users =
         || !is_root() || (std::env::var_os("USER").is_none_or(|user| user != "root") && is_in_user_namespace());
-    match std::env::var_os("XDG_RUNTIME_DIR") {
+    StateRoot::new(match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(directory) if !directory.is_empty() && is_users() => Path::new(&directory).join("husk/oci"),
         _ => PathBuf::from("/run/husk/oci"),
-    }
+    })
 }
 
 #[cfg(test)]
