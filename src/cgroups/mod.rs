@@ -6,6 +6,9 @@
 //!                   pure   v2 directory           v1 directories     entrances, freeze, update, delete
 //! ```
 //!
+//! With systemd there is nothing to begin with, since a scope starts with a process in it: the clone comes first, and
+//! `Begun::adopt` has the scope made around it while it waits.
+//!
 //! | file | holds |
 //! |---|---|
 //! | `layout` | where the hierarchies are |
@@ -14,18 +17,16 @@
 //! | `devices` | device rules: model, v1 lists, v2 program |
 //! | `setting` | a value on its way into a file |
 //! | `create` | mkdir and the limits |
+//! | `adopt` | the same for a process that is there already, with systemd |
+//! | `systemd` | scopes over D-Bus |
 //! | `handle` | entering, finding again, updating, removing |
 //! | `freezer` | freezing, thawing, killing |
 //! | `oom` | hearing of the OOM killer |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
-//!
-//! The systemd driver will be a second way from `Plan` to `Cgroup`; it is refused by name until then.
 
-/// Whether the systemd driver is there, for `features`.
-pub const HAS_SYSTEMD: bool = false;
-
+mod adopt;
 mod create;
 mod devices;
 mod file;
@@ -37,6 +38,7 @@ mod oom;
 mod plan;
 mod setting;
 pub mod stats;
+mod systemd;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -49,3 +51,4 @@ pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
 pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
+pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

@@ -32,7 +32,7 @@ impl Cgroup {
         match (self.with("memory"), &self.unified) {
             (Some(directory), _) => count(&directory.path)
                 .with_context(|| format!("watch memory.oom_control of cgroup {}", directory.path.display())),
-            (None, Some((directory, _))) => {
+            (None, Some(directory)) => {
                 let events = directory.path.join("memory.events");
                 watch(&events)
                     .with_context(|| format!("watch {}", events.display()))

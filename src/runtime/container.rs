@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
 use super::foreground::{self, Exit};
@@ -140,6 +140,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: request.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -162,14 +163,16 @@ impl Runtime {
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let start_time = Cell::new(0);
-        let on_init = |pid| {
+        let on_init = |init: Pid| {
+            let pid = init.as_raw_nonzero().get();
             // runc's words, which its users look for: the clone, and what it calls nsexec, is one call here.
             log::debug(|| format!("nsexec container setup: cloned into new namespaces, {:?}", plan.namespaces.stages));
             log::debug(|| format!("child process in init(): process {pid}"));
             start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
             directory.get().save_making(&State { pid, start_time: start_time.get(), ..template.clone() })?;
-            // While init is busy with its mounts.
-            directory.get().write_config(spec)
+            // While init is busy with its mounts, unless it waits for its cgroups.
+            directory.get().write_config(spec)?;
+            cgroup.adopt(init)
         };
         let launched = parent::launch(
             &plan,

@@ -104,13 +104,7 @@ pub fn features() -> Features {
         linux: Linux {
             namespaces: sorted(KINDS.into_iter().map(|(kind, _)| namespace(kind))),
             capabilities: capability::known(),
-            cgroup: CgroupFeatures {
-                v1: true,
-                v2: true,
-                systemd: crate::cgroups::HAS_SYSTEMD,
-                systemd_user: crate::cgroups::HAS_SYSTEMD,
-                rdma: true,
-            },
+            cgroup: CgroupFeatures { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: SeccompFeatures {
                 enabled: true,
                 actions: seccomp::ACTIONS.into_iter().filter(|action| !is_refused_action(action)).collect(),
