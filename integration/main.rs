@@ -15,6 +15,9 @@ mod crowd;
 mod descriptors;
 mod devices;
 mod exec;
+mod exec_cgroups;
+mod exec_security;
+mod exec_terminal;
 mod executable;
 mod host;
 mod identity;
@@ -79,6 +82,9 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         exec::tests,
+        exec_terminal::tests,
+        exec_cgroups::tests,
+        exec_security::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,

@@ -132,6 +132,9 @@ impl Runtime {
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
+        if mode == Mode::Foreground && plan.process.terminal {
+            plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
+        }
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -169,9 +172,7 @@ impl Runtime {
             log::debug(|| format!("nsexec container setup: cloned into new namespaces, {:?}", plan.namespaces.stages));
             log::debug(|| format!("child process in init(): process {pid}"));
             start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
-            directory.get().save_making(&State { pid, start_time: start_time.get(), ..template.clone() })?;
-            // While init is busy with its mounts, unless it waits for its cgroups.
-            directory.get().write_config(spec)?;
+            directory.get().save(&State { pid, start_time: start_time.get(), ..template.clone() })?;
             cgroup.adopt(init)
         };
         let launched = parent::launch(
@@ -183,6 +184,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                meanwhile: &|| directory.get().write_config(spec),
             },
         );
         let init = match launched {
@@ -216,7 +218,6 @@ impl Runtime {
 
     /// Gives callers what they asked for, and runs the hooks of the moment.
     fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
-        running.directory.finish_making()?;
         let wanted = HandOver {
             console_socket: request.console_socket,
             pidfd_socket: request.pidfd_socket,
@@ -238,10 +239,10 @@ impl Runtime {
                     Err(error) if error.kind() == Kind::NotFound => return self.root.create(id),
                     answer => answer?,
                 };
-                if directory.load()?.is_some_and(|state| state.is_made()) || !directory.try_lock()? {
+                if !is_left_over(&directory)? || !directory.try_lock()? || !is_left_over(&directory)? {
                     return Err(error);
                 }
-                clear_unmade(&directory)?;
+                clear(&directory)?;
                 self.root.create(id)
             }
             answer => answer,
@@ -321,11 +322,7 @@ impl Runtime {
         let Some(init) = state.open_init()? else {
             // Those who shared its PID namespace with the host's may have outlived it.
             let cgroup = cgroup()?;
-            return if number == signal::KILL && state.is_made() && !cgroup.is_empty()? {
-                cgroup.kill_all()
-            } else {
-                Err(not_running())
-            };
+            return if number == signal::KILL && !cgroup.is_empty()? { cgroup.kill_all() } else { Err(not_running()) };
         };
         let leads = number != signal::KILL || leads_pid_namespace(state.pid)?;
         match signal::send(init.as_fd(), number) {
@@ -354,13 +351,10 @@ impl Runtime {
             Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
             answer => answer?,
         };
-        let state = match directory.load()? {
-            Some(state) if state.is_made() => state,
-            _ => match Self::delete_unmade(id, &directory, force)? {
-                Some(state) => state,
-                None => return Ok(()),
-            },
-        };
+        if is_left_over(&directory)? && Self::delete_left_over(id, &directory, force)? == Deleted::Yes {
+            return Ok(());
+        }
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
         let status = Self::status(&directory, &state)?;
         match status {
             // Without a PID namespace of its own, others may have outlived init; `destroy` kills them.
@@ -372,27 +366,30 @@ impl Runtime {
         destroy(&directory, &state)
     }
 
-    /// Removes what there is of a container that was not made to the end. Gives its state if meanwhile it was.
-    fn delete_unmade(id: &str, directory: &StateDirectory, force: bool) -> Result<Option<State>> {
+    /// Removes what there is of a container that is being made, or was not made to the end, unless meanwhile it was.
+    fn delete_left_over(id: &str, directory: &StateDirectory, force: bool) -> Result<Deleted> {
         let patience = if force { KILL_TIMEOUT_MILLISECONDS } else { MAKING_PATIENCE_MILLISECONDS };
         let deadline = Instant::now() + Duration::from_millis(patience.into());
         while !directory.try_lock()? {
             if Instant::now() > deadline {
                 return Err(not_stopped(id, Status::Creating));
             }
-            if let Some(making) = directory.load_making()?.filter(|_| force) {
+            if let Some(state) = directory.load()?.filter(|_| force) {
                 // Its maker sees that, gives up, and clears away what it has made.
-                kill_and_wait(&making)?;
+                kill_and_wait(&state)?;
             }
             std::thread::sleep(Duration::from_millis(5));
+            if !is_left_over(directory)? {
+                return Ok(Deleted::No);
+            }
         }
         if !directory.is_in_place()? {
-            return Ok(None);
+            return Ok(Deleted::Yes);
         }
-        if let Some(state) = directory.load()?.filter(State::is_made) {
-            return Ok(Some(state));
+        if !is_left_over(directory)? {
+            return Ok(Deleted::No);
         }
-        clear_unmade(directory).map(|()| None)
+        clear(directory).map(|()| Deleted::Yes)
     }
 
     /// Says what is known of a container.
@@ -431,7 +428,7 @@ impl Runtime {
 
     /// Being made, frozen, ended, waiting or running, in this order.
     pub(super) fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
-        if !state.is_made() {
+        if !is_made(directory, state)? {
             // What nobody will finish is as good as stopped: all that can be done with it is to delete it.
             return Ok(if directory.is_locked()? { Status::Creating } else { Status::Stopped });
         }
@@ -483,14 +480,33 @@ pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     removed
 }
 
-/// Everything of a container whose maker was killed, its first process included. Only for who has the directory locked.
-fn clear_unmade(directory: &StateDirectory) -> Result<()> {
-    if let Some(making) = directory.load_making()? {
-        kill_and_wait(&making)?;
-        return destroy(directory, &making);
+/// Whether there was something to delete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    Yes,
+    No,
+}
+
+/// Says whether a container was made to the end: its maker has said so, or init has got there without it.
+fn is_made(directory: &StateDirectory, state: &State) -> Result<bool> {
+    Ok(directory.has_config() || state.init_has_left_husk()?)
+}
+
+/// Says whether what is kept is not, or not yet, a container.
+fn is_left_over(directory: &StateDirectory) -> Result<bool> {
+    if directory.has_config() {
+        return Ok(false);
     }
     match directory.load()? {
-        Some(state) => destroy(directory, &state),
+        Some(state) => Ok(!state.init_has_left_husk()?),
+        None => Ok(true),
+    }
+}
+
+/// Removes everything of a container that was not made to the end. Only for who has the directory locked.
+fn clear(directory: &StateDirectory) -> Result<()> {
+    match directory.load()? {
+        Some(state) => kill_and_wait(&state).and_then(|()| destroy(directory, &state)),
         None => directory.remove(),
     }
 }

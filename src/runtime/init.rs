@@ -12,6 +12,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -21,13 +22,14 @@ use rustix::thread::{Gid, Uid};
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::workload::{Before, FilterState};
-use super::{hooks, workload};
+use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::exit_now;
 use crate::sys::signal;
@@ -103,6 +105,9 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
+    if process.terminal {
+        console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
+    }
     tree.seal(&plan.rootfs)?;
     drop(tree);
 

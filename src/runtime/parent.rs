@@ -43,6 +43,8 @@ pub(super) struct Surroundings<'a> {
     /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
     /// could not be there before it.
     pub on_init: &'a dyn Fn(Pid) -> Result<()>,
+    /// Done while init is busy with its mounts.
+    pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -113,6 +115,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     let pid = guard.pid();
     (surroundings.on_init)(pid)?;
     channel.send(Tag::Known)?;
+    (surroundings.meanwhile)()?;
     see_through(
         &channel,
         guard,

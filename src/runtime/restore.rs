@@ -85,7 +85,7 @@ impl Runtime {
             },
             |script, pid| match (script, pid) {
                 ("setup-namespaces", Some(pid)) => run_hooks(&plan, &template, pid),
-                ("post-restore", Some(pid)) => directory.get().save_making(&with_process(&template, pid)?),
+                ("post-restore", Some(pid)) => directory.get().save(&with_process(&template, pid)?),
                 _ => Ok(()),
             },
         )?;

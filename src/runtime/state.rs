@@ -3,14 +3,13 @@
 //! ```text
 //! <root>/                 1700
 //!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id; locked (flock(2)) by its maker
-//!     state.json          0600  replaced by rename(2), never written in place; without a pid until the making is done
-//!     making.json         0600  the same with init's pid, from the clone until it replaces state.json
-//!     config.json         0600  what the container was made of; appears once init is inside
+//!     state.json          0600  replaced by rename(2), never written in place
+//!     config.json         0600  what the container was made of; appears once it is made
 //!     exec.fifo                 only between create and start
 //!     criu-root/                only while `restore` works: the root file system is mounted here
 //! ```
 //!
-//! So a `state.json` without a pid is a container that is being made, if the directory is locked, or that nobody will
+//! So without a `config.json` there is a container that is being made, if the directory is locked, or one that nobody will
 //! finish: then the next `create` or `delete` of the id clears it away.
 //!
 //! A process is known by its pid and its start time; a bare pid is never trusted. The status is not stored: it is what
@@ -112,8 +111,6 @@ impl fmt::Display for Status {
 }
 
 const STATE_FILE: &str = "state.json";
-/// What will be the state once the container is made.
-const MAKING_FILE: &str = "making.json";
 /// The configuration as it was at `create`: the bundle's may change, and `exec` is about the container that runs.
 const CONFIG_FILE: &str = "config.json";
 /// It, before init is where it says.
@@ -252,16 +249,6 @@ impl StateDirectory {
         self.rename(temporary, STATE_FILE)
     }
 
-    /// Writes down what the state will be, with init's pid: for whoever clears up after a maker that was killed.
-    pub fn save_making(&self, state: &State) -> Result<()> {
-        self.write(MAKING_FILE, state)
-    }
-
-    /// Makes what was written down last the state: the container is made.
-    pub fn finish_making(&self) -> Result<()> {
-        self.rename(MAKING_FILE, STATE_FILE)
-    }
-
     fn write(&self, name: &str, document: &impl Serialize) -> Result<()> {
         let text = serde_json::to_vec(document)?;
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -277,18 +264,9 @@ impl StateDirectory {
             .with_context(|| format!("write {}/{to}", self.path.display()))
     }
 
-    /// Reads the state; `None` when `create` was killed before it wrote one. Without a pid, see [`State::is_made`].
+    /// Reads the state; `None` when `create` was killed before it wrote one.
     pub fn load(&self) -> Result<Option<State>> {
         self.read(STATE_FILE)
-    }
-
-    /// Reads what is known of a container that is not made yet.
-    pub fn load_making(&self) -> Result<Option<State>> {
-        // Its maker may have been killed in the middle of writing it.
-        match self.read(MAKING_FILE) {
-            Err(error) if error.errno().is_none() => Ok(None),
-            answer => answer,
-        }
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
@@ -312,6 +290,11 @@ impl StateDirectory {
     /// whoever enters it.
     pub fn publish_config(&self) -> Result<()> {
         self.rename(UNPUBLISHED_CONFIG_FILE, CONFIG_FILE)
+    }
+
+    /// Says whether the configuration was published.
+    pub fn has_config(&self) -> bool {
+        rustix::fs::statat(&self.fd, CONFIG_FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Reads the configuration; `None` while init is not yet inside.
@@ -383,7 +366,7 @@ impl StateDirectory {
 
     /// Removes the directory and the files that this module makes in it.
     pub fn remove(&self) -> Result<()> {
-        for name in [EXEC_FIFO, UNPUBLISHED_CONFIG_FILE, CONFIG_FILE, MAKING_FILE, ".state.json", STATE_FILE] {
+        for name in [EXEC_FIFO, UNPUBLISHED_CONFIG_FILE, CONFIG_FILE, ".state.json", STATE_FILE] {
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("remove {}/{name}", self.path.display())),
@@ -407,9 +390,18 @@ impl AsFd for StateDirectory {
 }
 
 impl State {
-    /// Says whether the container was made to the end.
-    pub fn is_made(&self) -> bool {
-        self.pid != 0
+    /// Says whether init lives and runs another executable than this one: then it is done with what husk does in it.
+    pub fn init_has_left_husk(&self) -> Result<bool> {
+        if self.open_init()?.is_none() {
+            return Ok(false);
+        }
+        let executable =
+            |who: &str| rustix::fs::stat(format!("/proc/{who}/exe")).map(|stat| (stat.st_dev, stat.st_ino));
+        Ok(match (executable("self"), executable(&self.pid.to_string())) {
+            (Ok(own), Ok(its)) => own != its,
+            // Not ours to look at, or gone.
+            _ => false,
+        })
     }
 
     /// Opens init if it still lives and is the same process as when the state was written.
@@ -448,12 +440,18 @@ impl ProcessStat {
 /// Reads a process's stat; `None` when there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     let path = format!("/proc/{pid}/stat");
-    match std::fs::read(&path) {
-        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form"))),
-        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => {
-            Ok(None)
+    // One line, made whole by the kernel: 52 numbers and a name of at most 64 bytes.
+    let mut text = [0; 2048];
+    let mut read = || {
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut text[..]))
+    };
+    match read() {
+        Ok(length) => {
+            parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form")))
         }
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("read {path}")),
     }
 }
 
