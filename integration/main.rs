@@ -40,6 +40,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ fn tests() -> Vec<support::Test> {
         seccomp_notify::tests,
         signals::tests,
         terminal::tests,
+        verbs::tests,
         descriptors::tests,
         cgroups::tests,
         pivot::tests,

@@ -98,8 +98,8 @@ pub struct Running {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateDocument {
-    /// Version of the specification, as the configuration has it.
-    pub oci_version: String,
+    /// Version of the specification that this document follows.
+    pub oci_version: &'static str,
     /// The container's id.
     pub id: String,
     /// Init's pid; 0 when it has ended.
@@ -264,7 +264,6 @@ impl Runtime {
             pid: 0,
             start_time: 0,
             created: timestamp(),
-            oci_version: spec.version().clone(),
             bundle: request.bundle.to_owned(),
             rootfs: root,
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
@@ -642,7 +641,7 @@ pub(super) fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
 
 fn document(state: State, status: Status) -> StateDocument {
     StateDocument {
-        oci_version: state.oci_version,
+        oci_version: OCI_VERSION,
         id: state.id,
         pid: if status == Status::Stopped { 0 } else { state.pid },
         status: status.to_string(),

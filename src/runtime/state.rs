@@ -60,9 +60,6 @@ pub struct State {
     pub start_time: u64,
     /// When the container was created, RFC 3339 with nanoseconds.
     pub created: String,
-    /// The version that its configuration names.
-    #[serde(default)]
-    pub oci_version: String,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Absolute path of the root file system.
@@ -538,7 +535,6 @@ mod tests {
             pid: own,
             start_time,
             created: timestamp(),
-            oci_version: OCI_VERSION.into(),
             bundle: "/".into(),
             rootfs: "/".into(),
             annotations: std::collections::BTreeMap::new(),

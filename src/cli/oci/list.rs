@@ -1,9 +1,11 @@
 //! `list`: prints every container below the root, as a table for people or as JSON for programs.
 
-use clap::Parser;
-use serde_json::json;
+use std::path::Path;
 
-use super::{Invocation, Manners, Verb, json as print_json, print};
+use clap::Parser;
+use serde::Serialize;
+
+use super::{Invocation, Manners, Verb, json, print};
 use crate::cli::report;
 use crate::cli::status::Status;
 use crate::cli::table::Table;
@@ -33,10 +35,10 @@ impl Verb for List {
             return print(&list.iter().flat_map(|document| [document.id.as_str(), "\n"]).collect::<String>());
         }
         match (format.as_str(), invocation.manners) {
-            ("json", Manners::Crun) => print(&format!("{}\n", print_json::indented(&for_crun(&list), "  ")?)),
+            ("json", Manners::Crun) => print(&cruns_json(&list)?),
             // What Go makes of a list that was never begun.
             ("json", _) if list.is_empty() => print("null\n"),
-            ("json", _) => print(&format!("{}\n", print_json::compact(&list)?)),
+            ("json", _) => print(&format!("{}\n", json::compact(&list)?)),
             ("table", Manners::Crun) => print(&cruns_table(&list)),
             ("table", _) => print(&table(&list)),
             _ => Err(Error::invalid("invalid format option")),
@@ -74,16 +76,27 @@ fn cruns_table(list: &[StateDocument]) -> String {
 }
 
 /// crun lists fewer fields than runc.
-fn for_crun(list: &[StateDocument]) -> Vec<serde_json::Value> {
-    let fields = |document: &StateDocument| {
-        json!({
-            "id": document.id,
-            "pid": document.pid,
-            "status": document.status,
-            "bundle": document.bundle,
-            "created": document.created,
-            "owner": document.owner,
-        })
-    };
-    list.iter().map(fields).collect()
+#[derive(Serialize)]
+struct OfCrun<'a> {
+    id: &'a str,
+    pid: i32,
+    status: &'a str,
+    bundle: &'a Path,
+    created: &'a str,
+    owner: &'a str,
+}
+
+fn cruns_json(list: &[StateDocument]) -> Result<String> {
+    if list.is_empty() {
+        return Ok("[\n\n]\n".to_owned());
+    }
+    let rows = list.iter().map(|document| OfCrun {
+        id: &document.id,
+        pid: document.pid,
+        status: &document.status,
+        bundle: &document.bundle,
+        created: &document.created,
+        owner: &document.owner,
+    });
+    Ok(format!("{}\n", json::indented(&rows.collect::<Vec<_>>(), "  ")?))
 }
