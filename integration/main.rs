@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -14,6 +15,7 @@ mod cgroups;
 mod crowd;
 mod descriptors;
 mod devices;
+mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
@@ -24,6 +26,8 @@ mod identity;
 mod image_config;
 mod images;
 mod kill;
+mod labels;
+mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
@@ -35,12 +39,14 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
+mod security_identity;
+mod security_seccomp;
 mod self_check;
 mod signals;
 mod support;
 mod sweep;
 mod terminal;
-mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -62,7 +68,10 @@ fn tests() -> Vec<support::Test> {
         namespaces::tests,
         identity::tests,
         capabilities::tests,
+        labels::tests,
         limits::tests,
+        annotations::tests,
+        landlock::tests,
         process::tests,
         mounts::tests,
         bind_flags::tests,
@@ -72,7 +81,6 @@ fn tests() -> Vec<support::Test> {
         seccomp_notify::tests,
         signals::tests,
         terminal::tests,
-        verbs::tests,
         descriptors::tests,
         cgroups::tests,
         pivot::tests,
@@ -91,6 +99,10 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        engines::tests,
+        security_cgroups::tests,
+        security_identity::tests,
+        security_seccomp::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

@@ -59,6 +59,7 @@ trait Verb: Parser {
 struct Invocation {
     runtime: Runtime,
     manners: Manners,
+    log: Log,
 }
 
 /// A verb as the dispatch knows it.
@@ -175,16 +176,16 @@ impl Speaker {
             Ok(matches) => matches,
             Err(error) => return self.tell_usage(&error, &parser, &log),
         };
-        self.run(Typed { verb, matches }, &global).unwrap_or_else(|error| {
+        self.run(Typed { verb, matches }, &global, log.clone()).unwrap_or_else(|error| {
             log.error(&error);
             // crun has no statuses of its own for a verb.
             if self.manners == Manners::Crun { Status::Failure } else { verb.failure }
         })
     }
 
-    fn run(&self, typed: Typed, global: &Global) -> Result<Status> {
+    fn run(&self, typed: Typed, global: &Global, log: Log) -> Result<Status> {
         let Typed { verb, matches } = typed;
-        (verb.run)(matches, &Invocation { runtime: global.runtime()?, manners: self.manners })
+        (verb.run)(matches, &Invocation { runtime: global.runtime()?, manners: self.manners, log })
     }
 
     /// Tells what is wrong with the words, or the help that was asked for.

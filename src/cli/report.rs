@@ -57,6 +57,7 @@ impl Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Error,
+    Warning,
     Debug,
 }
 
@@ -64,6 +65,7 @@ impl Level {
     fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
+            Self::Warning => "warning",
             Self::Debug => "debug",
         }
     }
@@ -72,6 +74,7 @@ impl Level {
     fn severity(self) -> u8 {
         match self {
             Self::Error => 3,
+            Self::Warning => 4,
             Self::Debug => 7,
         }
     }
@@ -108,6 +111,20 @@ impl Log {
         }
         if let Some(hint) = error.hint() {
             to_stderr_raw(&format!("hint: {hint}\n"));
+        }
+    }
+
+    /// Tells of what did not stop the command.
+    ///
+    /// With a log it goes there alone: a runtime's standard error is the container's. And only once the command has
+    /// succeeded, since callers want the error to be the one record there is.
+    pub(super) fn warnings(&self, texts: &[String]) {
+        for text in texts {
+            if self.destination == Destination::Stderr && !self.is_json {
+                note(&format!("warning: {text}"));
+            } else {
+                self.tell(Level::Warning, text);
+            }
         }
     }
 

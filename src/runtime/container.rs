@@ -145,6 +145,7 @@ impl Runtime {
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
                 annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
+                delegate_to: cgroup_view::owner(spec, &plan.namespaces),
                 driver: self.driver,
                 tolerance: self.tolerance,
             },
@@ -218,15 +219,18 @@ impl Runtime {
 
     /// Gives callers what they asked for, and runs the hooks of the moment.
     fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
+        let receiver = running.state.annotations.get("run.oci.pidfd_receiver").filter(|path| !path.is_empty());
         let wanted = HandOver {
             console_socket: request.console_socket,
-            pidfd_socket: request.pidfd_socket,
+            // crun's annotation for what is runc's flag.
+            pidfd_socket: request.pidfd_socket.or_else(|| receiver.map(Path::new)),
             pid_file: request.pid_file,
         };
         wanted.serve(&mut running.init)?;
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
-            hooks::run("poststart", &running.state.hooks.poststart, &state, None)?;
+            let hooks = &running.state.hooks;
+            hooks::run("poststart", &hooks.poststart, &state, &hooks.output.open()?)?;
         }
         Ok(())
     }
@@ -295,7 +299,9 @@ impl Runtime {
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, None) {
+            let output = state.hooks.output.open();
+            let run = |output| hooks::run("poststart", &state.hooks.poststart, &document, &output);
+            if let Err(error) = output.and_then(run) {
                 // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
                 let _ = kill_and_wait(&state);
                 return Err(error);
@@ -518,8 +524,9 @@ fn not_stopped(id: &str, status: Status) -> Error {
 fn run_poststop(state: &State) {
     if !state.hooks.poststop.is_empty() {
         let document = hook_state(state, "stopped", 0);
+        let output = state.hooks.output.open().unwrap_or_default();
         for hook in &state.hooks.poststop {
-            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, None);
+            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, &output);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::attributes::ExecAffinity;
 use super::console;
 use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
-use super::hooks::HookPlan;
+use super::hooks::{HookPlan, Output};
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::{Channel, Tag};
@@ -266,6 +266,7 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         &Answers {
             process: &plan.process,
             hooks: &HookPlan::default(),
+            hook_output: &Output::default(),
             leaves_init_waiting: false,
             state_for_hooks: &|_, _| Vec::new(),
             state_for_listener,

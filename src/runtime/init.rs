@@ -102,7 +102,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
+    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
     if process.terminal {
@@ -123,7 +123,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
+    run_container_hooks("startContainer", "created", &plan.hooks.start_container, plan, surroundings)?;
     workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
@@ -211,13 +211,14 @@ fn run_container_hooks(
     moment: &str,
     status: &str,
     list: &[oci_spec::runtime::Hook],
+    plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), None)
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

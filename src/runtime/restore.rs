@@ -17,10 +17,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
 use super::container::{self, HandOver, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
 use super::criu::{self, Verb};
-use super::hooks;
 use super::parent::Init;
 use super::plan::{self, Plan};
 use super::state::{State, StateDirectory, process_stat};
+use super::{cgroup_view, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::mount;
@@ -62,6 +62,7 @@ impl Runtime {
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
                 annotations: container.spec.spec().annotations().as_ref(),
                 resources,
+                delegate_to: cgroup_view::owner(container.spec.spec(), &plan.namespaces),
                 driver: self.driver,
                 tolerance: self.tolerance,
             },
@@ -116,8 +117,8 @@ fn with_process(template: &State, pid: Pid) -> Result<State> {
 
 fn run_hooks(plan: &Plan, template: &State, pid: Pid) -> Result<()> {
     let state = hook_state(template, "creating", pid.as_raw_nonzero().get());
-    hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)
+    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.hook_output)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.hook_output)
 }
 
 /// CRIU starts where the container's processes are to be; they are its children.

@@ -8,6 +8,7 @@ use crate::cgroups::{Driver, Tolerance};
 use crate::cli::face::Manners;
 use crate::cli::report::{Destination, Log};
 use crate::error::{Context, Error, Result};
+use crate::namespaces::rootless::is_initial_user_namespace;
 use crate::runtime::container::Runtime;
 use crate::runtime::state::StateRoot;
 
@@ -97,7 +98,7 @@ impl Global {
         let tolerates = match self.rootless.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
             "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            text if text.is_empty() || text.eq_ignore_ascii_case("auto") => !is_root() || is_in_user_namespace(),
+            text if text.is_empty() || text.eq_ignore_ascii_case("auto") => !is_root() || !is_initial_user_namespace(),
             other => return Err(Error::invalid(format!("--rootless: {other} is not one of true, false, auto"))),
         };
         let tolerance = if tolerates { Tolerance::WarnWhenDenied } else { Tolerance::Require };
@@ -107,12 +108,6 @@ impl Global {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Says whether the ids of this process are a user namespace's and not the host's: the first one has a number of its own
-/// (`PROC_USER_INIT_INO`, since 3.8), so that one call tells.
-fn is_in_user_namespace() -> bool {
-    rustix::fs::readlink("/proc/self/ns/user", Vec::new()).is_ok_and(|link| link.as_bytes() != b"user:[4026531837]")
 }
 
 /// Removes `..` as Go's `filepath.Clean` does, by the words alone.
@@ -133,7 +128,7 @@ fn clean(path: &Path) -> PathBuf {
 /// The user's own for an ordinary user, and for one who is root only in a user namespace, unless it says to be root's.
 pub(in crate::cli) fn default_root() -> StateRoot {
     let is_users =
-        || !is_root() || (std::env::var_os("USER").is_none_or(|user| user != "root") && is_in_user_namespace());
+        || !is_root() || (std::env::var_os("USER").is_none_or(|user| user != "root") && !is_initial_user_namespace());
     StateRoot::new(match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(directory) if !directory.is_empty() && is_users() => Path::new(&directory).join("husk/oci"),
         _ => PathBuf::from("/run/husk/oci"),

@@ -7,7 +7,6 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::{Invocation, Verb};
-use crate::cli::report;
 use crate::cli::status::Status;
 use crate::error::{Context, Error, Result};
 use crate::runtime::update::Update as Change;
@@ -90,12 +89,12 @@ impl Verb for Update {
             l3_cache_schema: self.l3_cache_schema,
             memory_bandwidth_schema: self.mem_bw_schema,
         };
+        let mut warnings: Vec<String> =
+            invocation.runtime.update(&id, change)?.iter().map(ToString::to_string).collect();
         if self.kernel_memory.is_some() || self.kernel_memory_tcp.is_some() {
-            report::note("warning: Kernel memory settings are ignored and will be removed");
+            warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
         }
-        for warning in invocation.runtime.update(&id, change)? {
-            report::note(&format!("warning: {warning}"));
-        }
+        invocation.log.warnings(&warnings);
         Ok(Status::Success)
     }
 }
