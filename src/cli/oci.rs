@@ -135,6 +135,7 @@ impl Speaker {
         let parser = Cli::command()
             .allow_external_subcommands(true)
             .external_subcommand_value_parser(clap::value_parser!(OsString))
+            .args_override_self(true)
             .disable_help_subcommand(true);
         let words = usage::two_dashes(&parser, args.iter().skip(1).cloned());
         let words = std::iter::once(OsString::from(&self.program)).chain(words);

@@ -167,13 +167,16 @@ impl Runtime {
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let start_time = Cell::new(0);
-        let on_init = |init: Pid| {
+        let record = |init: Pid| {
             let pid = init.as_raw_nonzero().get();
+            start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
+            directory.get().save(&State { pid, start_time: start_time.get(), ..template.clone() })
+        };
+        let on_init = |init: Pid| {
             // runc's words, which its users look for: the clone, and what it calls nsexec, is one call here.
             log::debug(|| format!("nsexec container setup: cloned into new namespaces, {:?}", plan.namespaces.stages));
-            log::debug(|| format!("child process in init(): process {pid}"));
-            start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
-            directory.get().save(&State { pid, start_time: start_time.get(), ..template.clone() })?;
+            log::debug(|| format!("child process in init(): process {}", init.as_raw_nonzero()));
+            record(init)?;
             cgroup.adopt(init)
         };
         let launched = parent::launch(
@@ -185,6 +188,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                on_clone: &record,
                 meanwhile: &|| directory.get().write_config(spec),
             },
         );
@@ -243,11 +247,13 @@ impl Runtime {
                     Err(error) if error.kind() == Kind::NotFound => return self.root.create(id),
                     answer => answer?,
                 };
-                if !is_left_over(&directory)? || !directory.try_lock()? || !is_left_over(&directory)? {
+                if !is_left_over(&directory)? {
                     return Err(error);
                 }
-                clear(&directory)?;
-                self.root.create(id)
+                match Self::delete_left_over(id, &directory, false) {
+                    Ok(Deleted::Yes) => self.root.create(id),
+                    _ => Err(error),
+                }
             }
             answer => answer,
         }

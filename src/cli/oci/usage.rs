@@ -27,7 +27,8 @@ pub(super) fn dress_whole(command: Command, program: &str, manners: Manners) -> 
 }
 
 fn dress_in(command: Command, name: &str, template: String, manners: Manners) -> Command {
-    let command = command.bin_name(name);
+    // Of a flag that is given twice, the last counts, as in Go and with getopt.
+    let command = command.bin_name(name).args_override_self(true);
     if manners == Manners::Husk { command } else { command.help_template(template) }
 }
 
