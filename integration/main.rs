@@ -49,6 +49,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -85,6 +86,7 @@ fn tests() -> Vec<support::Test> {
         seccomp_notify::tests,
         signals::tests,
         terminal::tests,
+        verbs::tests,
         descriptors::tests,
         cgroups::tests,
         pivot::tests,
