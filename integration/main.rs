@@ -15,6 +15,7 @@ mod cgroups;
 mod crowd;
 mod descriptors;
 mod devices;
+mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
@@ -39,6 +40,8 @@ mod seccomp;
 mod seccomp_notify;
 mod security;
 mod security_cgroups;
+mod security_identity;
+mod security_seccomp;
 mod self_check;
 mod signals;
 mod support;
@@ -96,7 +99,10 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        engines::tests,
         security_cgroups::tests,
+        security_identity::tests,
+        security_seccomp::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())
