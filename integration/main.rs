@@ -32,6 +32,7 @@ mod limits;
 mod mount_sharing;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pivot;
 mod probe;
 mod process;
@@ -43,6 +44,7 @@ mod security_cgroups;
 mod security_identity;
 mod security_seccomp;
 mod self_check;
+mod shared_pids;
 mod signals;
 mod support;
 mod sweep;
@@ -76,6 +78,8 @@ fn tests() -> Vec<support::Test> {
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        net_devices::tests,
+        shared_pids::tests,
         devices::tests,
         seccomp::tests,
         seccomp_notify::tests,

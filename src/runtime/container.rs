@@ -146,10 +146,13 @@ impl Runtime {
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
-        let on_init = |init: Pid| {
+        let record = |init: Pid| {
             let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })?;
+            directory.get().save(&State { pid, start_time, ..template.clone() })
+        };
+        let on_init = |init: Pid| {
+            record(init)?;
             cgroup.adopt(init)
         };
         let launched = parent::launch(
@@ -161,6 +164,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                on_clone: &record,
                 meanwhile: &|| directory.get().write_config(spec),
             },
         );

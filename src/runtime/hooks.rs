@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -56,6 +57,13 @@ pub struct OutputPaths {
 pub struct Output {
     stdout: Option<File>,
     stderr: Option<File>,
+}
+
+impl Output {
+    /// The numbers of the open files.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        [&self.stdout, &self.stderr].into_iter().flatten().map(AsRawFd::as_raw_fd)
+    }
 }
 
 impl OutputPaths {

@@ -251,7 +251,7 @@ fn make_places(root: &Root, mounts: &[MountPlan]) -> Result<()> {
         }
         match &entry.source {
             // In what is bound there are places to make, too.
-            MountSource::Bind { .. } => drop(mount::mount(root, entry)?),
+            MountSource::Bind { .. } => drop(mount::mount(root, entry, None)?),
             MountSource::New { .. } => {
                 let options = MountOptions::default();
                 drop(mount::open_target(root, &entry.destination, FileType::Directory, &options)?);

@@ -21,13 +21,7 @@ const SPEC: &[Row<Spec>] = &[
     Row { field: "linux.namespaces: a container without a mount namespace", is_set: |spec| !has_mount_namespace(spec) },
 ];
 
-const LINUX: &[Row<Linux>] = &[
-    Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() },
-    Row {
-        field: "linux.netDevices",
-        is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
-    },
-];
+const LINUX: &[Row<Linux>] = &[Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() }];
 
 /// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
 /// with `run.oci.` and have no meaning here are ignored, as they are for runc.
@@ -105,7 +99,6 @@ mod tests {
             ("linux.namespaces", json!([{"type": "pid"}])),
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
-            ("linux.netDevices", json!({"eth0": {"name": "x"}})),
         ];
         for (field, value) in rows {
             let mut spec = json!({

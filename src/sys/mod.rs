@@ -11,6 +11,7 @@ pub mod fdpass;
 pub mod landlock;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod process;
 pub mod schedule;
 pub mod seccomp;
