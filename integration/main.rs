@@ -31,6 +31,7 @@ mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
+mod mounts_verb;
 mod namespaces;
 mod net_devices;
 mod pivot;
@@ -42,6 +43,7 @@ mod seccomp_notify;
 mod security;
 mod security_cgroups;
 mod security_identity;
+mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
@@ -80,6 +82,8 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         net_devices::tests,
         shared_pids::tests,
+        mounts_verb::tests,
+        security_mounts::tests,
         devices::tests,
         seccomp::tests,
         seccomp_notify::tests,

@@ -8,6 +8,7 @@ mod delete;
 mod exec;
 mod kill;
 mod list;
+mod mounts;
 mod passed;
 mod restore;
 mod run;
@@ -125,6 +126,7 @@ const VERBS: &[Entry] = &[
     entry::<spec::Spec>("spec"),
     entry::<checkpoint::Checkpoint>("checkpoint"),
     entry::<restore::Restore>("restore"),
+    entry::<mounts::Mounts>("mounts"),
 ];
 
 fn parse_and_run<V: Verb>(mut matches: ArgMatches, invocation: &Invocation) -> Result<Status> {

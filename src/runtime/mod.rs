@@ -15,6 +15,7 @@ mod init;
 mod label;
 pub mod landlock;
 mod listener;
+pub mod mounts;
 mod parent;
 mod pid_file;
 pub mod plan;
