@@ -11,6 +11,7 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -79,6 +80,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        checkpoint::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())
