@@ -15,6 +15,7 @@ mod checkpoint;
 mod crowd;
 mod descriptors;
 mod devices;
+mod exec;
 mod executable;
 mod host;
 mod identity;
@@ -76,6 +77,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        exec::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,

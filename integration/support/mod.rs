@@ -1,6 +1,7 @@
 //! The harness: what a test has at hand. One piece a file.
 
 pub(crate) mod bundle;
+pub(crate) mod guest;
 pub(crate) mod husk;
 pub(crate) mod image;
 pub(crate) mod launch;
@@ -15,6 +16,7 @@ pub(crate) mod tty;
 pub(crate) mod user;
 
 pub(crate) use bundle::Bundle;
+pub(crate) use guest::Guest;
 pub(crate) use husk::{Invocation, Outcome};
 pub(crate) use needs::Need;
 pub(crate) use scene::Scene;

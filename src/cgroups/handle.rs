@@ -52,6 +52,28 @@ impl Record {
         let directories = self.0.iter();
         directories.flat_map(|held| held.controllers.split(',').map(|name| (name, &*held.path))).collect()
     }
+
+    /// Gives these cgroups with that of v2 where a process of the container is, at or below it. `text` is that process's
+    /// `/proc/PID/cgroup`.
+    pub fn with_unified_of(&self, text: &str) -> Result<Self> {
+        let mut record = self.clone();
+        for directory in record.0.iter_mut().filter(|directory| directory.controllers.is_empty()) {
+            let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+            let below = match found.strip_prefix(directory.shown.trim_end_matches('/')) {
+                Some(below) if below.is_empty() || below.starts_with('/') => below,
+                _ => {
+                    let expected = &directory.shown;
+                    return Err(Error::new(
+                        Kind::State,
+                        format!("the container's first process is in cgroup `{found}`, outside of {expected}"),
+                    ));
+                }
+            };
+            directory.path.push(below.trim_start_matches('/'));
+            found.clone_into(&mut directory.shown);
+        }
+        Ok(record)
+    }
 }
 
 /// Which hierarchies a process joins.

@@ -5,6 +5,7 @@
 //! - after one of the runtime's global flags (`--root`, `--log`, …), which the engine does not have;
 //! - `state`, `delete`, `list`, `spec`, which are no commands of the engine, and `start` and `kill`, which are not yet;
 //! - `create` and `run` with `--bundle`;
+//! - `exec` with `--process`;
 //! - everything after `oci`.
 
 use std::ffi::{OsStr, OsString};
@@ -64,7 +65,48 @@ pub(super) fn choose(args: &[OsString]) -> Face {
     if (first == "create" || first == "run") && words.take_while(|word| *word != "--").any(is_bundle) {
         return runtime;
     }
+    if first == "exec" && has_process(args[2..].iter().map(OsString::as_os_str)) {
+        return runtime;
+    }
     Face::Engine
+}
+
+/// Flags of `exec`, of the runtime's or the engine's, whose value may be the next word.
+const EXEC_FLAGS_WITH_VALUES: [&str; 20] = [
+    "--console-socket",
+    "--pidfd-socket",
+    "--cwd",
+    "--env",
+    "-e",
+    "--user",
+    "-u",
+    "--additional-gids",
+    "-g",
+    "--pid-file",
+    "--process-label",
+    "--apparmor",
+    "--cap",
+    "-c",
+    "--preserve-fds",
+    "--cgroup",
+    "--workdir",
+    "-w",
+    "--env-file",
+    "--detach-keys",
+];
+
+/// Looks for `--process` among the flags of `exec`; what follows the container is the command's.
+fn has_process<'a>(mut words: impl Iterator<Item = &'a OsStr>) -> bool {
+    while let Some(word) = words.next() {
+        let Some(word) = word.to_str().filter(|word| word.starts_with('-')) else { return false };
+        if word == "-p" || word == "--process" || word.starts_with("--process=") {
+            return true;
+        }
+        if EXEC_FLAGS_WITH_VALUES.contains(&word) {
+            words.next();
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -93,6 +135,14 @@ mod tests {
             ("husk start x", RUNTIME),
             ("husk --debug create x", RUNTIME),
             ("husk ps", Face::Engine),
+            ("husk exec --process /p --detach --pid-file /f x", RUNTIME),
+            ("husk exec --pid-file /f --process /p --detach x", RUNTIME),
+            ("husk exec --detach --process=/p x", RUNTIME),
+            ("husk exec -d -p /p x", RUNTIME),
+            ("husk exec web mkdir -p /x", Face::Engine),
+            ("husk exec -it -e A=1 web mkdir --process /x", Face::Engine),
+            ("husk exec --process-label x web true", Face::Engine),
+            ("husk exec", Face::Engine),
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert_eq!(choose(&args), face, "{line}");

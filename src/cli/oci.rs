@@ -5,6 +5,7 @@
 mod checkpoint;
 mod create;
 mod delete;
+mod exec;
 mod kill;
 mod list;
 mod passed;
@@ -79,6 +80,9 @@ enum CgroupManager {
 
 /// A verb: its words, from which it is made, and what it does.
 trait Verb: Parser {
+    /// The exit status when it fails.
+    const FAILURE: Status = Status::Failure;
+
     /// Does it, and prints the answer.
     fn run(self, invocation: &Invocation) -> Result<Status>;
 }
@@ -93,6 +97,7 @@ struct Entry {
     name: &'static str,
     command: fn() -> Command,
     run: fn(ArgMatches, &Invocation) -> Result<Status>,
+    failure: Status,
 }
 
 /// A verb and the words after it.
@@ -102,13 +107,14 @@ struct Typed {
 }
 
 const fn entry<V: Verb>(name: &'static str) -> Entry {
-    Entry { name, command: V::command, run: parse_and_run::<V> }
+    Entry { name, command: V::command, run: parse_and_run::<V>, failure: V::FAILURE }
 }
 
 /// Every verb, in the order of the help text.
 const VERBS: &[Entry] = &[
     entry::<create::Create>("create"),
     entry::<run::Run>("run"),
+    entry::<exec::Exec>("exec"),
     entry::<start::Start>("start"),
     entry::<state::State>("state"),
     entry::<kill::Kill>("kill"),
@@ -140,11 +146,14 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         }
     };
     let log = Log { file: global.log.clone(), is_json: global.log_format == "json" };
+    // crun has no statuses of its own for a verb.
+    let is_crun = args.first().map(Path::new).and_then(Path::file_name).is_some_and(|name| name == "crun");
+    let failure = typed.as_ref().filter(|_| !is_crun).map_or(Status::Failure, |typed| typed.verb.failure);
     match dispatch(&global, typed) {
         Ok(status) => status.into(),
         Err(error) => {
             log.error(&error);
-            Status::Failure.into()
+            failure.into()
         }
     }
 }

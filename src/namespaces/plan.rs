@@ -138,7 +138,7 @@ fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<OwnedFd> {
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// Without rights the user namespace comes first, since it gives them; with rights it comes last, since it takes them.
-fn join_order(kind: LinuxNamespaceType, privileged: Privileged) -> u8 {
+pub(super) fn join_order(kind: LinuxNamespaceType, privileged: Privileged) -> u8 {
     match (kind, privileged) {
         (LinuxNamespaceType::User, Privileged::No) => 0,
         (LinuxNamespaceType::Mount, _) => 2,
@@ -147,7 +147,7 @@ fn join_order(kind: LinuxNamespaceType, privileged: Privileged) -> u8 {
     }
 }
 
-fn flag(kind: LinuxNamespaceType) -> CloneFlags {
+pub(super) fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     match kind {
         LinuxNamespaceType::Mount => CloneFlags::NEWNS,
         LinuxNamespaceType::Cgroup => CloneFlags::NEWCGROUP,
@@ -160,7 +160,7 @@ fn flag(kind: LinuxNamespaceType) -> CloneFlags {
     }
 }
 
-fn link_type(kind: LinuxNamespaceType) -> LinkNameSpaceType {
+pub(super) fn link_type(kind: LinuxNamespaceType) -> LinkNameSpaceType {
     match kind {
         LinuxNamespaceType::Mount => LinkNameSpaceType::Mount,
         LinuxNamespaceType::Cgroup => LinkNameSpaceType::ControlGroup,

@@ -46,7 +46,7 @@ enum Side {
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it.
 fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
-    init::set_oom_score(plan)?;
+    init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
     if !plan.namespaces.join.is_empty() {

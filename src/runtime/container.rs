@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::foreground::{self, End, Exit};
+use super::foreground::{self, Exit};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
 use super::state::{
@@ -106,7 +106,8 @@ pub struct StateDocument {
 impl Runtime {
     /// Makes a container up to where `mode` says.
     pub fn launch(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
-        check_terminal(request, mode)?;
+        let process = request.spec.spec().process().as_ref();
+        check_terminal(process, request.console_socket.is_some(), mode)?;
         crate::spec::validate::validate_id(request.id)?;
         // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
@@ -141,7 +142,9 @@ impl Runtime {
         let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })
+            directory.get().save(&State { pid, start_time, ..template.clone() })?;
+            // While init is busy with its mounts.
+            directory.get().write_config(spec)
         };
         let launched = parent::launch(
             &plan,
@@ -166,6 +169,7 @@ impl Runtime {
         };
         let pid = init.pid.as_raw_nonzero().get();
         let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        directory.get().publish_config()?;
         let (cgroup, warnings) = cgroup.keep();
         plan.warnings.extend(warnings.iter().map(ToString::to_string));
         let mut running = Running {
@@ -182,20 +186,14 @@ impl Runtime {
         Ok(running)
     }
 
-    /// Gives callers what they asked for: the terminal, the pidfd, the pid file, the last because it says "ready".
+    /// Gives callers what they asked for, and runs the hooks of the moment.
     fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
-        if let Some(socket) = request.console_socket
-            && let Some(master) = running.init.terminal.take()
-        {
-            console::send_master(socket, master.as_fd())?;
-        }
-        if let Some(socket) = request.pidfd_socket {
-            crate::sys::tty::send_fd_to_socket(socket, b"pidfd", running.init.pidfd.as_fd())
-                .with_context(|| format!("send the pidfd to {}", socket.display()))?;
-        }
-        if let Some(path) = request.pid_file {
-            pid_file::write(path, running.state.pid)?;
-        }
+        let wanted = HandOver {
+            console_socket: request.console_socket,
+            pidfd_socket: request.pidfd_socket,
+            pid_file: request.pid_file,
+        };
+        wanted.serve(&mut running.init)?;
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
             hooks::run("poststart", &running.state.hooks.poststart, &state, None)?;
@@ -217,6 +215,7 @@ impl Runtime {
             owner: rustix::process::getuid().as_raw(),
             cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
+            keeps_keyring: plan.process.keyring.is_none(),
         }
     }
 
@@ -343,11 +342,7 @@ impl Runtime {
 impl Running {
     /// Attends to the workload until it ends: signals, and the terminal if there is one.
     pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
-        let terminal = self.init.terminal.take();
-        let pidfd = self.init.pidfd.as_fd();
-        foreground::attend(pidfd, terminal, signals, pidfd, || {
-            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
-        })
+        self.init.attend(signals)
     }
 
     /// Gives up a container that runs but could not be handed over.
@@ -434,9 +429,10 @@ pub(super) fn name_limits(error: Error, resources: Option<&LinuxResources>) -> E
     if names.is_empty() { error } else { error.context(format!("set limits ({})", names.join(", "))) }
 }
 
-pub(super) fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
-    let terminal = request.spec.spec().process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
-    match (terminal, request.console_socket.is_some(), mode) {
+/// A terminal whose master nobody would hold, and a socket for one that nobody would get.
+pub(super) fn check_terminal(process: Option<&Process>, has_console_socket: bool, mode: Mode) -> Result<()> {
+    let terminal = process.is_some_and(|process| process.terminal().unwrap_or(false));
+    match (terminal, has_console_socket, mode) {
         (true, false, Mode::Create | Mode::Detached) => {
             Err(Error::invalid("cannot allocate tty if runc will detach without setting console socket"))
         }
@@ -444,6 +440,35 @@ pub(super) fn check_terminal(request: &Request<'_>, mode: Mode) -> Result<()> {
             Err(Error::invalid("cannot use console socket if runc will not detach or allocate tty"))
         }
         _ => Ok(()),
+    }
+}
+
+/// What callers want of a new process.
+pub(super) struct HandOver<'a> {
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<&'a Path>,
+    /// Where the pidfd is sent.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Where the pid is written.
+    pub pid_file: Option<&'a Path>,
+}
+
+impl HandOver<'_> {
+    /// Gives it to them; the pid file last, because it says "ready".
+    pub(super) fn serve(&self, init: &mut Init) -> Result<()> {
+        if let Some(socket) = self.console_socket
+            && let Some(master) = init.terminal.take()
+        {
+            console::send_master(socket, master.as_fd())?;
+        }
+        if let Some(socket) = self.pidfd_socket {
+            crate::sys::tty::send_fd_to_socket(socket, b"pidfd", init.pidfd.as_fd())
+                .with_context(|| format!("send the pidfd to {}", socket.display()))?;
+        }
+        if let Some(path) = self.pid_file {
+            pid_file::write(path, init.pid.as_raw_nonzero().get())?;
+        }
+        Ok(())
     }
 }
 

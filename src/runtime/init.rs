@@ -18,13 +18,14 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
 
-use super::plan::Plan;
+use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::{hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
+use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
 use crate::sys::clone::{CloneFlags, unshare};
 use crate::sys::process::exit_now;
@@ -120,7 +121,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
         channel.expect(Tag::MapsWritten)?;
     }
     if plan.namespaces.stages == Stages::One {
-        set_oom_score(plan)?;
+        set_oom_score(&plan.process, &plan.proc)?;
     }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
@@ -184,10 +185,10 @@ fn write_kernel_settings(plan: &Plan) -> Result<()> {
 }
 
 /// Sets the OOM score, while an ordinary user still owns its own `/proc/self`: a process that is not dumpable does not.
-pub(super) fn set_oom_score(plan: &Plan) -> Result<()> {
-    let Some(score) = plan.process.oom_score_adj else { return Ok(()) };
-    match plan.proc.write("self/oom_score_adj", &score.to_string()) {
-        Err(Errno::ACCESS | Errno::PERM) if plan.process.tolerates_oom_score => Ok(()),
+pub(super) fn set_oom_score(process: &ProcessPlan, proc: &HostProc) -> Result<()> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    match proc.write("self/oom_score_adj", &score.to_string()) {
+        Err(Errno::ACCESS | Errno::PERM) if process.tolerates_oom_score => Ok(()),
         answer => answer.with_context(|| format!("set oom_score_adj to {score}")),
     }
 }

@@ -1,4 +1,4 @@
-//! The OCI verbs: plan, parent, child, init, state. Knows no image and no network name.
+//! The OCI verbs: plan, parent, child, init, exec, state. Knows no image and no network name.
 
 pub mod attributes;
 pub mod capability;
@@ -8,6 +8,7 @@ mod child;
 pub mod console;
 pub mod container;
 pub mod criu;
+pub mod exec;
 pub mod foreground;
 pub mod hooks;
 mod init;

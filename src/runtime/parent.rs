@@ -12,16 +12,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
-use super::plan::Plan;
+use super::foreground::{self, End, Exit};
+use super::hooks::HookPlan;
+use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Message, Tag};
 use super::tape::Step;
 use super::{child, hooks, init};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
-use crate::namespaces::idmap;
+use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::plan::Stages;
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::signal::Signals;
 
 /// What the parent works with beside the plan.
 pub(super) struct Surroundings<'a> {
@@ -49,6 +52,31 @@ pub struct Init {
     pub terminal: Option<OwnedFd>,
 }
 
+impl Init {
+    /// Attends to the workload until it ends: signals, and the terminal if there is one.
+    pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
+        let terminal = self.terminal.take();
+        let pidfd = self.pidfd.as_fd();
+        foreground::attend(pidfd, terminal, signals, pidfd, || {
+            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
+        })
+    }
+}
+
+/// What the parent answers init's messages with.
+pub(super) struct Answers<'a> {
+    /// What init becomes.
+    pub process: &'a ProcessPlan,
+    /// The hooks to run at init's word.
+    pub hooks: &'a HookPlan,
+    /// Whether to leave init where it waits in `exec.fifo`.
+    pub leaves_init_waiting: bool,
+    /// The state that hooks get, for a status and a pid.
+    pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
+    /// Where the seccomp listener goes.
+    pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
+}
+
 /// Clones and sees init through until only the exec is left (`create`) or done.
 pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
@@ -72,9 +100,9 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         }
     };
     drop(their_channel);
-    let mut guard = KillOnDrop(Some((pid, pidfd)));
+    let mut guard = KillOnDrop::new(pid, pidfd);
     if stages == Stages::Two {
-        guard = meet_init(plan, &channel, guard)?;
+        guard = meet_init(plan.namespaces.id_maps.as_ref(), &channel, guard)?;
     } else if let Some(maps) = &plan.namespaces.id_maps {
         idmap::write(pid, maps).context("map the ids of the user namespace")?;
         channel.send(Tag::MapsWritten)?;
@@ -82,54 +110,59 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
     channel.send(Tag::Known)?;
-    let terminal = see_through(plan, &channel, &guard, surroundings)?;
-    let (pid, pidfd) = guard.disarm();
-    Ok(Init { pid, pidfd, terminal })
+    see_through(
+        &channel,
+        guard,
+        &Answers {
+            process: &plan.process,
+            hooks: &plan.hooks,
+            leaves_init_waiting: plan.exec_fifo.is_some(),
+            state_for_hooks: surroundings.state_for_hooks,
+            send_listener: surroundings.send_listener,
+        },
+    )
 }
 
 /// Answers init until it is ready or has become the workload.
-fn see_through(
-    plan: &Plan,
-    channel: &Channel,
-    guard: &KillOnDrop,
-    surroundings: &Surroundings<'_>,
-) -> Result<Option<OwnedFd>> {
+pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answers<'_>) -> Result<Init> {
     let pid = guard.pid().as_raw_nonzero().get();
     let mut terminal = None;
     let mut is_ready = false;
     loop {
         match channel.receive()? {
             Some(Message::MountsDone) => {
-                let state = (surroundings.state_for_hooks)("creating", pid);
-                hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)?;
+                let state = (answers.state_for_hooks)("creating", pid);
+                hooks::run("prestart", &answers.hooks.prestart, &state, None)?;
+                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, None)?;
                 channel.send(Tag::HooksDone)?;
             }
             Some(Message::Terminal { master }) => terminal = Some(master),
             Some(Message::Listener { fd }) => {
-                (surroundings.send_listener)(fd, pid)?;
+                (answers.send_listener)(fd, pid)?;
                 channel.send(Tag::ListenerSent)?;
             }
-            Some(Message::Ready) if plan.exec_fifo.is_some() => return Ok(terminal),
+            Some(Message::Ready) if answers.leaves_init_waiting => break,
             Some(Message::Ready) => is_ready = true,
             Some(Message::Failed(error)) => return Err(error),
-            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(plan, errno, step)),
-            None if is_ready => return Ok(terminal),
+            Some(Message::ExecFailed { errno, step }) => return Err(explain_exec(answers.process, errno, step)),
+            None if is_ready => break,
             None => return Err(guard.explain_end()),
             Some(message) => {
                 return Err(Error::new(Kind::Other, format!("init: unexpected {:?}", message.tag())));
             }
         }
     }
+    let (pid, pidfd) = guard.disarm();
+    Ok(Init { pid, pidfd, terminal })
 }
 
 /// Follows the child in between until it has made init, and reaps it.
-fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
+pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
     loop {
         child.wait_for_word(channel)?;
         match channel.receive()? {
             Some(Message::WantsMaps) => {
-                if let Some(maps) = &plan.namespaces.id_maps {
+                if let Some(maps) = id_maps {
                     idmap::write(child.pid(), maps).context("map the ids of the user namespace")?;
                 }
                 channel.send(Tag::MapsWritten)?;
@@ -138,7 +171,7 @@ fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOn
                 let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
                 let (_, child_fd) = child.disarm();
                 waitid(WaitId::PidFd(child_fd.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
-                return Ok(KillOnDrop(Some((pid, pidfd))));
+                return Ok(KillOnDrop::new(pid, pidfd));
             }
             Some(Message::Failed(error)) => return Err(error),
             None => return Err(child.explain_end()),
@@ -150,9 +183,14 @@ fn meet_init(plan: &Plan, channel: &Channel, child: KillOnDrop) -> Result<KillOn
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.
-struct KillOnDrop(Option<(Pid, OwnedFd)>);
+pub(super) struct KillOnDrop(Option<(Pid, OwnedFd)>);
 
 impl KillOnDrop {
+    /// Guards a child.
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self(Some((pid, pidfd)))
+    }
+
     fn pid(&self) -> Pid {
         // Taken out only by `disarm`, which takes the guard too.
         self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
@@ -203,8 +241,8 @@ fn describe_end(status: &WaitIdStatus) -> String {
 }
 
 /// A file that is there and does not start has a reason that the error number hides.
-fn explain_exec(plan: &Plan, errno: Errno, step: u32) -> Error {
-    let name = plan.process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
+    let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (is_exec, step) = match Step::from_raw(step) {
         Some(Step::Exec) | None => (true, format!("exec {name}")),
         Some(step) => (false, step.describe().to_owned()),

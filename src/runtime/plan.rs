@@ -127,7 +127,6 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     let user_namespace = UserNamespace { maps: namespaces.id_maps.as_ref(), joined };
     crate::rootfs::bind::open_sources(&mut rootfs, user_namespace)?;
     let linux = spec.linux().as_ref();
-    let mut warnings = Vec::new();
     let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let denies_setgroups =
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
@@ -135,14 +134,7 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
     process.seccomp = seccomp_filter(spec)?;
     process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
-    process.tolerates_oom_score = has_user_namespace || !is_root;
-    if !has_user_namespace {
-        let lost = process.capabilities.limit(capability::permitted()?);
-        if lost != 0 {
-            warnings
-                .push(format!("process.capabilities: left out, not held by the caller: {}", capability::names(lost)));
-        }
-    }
+    let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
     let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
@@ -158,6 +150,22 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         exec_fifo: None,
         warnings,
     })
+}
+
+impl ProcessPlan {
+    /// Leaves out what the caller cannot give, and gives the warnings about it.
+    pub(super) fn fit_to_caller(&mut self, has_user_namespace: bool, is_root: bool) -> Result<Vec<String>> {
+        self.tolerates_oom_score = has_user_namespace || !is_root;
+        let mut warnings = Vec::new();
+        if !has_user_namespace {
+            let lost = self.capabilities.limit(capability::permitted()?);
+            if lost != 0 {
+                let names = capability::names(lost);
+                warnings.push(format!("process.capabilities: left out, not held by the caller: {names}"));
+            }
+        }
+        Ok(warnings)
+    }
 }
 
 /// Compiles the container's filter.

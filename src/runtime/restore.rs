@@ -15,12 +15,12 @@ use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
-use super::container::{self, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
+use super::container::{self, HandOver, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
 use super::criu::{self, Verb};
+use super::hooks;
 use super::parent::Init;
 use super::plan::{self, Plan};
 use super::state::{State, StateDirectory, process_stat};
-use super::{console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::mount;
@@ -47,7 +47,7 @@ impl Runtime {
     /// Restores a container; it runs afterwards.
     pub fn restore(&self, request: &Request<'_>, mode: Mode) -> Result<Running> {
         let container = &request.container;
-        check_terminal(container, mode)?;
+        check_terminal(container.spec.spec().process().as_ref(), container.console_socket.is_some(), mode)?;
         crate::spec::validate::validate_id(container.id)?;
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let restore = criu::Request::new(Verb::Restore, &request.options)?;
@@ -189,15 +189,10 @@ fn word_of(kind: LinuxNamespaceType) -> &'static str {
 
 fn hand_over(request: &container::Request<'_>, running: &mut Running) -> Result<()> {
     running.directory.save(&running.state)?;
-    if let Some(socket) = request.console_socket
-        && let Some(master) = running.init.terminal.take()
-    {
-        console::send_master(socket, std::os::fd::AsFd::as_fd(&master))?;
-    }
-    match request.pid_file {
-        Some(path) => pid_file::write(path, running.state.pid),
-        None => Ok(()),
-    }
+    running.directory.write_config(request.spec.spec())?;
+    running.directory.publish_config()?;
+    let wanted = HandOver { console_socket: request.console_socket, pidfd_socket: None, pid_file: request.pid_file };
+    wanted.serve(&mut running.init)
 }
 
 /// The root file system as CRIU wants it: a mount, and nothing mounted over what is above it.

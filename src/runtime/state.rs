@@ -4,8 +4,9 @@
 //! <root>/                 0700
 //!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id
 //!     state.json          0600  replaced by rename(2), never written in place
-//!     exec.fifo           only between create and start
-//!     criu-root/          only while `restore` works: the root file system is mounted here
+//!     config.json         0600  what the container was made of; appears once init is inside
+//!     exec.fifo                 only between create and start
+//!     criu-root/                only while `restore` works: the root file system is mounted here
 //! ```
 //!
 //! A process is known by its pid and its start time; a bare pid is never trusted. The status is not stored: it is what
@@ -15,10 +16,12 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::HookPlan;
@@ -67,6 +70,9 @@ pub struct State {
     /// Hooks that later verbs run.
     #[serde(default)]
     pub hooks: HookPlan,
+    /// `--no-new-keyring`, which holds for `exec` too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_keyring: bool,
 }
 
 /// Where a container is in its life (runtime-spec, "State").
@@ -97,6 +103,10 @@ impl fmt::Display for Status {
 }
 
 const STATE_FILE: &str = "state.json";
+/// The configuration as it was at `create`: the bundle's may change, and `exec` is about the container that runs.
+const CONFIG_FILE: &str = "config.json";
+/// It, before init is where it says.
+const UNPUBLISHED_CONFIG_FILE: &str = ".config.json";
 /// The fifo in which init waits for `start`.
 pub const EXEC_FIFO: &str = "exec.fifo";
 
@@ -173,26 +183,56 @@ impl StateDirectory {
     pub fn save(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state)?;
         let temporary = ".state.json";
+        self.write(temporary, &text)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary, &self.fd, STATE_FILE)?))
+            .with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    }
+
+    fn write(&self, name: &str, text: &[u8]) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let write = || -> Result<()> {
-            let fd = rustix::fs::openat(&self.fd, temporary, flags, Mode::from_raw_mode(0o600))?;
-            std::io::Write::write_all(&mut std::fs::File::from(fd), &text)?;
-            Ok(rustix::fs::renameat(&self.fd, temporary, &self.fd, STATE_FILE)?)
-        };
-        write().with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
+        Ok(std::io::Write::write_all(&mut std::fs::File::from(fd), text)?)
     }
 
     /// Reads the state; `None` when `create` was killed before it wrote one.
     pub fn load(&self) -> Result<Option<State>> {
+        self.read(STATE_FILE)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let describe = || format!("read {}/{STATE_FILE}", self.path.display());
-        let fd = match rustix::fs::openat(&self.fd, STATE_FILE, flags, Mode::empty()) {
+        let describe = || format!("read {}/{name}", self.path.display());
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer.with_context(describe)?,
         };
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut text).with_context(describe)?;
         serde_json::from_slice(&text).map(Some).with_context(describe)
+    }
+
+    /// Writes the configuration, for nobody to see before [`Self::publish_config`].
+    pub fn write_config(&self, spec: &Spec) -> Result<()> {
+        let text = serde_json::to_vec(spec)?;
+        self.write(UNPUBLISHED_CONFIG_FILE, &text)
+            .with_context(|| format!("write {}/{UNPUBLISHED_CONFIG_FILE}", self.path.display()))
+    }
+
+    /// Makes the configuration one to exec by. Before init has pivoted, its mount namespace shows the host's files to
+    /// whoever enters it.
+    pub fn publish_config(&self) -> Result<()> {
+        rustix::fs::renameat(&self.fd, UNPUBLISHED_CONFIG_FILE, &self.fd, CONFIG_FILE)
+            .with_context(|| format!("write {}/{CONFIG_FILE}", self.path.display()))
+    }
+
+    /// Reads the configuration; `None` while init is not yet inside.
+    pub fn load_config(&self) -> Result<Option<Spec>> {
+        self.read(CONFIG_FILE)
+    }
+
+    /// Reads the configuration of a container whose init is inside, though nobody has come to say so.
+    pub fn load_unpublished_config(&self) -> Result<Option<Spec>> {
+        self.read(UNPUBLISHED_CONFIG_FILE)
     }
 
     /// Makes the fifo that init waits in, and opens it: for reading and writing, so that reading waits for `start` and not
@@ -254,7 +294,7 @@ impl StateDirectory {
 
     /// Removes the directory and the files that this module makes in it.
     pub fn remove(&self) -> Result<()> {
-        for name in [EXEC_FIFO, ".state.json", STATE_FILE] {
+        for name in [EXEC_FIFO, UNPUBLISHED_CONFIG_FILE, CONFIG_FILE, ".state.json", STATE_FILE] {
             match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("remove {}/{name}", self.path.display())),
@@ -395,6 +435,7 @@ mod tests {
             owner: 0,
             cgroups: None,
             hooks: HookPlan::default(),
+            keeps_keyring: false,
         };
         assert!(state.open_init().unwrap().is_some());
         state.start_time += 1;

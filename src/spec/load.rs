@@ -68,6 +68,12 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Document<Spec>> {
     Ok(document)
 }
 
+/// Reads the file of `exec --process`.
+pub fn load_process(file: &Path) -> Result<Document<Process>> {
+    let bytes = read(file, file)?;
+    parse_process(&file.file_name().unwrap_or(file.as_os_str()).to_string_lossy(), &bytes)
+}
+
 /// Reads the process of `exec --process`.
 pub fn parse_process(name: &str, bytes: &[u8]) -> Result<Document<Process>> {
     Ok(read_as(name, utf8(name, bytes)?, "process", repair_process)?.0)

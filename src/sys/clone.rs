@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "clone3 has no wrapper in any of the libraries")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -39,6 +40,9 @@ pub enum Cloned {
     Parent(Pid, OwnedFd),
 }
 
+/// Whether this process came out of [`clone3`].
+static IS_STAGE: AtomicBool = AtomicBool::new(false);
+
 /// How often to look again for threads that have ended.
 const JOINED_THREAD_PATIENCE: u32 = 1000;
 const CLONE_PIDFD: u64 = 0x1000;
@@ -50,7 +54,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// that there are more.
 pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     for tries in 0.. {
-        match threads()? {
+        // What came out of a clone is a stage: it starts no threads, and the `/proc` around it may not know it.
+        match if IS_STAGE.load(Ordering::Relaxed) { 1 } else { threads()? } {
             1 => break,
             // One that was joined a moment ago may still be on its way out of the kernel.
             _ if tries < JOINED_THREAD_PATIENCE => rustix::thread::sched_yield(),
@@ -72,7 +77,10 @@ pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
     // `pidfd` outlive the call; the process has one thread, as checked above, so no lock is held by another.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match answer {
-        0 => Ok(Cloned::Child),
+        0 => {
+            IS_STAGE.store(true, Ordering::Relaxed);
+            Ok(Cloned::Child)
+        }
         pid if pid > 0 => {
             // SAFETY: the kernel stored a new descriptor of ours in `pidfd`, because CLONE_PIDFD was set.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };

@@ -17,7 +17,15 @@ impl Passed {
     /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
     /// container (CVE-2024-21626).
     pub(super) fn find(preserved: u32) -> Result<Self> {
-        let listening = listen_fds();
+        Self::count(preserved, listen_fds())
+    }
+
+    /// Does so for a process that no socket-activating manager knows of: it is not the first of its container.
+    pub(super) fn find_preserved(preserved: u32) -> Result<Self> {
+        Self::count(preserved, 0)
+    }
+
+    fn count(preserved: u32, listening: u32) -> Result<Self> {
         let too_many = || Error::invalid(format!("--preserve-fds {preserved}: too many"));
         let count = preserved.checked_add(listening).ok_or_else(too_many)?;
         for number in (3..).take(count as usize) {

@@ -1,0 +1,279 @@
+//! The verb `exec`: another process in a container that runs.
+//!
+//! Everything is computed here before the clone; [`entrant`] enters. The container is known by what `create` kept of it:
+//! its bundle may be another by now, or gone.
+
+mod entrant;
+mod process;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
+
+use super::attributes::ExecAffinity;
+use super::container::{HandOver, Mode, Runtime, check_terminal, not_found};
+use super::foreground::{self, Exit};
+use super::hooks::HookPlan;
+use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
+use super::plan::{Choices, ProcessPlan, keyring_of, process_plan, seccomp_filter};
+use super::protocol::Channel;
+use super::state::{State, StateDirectory, Status};
+use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
+use crate::error::{Context, Error, Kind, Result};
+use crate::namespaces::enter::Inhabitant;
+use crate::namespaces::plan::{Privileged, Stages};
+use crate::rootfs::host::HostProc;
+use crate::spec::validate::validate_process;
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::process::{CloseHow, close_range};
+use crate::sys::signal::{self, Signals};
+
+pub use process::{Changes, Command};
+
+/// What `exec` is asked for.
+pub struct ExecRequest<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// What is to be executed.
+    pub command: Command<'a>,
+    /// Whether the caller stays; there is nothing to create.
+    pub mode: Mode,
+    /// Whether a container that is paused is entered, to go on with it.
+    pub enters_paused: bool,
+    /// Descriptors from 3 on that the process keeps.
+    pub preserved_fds: u32,
+    /// Cgroups below the container's own: controllers of v1, or none for all, and a path.
+    pub subgroups: &'a [(Option<String>, PathBuf)],
+    /// Where the pid is written.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master is sent.
+    pub console_socket: Option<&'a Path>,
+    /// Where the pidfd is sent.
+    pub pidfd_socket: Option<&'a Path>,
+}
+
+/// A process that was started in a container.
+pub struct Execution {
+    /// The process.
+    pub init: Init,
+    /// Things the caller should be told.
+    pub warnings: Vec<String>,
+}
+
+impl Execution {
+    /// Attends to the process until it ends: signals, and the terminal if there is one.
+    pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
+        self.init.attend(signals)
+    }
+}
+
+/// Everything the entrant needs, computed before the clone.
+struct Plan<'a> {
+    process: ProcessPlan,
+    /// Processors before and after the cgroups are entered.
+    affinity: ExecAffinity,
+    /// The container's first process.
+    inhabitant: Inhabitant<'a>,
+    /// Namespaces that the container has of its own.
+    kinds: CloneFlags,
+    stages: Stages,
+    /// The cgroups to be in; on v2 the entrant is born there.
+    cgroup: Cgroup,
+    /// The doors to those of v1.
+    entrances: Entrances,
+    /// The host's `/proc`.
+    proc: &'a HostProc,
+}
+
+impl Runtime {
+    /// Starts a process in a container, and sees it through to its exec.
+    pub fn exec(&self, request: &ExecRequest<'_>) -> Result<Execution> {
+        // What the caller left open is for nobody inside (CVE-2024-21626).
+        close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
+        let directory = self.root.open(request.id)?;
+        let state = directory.load()?.ok_or_else(|| not_found(request.id))?;
+        let first = enterable(&directory, &state, request.enters_paused)?;
+        let proc = HostProc::open()?;
+        let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), &proc)?;
+        let mut init = launch(plan)?;
+        let wanted = HandOver {
+            console_socket: request.console_socket,
+            pidfd_socket: request.pidfd_socket,
+            pid_file: request.pid_file,
+        };
+        if let Err(error) = wanted.serve(&mut init) {
+            let _ = signal::send(init.pidfd.as_fd(), signal::KILL);
+            let _ = foreground::wait(&init.pidfd);
+            return Err(error);
+        }
+        Ok(Execution { init, warnings })
+    }
+}
+
+/// Opens the first process of a container that can be entered.
+fn enterable(directory: &StateDirectory, state: &State, enters_paused: bool) -> Result<OwnedFd> {
+    // The words are runc's.
+    let refuse = |words: &'static str| Err(Error::new(Kind::State, words));
+    let Some(first) = state.open_init()? else {
+        return if state.pid == 0 { Err(unfinished()) } else { refuse("cannot exec in a stopped container") };
+    };
+    match Runtime::status(directory, state)? {
+        Status::Created | Status::Running => Ok(first),
+        Status::Paused if enters_paused => Ok(first),
+        Status::Paused => refuse("cannot exec in a paused container (use --ignore-paused to override)"),
+        Status::Stopped | Status::Creating => refuse("cannot exec in a stopped container"),
+    }
+}
+
+fn plan<'a>(
+    request: &ExecRequest<'_>,
+    directory: &StateDirectory,
+    state: &State,
+    first: BorrowedFd<'a>,
+    proc: &'a HostProc,
+) -> Result<(Plan<'a>, Vec<String>)> {
+    let spec = configuration(directory, state, proc)?;
+    let own = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
+    let process = request.command.process(own)?;
+    validate_process(&process)?;
+    check_terminal(Some(&process), request.console_socket.is_some(), request.mode)?;
+    let choices = Choices { preserved_fds: request.preserved_fds, ..Choices::default() };
+    let affinity = ExecAffinity::of(&process, &spec)?;
+    let mut process = process_plan(&process, &spec, &choices)?;
+    process.seccomp = seccomp_filter(&spec)?;
+    process.keyring = if state.keeps_keyring { None } else { Some(keyring_of(request.id)?) };
+
+    let is_root = rustix::process::geteuid().is_root();
+    let (privileged, stages) = if is_root { (Privileged::Yes, Stages::One) } else { (Privileged::No, Stages::Two) };
+    let inhabitant = Inhabitant { pid: state.pid, pidfd: first, proc: proc.as_fd(), privileged };
+    let kinds = inhabitant.kinds(&spec)?;
+    let has_user_namespace = kinds.contains(CloneFlags::NEWUSER);
+    let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
+    let mut cgroup = cgroup_of(state, proc)?;
+    for (controllers, path) in request.subgroups {
+        cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
+    }
+    let entrances = cgroup.entrances(Hierarchies::Legacy)?;
+    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, entrances, proc }, warnings))
+}
+
+/// Reads the configuration that the container was made of.
+fn configuration(directory: &StateDirectory, state: &State, proc: &HostProc) -> Result<Spec> {
+    if let Some(spec) = directory.load_config()? {
+        return Ok(spec);
+    }
+    // Init may be the workload already and the runtime slow to write that down, or dead. As long as init runs our own
+    // executable it may not have pivoted, and its mount namespace is the host's files.
+    let executable = |who: &str| -> Result<_> {
+        let path = format!("{who}/exe");
+        let stat =
+            rustix::fs::statat(proc, &path, AtFlags::empty()).with_context(|| format!("inspect /proc/{path}"))?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    let is_inside = executable(&state.pid.to_string())? != executable("self")?;
+    let spec = if is_inside { directory.load_unpublished_config()? } else { None };
+    // Published between the two looks, it has another name.
+    match spec {
+        Some(spec) => Ok(spec),
+        None => directory.load_config()?.ok_or_else(unfinished),
+    }
+}
+
+fn unfinished() -> Error {
+    Error::new(Kind::State, "cannot exec in a container that is still being created")
+}
+
+/// Opens the container's cgroups. If the one of v2 is gone, the first process was moved out of it and knows a better one.
+fn cgroup_of(state: &State, proc: &HostProc) -> Result<Cgroup> {
+    let Some(record) = &state.cgroups else { return Cgroup::open(Record::default()) };
+    let cgroup = Cgroup::open(record.clone())?;
+    if cgroup.record() == *record { Ok(cgroup) } else { cgroup_of_first(record, state.pid, proc) }
+}
+
+/// Opens the cgroups of a container, that of v2 where its first process is now.
+fn cgroup_of_first(record: &Record, pid: i32, proc: &HostProc) -> Result<Cgroup> {
+    let text = proc.read(&format!("{pid}/cgroup")).with_context(|| format!("read /proc/{pid}/cgroup"))?;
+    Cgroup::open(record.with_unified_of(&text)?)
+}
+
+/// Clones the entrant and sees it through.
+fn launch(mut plan: Plan<'_>) -> Result<Init> {
+    let (channel, their_channel) = Channel::pair()?;
+    let own_pid_namespace = match plan.stages {
+        Stages::One => {
+            // What is born in the container's PID namespace is never dumpable there, not for an instant (CVE-2016-9962).
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
+            bear_children_in(&plan)?
+        }
+        Stages::Two => None,
+    };
+    // Inherited: on v2 there is no moment between the birth and the cgroup.
+    plan.affinity.set_initial(None)?;
+    let answer = match clone3(CloneFlags::empty(), plan.cgroup.v2_directory()) {
+        // v2 has no processes beside subtrees with controllers: a container with a cgroup manager of its own has moved
+        // its first process to a leaf. There is room there.
+        Err(Errno::BUSY | Errno::NOENT | Errno::NODEV) if plan.cgroup.v2_directory().is_some() => {
+            plan.cgroup = cgroup_of_first(&plan.cgroup.record(), plan.inhabitant.pid, plan.proc)?;
+            clone3(CloneFlags::empty(), plan.cgroup.v2_directory())
+        }
+        answer => answer,
+    };
+    let (pid, pidfd) = match answer.map_err(explain_clone)? {
+        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        Cloned::Child => {
+            drop(channel);
+            entrant::run(&plan, &their_channel)
+        }
+    };
+    drop(their_channel);
+    drop(own_pid_namespace);
+    let mut guard = KillOnDrop::new(pid, pidfd);
+    if plan.stages == Stages::Two {
+        guard = meet_init(None, &channel, guard)?;
+    }
+    see_through(
+        &channel,
+        guard,
+        &Answers {
+            process: &plan.process,
+            hooks: &HookPlan::default(),
+            leaves_init_waiting: false,
+            state_for_hooks: &|_, _| Vec::new(),
+            send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+        },
+    )
+}
+
+/// Lets the next child be born in the container's PID namespace, until the answer is dropped.
+fn bear_children_in(plan: &Plan<'_>) -> Result<Option<OwnPidNamespace>> {
+    if !plan.kinds.contains(CloneFlags::NEWPID) {
+        return Ok(None);
+    }
+    plan.inhabitant.enter(CloneFlags::NEWPID)?;
+    Ok(Some(OwnPidNamespace))
+}
+
+/// Gives this process's later children its own PID namespace again.
+struct OwnPidNamespace;
+
+impl Drop for OwnPidNamespace {
+    fn drop(&mut self) {
+        let namespace = rustix::fs::open(c"/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
+        if let Ok(namespace) = namespace {
+            let kind = rustix::thread::LinkNameSpaceType::ProcessID;
+            let _ = rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind));
+        }
+    }
+}
+
+fn explain_clone(errno: Errno) -> Error {
+    match errno {
+        // The first process has ended, and its PID namespace takes nobody any more (pid_namespaces(7)).
+        Errno::NOMEM => Error::new(Kind::State, "cannot exec in a stopped container"),
+        errno => Error::from(errno).context("clone into the container"),
+    }
+}
