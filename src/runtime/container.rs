@@ -131,15 +131,15 @@ impl Runtime {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
         // Whoever finds this after a kill knows what there may be to remove.
-        let first = Self::template(request, &plan, cgroup_plan.record());
-        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        let template = Self::template(request, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..template.clone() })?;
         let mut cgroup = cgroup_plan
             .begin()
             .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = Self::template(request, &plan, cgroup.cgroup().record());
+        let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
         let on_init = |pid| {
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })?;

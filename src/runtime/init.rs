@@ -95,6 +95,9 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
+    if !process.terminal && plan.rootfs.makes_default_dev {
+        workload::take_own_null(tree.root())?;
+    }
     tree.seal(&plan.rootfs)?;
     drop(tree);
 

@@ -66,11 +66,11 @@ impl Runtime {
             },
         )?;
         let directory = RemoveOnDrop(Some(self.root.create(container.id)?));
-        let first = Self::template(container, &plan, cgroup_plan.record());
-        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        let template = Self::template(container, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..template.clone() })?;
         let mut cgroup = cgroup_plan.begin().map_err(|error| name_limits(error, resources))?;
         cgroup.finish()?;
-        let template = Self::template(container, &plan, cgroup.cgroup().record());
+        let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
         // What CRIU restores has its session keyring, and the caller's is for no container.
         if let Some(name) = &plan.process.keyring {
             let _ = join_session_keyring(name);

@@ -353,13 +353,20 @@ impl ProcessStat {
 
 /// Reads a process's stat; `None` when there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
+    /// Longer than the line is up to the start time, which is field 22; one call reads it.
+    const HEAD_BYTES: usize = 1024;
     let path = format!("/proc/{pid}/stat");
-    match std::fs::read(&path) {
-        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form"))),
-        Err(error) if matches!(error.raw_os_error(), Some(code) if [Errno::NOENT, Errno::SRCH].contains(&Errno::from_raw_os_error(code))) => {
-            Ok(None)
+    let mut head = [0; HEAD_BYTES];
+    let read = |head: &mut [u8]| -> Result<usize, Errno> {
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *head))
+    };
+    match read(&mut head) {
+        Ok(length) => {
+            parse_stat(&head[..length]).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form")))
         }
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("read {path}")),
     }
 }
 
