@@ -31,6 +31,7 @@ mod probe;
 mod process;
 mod rootless;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod self_check;
 mod signals;
@@ -65,6 +66,7 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         devices::tests,
         seccomp::tests,
+        seccomp_notify::tests,
         signals::tests,
         terminal::tests,
         descriptors::tests,

@@ -271,6 +271,16 @@ impl Running<'_> {
         serde_json::from_str(&line).unwrap_or_else(|error| self.fail(&format!("printed no report ({error}): {line}")))
     }
 
+    /// Waits for the end of the command, whoever else holds its outputs.
+    pub(crate) fn wait(&mut self) {
+        self.close_input();
+        while !self.has_ended() {
+            if !self.wait_for_news(self.deadline) {
+                self.fail("ran into the time limit");
+            }
+        }
+    }
+
     /// Waits for the end, and for both outputs to be closed.
     pub(crate) fn finish(mut self) -> Outcome {
         self.close_input();

@@ -1,5 +1,6 @@
 //! The harness: what a test has at hand. One piece a file.
 
+pub(crate) mod agent;
 pub(crate) mod bundle;
 pub(crate) mod guest;
 pub(crate) mod husk;
@@ -15,6 +16,7 @@ pub(crate) mod trace;
 pub(crate) mod tty;
 pub(crate) mod user;
 
+pub(crate) use agent::{Agent, Answer};
 pub(crate) use bundle::Bundle;
 pub(crate) use guest::Guest;
 pub(crate) use husk::{Invocation, Outcome};

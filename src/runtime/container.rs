@@ -112,7 +112,7 @@ impl Runtime {
         // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
-        let mut plan = plan::plan(request.spec, request.id, request.bundle, &request.choices)?;
+        let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -153,7 +153,7 @@ impl Runtime {
                 entrances: &entrances,
                 view: &view,
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
-                send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+                state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
             },
         );
@@ -215,7 +215,7 @@ impl Runtime {
             owner: rustix::process::getuid().as_raw(),
             cgroups: Some(cgroups),
             hooks: plan.hooks.clone(),
-            keeps_keyring: plan.process.keyring.is_none(),
+            keeps_keyring: !plan.process.has_own_keyring,
         }
     }
 

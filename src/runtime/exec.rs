@@ -15,11 +15,11 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::attributes::ExecAffinity;
-use super::container::{HandOver, Mode, Runtime, check_terminal, not_found};
+use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
 use super::hooks::HookPlan;
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
-use super::plan::{Choices, ProcessPlan, keyring_of, process_plan, seccomp_filter};
+use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::Channel;
 use super::state::{State, StateDirectory, Status};
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
@@ -99,7 +99,7 @@ impl Runtime {
         let first = enterable(&directory, &state, request.enters_paused)?;
         let proc = HostProc::open()?;
         let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), &proc)?;
-        let mut init = launch(plan)?;
+        let mut init = launch(plan, &|_| hook_state(&state, "running", state.pid))?;
         let wanted = HandOver {
             console_socket: request.console_socket,
             pidfd_socket: request.pidfd_socket,
@@ -145,7 +145,7 @@ fn plan<'a>(
     let affinity = ExecAffinity::of(&process, &spec)?;
     let mut process = process_plan(&process, &spec, &choices)?;
     process.seccomp = seccomp_filter(&spec)?;
-    process.keyring = if state.keeps_keyring { None } else { Some(keyring_of(request.id)?) };
+    process.has_own_keyring = !state.keeps_keyring;
 
     let is_root = rustix::process::geteuid().is_root();
     let (privileged, stages) = if is_root { (Privileged::Yes, Stages::One) } else { (Privileged::No, Stages::Two) };
@@ -201,7 +201,7 @@ fn cgroup_of_first(record: &Record, pid: i32, proc: &HostProc) -> Result<Cgroup>
 }
 
 /// Clones the entrant and sees it through.
-fn launch(mut plan: Plan<'_>) -> Result<Init> {
+fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     let own_pid_namespace = match plan.stages {
         Stages::One => {
@@ -243,7 +243,7 @@ fn launch(mut plan: Plan<'_>) -> Result<Init> {
             hooks: &HookPlan::default(),
             leaves_init_waiting: false,
             state_for_hooks: &|_, _| Vec::new(),
-            send_listener: &|_fd, _pid| Err(Error::unsupported("linux.seccomp.listenerPath: not implemented")),
+            state_for_listener,
         },
     )
 }

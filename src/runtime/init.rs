@@ -20,6 +20,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
+use super::workload::{Before, FilterState};
 use super::{hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
@@ -101,19 +102,20 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
-    let executable = workload::take_credentials(process, &plan.proc)?;
-    workload::load_listening_filter(process, channel)?;
+    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    let envp = environment.as_ref();
     if plan.hooks.start_container.is_empty() {
-        channel.send(Tag::Ready)?;
-        return workload::play_tape(process, channel, &executable, environment.as_ref(), plan.exec_fifo.as_ref());
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, FilterState::of(process), before);
     }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
+    let filter = workload::load_filter_before_hooks(process, channel)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
-    workload::play_tape(process, channel, &executable, environment.as_ref(), None)
+    workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
 fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
@@ -144,7 +146,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
     if plan.namespaces.creates(CloneFlags::NEWNET) {
         crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
     }
-    workload::start_session(&plan.process)?;
+    workload::start_session(&plan.process, &plan.proc)?;
     let uts = |name: &Option<String>| name.as_ref().map(|name| name.as_bytes().to_vec());
     if let Some(name) = uts(&plan.hostname) {
         rustix::system::sethostname(&name).context("set the host name")?;

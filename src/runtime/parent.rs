@@ -10,14 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
+};
 
 use super::foreground::{self, End, Exit};
 use super::hooks::HookPlan;
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Message, Tag};
 use super::tape::Step;
-use super::{child, hooks, init};
+use super::{child, hooks, init, landlock, listener};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
@@ -36,8 +38,8 @@ pub(super) struct Surroundings<'a> {
     pub view: &'a CgroupView,
     /// The state that hooks get, for a status and a pid.
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
-    /// Where the seccomp listener goes.
-    pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
+    /// The state that whoever gets the seccomp listener is told, for a pid.
+    pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
     /// Told as soon as init is there, before it does anything that must be cleaned up after.
     pub on_init: &'a dyn Fn(i32) -> Result<()>,
 }
@@ -73,8 +75,8 @@ pub(super) struct Answers<'a> {
     pub leaves_init_waiting: bool,
     /// The state that hooks get, for a status and a pid.
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
-    /// Where the seccomp listener goes.
-    pub send_listener: &'a dyn Fn(OwnedFd, i32) -> Result<()>,
+    /// The state that whoever gets the seccomp listener is told, for a pid.
+    pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
 }
 
 /// Clones and sees init through until only the exec is left (`create`) or done.
@@ -118,7 +120,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
             hooks: &plan.hooks,
             leaves_init_waiting: plan.exec_fifo.is_some(),
             state_for_hooks: surroundings.state_for_hooks,
-            send_listener: surroundings.send_listener,
+            state_for_listener: surroundings.state_for_listener,
         },
     )
 }
@@ -137,8 +139,15 @@ pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answer
                 channel.send(Tag::HooksDone)?;
             }
             Some(Message::Terminal { master }) => terminal = Some(master),
-            Some(Message::Listener { fd }) => {
-                (answers.send_listener)(fd, pid)?;
+            Some(Message::Listener { number, fd }) => {
+                let program = answers.process.seccomp.as_ref();
+                if let Some(listener) = program.and_then(|program| program.listener.as_ref()) {
+                    let fd = match fd {
+                        Some(fd) => fd,
+                        None => guard.take_fd(number).map_err(explain_listener)?,
+                    };
+                    listener::send(listener, &fd, pid, &(answers.state_for_listener)(pid))?;
+                }
                 channel.send(Tag::ListenerSent)?;
             }
             Some(Message::Ready) if answers.leaves_init_waiting => break,
@@ -200,6 +209,12 @@ impl KillOnDrop {
         self.0.take().expect("a guard is disarmed once, by value")
     }
 
+    /// Gets a copy of a descriptor of the process, by its number there (pidfd_getfd(2), Linux 5.6).
+    fn take_fd(&self, number: i32) -> Result<OwnedFd, Errno> {
+        let (_, pidfd) = self.0.as_ref().ok_or(Errno::SRCH)?;
+        pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
+    }
+
     /// Waits until there is something to receive. Init has the other end too, and waits for us: if the child ends without
     /// having told of it, there is no end of file.
     fn wait_for_word(&self, channel: &Channel) -> Result<()> {
@@ -245,6 +260,10 @@ fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
     let name = process.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (is_exec, step) = match Step::from_raw(step) {
         Some(Step::Exec) | None => (true, format!("exec {name}")),
+        Some(Step::Label) if let [label, ..] = &process.labels.at_exec[..] => return label.explain(errno),
+        Some(Step::Landlock) => {
+            return Error::from(errno).context(landlock::ANNOTATION).context(Step::Landlock.describe());
+        }
         Some(step) => (false, step.describe().to_owned()),
     };
     if !is_exec {
@@ -254,6 +273,14 @@ fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
     match errno {
         Errno::NOENT => error.with_hint(format!("{name} exists; the interpreter or loader it names does not")),
         Errno::NOEXEC => error.with_hint(format!("{name} is for another architecture, or a script without `#!`")),
+        _ => error,
+    }
+}
+
+fn explain_listener(errno: Errno) -> Error {
+    let error = Error::from(errno).context("take the seccomp listener from init");
+    match errno {
+        Errno::PERM => error.with_hint("pidfd_getfd(2) needs CAP_SYS_PTRACE"),
         _ => error,
     }
 }

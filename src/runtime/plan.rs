@@ -12,6 +12,9 @@ use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::HookPlan;
+use super::label::Labels;
+use super::landlock::{self, Landlock};
+use super::listener;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
@@ -19,6 +22,7 @@ use crate::rootfs::host::HostProc;
 use crate::rootfs::plan::{RootfsPlan, Surroundings};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
+use crate::support::base64;
 use crate::sys::clone::CloneFlags;
 use crate::sys::process::CStringArray;
 
@@ -103,14 +107,22 @@ pub struct ProcessPlan {
     pub preserved_fds: u32,
     /// The container's seccomp filter.
     pub seccomp: Option<Program>,
-    /// Name of the session keyring to join.
-    pub keyring: Option<CString>,
+    /// Whether it gets a session keyring of its own.
+    pub has_own_keyring: bool,
+    /// Labels of the security modules.
+    pub labels: Labels,
+    /// Landlock's rules.
+    pub landlock: Option<Landlock>,
+    /// Whether the caller's supplementary groups stay.
+    pub keeps_groups: bool,
+    /// Things the caller should be told.
+    pub warnings: Vec<String>,
     /// See [`Choices::dies_with_parent`].
     pub dies_with_parent: bool,
 }
 
 /// Makes the plan of a container.
-pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Result<Plan> {
+pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> {
     let spec: &Spec = spec.spec();
     let is_root = rustix::process::geteuid().is_root();
     let privileged = if is_root { Privileged::Yes } else { Privileged::No };
@@ -132,7 +144,6 @@ pub fn plan(spec: &Validated, id: &str, bundle: &Path, choices: &Choices) -> Res
         !is_root && namespaces.id_maps.as_ref().is_some_and(crate::namespaces::idmap::IdMaps::is_single);
     let mut process = process_plan(process, spec, choices)?;
     process.seccomp = seccomp_filter(spec)?;
-    process.keyring = if choices.no_new_keyring { None } else { Some(keyring_of(id)?) };
     process.denies_setgroups = denies_setgroups;
     let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
@@ -156,7 +167,7 @@ impl ProcessPlan {
     /// Leaves out what the caller cannot give, and gives the warnings about it.
     pub(super) fn fit_to_caller(&mut self, has_user_namespace: bool, is_root: bool) -> Result<Vec<String>> {
         self.tolerates_oom_score = has_user_namespace || !is_root;
-        let mut warnings = Vec::new();
+        let mut warnings = std::mem::take(&mut self.warnings);
         if !has_user_namespace {
             let lost = self.capabilities.limit(capability::permitted()?);
             if lost != 0 {
@@ -171,15 +182,27 @@ impl ProcessPlan {
 /// Compiles the container's filter.
 pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    profile.map(|profile| crate::seccomp::compile(profile).context("linux.seccomp")).transpose()
+    let annotation = |name| spec.annotations().as_ref()?.get(name).map(String::as_str);
+    let mut program = match (annotation("run.oci.seccomp_bpf_data"), profile) {
+        (Some(text), _) => {
+            let bytes = base64::decode(text).ok_or_else(|| Error::invalid("run.oci.seccomp_bpf_data: not base64"))?;
+            crate::seccomp::take_program(&bytes, profile).context("run.oci.seccomp_bpf_data")?
+        }
+        (None, Some(profile)) => {
+            let is_strict = annotation("run.oci.seccomp_fail_unknown_syscall").is_some_and(|word| word != "0");
+            let compile = if is_strict { crate::seccomp::compile_strictly } else { crate::seccomp::compile };
+            compile(profile).context("linux.seccomp")?
+        }
+        (None, None) => return Ok(None),
+    };
+    if let Some(listener) = &mut program.listener {
+        let variable = std::env::var_os("RUN_OCI_SECCOMP_RECEIVER").map(PathBuf::from);
+        listener::complete(listener, annotation("run.oci.seccomp.receiver"), variable)?;
+    }
+    Ok(Some(program))
 }
 
-/// Names the session keyring of a container, as runc does.
-pub(super) fn keyring_of(id: &str) -> Result<CString> {
-    Ok(CString::new(format!("_ses.{id}"))?)
-}
-
-/// Makes the plan of a process of a container; for `exec` the caller adds the container's filter and keyring.
+/// Makes the plan of a process of a container; for `exec` the caller adds the container's filter.
 pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> Result<ProcessPlan> {
     let args = process.args().as_deref().unwrap_or_default();
     let name = args.first().ok_or_else(|| Error::invalid("process.args: empty"))?;
@@ -206,6 +229,18 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
     for limit in process.rlimits().iter().flatten() {
         rlimits.push((rlimit_number(limit.typ()), limit.soft(), limit.hard()));
     }
+    let annotation = |name| container.annotations().as_ref()?.get(name).map(String::as_str);
+    let mut warnings = Vec::new();
+    let labels = Labels::of(process, container)?;
+    let landlock = landlock::plan(annotation(landlock::ANNOTATION), &mut warnings)?;
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    if landlock.is_some() && !labels.at_exec.is_empty() && !no_new_privileges {
+        // The rules would be in place before the label is written, and could forbid it.
+        return Err(Error::unsupported(format!(
+            "{}: with a label it needs process.noNewPrivileges",
+            landlock::ANNOTATION
+        )));
+    }
     let console_size = match process.console_size() {
         Some(size) => {
             let side =
@@ -228,14 +263,18 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         capabilities: process.capabilities().as_ref().map(Masks::from_spec).unwrap_or_default(),
         attributes: Attributes::of(process, container)?,
         rlimits,
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        no_new_privileges,
         oom_score_adj: process.oom_score_adj(),
         tolerates_oom_score: false,
         terminal: process.terminal().unwrap_or(false),
         console_size,
         preserved_fds: choices.preserved_fds,
         seccomp: None,
-        keyring: None,
+        has_own_keyring: !choices.no_new_keyring,
+        labels,
+        landlock,
+        keeps_groups: annotation("run.oci.keep_original_groups").is_some_and(|word| word != "0"),
+        warnings,
         dies_with_parent: choices.dies_with_parent,
     })
 }

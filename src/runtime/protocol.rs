@@ -16,15 +16,15 @@
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
-//!    │  ◀──────────── Listener + seccomp fd ──────────── │  only with SCMP_ACT_NOTIFY
+//!    │  ◀──────────── Listener {number} ──────────────── │  only with SCMP_ACT_NOTIFY; from init or from the stub
 //!    │  ───────────── ListenerSent ────────────────────▶ │
 //!    │  ◀──────────── Ready ──────────────────────────── │  only the exec is left; `create` waits in exec.fifo
 //!    │  ◀──────────── Failed {kind, errno, text, hint} ─ │  instead of any of the above
-//!    │  ◀──────────── ExecFailed {errno, step} ───────── │  from the stub, after Ready
+//!    │  ◀──────────── ExecFailed {errno, step} ───────── │  from the stub
 //! ```
 
 use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -35,6 +35,20 @@ use crate::sys::fdpass;
 pub(crate) const MESSAGE_SIZE: usize = 8192;
 /// So are hints.
 const HINT_SIZE: usize = 1024;
+
+/// Length of a [`Message::Listener`], as the stub writes it: the tag, three bytes of padding, the number.
+pub(super) const LISTENER_LENGTH: usize = 8;
+/// Where the number stands in it.
+pub(super) const LISTENER_NUMBER_OFFSET: usize = 4;
+
+/// How the listener gets from init to the parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerGoes {
+    /// With the message, by sendmsg(2).
+    Along,
+    /// By its number; the parent gets it with pidfd_getfd(2), and needs the right to trace init.
+    ByNumber,
+}
 
 /// One message.
 #[derive(Debug)]
@@ -54,8 +68,9 @@ pub enum Message {
     HooksDone,
     /// The master of the container's terminal.
     Terminal { master: OwnedFd },
-    /// The seccomp listener.
-    Listener { fd: OwnedFd },
+    /// The seccomp listener, by its number in the process that sends this, and itself where sendmsg(2) can be made:
+    /// under the filter, that may be a call that waits for whoever has the listener. write(2) cannot be.
+    Listener { number: i32, fd: Option<OwnedFd> },
     /// The listener is with its owner.
     ListenerSent,
     /// Only the exec is left.
@@ -89,6 +104,18 @@ impl Channel {
     /// Sends who init is.
     pub fn send_init(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
         self.send_bytes(Tag::Init, &pid.to_ne_bytes(), Some(pidfd))
+    }
+
+    /// Sends the listener.
+    pub fn send_listener(&self, listener: BorrowedFd<'_>, how: ListenerGoes) -> Result<()> {
+        let mut message = [0; LISTENER_LENGTH];
+        message[0] = Tag::Listener as u8;
+        message[LISTENER_NUMBER_OFFSET..].copy_from_slice(&listener.as_raw_fd().to_ne_bytes());
+        let sent = match how {
+            ListenerGoes::Along => fdpass::send(&self.0, &[&message], Some(listener)),
+            ListenerGoes::ByNumber => rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &message)).map(drop),
+        };
+        sent.context("send Listener to the other stage")
     }
 
     /// Sends an error, as the last thing. Nobody is told if the other side has gone.
@@ -194,7 +221,10 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },
-        tag if tag == Tag::Listener as u8 => Message::Listener { fd: fd.ok_or_else(malformed)? },
+        tag if tag == Tag::Listener as u8 => {
+            let number = body.get(LISTENER_NUMBER_OFFSET - 1..).and_then(|number| number.try_into().ok());
+            Message::Listener { number: number.map(i32::from_ne_bytes).ok_or_else(malformed)?, fd }
+        }
         tag if tag == Tag::ListenerSent as u8 => Message::ListenerSent,
         tag if tag == Tag::Ready as u8 => Message::Ready,
         tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
@@ -286,6 +316,17 @@ mod tests {
         for kind in [Kind::Other, Kind::Invalid, Kind::ExecutableNotFound, Kind::System(Errno::NOSPC)] {
             let (tag, errno) = pack(kind);
             assert_eq!(unpack(tag, errno), kind);
+        }
+    }
+
+    #[test]
+    fn the_listener_crosses_by_number_or_itself() {
+        let (parent, init) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for (how, comes_along) in [(ListenerGoes::ByNumber, false), (ListenerGoes::Along, true)] {
+            init.send_listener(null.as_fd(), how).unwrap();
+            let Some(Message::Listener { number, fd }) = parent.receive().unwrap() else { panic!("not a listener") };
+            assert_eq!((number, fd.is_some()), (null.as_raw_fd(), comes_along));
         }
     }
 

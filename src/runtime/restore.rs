@@ -29,7 +29,7 @@ use crate::rootfs::setup::open_root_tree;
 use crate::spec::mount_options::MountOptions;
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, mount_setattr};
-use crate::sys::process::{CloseHow, close_range, join_session_keyring};
+use crate::sys::process::{CloseHow, close_range, new_session_keyring};
 
 /// What `restore` is asked for.
 pub struct Request<'a> {
@@ -51,7 +51,7 @@ impl Runtime {
         crate::spec::validate::validate_id(container.id)?;
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let restore = criu::Request::new(Verb::Restore, &request.options)?;
-        let plan = plan::plan(container.spec, container.id, container.bundle, &container.choices)?;
+        let plan = plan::plan(container.spec, container.bundle, &container.choices)?;
         let linux = container.spec.spec().linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
@@ -72,8 +72,8 @@ impl Runtime {
         cgroup.finish()?;
         let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
         // What CRIU restores has its session keyring, and the caller's is for no container.
-        if let Some(name) = &plan.process.keyring {
-            let _ = join_session_keyring(name);
+        if plan.process.has_own_keyring {
+            let _ = new_session_keyring();
         }
         let root = CriuRoot::attach(&plan, directory.get())?;
         let restore = describe(restore, request, &plan, cgroup.cgroup(), &root)?;

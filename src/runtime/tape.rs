@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use super::protocol::{LISTENER_LENGTH, LISTENER_NUMBER_OFFSET};
 use crate::sys::calls;
 use crate::sys::process::CStringArray;
 use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
@@ -16,14 +17,22 @@ use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
 pub(super) enum Step {
     /// The name that `ps` shows.
     Name = 1,
+    /// A label of a security module.
+    Label,
+    /// The Landlock ruleset.
+    Landlock,
     /// A resource limit.
     Limit,
+    /// The word that only the exec is left.
+    Ready,
     /// The wait in `exec.fifo`.
     Wait,
     /// The mark on descriptors that close on exec.
     CloseDescriptors,
     /// The seccomp filter.
     Seccomp,
+    /// The listener of the filter, and the word that it has arrived.
+    Listener,
     /// The workload.
     Exec,
 }
@@ -31,19 +40,34 @@ pub(super) enum Step {
 impl Step {
     /// Reads a step back.
     pub(super) fn from_raw(raw: u32) -> Option<Self> {
-        [Self::Name, Self::Limit, Self::Wait, Self::CloseDescriptors, Self::Seccomp, Self::Exec]
-            .into_iter()
-            .find(|step| *step as u32 == raw)
+        [
+            Self::Name,
+            Self::Label,
+            Self::Landlock,
+            Self::Limit,
+            Self::Ready,
+            Self::Wait,
+            Self::CloseDescriptors,
+            Self::Seccomp,
+            Self::Listener,
+            Self::Exec,
+        ]
+        .into_iter()
+        .find(|step| *step as u32 == raw)
     }
 
     /// Says what was being done.
     pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Name => "name the process",
+            Self::Label => "write a label",
+            Self::Landlock => "restrict the process by Landlock",
             Self::Limit => "set resource limits",
+            Self::Ready => "say that the workload is ready",
             Self::Wait => "wait in exec.fifo",
             Self::CloseDescriptors => "close descriptors",
             Self::Seccomp => "load the seccomp filter",
+            Self::Listener => "hand over the seccomp listener",
             Self::Exec => "exec",
         }
     }
@@ -61,6 +85,8 @@ struct Call {
     arguments: [u64; 6],
     step: Step,
     failure: Failure,
+    /// Where the low half of the answer goes; 0 is nowhere.
+    answer_to: u64,
 }
 
 /// A tape being written. Strings and arrays are laid behind the table, whose length is fixed when the tape is begun.
@@ -93,6 +119,47 @@ impl Tape {
     /// Becomes undumpable again, which an exec takes back: nobody in a shared PID namespace looks into the process.
     pub(super) fn become_undumpable(&mut self) {
         self.push(calls::PRCTL, &[calls::PR_SET_DUMPABLE, 0], Step::Name, Failure::Ends);
+    }
+
+    /// Writes a file below `directory`, which no symlink or mount in between may lead astray.
+    pub(super) fn write_file(&mut self, directory: BorrowedFd<'_>, path: &CStr, text: &[u8], step: Step) {
+        let directory = directory.as_raw_fd().unsigned_abs().into();
+        let path = self.put_string(path);
+        let mut how = [0; calls::OPEN_HOW_LENGTH];
+        how[..8].copy_from_slice(&calls::WRITE_ONLY_CLOEXEC.to_le_bytes());
+        how[16..].copy_from_slice(&calls::RESOLVE_BELOW.to_le_bytes());
+        let how = self.put(&how, 8);
+        self.push(calls::OPENAT2, &[directory, path, how, calls::OPEN_HOW_LENGTH as u64], step, Failure::Ends);
+        self.answer_into(self.argument_of_next(0));
+        let length = text.len() as u64;
+        let text = self.put(text, 1);
+        self.push(calls::WRITE, &[0, text, length], step, Failure::Ends);
+    }
+
+    /// Restricts the process by a Landlock ruleset.
+    pub(super) fn landlock(&mut self, ruleset: BorrowedFd<'_>, flags: u32) {
+        let ruleset = ruleset.as_raw_fd().unsigned_abs().into();
+        self.push(calls::LANDLOCK_RESTRICT_SELF, &[ruleset, flags.into()], Step::Landlock, Failure::Ends);
+    }
+
+    /// Says over the channel that only the exec is left.
+    pub(super) fn say_ready(&mut self, tag: u8) {
+        let message = self.put(&[tag], 1);
+        self.push(calls::WRITE, &[self.report_to(), message, 1], Step::Ready, Failure::Ends);
+    }
+
+    /// Says over the channel which descriptor the call before has answered with, and waits for a word in return.
+    ///
+    /// The filter is in place by now. The message is written by write(2), which no filter may hand to the listener; the
+    /// wait may well be handed to it, since then it is where it belongs.
+    pub(super) fn send_listener(&mut self, tag: u8) {
+        let mut message = [0; LISTENER_LENGTH];
+        message[0] = tag;
+        let message = self.put(&message, 8);
+        self.answer_into(message + LISTENER_NUMBER_OFFSET as u64);
+        self.push(calls::WRITE, &[self.report_to(), message, LISTENER_LENGTH as u64], Step::Listener, Failure::Ends);
+        let answer = self.put(&[0; 8], 8);
+        self.push(calls::READ, &[self.report_to(), answer, 8], Step::Listener, Failure::Ends);
     }
 
     /// Sets a resource limit.
@@ -149,6 +216,7 @@ impl Tape {
             }
             out.extend_from_slice(&(call.step as u32).to_le_bytes());
             out.extend_from_slice(&u32::from(call.failure == Failure::IsPassedOver).to_le_bytes());
+            out.extend_from_slice(&call.answer_to.to_le_bytes());
         }
         out.extend_from_slice(&END.to_le_bytes());
         out.resize(self.data_offset(), 0);
@@ -160,7 +228,21 @@ impl Tape {
         assert!(self.calls.len() < self.capacity, "the table's length was fixed when the tape was begun");
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
-        self.calls.push(Call { number, arguments: all, step, failure });
+        self.calls.push(Call { number, arguments: all, step, failure, answer_to: 0 });
+    }
+
+    /// Has the answer of the last call written to an address.
+    fn answer_into(&mut self, address: u64) {
+        self.calls.last_mut().expect("a call was pushed").answer_to = address;
+    }
+
+    /// Gives the address of an argument of the call that comes next.
+    fn argument_of_next(&self, index: usize) -> u64 {
+        DATA_ADDRESS + (FRAME_LENGTH + self.calls.len() * CALL_LENGTH + (1 + index) * 8) as u64
+    }
+
+    fn report_to(&self) -> u64 {
+        self.report_to.unsigned_abs().into()
     }
 
     fn data_offset(&self) -> usize {
@@ -194,6 +276,33 @@ impl Tape {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn answers_lead_to_where_they_are_wanted() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut tape = Tape::new(5, null.as_fd(), 9);
+        tape.write_file(null.as_fd(), c"x", b"text", Step::Label);
+        tape.seccomp(&[0; 8], 0);
+        tape.send_listener(7);
+        let data = tape.finish();
+        let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+        let call = |index: usize| FRAME_LENGTH + index * CALL_LENGTH;
+        assert_eq!(word(call(0)), calls::OPENAT2);
+        assert_eq!(
+            word(call(0) + 64),
+            DATA_ADDRESS + call(1) as u64 + 8,
+            "the descriptor becomes write's first argument"
+        );
+        assert_eq!((word(call(1)), word(call(1) + 64)), (calls::WRITE, 0));
+        assert_eq!(word(call(2)), calls::SECCOMP);
+        assert_eq!(word(call(3)), calls::WRITE);
+        assert_eq!(
+            word(call(2) + 64),
+            word(call(3) + 16) + LISTENER_NUMBER_OFFSET as u64,
+            "and the listener a message"
+        );
+        assert_eq!(data[usize::try_from(word(call(3) + 16) - DATA_ADDRESS).unwrap()], 7);
+    }
 
     #[test]
     fn pointers_lead_to_what_was_put() {

@@ -15,31 +15,36 @@ use rustix::thread::{Gid, Uid};
 
 use super::console;
 use super::plan::ProcessPlan;
-use super::protocol::{Channel, Tag};
-use super::tape::Tape;
+use super::protocol::{Channel, ListenerGoes, Tag};
+use super::tape::{Step, Tape};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::host::{self, HostProc};
 use crate::support::passwd;
 use crate::support::root::Root;
-use crate::sys::process::{CStringArray, join_session_keyring, keep_over_exec, resource_limit, set_resource_limit};
+use crate::sys::landlock::restrict_self;
+use crate::sys::process::{CStringArray, keep_over_exec, new_session_keyring, resource_limit, set_resource_limit};
 use crate::sys::stub;
 
 /// Most that is read of the container's passwd.
 const PASSWD_LIMIT_BYTES: usize = 10 << 20;
 
 /// Leads a session and has a session keyring of its own.
-pub(super) fn start_session(process: &ProcessPlan) -> Result<()> {
+pub(super) fn start_session(process: &ProcessPlan, proc: &HostProc) -> Result<()> {
     match rustix::process::setsid() {
         // The first process of a PID namespace may lead a session already.
         Ok(_) | Err(Errno::PERM) => {}
         Err(errno) => return Err(errno).context("start a session"),
     }
-    let Some(name) = &process.keyring else { return Ok(()) };
-    match join_session_keyring(name) {
-        // No keyrings in this kernel, or none for containers inside this one.
-        Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => Ok(()),
+    if !process.has_own_keyring {
+        return Ok(());
+    }
+    process.labels.begin_keys(proc)?;
+    match new_session_keyring() {
+        // A kernel without keyrings has none to share.
+        Ok(()) | Err(Errno::NOSYS) => process.labels.end_keys(proc),
+        // Passed over, the container would see the caller's keys.
         Err(errno) => {
-            Err(Error::from(errno).context("join a session keyring").with_hint("--no-new-keyring keeps the caller's"))
+            Err(Error::from(errno).context("make a session keyring").with_hint("--no-new-keyring keeps the caller's"))
         }
     }
 }
@@ -103,8 +108,19 @@ fn limits_wait(process: &ProcessPlan) -> bool {
     process.seccomp.is_none() || process.no_new_privileges
 }
 
+/// What the tape is written with, beside the plan.
+pub(super) struct Prepared {
+    executable: CString,
+    /// The Landlock ruleset that is still to be put on.
+    ruleset: Option<OwnedFd>,
+}
+
 /// Turns into the workload's user, and finds the executable with that user's rights.
-pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result<CString> {
+pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc, channel: &Channel) -> Result<Prepared> {
+    let mut ruleset = match &process.landlock {
+        Some(landlock) => Some(landlock.make_ruleset(&Root::open(Path::new("/"))?)?),
+        None => None,
+    };
     let waits = limits_wait(process);
     for &(resource, soft, hard) in &process.rlimits {
         let describe = || format!("set resource limit {} to {soft}:{hard}", limit_name(resource));
@@ -123,14 +139,16 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result
     process.attributes.apply()?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
-    } else if let Some(program) = &process.seccomp {
+    } else {
         // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
-        crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter").map(drop)?;
+        load_filter(process, channel)?;
     }
     process.capabilities.apply_bounding()?;
     // Set-user-id takes the capabilities along only if asked to.
     rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
-    if process.denies_setgroups {
+    if process.keeps_groups {
+        // crun's `run.oci.keep_original_groups`.
+    } else if process.denies_setgroups {
         if !process.groups.is_empty() {
             return Err(Error::unsupported(
                 "process.user.additionalGids: an ordinary user without subordinate ids has no groups to give",
@@ -148,6 +166,12 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     give_streams(process);
     let early = rustix::process::chdir(&process.cwd);
+    if let (Some(landlock), false) = (&process.landlock, process.no_new_privileges)
+        && let Some(ruleset) = ruleset.take()
+    {
+        // Without no_new_privs this wants CAP_SYS_ADMIN too. What follows opens no file but by descriptor.
+        restrict_self(ruleset.as_fd(), landlock.flags).context("restrict the process by Landlock")?;
+    }
     set_ids(process.uid, process.gid)?;
     if early.is_err() {
         // Perhaps a directory for this user only.
@@ -161,7 +185,7 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc) -> Result
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
-    find_executable(process, proc)
+    Ok(Prepared { executable: find_executable(process, proc)?, ruleset })
 }
 
 pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
@@ -234,58 +258,126 @@ fn is_executable(proc: &HostProc, path: &CStr) -> Result<(), Errno> {
     if (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino) { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
-/// Says whether the filter is the last call but one, on the tape. One with a listener has to send it while husk's code is there.
-fn filters_last(process: &ProcessPlan) -> bool {
-    process.no_new_privileges && process.seccomp.as_ref().is_some_and(|program| program.listener.is_none())
-}
-
-/// Loads a filter that has a listener, and waits until the parent has handed that on.
-pub(super) fn load_listening_filter(process: &ProcessPlan, channel: &Channel) -> Result<()> {
-    let Some(program) = process.seccomp.as_ref().filter(|program| program.listener.is_some()) else { return Ok(()) };
-    if !process.no_new_privileges {
-        return Ok(());
-    }
+/// Loads the filter from here. If it has a listener, waits until the parent has handed that on.
+///
+/// From the first call after this on, any may be one that waits for whoever has the listener. What brings it there is
+/// the parent, which is not filtered, at the word of a write(2), which cannot be handed to a listener; all others may.
+fn load_filter(process: &ProcessPlan, channel: &Channel) -> Result<()> {
+    let Some(program) = &process.seccomp else { return Ok(()) };
     let listener = crate::sys::seccomp::install(&program.filter, program.flags).context("load the seccomp filter")?;
     if let Some(listener) = listener {
-        channel.send_fd(Tag::Listener, listener.as_fd())?;
+        // Of an ordinary user's parent, the descriptor is out of reach: in memory that was copied at the clone, init
+        // belongs to the user namespace of the host (ptrace(2), PTRACE_MODE_ATTACH).
+        let may_wait = program.listener.as_ref().is_none_or(|listener| listener.may_ask_for_sendmsg);
+        let how = if may_wait { ListenerGoes::ByNumber } else { ListenerGoes::Along };
+        channel.send_listener(listener.as_fd(), how)?;
         channel.expect(Tag::ListenerSent)?;
     }
     Ok(())
 }
 
+/// Loads a filter with a listener before `start`, where the parent is still there to take it, and hooks are to come
+/// between `start` and the tape.
+pub(super) fn load_filter_before_hooks(process: &ProcessPlan, channel: &Channel) -> Result<FilterState> {
+    let has_listener = process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
+    if process.no_new_privileges && has_listener {
+        load_filter(process, channel)?;
+        return Ok(FilterState::Loaded);
+    }
+    Ok(FilterState::of(process))
+}
+
+/// Whether the tape has to load the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FilterState {
+    /// There is none, or it is loaded.
+    Loaded,
+    /// The tape loads it.
+    Waits,
+}
+
+impl FilterState {
+    /// Where the filter is after [`take_credentials`].
+    pub(super) fn of(process: &ProcessPlan) -> Self {
+        if process.seccomp.is_some() && process.no_new_privileges { Self::Waits } else { Self::Loaded }
+    }
+}
+
+/// What the tape does between husk's own last step and the workload.
+#[derive(Clone, Copy)]
+pub(super) enum Before<'a> {
+    /// Nothing: the parent was told that the workload is ready, and may be gone.
+    Nothing,
+    /// It tells the parent.
+    Ready,
+    /// It tells the parent, and waits for `start`.
+    ReadyAndWait(&'a OwnedFd),
+}
+
 /// Leaves husk's own executable for a sealed one that makes the last calls.
 pub(super) fn play_tape(
     process: &ProcessPlan,
+    proc: &HostProc,
     channel: &Channel,
-    executable: &CStr,
+    prepared: &Prepared,
     envp: Option<&CStringArray>,
-    fifo: Option<&OwnedFd>,
+    filter: FilterState,
+    before: Before<'_>,
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
-    let mut tape = Tape::new(6 + process.rlimits.len(), channel.as_fd(), Tag::ExecFailed as u8);
+    let labels = &process.labels.at_exec;
+    let capacity = 10 + process.rlimits.len() + 2 * labels.len();
+    let mut tape = Tape::new(capacity, channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
+    // A label is for the next exec, so it is not husk that writes it. Then the rules on files, which could forbid that.
+    for label in labels {
+        tape.write_file(proc.as_fd(), label.path, &label.text, Step::Label);
+    }
+    if let (Some(ruleset), Some(landlock)) = (&prepared.ruleset, &process.landlock) {
+        tape.landlock(ruleset.as_fd(), landlock.flags);
+    }
     if limits_wait(process) {
         for &(resource, soft, hard) in &process.rlimits {
             tape.limit(resource, soft, hard);
         }
     }
-    if let Some(fifo) = fifo {
-        tape.wait_in_fifo(fifo.as_fd());
-    }
+    let program = process.seccomp.as_ref().filter(|_| filter == FilterState::Waits);
     let first = process.preserved_fds.saturating_add(3);
-    tape.close_from(first);
-    if let Some(program) = &process.seccomp
-        && filters_last(process)
-    {
+    if let Some(program) = program.filter(|program| program.listener.is_some()) {
+        // The parent takes the listener, so this is before `start`; and before that, all that need not come after.
+        tape.close_from(first);
         tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
+        tape.send_listener(Tag::Listener as u8);
     }
-    tape.exec(executable, &process.argv, envp.unwrap_or(&process.envp));
+    match before {
+        Before::Nothing => {}
+        Before::Ready => tape.say_ready(Tag::Ready as u8),
+        Before::ReadyAndWait(fifo) => {
+            tape.say_ready(Tag::Ready as u8);
+            tape.wait_in_fifo(fifo.as_fd());
+        }
+    }
+    match program {
+        Some(program) if program.listener.is_some() => {}
+        Some(program) => {
+            tape.close_from(first);
+            tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
+        }
+        None => tape.close_from(first),
+    }
+    tape.exec(&prepared.executable, &process.argv, envp.unwrap_or(&process.envp));
     let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
     keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
     keep_over_exec(channel.as_fd().as_raw_fd(), 1).context("keep the channel")?;
-    if let Some(fifo) = fifo {
+    if let Before::ReadyAndWait(fifo) = before {
         keep_over_exec(fifo.as_raw_fd(), 1).context("keep exec.fifo")?;
+    }
+    if !labels.is_empty() {
+        keep_over_exec(proc.as_fd().as_raw_fd(), 1).context("keep /proc")?;
+    }
+    if let Some(ruleset) = &prepared.ruleset {
+        keep_over_exec(ruleset.as_raw_fd(), 1).context("keep the Landlock ruleset")?;
     }
     stub::exec(&stub, NAME).map_err(|errno| {
         let error = Error::from(errno).context("exec the sealed last stage");

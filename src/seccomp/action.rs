@@ -63,6 +63,12 @@ impl Action {
         self.0
     }
 
+    /// Says whether a value that a filter returns hands the call to the listener.
+    pub(super) fn asks_listener(value: u32) -> bool {
+        // SECCOMP_RET_ACTION_FULL of linux/seccomp.h: the low half is data.
+        value & 0xffff_0000 == Self::NOTIFY.0
+    }
+
     /// Says whether the call is made or handed to somebody who decides, rather than refused.
     ///
     /// TRACE is among them, as in runc: a tracer emulates calls, new ones too.

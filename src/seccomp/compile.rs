@@ -7,13 +7,13 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 use super::abi::{Abi, Multiplexer, Width, X32_BIT};
 use super::action::Action;
 use super::assemble::{Assembler, Label, Question};
-use super::policy::{Comparison, Policy, Test};
+use super::policy::{Comparison, Policy, Test, UnknownNames};
 use super::table::{self, FIRST_PRIVATE_SLOT, Row, SLOTS};
 use crate::error::{Error, Result};
 use crate::sys::seccomp::{self, Instruction, MAX_INSTRUCTIONS};
@@ -40,16 +40,23 @@ pub struct Listener {
     pub path: Option<PathBuf>,
     /// Passed along as it is.
     pub metadata: Option<String>,
+    /// Whether sendmsg(2) may be one of the calls that wait for it.
+    pub may_ask_for_sendmsg: bool,
 }
 
 /// Compiles a profile for this machine.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program> {
-    compile_for(profile, Abi::OF_THIS_MACHINE)
+    compile_for(profile, Abi::OF_THIS_MACHINE, UnknownNames::Skip)
+}
+
+/// Compiles a profile for this machine, and refuses one that names calls which no architecture has.
+pub fn compile_strictly(profile: &LinuxSeccomp) -> Result<Program> {
+    compile_for(profile, Abi::OF_THIS_MACHINE, UnknownNames::Fail)
 }
 
 /// Compiles a profile for a machine whose kernel runs the given ABIs, the native one first.
-pub(super) fn compile_for(profile: &LinuxSeccomp, machine_abis: &[Abi]) -> Result<Program> {
-    let policy = Policy::of(profile, machine_abis)?;
+pub(super) fn compile_for(profile: &LinuxSeccomp, machine_abis: &[Abi], unknown: UnknownNames) -> Result<Program> {
+    let policy = Policy::of(profile, machine_abis, unknown)?;
     let filter = Compiler::new(&policy).compile();
     if filter.len() > MAX_INSTRUCTIONS {
         return Err(Error::invalid(format!(
@@ -57,21 +64,72 @@ pub(super) fn compile_for(profile: &LinuxSeccomp, machine_abis: &[Abi]) -> Resul
             filter.len()
         )));
     }
-    let mut flags = flags(profile);
-    let mut listener = None;
-    if policy.notifies {
-        flags |= seccomp::FLAG_NEW_LISTENER;
-        listener =
-            Some(Listener { path: profile.listener_path().clone(), metadata: profile.listener_metadata().clone() });
-    } else {
-        // EINVAL without a listener; and without one, nobody waits.
-        flags &= !seccomp::FLAG_WAIT_KILLABLE_RECV;
-    }
-    Ok(Program { filter, flags, listener })
+    Ok(Program::new(filter, policy.notifies, profile_asks_for_sendmsg(profile), Some(profile)))
 }
 
-fn flags(profile: &LinuxSeccomp) -> u32 {
-    let Some(flags) = profile.flags() else {
+/// Takes a program that somebody else has compiled, as the bytes of the kernel's `struct sock_filter` (crun's
+/// `run.oci.seccomp_bpf_data`). Flags and listener are those of `profile`, whose rules do not count then.
+pub fn take_program(bytes: &[u8], profile: Option<&LinuxSeccomp>) -> Result<Program> {
+    /// `BPF_RET | BPF_K` (linux/bpf_common.h).
+    const RETURN_CONSTANT: u16 = 0x06;
+    let (instructions, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() || instructions.is_empty() || instructions.len() > MAX_INSTRUCTIONS {
+        return Err(Error::invalid(format!(
+            "{} bytes are not a program of 1 to {MAX_INSTRUCTIONS} instructions of 8 bytes",
+            bytes.len()
+        )));
+    }
+    let filter: Vec<Instruction> = instructions
+        .iter()
+        .map(|[c0, c1, jt, jf, k0, k1, k2, k3]| Instruction {
+            code: u16::from_ne_bytes([*c0, *c1]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes([*k0, *k1, *k2, *k3]),
+        })
+        .collect();
+    let notifies =
+        filter.iter().any(|instruction| instruction.code == RETURN_CONSTANT && Action::asks_listener(instruction.k));
+    // What it asks for is not read.
+    Ok(Program::new(filter, notifies, true, profile))
+}
+
+impl Program {
+    fn new(
+        filter: Vec<Instruction>,
+        notifies: bool,
+        may_ask_for_sendmsg: bool,
+        profile: Option<&LinuxSeccomp>,
+    ) -> Self {
+        let mut flags = flags(profile);
+        let mut listener = None;
+        if notifies {
+            flags |= seccomp::FLAG_NEW_LISTENER;
+            listener = Some(Listener {
+                // Callers written in Go leave out the difference between an empty path and none.
+                path: profile
+                    .and_then(|profile| profile.listener_path().clone())
+                    .filter(|path| !path.as_os_str().is_empty()),
+                metadata: profile.and_then(|profile| profile.listener_metadata().clone()),
+                may_ask_for_sendmsg,
+            });
+        } else {
+            // EINVAL without a listener; and without one, nobody waits.
+            flags &= !seccomp::FLAG_WAIT_KILLABLE_RECV;
+        }
+        Self { filter, flags, listener }
+    }
+}
+
+fn profile_asks_for_sendmsg(profile: &LinuxSeccomp) -> bool {
+    let rules = profile.syscalls().iter().flatten();
+    { rules }.any(|rule| {
+        rule.action() == LinuxSeccompAction::ScmpActNotify && rule.names().iter().any(|name| name == "sendmsg")
+    })
+}
+
+fn flags(profile: Option<&LinuxSeccomp>) -> u32 {
+    let Some(flags) = profile.and_then(|profile| profile.flags().as_ref()) else {
         // As runc and crun: a filter shouldn't cost every indirect load of the workload (Linux before 5.16).
         return seccomp::FLAG_SPEC_ALLOW;
     };
@@ -298,7 +356,7 @@ fn rule(test: &Test, width: Width) -> impl DoubleEndedIterator<Item = Instructio
 mod tests {
     use std::collections::HashSet;
 
-    use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
+    use oci_spec::runtime::LinuxSyscall;
 
     use super::*;
     use crate::sys::seccomp::install;
@@ -395,12 +453,16 @@ mod tests {
             (
                 format!(r#", {wait}, {notify}, "listenerPath": "/run/agent", "listenerMetadata": "who""#),
                 seccomp::FLAG_NEW_LISTENER | seccomp::FLAG_WAIT_KILLABLE_RECV,
-                Some(Listener { path: Some("/run/agent".into()), metadata: Some("who".to_owned()) }),
+                Some(Listener {
+                    path: Some("/run/agent".into()),
+                    metadata: Some("who".to_owned()),
+                    may_ask_for_sendmsg: false,
+                }),
             ),
             (
                 format!(", {notify}"),
                 seccomp::FLAG_NEW_LISTENER | seccomp::FLAG_SPEC_ALLOW,
-                Some(Listener { path: None, metadata: None }),
+                Some(Listener { path: None, metadata: None, may_ask_for_sendmsg: false }),
             ),
         ] {
             let program = program(&format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW"{fields}}}"#)).unwrap();
@@ -425,7 +487,7 @@ mod tests {
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_NOTIFY"}]}"#,
-                "linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY cannot be used for write",
+                "linux.seccomp.syscalls[0]: SCMP_ACT_NOTIFY cannot be used for the write syscall",
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [""], "action": "SCMP_ACT_KILL"}]}"#,
@@ -461,6 +523,44 @@ mod tests {
         for name in names {
             let profile = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["{name}"]}}"#);
             program(&profile).unwrap_or_else(|error| panic!("{name}: {}", error.report()));
+        }
+    }
+
+    #[test]
+    fn unknown_names_fail_where_that_is_asked_for() {
+        let compile_names = |names: &str| {
+            let profile = format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": [{names}], "action": "SCMP_ACT_KILL"}}]}}"#
+            );
+            compile_strictly(&serde_json::from_str(&profile).unwrap())
+        };
+        assert_eq!(
+            compile_names(r#""read", "raed""#).unwrap_err().report(),
+            "linux.seccomp.syscalls[0].names: \"raed\" is no system call of any architecture"
+        );
+        compile_names(r#""read", "set_tls", "s390_sthyi", "arm_sync_file_range""#).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_program_is_taken_as_it_is() {
+        let ours = program(
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}"#,
+        )
+        .unwrap();
+        let profile: LinuxSeccomp = serde_json::from_str(
+            r#"{"defaultAction": "SCMP_ACT_KILL", "flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "/run/x"}"#,
+        )
+        .unwrap();
+        let taken = take_program(&seccomp::to_bytes(&ours.filter), Some(&profile)).unwrap();
+        assert_eq!((&taken.filter, taken.flags), (&ours.filter, seccomp::FLAG_LOG | seccomp::FLAG_NEW_LISTENER));
+        assert_eq!(
+            taken.listener,
+            Some(Listener { path: Some("/run/x".into()), metadata: None, may_ask_for_sendmsg: true })
+        );
+        assert_eq!(take_program(&[6, 0, 0, 0, 0, 0, 0, 0], None).unwrap().flags, seccomp::FLAG_SPEC_ALLOW);
+        for bytes in [vec![], vec![0; 7], vec![0; 9], vec![0; 8 * 4097]] {
+            let error = take_program(&bytes, None).unwrap_err().report();
+            assert!(error.ends_with("are not a program of 1 to 4096 instructions of 8 bytes"), "{error}");
         }
     }
 

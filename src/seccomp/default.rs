@@ -203,6 +203,7 @@ fn refuse(names: &str, errno: u32) -> LinuxSyscall {
 mod tests {
     use super::super::compile::compile_for;
     use super::super::model::{Call, number_of, run};
+    use super::super::policy::UnknownNames;
     use super::super::table::Row;
     use super::*;
 
@@ -219,7 +220,7 @@ mod tests {
     fn decide_with(capabilities: &Capabilities, abi: Abi, name: &str, argument: u64) -> u32 {
         let mut profile = default_profile(capabilities);
         profile.set_architectures(Some(X86.iter().map(|abi| abi.to_oci()).collect()));
-        let program = compile_for(&profile, X86).unwrap();
+        let program = compile_for(&profile, X86, UnknownNames::Skip).unwrap();
         let number = number_of(abi, name).unwrap();
         run(&program.filter, &Call { number, architecture: abi.audit_architecture(), arguments: [argument; 6] })
     }

@@ -31,6 +31,6 @@ mod table;
 #[cfg(test)]
 mod model;
 
-pub use compile::{Listener, Program, compile};
+pub use compile::{Listener, Program, compile, compile_strictly, take_program};
 pub use default::default_profile;
 pub use features::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags};

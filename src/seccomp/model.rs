@@ -190,6 +190,7 @@ mod tests {
 
     use super::super::compile::compile_for;
     use super::super::default_profile;
+    use super::super::policy::UnknownNames;
     use super::*;
 
     const X86: &[Abi] = &[Abi::X86_64, Abi::I386, Abi::X32];
@@ -198,7 +199,7 @@ mod tests {
     /// Holds a compiled profile to the model for every number of every ABI of every machine.
     fn check(profile: &LinuxSeccomp, arguments: &[[u64; 6]]) {
         for machine in MACHINES {
-            let program = compile_for(profile, machine).unwrap().filter;
+            let program = compile_for(profile, machine, UnknownNames::Skip).unwrap().filter;
             for call in calls(arguments) {
                 let (expected, actual) = (decide(profile, machine, &call), run(&program, &call));
                 assert_eq!(actual, expected, "{call:x?} on {:?}: {actual:#x}, not {expected:#x}", machine[0]);
@@ -300,7 +301,7 @@ mod tests {
     fn the_default_profile_is_short() {
         let mut profile = default_profile(&Capabilities::new());
         profile.set_architectures(Some(X86.iter().map(|abi| abi.to_oci()).collect()));
-        let program = compile_for(&profile, X86).unwrap().filter;
+        let program = compile_for(&profile, X86, UnknownNames::Skip).unwrap().filter;
         let steps = |abi: Abi| {
             let names = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
             let calls = names.filter_map(move |name| number_of(abi, name)).map(move |number| Call {
@@ -425,7 +426,7 @@ mod tests {
         near.sort_unstable();
         near.dedup();
         for machine in MACHINES {
-            let program = compile_for(profile, machine).unwrap().filter;
+            let program = compile_for(profile, machine, UnknownNames::Skip).unwrap().filter;
             let check = |architecture, number, arguments: &[u64; 6]| {
                 let call = Call { number, architecture, arguments: *arguments };
                 let (expected, actual) = (decide(profile, machine, &call), run(&program, &call));

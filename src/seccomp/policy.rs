@@ -11,6 +11,39 @@ use crate::error::{Error, Result};
 /// How many arguments a system call has at most.
 const ARGUMENTS: usize = 6;
 
+/// What becomes of names that no table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnknownNames {
+    /// They are passed over: profiles name calls of kernels to come.
+    Skip,
+    /// The profile is refused (crun's `run.oci.seccomp_fail_unknown_syscall`).
+    Fail,
+}
+
+/// Calls that only architectures have which husk isn't built for (powerpc, s390, mips, m68k, sparc).
+const FOREIGN_NAMES: [&str; 20] = [
+    "atomic_barrier",
+    "atomic_cmpxchg_32",
+    "cachectl",
+    "getpagesize",
+    "multiplexer",
+    "rtas",
+    "s390_guarded_storage",
+    "s390_pci_mmio_read",
+    "s390_pci_mmio_write",
+    "s390_runtime_instr",
+    "s390_sthyi",
+    "spu_create",
+    "spu_run",
+    "subpage_prot",
+    "swapcontext",
+    "switch_endian",
+    "sys_debug_setcontext",
+    "syscall",
+    "sysmips",
+    "timerfd",
+];
+
 /// What a profile decides.
 pub(super) struct Policy {
     /// For calls without a rule.
@@ -54,7 +87,7 @@ pub(super) struct Comparison {
 
 impl Policy {
     /// Checks a profile and resolves its names, for a machine whose kernel runs `machine_abis` (the native one first).
-    pub(super) fn of(profile: &LinuxSeccomp, machine_abis: &[Abi]) -> Result<Self> {
+    pub(super) fn of(profile: &LinuxSeccomp, machine_abis: &[Abi], unknown: UnknownNames) -> Result<Self> {
         let default = Action::parse(profile.default_action(), profile.default_errno_ret(), || {
             "linux.seccomp.defaultErrnoRet".to_owned()
         })?;
@@ -72,7 +105,7 @@ impl Policy {
             tests_of_calls: Vec::new(),
         };
         for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
-            policy.add(index, rule)?;
+            policy.add(index, rule, unknown)?;
         }
         // Stable, so that a call's tests stay in the profile's order.
         policy.tests_of_calls.sort_by_key(|(row, _)| *row);
@@ -101,7 +134,7 @@ impl Policy {
         self.tests(row).map(|test| test.action).fold(call.always.unwrap_or(self.default), Action::stricter)
     }
 
-    fn add(&mut self, index: usize, rule: &LinuxSyscall) -> Result<()> {
+    fn add(&mut self, index: usize, rule: &LinuxSyscall, unknown: UnknownNames) -> Result<()> {
         let action =
             Action::parse(rule.action(), rule.errno_ret(), || format!("linux.seccomp.syscalls[{index}].errnoRet"))?;
         let notifies = rule.action() == LinuxSeccompAction::ScmpActNotify;
@@ -115,12 +148,19 @@ impl Policy {
                 return Err(Error::invalid(format!("linux.seccomp.syscalls[{index}].names: an empty name")));
             }
             if notifies && name == "write" {
-                // The message that a listener is to be fetched is written after the filter is installed.
+                // That there is a listener to fetch is written after the filter is installed. The words are runc's.
                 return Err(Error::invalid(format!(
-                    "linux.seccomp.syscalls[{index}]: SCMP_ACT_NOTIFY cannot be used for write"
+                    "linux.seccomp.syscalls[{index}]: SCMP_ACT_NOTIFY cannot be used for the write syscall"
                 )));
             }
-            let Some(row) = Row::find(name) else { continue };
+            let Some(row) = Row::find(name) else {
+                if unknown == UnknownNames::Fail && !FOREIGN_NAMES.contains(&&name[..]) {
+                    return Err(Error::invalid(format!(
+                        "linux.seccomp.syscalls[{index}].names: {name:?} is no system call of any architecture"
+                    )));
+                }
+                continue;
+            };
             let call = self.calls[row.index()].get_or_insert(Call { always: None, has_tests: false });
             if arguments.is_empty() {
                 call.always.get_or_insert(action);

@@ -2,9 +2,7 @@
 //!
 //! Whoever implements one deletes its row.
 
-use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, Spec,
-};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::error::{Error, Result};
 
@@ -30,27 +28,31 @@ const LINUX: &[Row<Linux>] = &[
         is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
     },
     Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
-    Row { field: "linux.seccomp: SCMP_ACT_NOTIFY", is_set: |linux| linux.seccomp().as_ref().is_some_and(notifies) },
-    Row {
-        field: "linux.seccomp.listenerPath",
-        is_set: |linux| linux.seccomp().as_ref().is_some_and(|seccomp| seccomp.listener_path().is_some()),
-    },
 ];
 
-const PROCESS: &[Row<Process>] = &[
-    Row { field: "process.apparmorProfile", is_set: |process| has_text(process.apparmor_profile().as_deref()) },
-    Row { field: "process.selinuxLabel", is_set: |process| has_text(process.selinux_label().as_deref()) },
+/// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
+/// with `run.oci.` and have no meaning here are ignored, as they are for runc.
+const ANNOTATIONS: &[(&str, &str)] = &[
+    ("run.oci.handler", "husk runs programs of this kernel, and no virtual machine or WebAssembly by a library"),
+    ("run.oci.seccomp.plugins", "husk is a static executable and loads no plugins; run.oci.seccomp.receiver works"),
 ];
 
 /// Refuses a configuration that sets a field outside of its process.
 pub(super) fn refuse(spec: &Spec) -> Result<()> {
     refuse_rows(SPEC, spec)?;
+    refuse_annotations(spec)?;
     spec.linux().as_ref().map_or(Ok(()), |linux| refuse_rows(LINUX, linux))
 }
 
-/// Refuses a process that sets a field.
-pub(super) fn refuse_process(process: &Process) -> Result<()> {
-    refuse_rows(PROCESS, process)
+/// Refuses an annotation without which the container would not be what its maker wants.
+fn refuse_annotations(spec: &Spec) -> Result<()> {
+    let Some(annotations) = spec.annotations() else { return Ok(()) };
+    for (name, reason) in ANNOTATIONS {
+        if let Some(value) = annotations.get(*name).filter(|value| !value.is_empty()) {
+            return Err(Error::unsupported(format!("annotations: {name}: {value:?}: not supported: {reason}")));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
@@ -58,13 +60,6 @@ fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
         Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
         None => Ok(()),
     }
-}
-
-/// Without somebody who listens, the calls would fail in silence.
-fn notifies(profile: &LinuxSeccomp) -> bool {
-    let rules: &[LinuxSyscall] = profile.syscalls().as_deref().unwrap_or_default();
-    profile.default_action() == LinuxSeccompAction::ScmpActNotify
-        || rules.iter().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify)
 }
 
 /// An empty label is none: callers written in Go leave out the difference.
@@ -83,6 +78,28 @@ mod tests {
     use super::super::{load, validate};
     use serde_json::{Value, json};
 
+    #[test]
+    fn annotations_that_ask_for_another_runtime_are_refused() {
+        let refusal = |annotations: Value| {
+            let spec = json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "annotations": annotations,
+                "process": {"user": {}, "cwd": "/", "args": ["x"]}, "linux": {"namespaces": [{"type": "mount"}]},
+            });
+            let document = load::parse("config.json", spec.to_string().as_bytes()).unwrap();
+            validate::validate(document).err().map(|error| error.report()).unwrap_or_default()
+        };
+        for name in ["krun", "wasm"] {
+            let report = refusal(json!({"run.oci.handler": name}));
+            assert!(
+                report.starts_with(&format!("annotations: run.oci.handler: {name:?}: not supported: ")),
+                "{report}"
+            );
+        }
+        let report = refusal(json!({"run.oci.seccomp.plugins": "/x.so"}));
+        assert!(report.starts_with("annotations: run.oci.seccomp.plugins: \"/x.so\": not supported: "), "{report}");
+        assert_eq!(refusal(json!({"run.oci.handler": "", "run.oci.of.the.future": "1"})), "");
+    }
+
     /// Each row of the tables is asked for in the least way; an unknown field would pass, so a typo shows.
     #[test]
     fn each_field_is_refused_by_its_name() {
@@ -96,9 +113,6 @@ mod tests {
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
             ("linux.netDevices", json!({"eth0": {"name": "x"}})),
             ("linux.mountLabel", json!("x")),
-            ("linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"})),
-            ("process.apparmorProfile", json!("x")),
-            ("process.selinuxLabel", json!("x")),
         ];
         for (field, value) in rows {
             let mut spec = json!({

@@ -1,6 +1,7 @@
 //! Small topics, one a file.
 
 pub mod atomic;
+pub mod base64;
 pub mod id;
 pub mod lock;
 pub mod mountinfo;

@@ -8,6 +8,12 @@ const fn number(call: libc::c_long) -> u64 {
 pub const PRCTL: u64 = number(libc::SYS_prctl);
 /// read(2).
 pub const READ: u64 = number(libc::SYS_read);
+/// write(2).
+pub const WRITE: u64 = number(libc::SYS_write);
+/// openat2(2).
+pub const OPENAT2: u64 = number(libc::SYS_openat2);
+/// landlock_restrict_self(2).
+pub const LANDLOCK_RESTRICT_SELF: u64 = number(libc::SYS_landlock_restrict_self);
 /// close_range(2).
 pub const CLOSE_RANGE: u64 = number(libc::SYS_close_range);
 /// seccomp(2).
@@ -20,6 +26,12 @@ pub const PRLIMIT64: u64 = number(libc::SYS_prlimit64);
 pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 /// prctl's operation that says who may look into the process.
 pub const PR_SET_DUMPABLE: u64 = libc::PR_SET_DUMPABLE as u64;
+/// openat2's flags to write a file, close-on-exec.
+pub const WRITE_ONLY_CLOEXEC: u64 = (libc::O_WRONLY | libc::O_CLOEXEC) as u64;
+/// openat2's way of resolving a path: nothing above, no magic link, no other mount.
+pub const RESOLVE_BELOW: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
+/// Length of `struct open_how`: flags, mode, resolve.
+pub const OPEN_HOW_LENGTH: usize = 24;
 /// close_range's flag that closes at the exec.
 pub const CLOSE_RANGE_CLOEXEC: u64 = libc::CLOSE_RANGE_CLOEXEC as u64;
 /// seccomp's operation that loads a filter.

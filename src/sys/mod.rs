@@ -8,6 +8,7 @@ pub mod calls;
 pub mod clone;
 pub mod errno;
 pub mod fdpass;
+pub mod landlock;
 pub mod mount;
 pub mod net;
 pub mod process;

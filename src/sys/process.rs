@@ -69,11 +69,14 @@ pub fn keep_over_exec(first: RawFd, count: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Joins a new session keyring of this name, so that the caller's keys are not seen (keyctl(2)).
-pub fn join_session_keyring(name: &CStr) -> Result<(), Errno> {
+/// Gets a new session keyring, so that the caller's keys are not seen (keyctl(2)).
+///
+/// One without a name: by a name, the kernel would join a keyring that somebody else has made and let others search.
+pub fn new_session_keyring() -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: `name` is a C string that outlives the call.
-    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let name: *const c_char = std::ptr::null();
+    // SAFETY: a null pointer is how the kernel is told that there is no name.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
     if answer >= 0 { Ok(()) } else { Err(super::last_errno()) }
 }
 

@@ -25,8 +25,8 @@ pub const DATA_ADDRESS: u64 = 0x41_0000;
 pub const FRAME_LENGTH: usize = 16;
 /// Length of the report: tag, errno, step, each four bytes.
 pub const REPORT_LENGTH: usize = 12;
-/// Length of a call in the table: number, six arguments, step and flags.
-pub const CALL_LENGTH: usize = 64;
+/// Length of a call in the table: number, six arguments, step, flags, and where the low half of the answer goes (0: nowhere).
+pub const CALL_LENGTH: usize = 72;
 /// In the place of a call's number: the end of the table.
 pub const END: u64 = u64::MAX;
 /// Segments begin where pages do, whatever their size (up to 64 KiB on aarch64).
@@ -53,7 +53,11 @@ std::arch::global_asm!(
     "    syscall",
     "    cmp rax, -4095",
     "    jae 4f",
-    "3:  add rbx, 64",
+    "    mov rcx, [rbx + 64]", // does a later call want the answer?
+    "    test rcx, rcx",
+    "    jz 3f",
+    "    mov [rcx], eax",
+    "3:  add rbx, 72",
     "    jmp 2b",
     "4:  cmp dword ptr [rbx + 60], 0", // is its failure passed over?
     "    jne 3b",
@@ -94,7 +98,10 @@ std::arch::global_asm!(
     "    svc #0",
     "    cmn x0, #4095",
     "    b.hs 4f",
-    "3:  add x19, x19, #64",
+    "    ldr x9, [x19, #64]",
+    "    cbz x9, 3f",
+    "    str w0, [x9]",
+    "3:  add x19, x19, #72",
     "    b 2b",
     "4:  ldr w9, [x19, #60]",
     "    cbnz w9, 3b",

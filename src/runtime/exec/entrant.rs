@@ -14,7 +14,8 @@ use std::convert::Infallible;
 
 use rustix::process::DumpableBehavior;
 
-use super::super::protocol::{Channel, Tag};
+use super::super::protocol::Channel;
+use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
 use crate::error::{Context, Result};
@@ -84,16 +85,15 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
     signal::reset_dispositions();
     signal::unblock_all().context("unblock signals")?;
-    workload::start_session(process)?;
+    workload::start_session(process, plan.proc)?;
     let environment = {
         let root = Root::open(std::path::Path::new("/"))?;
         workload::complete_environment(process, &root)
     };
     workload::make_terminal(process, channel)?;
-    let executable = workload::take_credentials(process, plan.proc)?;
-    workload::load_listening_filter(process, channel)?;
-    channel.send(Tag::Ready)?;
-    workload::play_tape(process, channel, &executable, environment.as_ref(), None)
+    let prepared = workload::take_credentials(process, plan.proc, channel)?;
+    let filter = FilterState::of(process);
+    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), filter, Before::Ready)
 }
 
 /// What is done from the host's side.
