@@ -146,7 +146,12 @@ impl Cgroup {
                     directory.shown.push_str(part);
                 }
                 if !directory.path.is_dir() {
-                    return Err(Error::new(Kind::NotFound, format!("no cgroup {}", directory.path.display())));
+                    // runc's words, as far as callers look for them.
+                    let place = directory.path.display();
+                    return Err(Error::new(
+                        Kind::NotFound,
+                        format!("error adding pid to cgroup {place}: no such file or directory"),
+                    ));
                 }
             }
         }

@@ -196,7 +196,7 @@ impl Runtime {
         wanted.serve(&mut running.init)?;
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
-            hooks::run("poststart", &running.state.hooks.poststart, &state, None)?;
+            hooks::run("poststart", &running.state.hooks.poststart, &state, hooks::Surroundings::default())?;
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Runtime {
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, None) {
+            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, hooks::Surroundings::default()) {
                 // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
                 let _ = kill_and_wait(&state);
                 return Err(error);
@@ -380,7 +380,7 @@ fn run_poststop(state: &State) {
     if !state.hooks.poststop.is_empty() {
         let document = hook_state(state, "stopped", 0);
         for hook in &state.hooks.poststop {
-            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, None);
+            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, hooks::Surroundings::default());
         }
     }
 }

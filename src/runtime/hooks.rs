@@ -3,8 +3,10 @@
 //! A hook gets the environment that the spec gives it and nothing of the image's or the caller's (CVE-2025-23266: a
 //! loader variable from an image reached a hook on the host).
 
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -62,25 +64,39 @@ impl HookPlan {
 }
 
 /// Runs hooks in order, each with `state` on its standard input; the first that fails ends the series.
-pub fn run(moment: &str, hooks: &[Hook], state: &[u8], directory: Option<&Path>) -> Result<()> {
-    for hook in hooks {
-        run_one(hook, state, directory).with_context(|| format!("{moment} hook {}", hook.path().display()))?;
+pub fn run(moment: &str, hooks: &[Hook], state: &[u8], surroundings: Surroundings<'_>) -> Result<()> {
+    for (number, hook) in hooks.iter().enumerate() {
+        // Callers look for the words before the path; they are runc's.
+        run_one(hook, state, surroundings)
+            .with_context(|| format!("error running {moment} hook #{number}: {}", hook.path().display()))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], directory: Option<&Path>) -> Result<()> {
+/// What a hook finds where its own entry says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// Its working directory; the caller's where there is none.
+    pub directory: Option<&'a Path>,
+    /// Its environment: the workload's for hooks that are inside with it, else none.
+    pub environment: &'a [CString],
+}
+
+fn run_one(hook: &Hook, state: &[u8], surroundings: Surroundings<'_>) -> Result<()> {
     let mut command = Command::new(hook.path());
     let mut args = hook.args().iter().flatten();
     if let Some(name) = args.next() {
         std::os::unix::process::CommandExt::arg0(&mut command, name);
     }
     command.args(args).env_clear();
-    for entry in hook.env().iter().flatten() {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        command.env(name, value);
+    let inherited = if hook.env().is_none() { surroundings.environment } else { &[] };
+    let own = hook.env().iter().flatten().map(|entry| entry.as_bytes());
+    for entry in own.chain(inherited.iter().map(|entry| entry.to_bytes())) {
+        let end = entry.iter().position(|byte| *byte == b'=').unwrap_or(entry.len());
+        let (name, value) = (&entry[..end], entry.get(end + 1..).unwrap_or_default());
+        command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
     }
-    if let Some(directory) = directory {
+    if let Some(directory) = surroundings.directory {
         command.current_dir(directory);
     }
     // Files in memory, not pipes: a hook that reads nothing, writes much, or leaves a process behind keeps nobody waiting.
@@ -135,7 +151,8 @@ mod tests {
     fn a_hook_gets_the_state_and_its_own_environment_alone() {
         let directory = tempfile::tempdir().unwrap();
         let script = r#"{"path":"/bin/sh","args":["sh","-c","cat > state; /usr/bin/env > env"],"env":["A=1"]}"#;
-        run("poststart", &[hook(script)], b"{\"id\":\"x\"}", Some(directory.path())).unwrap();
+        let surroundings = Surroundings { directory: Some(directory.path()), environment: &[c"B=2".to_owned()] };
+        run("poststart", &[hook(script)], b"{\"id\":\"x\"}", surroundings).unwrap();
         assert_eq!(std::fs::read(directory.path().join("state")).unwrap(), b"{\"id\":\"x\"}");
         let env = std::fs::read_to_string(directory.path().join("env")).unwrap();
         let names: Vec<_> = env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
@@ -145,18 +162,18 @@ mod tests {
     #[test]
     fn a_hook_that_fails_says_what_it_said_and_a_slow_one_is_killed() {
         let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo broken >&2; exit 3"]}"#);
-        let error = run("prestart", &[failing], b"", None).unwrap_err();
-        assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3: broken");
+        let error = run("prestart", &[failing], b"", Surroundings::default()).unwrap_err();
+        assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3: broken");
         let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
-        assert!(run("prestart", &[slow], b"", None).unwrap_err().report().contains("still running after 0 s"));
+        assert!(run("prestart", &[slow], b"", Surroundings::default()).unwrap_err().report().contains("still running after 0 s"));
     }
 
     #[test]
     fn a_hook_that_leaves_a_process_or_ignores_its_input_keeps_nobody_waiting() {
         let leaving = hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 60 & exit 0"]}"#);
         let state = vec![b' '; 1 << 20];
-        run("prestart", &[leaving], &state, None).unwrap();
+        run("prestart", &[leaving], &state, Surroundings::default()).unwrap();
         let loud = hook(r#"{"path":"/bin/sh","args":["sh","-c","head -c 1000000 /dev/zero >&2"],"timeout":20}"#);
-        run("prestart", &[loud], &state, None).unwrap();
+        run("prestart", &[loud], &state, Surroundings::default()).unwrap();
     }
 }

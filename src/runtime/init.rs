@@ -11,6 +11,7 @@
 //! returns: it becomes the workload, by way of a sealed stub (see [`crate::sys::stub`]), or sends an error and `_exit`s.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
@@ -93,7 +94,11 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings)?;
+    if !plan.hooks.create_container.is_empty() {
+        // Where runc's hooks find themselves; the pivot leaves it.
+        rustix::process::fchdir(tree.root()).context("enter the root file system")?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings, &[])?;
+    }
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
     if !process.terminal && plan.rootfs.makes_default_dev {
@@ -114,7 +119,8 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings)?;
+    let strings = envp.unwrap_or(&process.envp).strings();
+    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings, strings)?;
     workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
@@ -203,12 +209,11 @@ fn run_container_hooks(
     status: &str,
     list: &[oci_spec::runtime::Hook],
     surroundings: &Surroundings<'_>,
+    environment: &[CString],
 ) -> Result<()> {
-    if list.is_empty() {
-        return Ok(());
-    }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), None)
+    let found = hooks::Surroundings { directory: None, environment };
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), found)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

@@ -134,8 +134,8 @@ pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answer
         match channel.receive()? {
             Some(Message::MountsDone) => {
                 let state = (answers.state_for_hooks)("creating", pid);
-                hooks::run("prestart", &answers.hooks.prestart, &state, None)?;
-                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, None)?;
+                hooks::run("prestart", &answers.hooks.prestart, &state, hooks::Surroundings::default())?;
+                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, hooks::Surroundings::default())?;
                 channel.send(Tag::HooksDone)?;
             }
             Some(Message::Terminal { master }) => terminal = Some(master),

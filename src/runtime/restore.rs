@@ -112,8 +112,8 @@ fn with_process(template: &State, pid: Pid) -> Result<State> {
 
 fn run_hooks(plan: &Plan, template: &State, pid: Pid) -> Result<()> {
     let state = hook_state(template, "creating", pid.as_raw_nonzero().get());
-    hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)
+    hooks::run("prestart", &plan.hooks.prestart, &state, hooks::Surroundings::default())?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, hooks::Surroundings::default())
 }
 
 /// CRIU starts where the container's processes are to be; they are its children.
