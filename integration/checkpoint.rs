@@ -51,7 +51,7 @@ impl<'a> Keeper<'a> {
         bundle.args(["/bin/sh", "-c", SCRIPT]);
         bundle.config["root"]["readonly"] = json!(false);
         rustix::fs::mknodat(CWD, bundle.rootfs("/tmp/in"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        write(bundle.rootfs("/tmp/out"), "");
+        write(&bundle.rootfs("/tmp/out"), "");
         Self { scene, bundle }
     }
 
@@ -214,7 +214,7 @@ fn a_restore_that_fails_leaves_nothing(scene: &Scene) {
     let keeper = Keeper::new(scene);
     keeper.start();
     keeper.checkpoint().success();
-    write(keeper.bundle.directory.join("checkpoint/inventory.img"), "no image");
+    write(&keeper.bundle.directory.join("checkpoint/inventory.img"), "no image");
     keeper.restore().exits_with(1).says("criu restore");
     scene.runtime().args(["state", &keeper.bundle.id]).run().exits_with(1).says("does not exist");
 }

@@ -241,7 +241,9 @@ impl Runtime {
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            if let Err(error) = hooks::run("poststart", &state.hooks.poststart, &document, hooks::Surroundings::default()) {
+            if let Err(error) =
+                hooks::run("poststart", &state.hooks.poststart, &document, hooks::Surroundings::default())
+            {
                 // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
                 let _ = kill_and_wait(&state);
                 return Err(error);

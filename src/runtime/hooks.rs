@@ -90,7 +90,7 @@ fn run_one(hook: &Hook, state: &[u8], surroundings: Surroundings<'_>) -> Result<
     }
     command.args(args).env_clear();
     let inherited = if hook.env().is_none() { surroundings.environment } else { &[] };
-    let own = hook.env().iter().flatten().map(|entry| entry.as_bytes());
+    let own = hook.env().iter().flatten().map(String::as_bytes);
     for entry in own.chain(inherited.iter().map(|entry| entry.to_bytes())) {
         let end = entry.iter().position(|byte| *byte == b'=').unwrap_or(entry.len());
         let (name, value) = (&entry[..end], entry.get(end + 1..).unwrap_or_default());
@@ -165,7 +165,12 @@ mod tests {
         let error = run("prestart", &[failing], b"", Surroundings::default()).unwrap_err();
         assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3: broken");
         let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
-        assert!(run("prestart", &[slow], b"", Surroundings::default()).unwrap_err().report().contains("still running after 0 s"));
+        assert!(
+            run("prestart", &[slow], b"", Surroundings::default())
+                .unwrap_err()
+                .report()
+                .contains("still running after 0 s")
+        );
     }
 
     #[test]

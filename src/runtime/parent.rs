@@ -111,7 +111,11 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
     }
     let pid = guard.pid();
     (surroundings.on_init)(pid.as_raw_nonzero().get())?;
-    channel.send(Tag::Known)?;
+    match channel.send(Tag::Known) {
+        // Init has failed meanwhile, and said why.
+        Err(error) if error.errno() == Some(Errno::PIPE) => {}
+        answer => answer?,
+    }
     see_through(
         &channel,
         guard,

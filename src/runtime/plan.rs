@@ -145,9 +145,10 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
     let mut process = process_plan(process, spec, choices)?;
     process.seccomp = seccomp_filter(spec)?;
     process.denies_setgroups = denies_setgroups;
-    let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
+    let mut warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     for bit in capability::bits(process.capabilities.unraisable()) {
-        warnings.push(format!("can't raise ambient capability {}: operation not permitted", capability::names(1 << bit)));
+        warnings
+            .push(format!("can't raise ambient capability {}: operation not permitted", capability::names(1 << bit)));
     }
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
