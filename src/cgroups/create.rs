@@ -2,15 +2,18 @@
 //!
 //! Takes away what it made itself when a later part fails, and nothing else. Puts no process into a cgroup.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
+use super::adopt::Adoption;
 use super::file;
-use super::handle::{Cgroup, Directory};
+use super::handle::{Cgroup, Directory, Record};
 use super::plan::{DEVICES, Place, Plan, Tolerance, Warning, collect_fields};
 use super::setting::{self, Refusal, Setting};
 use super::tree;
@@ -41,13 +44,25 @@ impl Plan {
     ///
     /// v1 hierarchies can wait until the process has been cloned, and be made while it sets up its mounts: it enters
     /// them by itself, see [`Cgroup::entrances`].
+    ///
+    /// Nothing of what systemd makes can be there before the process: see [`Begun::adopt`].
     pub fn begin(mut self) -> Result<Begun> {
         let mut making = Making { made: Made::default(), lost: Vec::new(), tolerance: self.tolerance };
-        let unified = match self.unified.take() {
-            Some(place) => making.make_unified(&place, self.filter.as_deref(), self.legacy.is_empty())?,
-            None => None,
-        };
-        Ok(Begun { plan: self, making, cgroup: Cgroup { unified, legacy: Vec::new() } })
+        let mut cgroup = Cgroup { unified: None, unified_fd: None, legacy: Vec::new(), scope: None, adopts: false };
+        if self.scope.is_some() {
+            let Record { directories, scope } = self.record();
+            let (legacy, unified): (Vec<_>, Vec<_>) =
+                directories.into_iter().partition(|directory| !directory.controllers.is_empty());
+            cgroup = Cgroup { unified: unified.into_iter().next(), legacy, scope, adopts: true, ..cgroup };
+        } else if let Some(place) = self.unified.take()
+            && let Some((directory, fd)) =
+                making.make_unified(&place, self.filter.as_deref(), self.legacy.is_empty())?
+        {
+            cgroup.unified = Some(directory);
+            cgroup.unified_fd = Some(fd);
+        }
+        let adoption = RefCell::new(Adoption::new(&mut self));
+        Ok(Begun { plan: self, making, cgroup, adoption })
     }
 }
 
@@ -58,12 +73,21 @@ pub struct Begun {
     plan: Plan,
     making: Making,
     cgroup: Cgroup,
+    adoption: RefCell<Option<Adoption>>,
 }
 
 impl Begun {
     /// Gives what there is so far: the v2 cgroup at first, all of them after [`Begun::finish`].
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Has systemd make the cgroups around a process, and puts the limits on them. Does nothing where husk makes them.
+    pub fn adopt(&self, pid: Pid) -> Result<()> {
+        match &mut *self.adoption.borrow_mut() {
+            Some(adoption) => adoption.run(pid),
+            None => Ok(()),
+        }
     }
 
     /// Makes the cgroups in v1 hierarchies, with their limits.
@@ -81,18 +105,27 @@ impl Begun {
 
     /// Lets the cgroups outlast this.
     pub fn keep(mut self) -> (Cgroup, Vec<Warning>) {
-        self.making.made.leaves.clear();
-        self.making.made.parents.clear();
+        self.making.made.keep();
+        if let Some(adoption) = self.adoption.take() {
+            self.plan.warn_of_loss("permission is missing", &adoption.keep(), Some(DELEGATION_HINT));
+        }
         (self.cgroup, self.plan.warnings)
     }
 }
 
 /// Directories made so far, which vanish with this.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     /// The container's own.
     leaves: Vec<PathBuf>,
     parents: Vec<PathBuf>,
+}
+
+impl Made {
+    pub(super) fn keep(&mut self) {
+        self.leaves.clear();
+        self.parents.clear();
+    }
 }
 
 impl Drop for Made {
@@ -109,16 +142,16 @@ impl Drop for Made {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     Made,
     Found,
 }
 
-struct Making {
-    made: Made,
+pub(super) struct Making {
+    pub(super) made: Made,
     /// Fields of limits that will not be had.
-    lost: Vec<&'static str>,
-    tolerance: Tolerance,
+    pub(super) lost: Vec<&'static str>,
+    pub(super) tolerance: Tolerance,
 }
 
 impl Making {
@@ -129,13 +162,25 @@ impl Making {
         is_pure: bool,
     ) -> Result<Option<(Directory, OwnedFd)>> {
         let Some(origin) = self.make(place)? else { return Ok(None) };
+        let fd = self.equip_unified(place, filter, is_pure, origin.into())?;
+        Ok(Some((Directory::of(place.clone()), fd)))
+    }
+
+    /// Puts controllers, limits and the device filter on a v2 cgroup that is there.
+    pub(super) fn equip_unified(
+        &mut self,
+        place: &Place,
+        filter: Option<&[Instruction]>,
+        is_pure: bool,
+        before: Before,
+    ) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&place.path, flags, Mode::empty())
             .with_context(|| format!("open cgroup {}", place.path.display()))?;
         enable_controllers(place, is_pure);
         self.write_limits(place)?;
         if let Some(filter) = filter {
-            let answer = filter_devices(fd.as_fd(), filter, origin);
+            let answer = filter_devices(fd.as_fd(), filter, before);
             let denied = self.tolerance == Tolerance::WarnWhenDenied
                 && matches!(answer, Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS));
             if !denied {
@@ -144,12 +189,17 @@ impl Making {
                     .context("set linux.resources.devices")?;
             }
         }
-        Ok(Some((Directory::of(place.clone()), fd)))
+        Ok(fd)
     }
 
     /// Makes a cgroup of v1; says whether it may be had.
     fn make_legacy(&mut self, place: &Place) -> Result<bool> {
         let Some(origin) = self.make(place)? else { return Ok(false) };
+        self.equip_legacy(place, origin).map(|()| true)
+    }
+
+    /// Puts limits on a v1 cgroup that is there.
+    pub(super) fn equip_legacy(&mut self, place: &Place, origin: Origin) -> Result<()> {
         if place.has("cpuset") {
             let asked = |file| place.steps.iter().flatten().any(|setting| setting.file == file);
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -158,8 +208,7 @@ impl Making {
                 }
             }
         }
-        self.write_limits(place)?;
-        Ok(true)
+        self.write_limits(place)
     }
 
     fn make(&mut self, place: &Place) -> Result<Option<Origin>> {
@@ -180,6 +229,17 @@ impl Making {
                 Err(if is_denial(errno) { error.with_hint(DELEGATION_HINT) } else { error })
             }
         }
+    }
+
+    /// Makes a directory that somebody else may have made already and be in.
+    pub(super) fn make_or_find(&mut self, place: &Place) -> Result<Origin> {
+        let origin = self
+            .make_directory(&place.path, &place.mount)
+            .with_context(|| format!("make cgroup {}", place.path.display()))?;
+        if origin == Origin::Made {
+            self.made.leaves.extend(self.made.parents.pop());
+        }
+        Ok(origin)
     }
 
     /// Makes a directory, and those above it if they are missing. Usually one system call.
@@ -336,13 +396,9 @@ fn enable_controllers(place: &Place, is_pure: bool) {
 /// Puts the device filter on a v2 cgroup in place of those that are there.
 ///
 /// The new one is in force before an old one goes, so that there is no moment without.
-pub(super) fn filter_devices(
-    cgroup: BorrowedFd<'_>,
-    program: &[Instruction],
-    origin: impl Into<Before>,
-) -> Result<(), Errno> {
+pub(super) fn filter_devices(cgroup: BorrowedFd<'_>, program: &[Instruction], before: Before) -> Result<(), Errno> {
     let filter = bpf::load_device_filter(program)?;
-    let old = match origin.into() {
+    let old = match before {
         Before::Nothing => Vec::new(),
         Before::Filters => bpf::device_filters(cgroup)?,
     };

@@ -49,7 +49,7 @@ impl Access {
         self.0 == 0
     }
 
-    fn letters(self) -> impl Iterator<Item = char> {
+    pub(super) fn letters(self) -> impl Iterator<Item = char> {
         [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MAKE_NODE, 'm')]
             .into_iter()
             .filter_map(move |(access, letter)| self.meets(access).then_some(letter))
@@ -234,6 +234,19 @@ impl Rules {
 
     /// Writes the rules as what v1 holds: the default, and the exceptions from it, one a line as its files take them.
     pub(super) fn lists(&self) -> Result<Lists> {
+        let exceptions = self.exceptions()?;
+        let mut lines = String::with_capacity(exceptions.len() * 12);
+        for (devices, access) in &exceptions {
+            if !lines.is_empty() {
+                lines.push('\n');
+            }
+            write_line(&mut lines, *devices, *access);
+        }
+        Ok(Lists { allow_by_default: self.allow_by_default, exceptions: lines })
+    }
+
+    /// Writes the rules as a flat list of exceptions from the default, if that can say what they mean.
+    pub(super) fn exceptions(&self) -> Result<Vec<(Devices, Access)>> {
         let mut exceptions: Vec<(Devices, Access)> = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {
             let known = exceptions.iter().position(|(devices, _)| *devices == rule.devices);
@@ -267,14 +280,7 @@ impl Rules {
             }
         }
         exceptions.retain(|(_, access)| !access.is_empty());
-        let mut lines = String::with_capacity(exceptions.len() * 12);
-        for (devices, access) in &exceptions {
-            if !lines.is_empty() {
-                lines.push('\n');
-            }
-            write_line(&mut lines, *devices, *access);
-        }
-        Ok(Lists { allow_by_default: self.allow_by_default, exceptions: lines })
+        Ok(exceptions)
     }
 }
 

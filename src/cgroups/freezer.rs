@@ -64,7 +64,7 @@ impl Cgroup {
     pub fn kill_all(&self) -> Result<()> {
         let mut hold = Hold::Frozen;
         // At once and for good since 5.14, for those who are in the v2 cgroup.
-        if let Some((directory, _)) = &self.unified {
+        if let Some(directory) = &self.unified {
             match file::try_write(&directory.path.join("cgroup.kill"), "1") {
                 Ok(()) if self.legacy.is_empty() => return Ok(()),
                 // On a hybrid host a privileged process may have left one hierarchy and not the other.
@@ -125,7 +125,7 @@ impl Cgroup {
     fn freezer(&self) -> Option<Freezer<'_>> {
         match (self.with("freezer"), &self.unified) {
             (Some(directory), _) => Some(Freezer::Legacy(directory)),
-            (None, Some((directory, _))) => Some(Freezer::Unified(directory)),
+            (None, Some(directory)) => Some(Freezer::Unified(directory)),
             (None, None) => None,
         }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Place, Places, Warning, distribute};
 use super::setting::{self, Step};
+use super::systemd::{self, Manager, Scope};
 use super::{file, tree};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -43,13 +44,17 @@ impl Directory {
 
 /// What is written down to find the cgroups again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Record(pub Vec<Directory>);
+pub struct Record {
+    pub directories: Vec<Directory>,
+    /// The unit that they are, where systemd has made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+}
 
 impl Record {
     /// Gives the path for each controller, as runc's state has it: the empty name is v2.
     pub fn cgroup_paths(&self) -> BTreeMap<&str, &Path> {
-        let directories = self.0.iter();
+        let directories = self.directories.iter();
         directories.flat_map(|held| held.controllers.split(',').map(|name| (name, &*held.path))).collect()
     }
 
@@ -57,7 +62,8 @@ impl Record {
     /// `/proc/PID/cgroup`.
     pub fn with_unified_of(&self, text: &str) -> Result<Self> {
         let mut record = self.clone();
-        for directory in record.0.iter_mut().filter(|directory| directory.controllers.is_empty()) {
+        let Self { directories, scope } = &mut record;
+        for directory in directories.iter_mut().filter(|directory| directory.controllers.is_empty()) {
             let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
             let below = match found.strip_prefix(directory.shown.trim_end_matches('/')) {
                 Some(below) if below.is_empty() || below.starts_with('/') => below,
@@ -70,6 +76,9 @@ impl Record {
                 }
             };
             directory.path.push(below.trim_start_matches('/'));
+            if let Some(scope) = scope {
+                scope.subgroup.push_str(below);
+            }
             found.clone_into(&mut directory.shown);
         }
         Ok(record)
@@ -86,22 +95,33 @@ pub enum Hierarchies {
 
 /// The cgroups of one container. Without any, every operation succeeds and does nothing.
 pub struct Cgroup {
-    pub(super) unified: Option<(Directory, OwnedFd)>,
+    pub(super) unified: Option<Directory>,
+    /// The v2 cgroup, opened; nothing as long as it is yet to be made.
+    pub(super) unified_fd: Option<OwnedFd>,
     pub(super) legacy: Vec<Directory>,
+    /// The unit that they are, where systemd has made them.
+    pub(super) scope: Option<Scope>,
+    /// Whether they will be made around a process that is there already.
+    pub(super) adopts: bool,
 }
 
 impl Cgroup {
     /// Opens the cgroups of a container again. Those that are gone count as empty.
     pub fn open(record: Record) -> Result<Self> {
-        let mut cgroup = Self { unified: None, legacy: Vec::with_capacity(record.0.len()) };
-        for directory in record.0 {
+        let Record { directories, scope } = record;
+        let legacy = Vec::with_capacity(directories.len());
+        let mut cgroup = Self { unified: None, unified_fd: None, legacy, scope, adopts: false };
+        for directory in directories {
             if !directory.controllers.is_empty() {
                 cgroup.legacy.push(directory);
                 continue;
             }
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::open(&directory.path, flags, Mode::empty()) {
-                Ok(fd) => cgroup.unified = Some((directory, fd)),
+                Ok(fd) => {
+                    cgroup.unified = Some(directory);
+                    cgroup.unified_fd = Some(fd);
+                }
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     return Err(errno).with_context(|| format!("open cgroup {}", directory.path.display()));
@@ -113,7 +133,7 @@ impl Cgroup {
 
     /// Gives what finds these cgroups again.
     pub fn record(&self) -> Record {
-        Record(self.directories().cloned().collect())
+        Record { directories: self.directories().cloned().collect(), scope: self.scope.clone() }
     }
 
     /// Gives a cgroup below this one that exists already, for `exec --cgroup`.
@@ -137,7 +157,13 @@ impl Cgroup {
                 return Err(wrong(&format!("unknown controller {name}")));
             }
         }
-        for directory in &mut record.0 {
+        if let Some(scope) = &mut record.scope {
+            for part in &parts {
+                scope.subgroup.push('/');
+                scope.subgroup.push_str(part);
+            }
+        }
+        for directory in &mut record.directories {
             let chosen = controllers.is_none_or(|list| list.split(',').any(|name| directory.has(name)));
             if chosen && !parts.is_empty() {
                 for part in &parts {
@@ -160,26 +186,48 @@ impl Cgroup {
 
     /// Gives the v2 cgroup, for clone3(2) with `CLONE_INTO_CGROUP`.
     pub fn v2_directory(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(|(_, fd)| fd.as_fd())
+        self.unified_fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Says whether systemd has made these, and may be asked to move a process in.
+    pub fn is_unit(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// Says whether a process has to wait until it has been put into these.
+    pub fn adopts(&self) -> bool {
+        self.adopts
     }
 
     /// Opens the doors by which a process enters by itself.
     pub fn entrances(&self, hierarchies: Hierarchies) -> Result<Entrances> {
+        if self.adopts {
+            return Ok(Entrances(Vec::new()));
+        }
         let legacy = self.legacy.iter().map(|directory| directory.path.join("tasks"));
-        let unified = self.unified.iter().map(|(directory, _)| directory.path.join("cgroup.procs"));
+        let unified = self.unified.iter().map(|directory| directory.path.join("cgroup.procs"));
         let unified = unified.filter(|_| hierarchies == Hierarchies::Every);
         let open = |path: PathBuf| file::open_for_writing(&path).with_context(|| format!("open {}", path.display()));
         legacy.chain(unified).map(open).collect::<Result<_>>().map(Entrances)
     }
 
     /// Moves another process in. Costs a grace period on v1, see [`Entrances`].
+    ///
+    /// Where an ordinary user may not, since the two cgroups have nothing above them that is the user's, the user's
+    /// systemd does it, which may.
     pub fn join(&self, pid: Pid, hierarchies: Hierarchies) -> Result<()> {
-        let unified = self.unified.iter().map(|(directory, _)| directory);
-        for directory in self.legacy.iter().chain(unified.filter(|_| hierarchies == Hierarchies::Every)) {
-            let path = directory.path.join("cgroup.procs");
-            file::open_for_writing(&path)
-                .and_then(|fd| file::write_number(fd, pid.as_raw_pid()))
-                .with_context(|| format!("move process {pid} to cgroup {}", directory.path.display()))?;
+        let unified = self.unified.iter().filter(|_| hierarchies == Hierarchies::Every);
+        for directory in self.legacy.iter().chain(unified) {
+            match (move_process(&directory.path, pid), &self.scope) {
+                (Err(Errno::ACCESS | Errno::PERM), Some(scope)) => {
+                    return Manager::connect(scope.manager)?
+                        .attach(&scope.name, &scope.subgroup, pid)
+                        .with_context(|| format!("move process {pid} to {}", scope.name));
+                }
+                (answer, _) => {
+                    answer.with_context(|| format!("move process {pid} to cgroup {}", directory.path.display()))?;
+                }
+            }
         }
         Ok(())
     }
@@ -218,7 +266,7 @@ impl Cgroup {
     /// Says whether no process is left.
     pub fn is_empty(&self) -> Result<bool> {
         match &self.unified {
-            Some((directory, _)) if self.legacy.is_empty() => {
+            Some(directory) if self.legacy.is_empty() => {
                 Ok(event(directory, "populated").is_none_or(|populated| !populated))
             }
             _ => Ok(self.processes()?.is_empty()),
@@ -231,7 +279,7 @@ impl Cgroup {
         let mut legacy: Vec<Vec<Step>> = self.legacy.iter().map(|_| Vec::new()).collect();
         let mut unified = Vec::new();
         let current = |file: &str| {
-            let (directory, _) = self.unified.as_ref()?;
+            let directory = self.unified.as_ref()?;
             file::read_value(&directory.path.join(file)).ok()
         };
         let mut places = Places {
@@ -243,7 +291,10 @@ impl Cgroup {
             // runc's words.
             Err(Error::unsupported(format!("cannot set {controller} limit: container could not join or create cgroup")))
         })?;
-        let unified = self.unified.iter().map(|(directory, _)| (directory, &unified));
+        if let Some(scope) = &self.scope {
+            self.update_scope(scope, legacy.iter_mut().chain([&mut unified]))?;
+        }
+        let unified = self.unified.iter().map(|directory| (directory, &unified));
         for (directory, steps) in self.legacy.iter().zip(&legacy).chain(unified) {
             let mut path = directory.path.clone();
             for step in steps {
@@ -253,19 +304,48 @@ impl Cgroup {
         Ok(warnings)
     }
 
+    /// Tells systemd of new limits, before the files have them: it would put its own back when it next reloads.
+    fn update_scope<'a>(&self, scope: &Scope, places: impl Iterator<Item = &'a mut Vec<Step>>) -> Result<()> {
+        let mut manager = Manager::connect(scope.manager)?;
+        let (version, _) = manager.describe()?;
+        let current = |name: &str| {
+            let directory = self.with("cpu").or(self.unified.as_ref())?;
+            file::read_value(&directory.path.join(name)).ok()
+        };
+        let mut properties = systemd::Properties::new();
+        for steps in places {
+            properties.extend(systemd::limits(steps, version, &current)?);
+        }
+        // runc's words.
+        manager.set(&scope.name, properties).context("unable to set unit properties")
+    }
+
     /// Removes the cgroups and all below them. Tries every one before it reports a failure.
     pub fn delete(self) -> Result<()> {
         let mut failure = Ok(());
+        if let Some(scope) = &self.scope {
+            failure = Manager::connect(scope.manager)
+                .and_then(|mut manager| manager.stop(&scope.name))
+                .with_context(|| format!("stop {}", scope.name));
+        }
         for directory in self.directories() {
-            let answer = tree::remove(&directory.path, REMOVAL_PATIENCE)
-                .with_context(|| format!("remove cgroup {}", directory.path.display()));
+            let path = self.top_of(directory);
+            let answer =
+                tree::remove(path, REMOVAL_PATIENCE).with_context(|| format!("remove cgroup {}", path.display()));
             failure = failure.and(answer);
         }
         failure
     }
 
+    /// Gives the container's whole cgroup, which is the one above if its processes are in a subgroup.
+    fn top_of<'a>(&self, directory: &'a Directory) -> &'a Path {
+        let levels =
+            self.scope.as_ref().map_or(0, |scope| scope.subgroup.split('/').filter(|part| !part.is_empty()).count());
+        directory.path.ancestors().nth(levels).unwrap_or(&directory.path)
+    }
+
     pub(super) fn directories(&self) -> impl Iterator<Item = &Directory> {
-        self.legacy.iter().chain(self.unified.iter().map(|(directory, _)| directory))
+        self.legacy.iter().chain(&self.unified)
     }
 
     pub(super) fn with(&self, controller: &str) -> Option<&Directory> {
@@ -276,6 +356,11 @@ impl Cgroup {
     pub(super) fn census(&self) -> Option<&Directory> {
         self.with("devices").or_else(|| self.with("pids")).or_else(|| self.directories().next())
     }
+}
+
+pub(super) fn move_process(cgroup: &Path, pid: Pid) -> Result<(), Errno> {
+    let fd = file::open_for_writing(&cgroup.join("cgroup.procs"))?;
+    file::write_number(fd, pid.as_raw_pid())
 }
 
 /// Reads a flag of a v2 cgroup's events; nothing for a cgroup that is gone.

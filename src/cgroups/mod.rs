@@ -6,6 +6,9 @@
 //!                   pure   v2 directory           v1 directories     entrances, freeze, update, delete
 //! ```
 //!
+//! With systemd there is nothing to begin with, since a scope starts with a process in it: the clone comes first, and
+//! `Begun::adopt` has the scope made around it while it waits.
+//!
 //! | file | holds |
 //! |---|---|
 //! | `layout` | where the hierarchies are |
@@ -14,14 +17,15 @@
 //! | `devices` | device rules: model, v1 lists, v2 program |
 //! | `setting` | a value on its way into a file |
 //! | `create` | mkdir and the limits |
+//! | `adopt` | the same for a process that is there already, with systemd |
+//! | `systemd` | scopes over D-Bus |
 //! | `handle` | entering, finding again, updating, removing |
 //! | `freezer` | freezing, thawing, killing |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
-//!
-//! The systemd driver will be a second way from `Plan` to `Cgroup`; it is refused by name until then.
 
+mod adopt;
 mod create;
 mod devices;
 mod file;
@@ -32,6 +36,7 @@ mod legacy;
 mod plan;
 mod setting;
 pub mod stats;
+mod systemd;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -43,3 +48,4 @@ pub use create::Begun;
 pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
+pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

@@ -2,6 +2,7 @@
 //!
 //! Everything that can be wrong in a request is found here, before anything is touched. Reads and makes nothing.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +12,7 @@ use super::devices::Rules;
 use super::handle::{Directory, Record};
 use super::layout::{Hierarchy, Layout, Mode};
 use super::setting::{Setting, Step};
+use super::systemd::{self, Manager, Owner, Properties, Scope, Unit};
 use super::values::Controller;
 use super::{legacy, unified};
 use crate::error::{Error, Result};
@@ -43,8 +45,10 @@ pub struct Request<'a> {
     pub container_id: &'a str,
     /// `linux.cgroupsPath`: absolute is below the mount point of each hierarchy, relative below the caller's own
     /// cgroup (on v2 beside it, since a cgroup with processes can't have children with limits). Without one it is the
-    /// container's id, relative.
+    /// container's id, relative. With systemd it is `slice:prefix:name`.
     pub cgroups_path: Option<&'a Path>,
+    /// The container's annotations, some of which are about its cgroup.
+    pub annotations: Option<&'a HashMap<String, String>>,
     pub resources: Option<&'a LinuxResources>,
     pub driver: Driver,
     pub tolerance: Tolerance,
@@ -102,34 +106,55 @@ pub struct Plan {
     pub(super) legacy: Vec<Place>,
     /// The device filter for v2.
     pub(super) filter: Option<Vec<Instruction>>,
+    /// What systemd is to be asked for; nothing where husk makes the cgroups itself.
+    pub(super) scope: Option<ScopePlan>,
     pub(super) tolerance: Tolerance,
     pub(super) warnings: Vec<Warning>,
+}
+
+/// A scope to be asked for.
+pub(super) struct ScopePlan {
+    pub(super) scope: Scope,
+    pub(super) slice: String,
+    pub(super) container_id: String,
+    pub(super) manager: Manager,
+    version: u32,
+    /// What annotations ask for.
+    pub(super) annotated: Properties,
+    /// Limits and devices.
+    pub(super) limits: Properties,
 }
 
 impl Plan {
     /// Gives what will find the cgroups, before they are made.
     pub fn record(&self) -> Record {
-        Record(self.legacy.iter().chain(&self.unified).cloned().map(Directory::of).collect())
+        let places = self.legacy.iter().chain(&self.unified).cloned();
+        let scope = self.scope.as_ref().map(|plan| plan.scope.clone());
+        Record { directories: places.map(Directory::of).collect(), scope }
     }
 }
 
 /// Computes what a request means on this host.
 pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
-    let Request { container_id, cgroups_path, resources, driver, tolerance } = *request;
-    let mut plan = Plan { unified: None, legacy: Vec::new(), filter: None, tolerance, warnings: Vec::new() };
-    match driver {
-        Driver::Cgroupfs => {}
-        Driver::Systemd => return Err(Error::unsupported("the systemd cgroup driver is not supported yet")),
-        Driver::Disabled => {
-            let lost = resources.map(asked_for).transpose()?.unwrap_or_default();
-            plan.warn_of_loss("cgroups are disabled", &lost, None);
-            return Ok(plan);
-        }
+    let Request { container_id, cgroups_path, annotations, resources, driver, tolerance } = *request;
+    let mut plan =
+        Plan { unified: None, legacy: Vec::new(), filter: None, scope: None, tolerance, warnings: Vec::new() };
+    if driver == Driver::Disabled {
+        let lost = resources.map(asked_for).transpose()?.unwrap_or_default();
+        plan.warn_of_loss("cgroups are disabled", &lost, None);
+        return Ok(plan);
     }
     if layout.mode() == Mode::Absent {
         return plan.without_any_hierarchy(resources);
     }
-    let path = CgroupPath::new(cgroups_path, container_id)?;
+    let path = match driver {
+        Driver::Systemd => {
+            let (path, scope) = plan_scope(layout, cgroups_path, container_id, annotations)?;
+            plan.scope = Some(scope);
+            path
+        }
+        _ => CgroupPath::new(cgroups_path, container_id)?,
+    };
     plan.legacy = layout.legacy.iter().map(|hierarchy| path.below(hierarchy, hierarchy.own_below_mount())).collect();
     plan.unified = layout.unified.as_ref().map(|hierarchy| {
         let own = hierarchy.own_below_mount();
@@ -141,7 +166,55 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
         plan.add_limits(resources)?;
     }
     plan.add_devices(resources)?;
+    plan.add_properties(resources)?;
     Ok(plan)
+}
+
+/// crun's: a cgroup below the scope for the processes, so that they may make more beside it.
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
+
+/// Finds out which scope is to be asked for, from whom, and where it will be.
+fn plan_scope(
+    layout: &Layout,
+    cgroups_path: Option<&Path>,
+    container_id: &str,
+    annotations: Option<&HashMap<String, String>>,
+) -> Result<(CgroupPath, ScopePlan)> {
+    let manager_owner = Owner::of_caller();
+    if manager_owner == Owner::User && layout.mode() != Mode::Unified {
+        // runc's words. On v1 nothing is ever delegated to users.
+        return Err(Error::unsupported(
+            "cgroup v2 not enabled on this host, can't use systemd (rootless) as cgroups manager",
+        ));
+    }
+    let unit = Unit::new(cgroups_path, container_id, manager_owner)?;
+    let annotated = systemd::annotated(annotations)?;
+    let subgroup = annotations.and_then(|annotations| annotations.get(SUBGROUP)).map(String::as_str);
+    let subgroup = match subgroup.filter(|subgroup| !subgroup.trim_matches('/').is_empty()) {
+        Some(subgroup) => below(subgroup).map_err(|error| error.context(format!("annotation {SUBGROUP}")))?,
+        None => String::new(),
+    };
+    let mut manager = Manager::connect(manager_owner)?;
+    let (version, top) = manager.describe()?;
+    let path = Path::new("/").join(top.trim_matches('/')).join(unit.cgroup()?.trim_matches('/')).join(&subgroup);
+    let path = CgroupPath::new(Some(&path), container_id)?;
+    let scope = Scope { name: unit.name, manager: manager_owner, subgroup };
+    let container_id = container_id.to_owned();
+    let limits = Properties::new();
+    Ok((path, ScopePlan { scope, slice: unit.slice, container_id, manager, version, annotated, limits }))
+}
+
+/// Checks a path that is to stay below another.
+pub(super) fn below(path: &str) -> Result<String> {
+    let mut parts = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => parts.extend(name.to_str()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            Component::ParentDir => return Err(Error::invalid(format!("`{path}` climbs with `..`"))),
+        }
+    }
+    Ok(parts.join("/"))
 }
 
 /// Says which limits a request names, with the fields that count as limits of v2.
@@ -264,6 +337,21 @@ impl Plan {
             self.filter = Some(rules.program());
         } else if self.tolerance == Tolerance::Require {
             return Err(Error::unsupported("linux.resources.devices: the devices controller is not mounted"));
+        }
+        Ok(())
+    }
+
+    /// Tells systemd of the limits and the devices, too.
+    fn add_properties(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+        let Some(scope) = &mut self.scope else { return Ok(()) };
+        for place in self.legacy.iter_mut().chain(&mut self.unified) {
+            scope.limits.extend(systemd::limits(&mut place.steps, scope.version, &|_| None)?);
+        }
+        // A user's manager can filter no devices; what a user may open is a matter of the files' owners.
+        if scope.scope.manager == Owner::System {
+            let entries = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+            let is_on_v1 = self.legacy.iter().any(|place| place.has("devices"));
+            scope.limits.extend(systemd::devices(&Rules::from_spec(entries)?, is_on_v1));
         }
         Ok(())
     }

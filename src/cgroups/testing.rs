@@ -69,6 +69,7 @@ impl Top {
         let request = Request {
             container_id: "box",
             cgroups_path: Some(&path),
+            annotations: None,
             resources,
             driver: Driver::Cgroupfs,
             tolerance: Tolerance::Require,

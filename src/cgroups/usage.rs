@@ -21,7 +21,7 @@ impl Cgroup {
     /// Reads all figures.
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::default();
-        if let Some((directory, _)) = &self.unified {
+        if let Some(directory) = &self.unified {
             let reader = Reader(&directory.path);
             if self.legacy.is_empty() {
                 reader.unified(&mut stats)?;
@@ -43,7 +43,7 @@ impl Cgroup {
     pub fn oom_kills(&self) -> Result<u64> {
         match (self.with("memory"), &self.unified) {
             (Some(directory), _) => Reader(&directory.path).keyed("memory.oom_control", "oom_kill"),
-            (None, Some((directory, _))) => Reader(&directory.path).keyed("memory.events", "oom_kill"),
+            (None, Some(directory)) => Reader(&directory.path).keyed("memory.events", "oom_kill"),
             (None, None) => Ok(0),
         }
     }

@@ -10,7 +10,11 @@ pub(super) fn of(layout: &Layout, cgroup: &Cgroup, namespaces: &NamespacePlan) -
     let own = |hierarchy: &Hierarchy| hierarchy.mount.join(hierarchy.own_below_mount());
     let record = cgroup.record();
     let path_in = |controllers: &str| {
-        record.0.iter().find(|directory| directory.controllers == controllers).map(|directory| directory.path.clone())
+        record
+            .directories
+            .iter()
+            .find(|directory| directory.controllers == controllers)
+            .map(|directory| directory.path.clone())
     };
     let legacy = layout.legacy.iter().map(|hierarchy| {
         let controllers = &hierarchy.controllers;

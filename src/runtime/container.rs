@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::Serialize;
 
 use super::foreground::{self, Exit};
@@ -121,6 +122,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: request.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -140,11 +142,13 @@ impl Runtime {
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
-        let on_init = |pid| {
+        let on_init = |init: Pid| {
+            let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts.
-            directory.get().write_config(spec)
+            // While init is busy with its mounts, unless it waits for its cgroups.
+            directory.get().write_config(spec)?;
+            cgroup.adopt(init)
         };
         let launched = parent::launch(
             &plan,

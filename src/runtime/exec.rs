@@ -20,7 +20,7 @@ use super::foreground::{self, Exit};
 use super::hooks::HookPlan;
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
-use super::protocol::Channel;
+use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory, Status};
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
@@ -83,6 +83,8 @@ struct Plan<'a> {
     stages: Stages,
     /// The cgroups to be in; on v2 the entrant is born there.
     cgroup: Cgroup,
+    /// Whether the entrant can't be born there, and waits until it has been moved.
+    is_moved: bool,
     /// The doors to those of v1.
     entrances: Entrances,
     /// The host's `/proc`.
@@ -158,7 +160,8 @@ fn plan<'a>(
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
-    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, entrances, proc }, warnings))
+    let is_moved = false;
+    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, is_moved, entrances, proc }, warnings))
 }
 
 /// Reads the configuration that the container was made of.
@@ -220,6 +223,12 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
             plan.cgroup = cgroup_of_first(&plan.cgroup.record(), plan.inhabitant.pid, plan.proc)?;
             clone3(CloneFlags::empty(), plan.cgroup.v2_directory())
         }
+        // A user in a login session may write to the cgroup, and to nothing above it that is above the session too. The
+        // user's systemd may.
+        Err(Errno::ACCESS) if plan.cgroup.is_unit() => {
+            plan.is_moved = true;
+            clone3(CloneFlags::empty(), None)
+        }
         answer => answer,
     };
     let (pid, pidfd) = match answer.map_err(explain_clone)? {
@@ -232,6 +241,10 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
     drop(their_channel);
     drop(own_pid_namespace);
     let mut guard = KillOnDrop::new(pid, pidfd);
+    if plan.is_moved {
+        plan.cgroup.join(pid, Hierarchies::Every)?;
+        channel.send(Tag::InCgroup)?;
+    }
     if plan.stages == Stages::Two {
         guard = meet_init(None, &channel, guard)?;
     }

@@ -70,6 +70,13 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 /// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
     prepare_process(plan, channel)?;
+    // With two stages it has been waited for already.
+    let mut waits = plan.namespaces.stages == Stages::One;
+    if waits && surroundings.cgroup.adopts() {
+        // By then systemd has moved us: before anything is allocated that the workload will have, so that it counts.
+        channel.expect(Tag::Known)?;
+        waits = false;
+    }
     let view_of_cgroups = || {
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
@@ -80,7 +87,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         Ok(surroundings.view.clone())
     };
     let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
-    if plan.namespaces.stages == Stages::One {
+    if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
     }

@@ -40,8 +40,9 @@ pub(super) struct Surroundings<'a> {
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// The state that whoever gets the seccomp listener is told, for a pid.
     pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
-    /// Told as soon as init is there, before it does anything that must be cleaned up after.
-    pub on_init: &'a dyn Fn(i32) -> Result<()>,
+    /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
+    /// could not be there before it.
+    pub on_init: &'a dyn Fn(Pid) -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -110,7 +111,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         channel.send(Tag::MapsWritten)?;
     }
     let pid = guard.pid();
-    (surroundings.on_init)(pid.as_raw_nonzero().get())?;
+    (surroundings.on_init)(pid)?;
     match channel.send(Tag::Known) {
         // Init has failed meanwhile, and said why.
         Err(error) if error.errno() == Some(Errno::PIPE) => {}

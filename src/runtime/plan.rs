@@ -389,7 +389,7 @@ mod tests {
             r#"{"user":{},"args":["sh"],"cwd":"/","env":["A=1","HOME=/x","B=2","A=3","HOME=","LINE=a\nb","A=4"]}"#,
         )
         .unwrap();
-        let plan = process_plan(&process, &Choices::default()).unwrap();
+        let plan = process_plan(&process, &Spec::default(), &Choices::default()).unwrap();
         let strings: Vec<&str> = plan.envp.strings().iter().map(|entry| entry.to_str().unwrap()).collect();
         assert_eq!(strings, ["B=2", "LINE=a\nb", "A=4"]);
         assert!(plan.wants_home, "the last HOME is empty, whatever was before it");

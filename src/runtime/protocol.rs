@@ -12,7 +12,9 @@
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace
-//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed
+//!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed; and
+//!    │                                                   │  in its cgroup, where systemd moves it there
+//!    │  ───────────── InCgroup ────────────────────────▶ │  `exec` alone, where the process could not be born there
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -57,6 +59,8 @@ pub enum Message {
     WantsMaps,
     /// The id maps are written.
     MapsWritten,
+    /// The receiver, who enters a container, has been moved into its cgroup: only where it could not be born there.
+    InCgroup,
     /// Init exists; its descriptor comes along.
     Init { pid: i32, pidfd: OwnedFd },
     /// Init is in the container's record. It is read before init sends anything, by one of two stages before init does
@@ -186,6 +190,8 @@ pub enum Tag {
     Failed,
     /// See [`Message::ExecFailed`]; the stub pads it to four bytes.
     ExecFailed,
+    /// See [`Message::InCgroup`].
+    InCgroup,
 }
 
 impl Message {
@@ -194,6 +200,7 @@ impl Message {
         match self {
             Self::WantsMaps => Tag::WantsMaps,
             Self::MapsWritten => Tag::MapsWritten,
+            Self::InCgroup => Tag::InCgroup,
             Self::Init { .. } => Tag::Init,
             Self::Known => Tag::Known,
             Self::MountsDone => Tag::MountsDone,
@@ -213,6 +220,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
     Ok(match tag {
         tag if tag == Tag::WantsMaps as u8 => Message::WantsMaps,
         tag if tag == Tag::MapsWritten as u8 => Message::MapsWritten,
+        tag if tag == Tag::InCgroup as u8 => Message::InCgroup,
         tag if tag == Tag::Init as u8 => {
             let pid = body.try_into().map(i32::from_ne_bytes).map_err(|_| malformed())?;
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }

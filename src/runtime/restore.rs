@@ -60,6 +60,7 @@ impl Runtime {
             &cgroups::Request {
                 container_id: container.id,
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+                annotations: container.spec.spec().annotations().as_ref(),
                 resources,
                 driver: self.driver,
                 tolerance: self.tolerance,
@@ -78,7 +79,10 @@ impl Runtime {
         let root = CriuRoot::attach(&plan, directory.get())?;
         let restore = describe(restore, request, &plan, cgroup.cgroup(), &root)?;
         let answer = restore.run(
-            |restore, pid| enter_cgroups(restore, cgroup.cgroup(), pid),
+            |restore, pid| {
+                cgroup.adopt(pid)?;
+                enter_cgroups(restore, cgroup.cgroup(), pid)
+            },
             |script, pid| match (script, pid) {
                 ("setup-namespaces", Some(pid)) => run_hooks(&plan, &template, pid),
                 ("post-restore", Some(pid)) => directory.get().save(&with_process(&template, pid)?),

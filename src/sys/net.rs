@@ -1,7 +1,7 @@
-//! The one thing a runtime does to a new network namespace: it brings the loopback up.
-#![expect(unsafe_code, reason = "interface ioctls have no safe wrapper in the libraries")]
+//! What sockets are asked for beside bytes: a new network namespace's loopback, and who is at the other end.
+#![expect(unsafe_code, reason = "interface ioctls have no safe wrapper, and rustix's SO_PEERCRED knows no pid of 0")]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -21,4 +21,38 @@ pub fn bring_up_loopback() -> Result<(), Errno> {
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, and it outlives the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
+}
+
+/// Gives the pid of the process that a Unix socket was connected to (SO_PEERCRED, unix(7)); nothing if it is in a PID
+/// namespace that this process does not see.
+pub fn peer_pid(socket: impl AsFd) -> Result<Option<i32>, Errno> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel writes at most `length` bytes to `credentials`, which is that long and outlives the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return Err(super::last_errno());
+    }
+    Ok((credentials.pid != 0).then_some(credentials.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_end_of_a_pair_is_this_process() {
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(peer_pid(&here), Ok(i32::try_from(std::process::id()).ok()));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(peer_pid(&file), Err(Errno::NOTSOCK));
+    }
 }

@@ -25,6 +25,7 @@ fn plan_at(layout: &Layout, limits: serde_json::Value, tolerance: Tolerance) -> 
     let request = Request {
         container_id: "box",
         cgroups_path: Some(Path::new("/above/box")),
+        annotations: None,
         resources: Some(&resources),
         driver: Driver::Cgroupfs,
         tolerance,
@@ -200,7 +201,7 @@ fn one_device_filter_stays_however_often_it_is_replaced() {
 fn the_device_filter_holds_for_those_inside() {
     let Some(top) = Top::new() else { return };
     let (cgroup, _) = top.plan(None).create().unwrap();
-    let (Some(directory), Some((unified, _))) = (cgroup.v2_directory(), &cgroup.unified) else {
+    let (Some(directory), Some(unified)) = (cgroup.v2_directory(), &cgroup.unified) else {
         not_run("needs a v2 hierarchy");
         return;
     };
@@ -308,12 +309,13 @@ fn an_ordinary_user_gets_what_is_delegated() {
     let request = Request {
         container_id: &id,
         cgroups_path: None,
+        annotations: None,
         resources: Some(&limits),
         driver: Driver::Cgroupfs,
         tolerance: Tolerance::WarnWhenDenied,
     };
     let (cgroup, warnings) = plan(&layout, &request).unwrap().create().unwrap();
-    let Some((directory, _)) = &cgroup.unified else {
+    let Some(directory) = &cgroup.unified else {
         not_run("nothing is delegated to this user; it was told so");
         assert_eq!(warnings.len(), 1);
         let text = warnings[0].to_string();

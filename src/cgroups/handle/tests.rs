@@ -13,6 +13,9 @@ fn recorded() -> Cgroup {
     };
     Cgroup {
         unified: None,
+        unified_fd: None,
+        scope: None,
+        adopts: false,
         legacy: vec![
             directory("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/box", "/box"),
             directory("memory", "/sys/fs/cgroup/memory/box", "/docker/abc/box"),
@@ -131,7 +134,8 @@ fn each_way_of_freezing_and_killing_works_alone() {
     let (whole, _) = top.plan(None).create().unwrap();
     let record = whole.record();
     let only = |keep: &dyn Fn(&Directory) -> bool| {
-        Cgroup::open(Record(record.0.iter().filter(|held| keep(held)).cloned().collect())).unwrap()
+        let directories = record.directories.iter().filter(|held| keep(held)).cloned().collect();
+        Cgroup::open(Record { directories, scope: None }).unwrap()
     };
     for (name, cgroup) in [
         ("v2", only(&|held| held.controllers.is_empty())),

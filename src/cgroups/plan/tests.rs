@@ -36,6 +36,7 @@ fn request<'a>(path: Option<&'a str>, resources: Option<&'a LinuxResources>) -> 
     Request {
         container_id: "box",
         cgroups_path: path.map(Path::new),
+        annotations: None,
         resources,
         driver: Driver::Cgroupfs,
         tolerance: Tolerance::Require,
@@ -298,7 +299,10 @@ fn an_ordinary_user_hears_of_lost_limits_only() {
 fn drivers() {
     let limits = resources(json!({"pids": {"limit": 5}}));
     let with = |driver| plan(&hybrid(), &Request { driver, ..request(None, Some(&limits)) });
-    assert_eq!(with(Driver::Systemd).err().unwrap().kind(), Kind::Unsupported);
+    // Whether or not there is a systemd to ask, this is nothing to ask it for.
+    let path = Request { driver: Driver::Systemd, ..request(Some("/box"), Some(&limits)) };
+    let report = plan(&hybrid(), &path).err().unwrap().report();
+    assert!(report.contains("slice:prefix:name") || report.contains("can't use systemd (rootless)"), "{report}");
     let disabled = with(Driver::Disabled).unwrap();
     assert!(disabled.legacy.is_empty() && disabled.unified.is_none());
     assert_eq!(disabled.warnings[0].to_string(), "limits without effect, since cgroups are disabled: pids.limit");

@@ -14,7 +14,7 @@ use std::convert::Infallible;
 
 use rustix::process::DumpableBehavior;
 
-use super::super::protocol::Channel;
+use super::super::protocol::{Channel, Tag};
 use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
@@ -55,7 +55,7 @@ enum Side {
 /// 3. All namespaces at once, and root of the user namespace: our own id has no number there.
 /// 4. The entrant, with the caller as its parent, so that the caller can wait for it.
 fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
-    prepare(plan)?;
+    prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
@@ -78,7 +78,7 @@ fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
 fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let process = &plan.process;
     if plan.stages == Stages::One {
-        prepare(plan)?;
+        prepare(plan, channel)?;
         plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
         become_root(plan)?;
     }
@@ -97,9 +97,12 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
 }
 
 /// What is done from the host's side.
-fn prepare(plan: &Plan<'_>) -> Result<()> {
+fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
+    if plan.is_moved {
+        channel.expect(Tag::InCgroup)?;
+    }
     plan.entrances.enter().context("enter the container's cgroups")?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
