@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::support::husk::read_host;
 use super::support::leak::{cgroup_v1, cgroup_v2};
-use super::support::{Bundle, Need, Scene, Test, test};
+use super::support::scene::write;
+use super::support::{Bundle, Guest, Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -31,6 +32,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_limit_that_can_not_be_set_is_named).root().needs(Need::NotCrun),
         test!(a_path_may_not_climb).root().needs(Need::NotCrun),
         test!(nothing_is_left_when_the_start_fails).root(),
+        test!(cgroups_that_the_container_made_go_with_it).root(),
+        test!(processes_left_in_cgroups_below_are_ended).root(),
+        test!(realtime_limits_v1).root().needs(Need::CgroupV1("cpu")).needs(Need::NotCrun),
+        test!(what_the_host_lacks_is_named).root().needs(Need::Husk),
+        test!(disabled_is_the_callers_cgroup).root().needs(Need::Husk),
         test!(a_users_limits_are_not_lost_in_silence).users().needs(Need::Husk),
     ]
 }
@@ -327,5 +333,102 @@ fn a_users_limits_are_not_lost_in_silence(scene: &Scene) {
     if !delegated {
         assert!(outcome.stderr.contains("memory"), "no word of the lost limit: {}", outcome.stderr);
         limited(&["--require-limits"]).exits_with(125).says("cgroup");
+    }
+}
+
+/// Every hierarchy that is mounted where a container has a cgroup.
+fn hierarchies() -> Vec<PathBuf> {
+    ["devices", "pids", "memory", "freezer"].iter().filter_map(|name| cgroup_v1(name)).chain(cgroup_v2()).collect()
+}
+
+/// A tree of cgroups below the container's, as one that runs systemd or containers of its own leaves it.
+fn cgroups_that_the_container_made_go_with_it(scene: &Scene) {
+    let guest = Guest::start(scene, scene.bundle());
+    for hierarchy in hierarchies() {
+        std::fs::create_dir_all(hierarchy.join(&guest.bundle.id).join("a/b/c")).unwrap();
+        std::fs::create_dir_all(hierarchy.join(&guest.bundle.id).join("a/d")).unwrap();
+    }
+    let id = guest.bundle.id.clone();
+    drop(guest);
+    for hierarchy in hierarchies() {
+        assert!(!hierarchy.join(&id).exists(), "{}", hierarchy.display());
+    }
+}
+
+/// The same with processes in it, which the container's first process took no notice of.
+fn processes_left_in_cgroups_below_are_ended(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.without_namespace("pid");
+    let guest = Guest::start(scene, bundle);
+    // Of the host's PID namespace, so that the end of the first process is not theirs.
+    let mut left: Vec<std::process::Child> = Vec::new();
+    for hierarchy in hierarchies() {
+        let below = hierarchy.join(&guest.bundle.id).join("below");
+        std::fs::create_dir(&below).unwrap();
+        let process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        // In all of them, as a process of the container would be.
+        for hierarchy in hierarchies() {
+            let file = hierarchy.join(&guest.bundle.id).join("cgroup.procs");
+            write(&file, process.id().to_string());
+        }
+        write(&below.join("cgroup.procs"), process.id().to_string());
+        left.push(process);
+    }
+    let id = guest.bundle.id.clone();
+    drop(guest);
+    for mut process in left {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(process.wait().unwrap().signal(), Some(9));
+    }
+    for hierarchy in hierarchies() {
+        assert!(!hierarchy.join(&id).exists(), "{}", hierarchy.display());
+    }
+}
+
+/// A cgroup has no realtime to give away that the one above does not have: the answer names the file.
+fn realtime_limits_v1(scene: &Scene) {
+    if !cgroup_v1("cpu").unwrap().join("cpu.rt_runtime_us").exists() {
+        return;
+    }
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["resources"]["cpu"] = json!({ "realtimePeriod": 1_000_000, "realtimeRuntime": 1000 });
+    let held = Held::start(scene, &mut bundle);
+    check(&held.v1("cpu"), &[("cpu.rt_period_us", "1000000"), ("cpu.rt_runtime_us", "1000")]);
+    held.stop();
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["resources"]["cpu"] = json!({ "realtimePeriod": 1_000_000, "realtimeRuntime": 2_000_000 });
+    bundle.run().exits_with(1).says("cpu.rt_runtime_us").says("linux.resources.cpu.realtimeRuntime");
+}
+
+/// A limit for which this host has no controller is an error that says which, not a container without it.
+fn what_the_host_lacks_is_named(scene: &Scene) {
+    for (field, value, controller) in [
+        ("network", json!({ "classID": 1_048_577 }), "net_cls"),
+        ("network", json!({ "priorities": [{ "name": "lo", "priority": 3 }] }), "net_prio"),
+        ("rdma", json!({ "mlx5_0": { "hcaHandles": 1 } }), "rdma"),
+    ] {
+        if cgroup_v1(controller).is_some() {
+            continue;
+        }
+        let mut bundle = scene.bundle();
+        bundle.config["linux"]["resources"][field] = value;
+        let outcome = bundle.run();
+        // v2 has no classes and priorities at all, and says so in a warning.
+        outcome.says_one_of(&[controller, &format!("linux.resources.{field}")]);
+    }
+}
+
+fn disabled_is_the_callers_cgroup(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 23 });
+    let directory = bundle.write().to_owned();
+    let mut command = scene.runtime();
+    command.args(["--cgroup-manager=disabled", "run", "--bundle"]).arg(directory).arg(&bundle.id);
+    let outcome = command.run().success();
+    assert!(outcome.stderr.contains("pids.limit"), "no word of the lost limit: {}", outcome.stderr);
+    let ours = read_host("/proc/self/cgroup");
+    let theirs = outcome.report();
+    for line in theirs["cgroup"].as_str().unwrap().lines() {
+        assert!(ours.contains(line.split_once(':').unwrap().1), "{line} is not among {ours}");
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -16,12 +17,17 @@ mod crowd;
 mod descriptors;
 mod devices;
 mod exec;
+mod exec_cgroups;
+mod exec_security;
+mod exec_terminal;
 mod executable;
 mod host;
 mod identity;
 mod image_config;
 mod images;
 mod kill;
+mod labels;
+mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
@@ -33,6 +39,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_cgroups;
 mod self_check;
 mod signals;
 mod support;
@@ -59,7 +66,10 @@ fn tests() -> Vec<support::Test> {
         namespaces::tests,
         identity::tests,
         capabilities::tests,
+        labels::tests,
         limits::tests,
+        annotations::tests,
+        landlock::tests,
         process::tests,
         mounts::tests,
         bind_flags::tests,
@@ -80,11 +90,15 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         exec::tests,
+        exec_terminal::tests,
+        exec_cgroups::tests,
+        exec_security::tests,
         kill::tests,
         sweep::tests,
         crowd::tests,
         security::tests,
         checkpoint::tests,
+        security_cgroups::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

@@ -25,7 +25,7 @@
 //! --exit N            end with that status
 //! ```
 
-mod raw;
+pub(crate) mod raw;
 pub(crate) mod report;
 mod tries;
 

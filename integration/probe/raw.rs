@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "a system call by number, and the i386 entry, have no safe form")]
 
 /// Makes a system call with up to six numbers and gives what it answers.
-pub(super) fn syscall(number: i64, arguments: &[i64]) -> std::io::Result<i64> {
+pub(crate) fn syscall(number: i64, arguments: &[i64]) -> std::io::Result<i64> {
     let words = six(arguments);
     // SAFETY: the callers of this test program pass small numbers; one that the kernel takes for an address fails with
     // EFAULT, since nothing is mapped below 64 KiB (vm.mmap_min_addr).

@@ -4,7 +4,7 @@
 //! open:P  open-write:P  write:P  create:P  mkdir:P  unlink:P  rmdir:P  chmod:P:MODE  chown:P:ID  rename:P:Q
 //! mknod:P:MAJOR:MINOR  mknod-block:P:MAJOR:MINOR  exec:P  chdir:P  chroot:P
 //! mount:P (a tmpfs)  unmount:P  remount-rw:P  proc:P (a proc file system)  sethostname:NAME
-//! setuid:N  setgid:N  kill:PID  socket:DOMAIN  unshare:FLAGS
+//! setuid:N  setgid:N  kill:PID  socket:DOMAIN  unshare:FLAGS  connect:ADDRESS:PORT
 //! syscall:NR[:A[:B…]]  syscall32:NR[:A[:B…]] (through the i386 entry)
 //! ```
 
@@ -88,6 +88,9 @@ fn perform(verb: &str, rest: &str, parts: &[&str]) -> std::io::Result<()> {
         "setgid" => rustix::thread::set_thread_gid(rustix::fs::Gid::from_raw(number(parts, 0)?))?,
         "kill" => nix::sys::signal::kill(nix::unistd::Pid::from_raw(number(parts, 0)?), None)?,
         "socket" => raw::syscall(libc::SYS_socket, &[number(parts, 0)?, i64::from(libc::SOCK_STREAM), 0]).map(drop)?,
+        "connect" => {
+            std::net::TcpStream::connect(rest)?;
+        }
         "unshare" => raw::syscall(libc::SYS_unshare, &[number(parts, 0)?]).map(drop)?,
         "syscall" => raw::syscall(number(parts, 0)?, &numbers(&parts[1..])?).map(drop)?,
         "syscall32" => raw::syscall32(number(parts, 0)?, &numbers(&parts[1..])?)?,

@@ -97,7 +97,8 @@ fn is_ready(fd: &impl std::os::fd::AsFd) -> bool {
     rustix::event::poll(&mut polled, Some(&PATIENCE)).is_ok_and(|count| count > 0)
 }
 
-fn receive(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, Option<OwnedFd>) {
+/// Receives one message, with a descriptor if one comes along.
+pub(crate) fn receive(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, Option<OwnedFd>) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut buffer = [0; 4096];

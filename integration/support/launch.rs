@@ -29,6 +29,8 @@ pub(crate) enum Step {
     Chroot(std::path::PathBuf),
     /// Close a descriptor of the standard three.
     Close(i32),
+    /// Have one supplementary group.
+    Group(u32),
     /// Wait for a byte on the standard input: a tracer is about to attach.
     AwaitInput,
 }
@@ -48,6 +50,7 @@ impl Step {
                 word
             }
             Self::Close(fd) => format!("close={fd}").into(),
+            Self::Group(gid) => format!("group={gid}").into(),
             Self::AwaitInput => "await".into(),
         }
     }
@@ -101,6 +104,7 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         "umask" => {
             rustix::process::umask(Mode::from_raw_mode(number()?));
         }
+        "group" => nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(number()?)])?,
         "block" => SigSet::from_iter([signal()?]).thread_block()?,
         "nofile" => {
             let limit = rustix::process::Rlimit { current: Some(number()?.into()), maximum: Some(number()?.into()) };

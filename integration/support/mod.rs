@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod launch;
 pub(crate) mod leak;
 pub(crate) mod needs;
+pub(crate) mod receiver;
 pub(crate) mod scene;
 pub(crate) mod sentinel;
 pub(crate) mod suite;

@@ -27,6 +27,10 @@ pub(crate) enum Need {
     CgroupV2(&'static str),
     /// Overlay mounts by this identity in the scratch directory.
     Overlay,
+    /// AppArmor, on.
+    AppArmor,
+    /// Landlock, built in and on.
+    Landlock,
     /// At least this kernel.
     Kernel(u32, u32),
     /// A capability of the suite's own, by number: sandboxes take some from root.
@@ -53,6 +57,11 @@ impl Need {
                 lacking(has_v2(name), format!("no version 2 hierarchy with the controller \"{name}\""))
             }
             Self::Overlay => lacking(can_overlay(who), format!("no overlay mounts for {}", who.name())),
+            Self::AppArmor => lacking(
+                std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+                "no AppArmor in this kernel".to_owned(),
+            ),
+            Self::Landlock => lacking(landlock_abi() > 0, "no Landlock in this kernel".to_owned()),
             Self::Kernel(major, minor) => lacking(kernel() >= (major, minor), format!("kernel before {major}.{minor}")),
             Self::Capability(capability) => {
                 let held = caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
@@ -60,6 +69,14 @@ impl Need {
             }
         }
     }
+}
+
+/// The version of Landlock that the kernel has; 0 is none (landlock_create_ruleset(2)).
+pub(crate) fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: i64 = 1;
+    let answer =
+        crate::probe::raw::syscall(libc::SYS_landlock_create_ruleset, &[0, 0, LANDLOCK_CREATE_RULESET_VERSION]);
+    answer.ok().and_then(|abi| u32::try_from(abi).ok()).unwrap_or(0)
 }
 
 /// Finds a program in the directories that commands under test search.

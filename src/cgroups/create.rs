@@ -13,7 +13,7 @@ use rustix::process::Pid;
 
 use super::adopt::Adoption;
 use super::file;
-use super::handle::{Cgroup, Directory, Record};
+use super::handle::{Cgroup, Directory, Record, move_process};
 use super::plan::{DEVICES, Place, Plan, Tolerance, Warning, collect_fields};
 use super::setting::{self, Refusal, Setting};
 use super::tree;
@@ -28,6 +28,9 @@ const DELEGATION_HINT: &str =
 
 /// How long the kernel may take to let go of a process that has just been killed.
 const UNDO_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Where processes go that stand in the way of controllers; Docker's own image for this, `dind`, calls it so.
+const OWN_LEAF: &str = "init";
 
 /// How many times a parent may vanish between making it and making its child.
 const MAKE_TRIES: usize = 8;
@@ -265,8 +268,9 @@ impl Making {
         let mut path = place.path.clone();
         for step in &place.steps {
             let mut answer = setting::apply(step, &mut path);
-            // The kernel refuses what the cpuset above does not have, which is everything while that one is empty.
-            if answer.is_err() && step[0].file.starts_with("cpuset.") && fill_parents(place, &step[0])? {
+            // v1 refuses what the cpuset above does not have, which is everything while that one is empty.
+            let is_cpuset = !place.controllers.is_empty() && step[0].file.starts_with("cpuset.");
+            if answer.is_err() && is_cpuset && fill_parents(place, &step[0])? {
                 answer = setting::apply(step, &mut path);
             }
             let Err(refusal) = answer else { continue };
@@ -384,13 +388,54 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     above.reverse();
     for directory in above {
         let path = directory.join("cgroup.subtree_control");
+        let mut answer = file::try_write(&path, &missing.join(" "));
+        if answer == Err(Errno::BUSY) && directory == place.own && is_ours(place) {
+            answer = vacate(directory).and_then(|()| file::try_write(&path, &missing.join(" ")));
+        }
         // All or nothing in one write; singly, so that one that is refused keeps no other out.
-        if file::try_write(&path, &missing.join(" ")).is_err() && missing.len() > 1 {
+        if answer.is_err() && missing.len() > 1 {
             for controller in &missing {
                 let _ = file::try_write(&path, controller);
             }
         }
     }
+}
+
+/// Says whether the caller's own cgroup is the caller's to divide: the top of a container's view, or one that systemd has
+/// delegated (cgroups(7), "Cgroup delegation"; the mark is systemd's since 251).
+fn is_ours(place: &Place) -> bool {
+    let is_marked = |name: &str| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(&place.own, name, &mut value[..]).is_ok_and(|length| value[..length] == *b"1")
+    };
+    place.own == place.mount || is_marked("user.delegate") || is_marked("trusted.delegate")
+}
+
+/// Moves everybody out of a cgroup into a leaf below it: v2 lets no controller through to the children of a cgroup that
+/// has processes (cgroups(7), "The no internal processes rule"). Inside containers that is where one usually stands.
+fn vacate(directory: &Path) -> Result<(), Errno> {
+    let leaf = directory.join(OWN_LEAF);
+    match rustix::fs::mkdir(&leaf, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Who forks meanwhile is there in the next round.
+    for _ in 0..MAKE_TRIES {
+        let text = file::read_value(&directory.join("cgroup.procs"))?;
+        let pids = text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw));
+        let mut is_empty = true;
+        for pid in pids {
+            is_empty = false;
+            match move_process(&leaf, pid) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if is_empty {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Puts the device filter on a v2 cgroup in place of those that are there.

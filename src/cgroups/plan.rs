@@ -91,6 +91,8 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     /// The same cgroup as `/proc/PID/cgroup` shows it.
     pub(super) shown: String,
+    /// The caller's own.
+    pub(super) own: PathBuf,
     pub(super) steps: Vec<Step>,
 }
 
@@ -422,6 +424,7 @@ impl CgroupPath {
             mount: hierarchy.mount.clone(),
             path,
             shown,
+            own: hierarchy.mount.join(hierarchy.own_below_mount()),
             steps: Vec::new(),
         }
     }

@@ -66,15 +66,22 @@ impl Engine {
 
     /// Gives the runtime that the engine's containers are made with.
     pub fn runtime(&self, require_limits: bool) -> Result<Runtime> {
-        let driver = match self.settings.cgroup_manager {
+        let driver = match self.cgroup_manager() {
+            CgroupManager::Systemd => Driver::Systemd,
             CgroupManager::Auto | CgroupManager::Cgroupfs => Driver::Cgroupfs,
-            CgroupManager::Systemd => {
-                return Err(Error::unsupported("cgroup_manager: systemd is not supported by this version of husk"));
-            }
         };
         let tolerates = self.maps.is_some() && !require_limits && !self.settings.require_limits;
         let tolerance = if tolerates { Tolerance::WarnWhenDenied } else { Tolerance::Require };
         Ok(Runtime { root: StateRoot::new(self.runtime_root()), driver, tolerance })
+    }
+
+    /// Says who makes the cgroups of a container that starts now: `auto` is decided here.
+    pub fn cgroup_manager(&self) -> CgroupManager {
+        match self.settings.cgroup_manager {
+            CgroupManager::Auto if crate::cgroups::systemd_is_reachable() => CgroupManager::Systemd,
+            CgroupManager::Auto => CgroupManager::Cgroupfs,
+            named => named,
+        }
     }
 
     /// Where the runtime keeps the states of the engine's containers.

@@ -15,6 +15,7 @@ use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::options::{RunOptions, SeccompChoice};
 use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
+use super::settings::CgroupManager;
 use super::{files, host};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::platform::Platform;
@@ -29,6 +30,7 @@ use crate::spec::load::Document;
 use crate::spec::validate;
 use crate::storage::copy::{Access, merge_layers};
 use crate::storage::root::ContainerRoot;
+use crate::support::id::ContainerId;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
@@ -84,7 +86,7 @@ pub fn run(
         variable: &|name| std::env::var_os(name),
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp(options)?,
-        cgroups_path: cgroups_path(draft.id().as_str()),
+        cgroups_path: cgroups_path(engine, draft.id())?,
         volumes_directory: &directory.join("volumes"),
     })?;
     engine.with_file_rights(|| files::fill_volumes(&built.volumes, &contents.layers))?;
@@ -288,9 +290,14 @@ fn seccomp(options: &RunOptions) -> Result<Option<oci_spec::runtime::LinuxSeccom
     }
 }
 
-/// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one.
-fn cgroups_path(id: &str) -> String {
-    if rustix::process::geteuid().is_root() { format!("/husk/{id}") } else { format!("husk-{id}") }
+/// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.
+fn cgroups_path(engine: &Engine, id: &ContainerId) -> Result<String> {
+    let is_root = rustix::process::geteuid().is_root();
+    Ok(match engine.cgroup_manager() {
+        CgroupManager::Systemd => config::cgroups_path(CgroupManager::Systemd, !is_root, None, id)?,
+        _ if is_root => format!("/husk/{id}"),
+        _ => format!("husk-{id}"),
+    })
 }
 
 fn labels(image: &ImageConfig, options: &RunOptions) -> std::collections::BTreeMap<String, String> {

@@ -44,11 +44,12 @@ impl HostProc {
     pub fn read(&self, path: &str) -> Result<String, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         let fd = rustix::fs::openat2(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-        let mut text = String::new();
-        let mut file = std::fs::File::from(fd);
-        std::io::Read::read_to_string(&mut file, &mut text)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        Ok(text)
+        // Most files fit into the first read; the second one says that there is no more.
+        let mut bytes = Vec::with_capacity(4096);
+        while rustix::io::retry_on_intr(|| rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)))? > 0 {
+            bytes.reserve(1024);
+        }
+        String::from_utf8(bytes).map_err(|_| Errno::ILSEQ)
     }
 }
 

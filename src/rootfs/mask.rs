@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::host;
+use super::label::MountLabel;
 use super::mount::{attach, clone_fd, make_readonly, new_file_system};
 use crate::error::{Context, Result};
 use crate::spec::mount_options::MountOptions;
@@ -19,8 +20,8 @@ use crate::support::root::Root;
 use crate::sys::mount::{Reach, attr};
 
 /// Covers each path that exists.
-pub fn mask(root: &Root, paths: &[PathBuf]) -> Result<()> {
-    let mut covers = Covers { null: None, empty: None };
+pub fn mask(root: &Root, paths: &[PathBuf], label: Option<&MountLabel>) -> Result<()> {
+    let mut covers = Covers { null: None, empty: None, label };
     for path in paths {
         let Some(target) = open_existing(root, path)? else { continue };
         covers.cover(&target).with_context(|| format!("mask {}", path.display()))?;
@@ -46,19 +47,20 @@ fn open_existing(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
 }
 
 /// What covers; made when first needed, then copied.
-struct Covers {
+struct Covers<'a> {
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
+    label: Option<&'a MountLabel>,
 }
 
-impl Covers {
+impl Covers<'_> {
     fn cover(&mut self, target: &OwnedFd) -> Result<()> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode);
         if kind == FileType::Directory {
             return if let Some(empty) = &self.empty {
                 Ok(attach(clone_fd(empty, Reach::One)?, target)?)
             } else {
-                let empty = empty_directory()?;
+                let empty = empty_directory(self.label)?;
                 attach(&empty, target)?;
                 // Attached, it is in our mount namespace, and copies can be made of it (before kernel 6.15 not of a
                 // detached one).
@@ -74,12 +76,16 @@ impl Covers {
     }
 }
 
-fn empty_directory() -> Result<OwnedFd> {
+fn empty_directory(label: Option<&MountLabel>) -> Result<OwnedFd> {
     let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let (kind, source): (CString, CString) = (c"tmpfs".to_owned(), c"tmpfs".to_owned());
     let make = |inodes: &CStr| {
-        let data =
-            [(c"nr_blocks".to_owned(), Some(c"1".to_owned())), (c"nr_inodes".to_owned(), Some(inodes.to_owned()))];
+        let mut data = Vec::with_capacity(3);
+        data.push((c"nr_blocks".to_owned(), Some(c"1".to_owned())));
+        data.push((c"nr_inodes".to_owned(), Some(inodes.to_owned())));
+        if let Some(label) = label {
+            label.add_to(c"tmpfs", &mut data);
+        }
         new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755))
     };
     // Ubuntu's 5.4 wants room for one inode more.

@@ -9,6 +9,7 @@ pub mod cgroup_mount;
 pub mod copy_up;
 pub mod device;
 pub mod host;
+pub mod label;
 pub mod mask;
 pub mod mount;
 pub mod overlay;

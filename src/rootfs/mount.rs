@@ -89,6 +89,11 @@ fn mount_new(root: &Root, plan: &MountPlan, kind: &CString, source: &CString, da
         copy_up::copy(target.as_fd(), fs.as_fd())?;
     }
     attach(&fs, &target)?;
+    if let Some(label) = &plan.label {
+        let directory = root.open_at(&plan.destination, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(&directory, c"security.selinux", label.to_bytes(), flags).context("label it")?;
+    }
     set_recursive_attributes(&fs, options)?;
     set_propagation(&fs, options)?;
     Ok(waits.then_some(fs))

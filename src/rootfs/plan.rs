@@ -1,6 +1,6 @@
 //! Turns the spec's mounts, devices and paths into what init acts on. Touches nothing.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
 use rustix::mount::MountPropagationFlags;
 
+use super::label::MountLabel;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::spec::mount_options::{Bind, MountOptions, Propagation, PropagationMode};
@@ -34,6 +35,8 @@ pub struct RootfsPlan {
     pub makes_default_dev: bool,
     /// Device nodes are bound from the host, since a user namespace may not make any.
     pub binds_devices: bool,
+    /// The label of what is mounted.
+    pub label: Option<MountLabel>,
     /// Paths made unreadable.
     pub masked_paths: Vec<PathBuf>,
     /// Paths made read-only.
@@ -73,6 +76,8 @@ pub struct MountPlan {
     pub id_maps: Option<IdMaps>,
     /// Whether it is mounted on `/proc`.
     pub covers_proc: bool,
+    /// The label that its root gets.
+    pub label: Option<CString>,
 }
 
 /// Options for a file system itself, in order.
@@ -156,7 +161,7 @@ impl MountPlan {
             return Err(Error::invalid("id-mapped mounts are only supported for bind-mounts"));
         }
         let covers_proc = clean(destination) == Path::new("/proc");
-        Ok(Self { destination: destination.to_owned(), source, options, id_maps, covers_proc })
+        Ok(Self { destination: destination.to_owned(), source, options, id_maps, covers_proc, label: None })
     }
 }
 
@@ -191,6 +196,15 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
     for mount in spec.mounts().iter().flatten() {
         mounts.push(MountPlan::new(mount, bundle, surroundings.id_maps)?);
     }
+    let label = MountLabel::of(spec)?;
+    if let Some(label) = &label {
+        for mount in &mut mounts {
+            if let MountSource::New { kind, data, .. } = &mut mount.source {
+                label.add_to(kind, data);
+                mount.label = label.attribute_for(kind).map(CStr::to_owned);
+            }
+        }
+    }
     let is_root_mount = mounts.first().is_some_and(|mount| mount.destination == Path::new("/"));
     let root_source = if is_root_mount {
         RootSource::Mount(Box::new(mounts.remove(0)), directory)
@@ -215,6 +229,7 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
     let (detachment, propagation) = propagation_flags(word)?;
     Ok(RootfsPlan {
         root: root_source,
+        label,
         is_readonly: root.readonly().unwrap_or(false),
         detachment,
         propagation,

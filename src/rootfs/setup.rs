@@ -61,7 +61,7 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
         rustix::process::umask(umask);
     }
     mask::protect(&root, &plan.readonly_paths)?;
-    mask::mask(&root, &plan.masked_paths)?;
+    mask::mask(&root, &plan.masked_paths, plan.label.as_ref())?;
     Ok(Prepared { root, unsealed })
 }
 

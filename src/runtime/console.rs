@@ -19,9 +19,9 @@ use crate::sys::tty;
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;
 
-/// Makes a terminal, binds it on `/dev/console`, makes it stdio and the controlling terminal, and gives the master.
+/// Makes a terminal, makes it stdio and the controlling terminal, and gives the master.
 ///
-/// Runs in init after the pivot; `root` is the container's `/`. Init leads its own session.
+/// Runs where `root` is the container's `/`, in a process that leads its own session.
 pub fn make_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<OwnedFd> {
     let master = root
         .open_at(Path::new("/dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
@@ -38,7 +38,6 @@ pub fn make_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<OwnedFd> {
     if let Some((rows, columns)) = size {
         set_size(&master, rows, columns).context("set the terminal's size")?;
     }
-    bind_console(root, &slave).context("bind the terminal on /dev/console")?;
     rustix::stdio::dup2_stdin(&slave)?;
     rustix::stdio::dup2_stdout(&slave)?;
     rustix::stdio::dup2_stderr(&slave)?;
@@ -46,7 +45,12 @@ pub fn make_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<OwnedFd> {
     Ok(master)
 }
 
-fn bind_console(root: &Root, slave: &OwnedFd) -> Result<()> {
+/// Binds a terminal on `/dev/console`: init's, which is the container's.
+pub fn bind_console(root: &Root, slave: impl AsFd) -> Result<()> {
+    attach_console(root, slave.as_fd()).context("bind the terminal on /dev/console")
+}
+
+fn attach_console(root: &Root, slave: BorrowedFd<'_>) -> Result<()> {
     let dev = root.open_at(Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(&dev, c"console", flags, Mode::from_raw_mode(0o666)) {
@@ -68,6 +72,12 @@ fn bind_console(root: &Root, slave: &OwnedFd) -> Result<()> {
 pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<(), Errno> {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(terminal, size)
+}
+
+/// Gives the rows and columns of the caller's terminal, if standard input is one.
+pub fn callers_size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col))
 }
 
 /// Copies the size of one terminal to another; not being a terminal is not an error.

@@ -114,6 +114,9 @@ impl Runtime {
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
+        if mode == Mode::Foreground && plan.process.terminal {
+            plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
+        }
         let spec = request.spec.spec();
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let linux = spec.linux().as_ref();
@@ -133,21 +136,19 @@ impl Runtime {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
         // Whoever finds this after a kill knows what there may be to remove.
-        let template = Self::template(request, &plan, cgroup_plan.record());
-        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..template.clone() })?;
+        let first = Self::template(request, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
         let mut cgroup = cgroup_plan
             .begin()
             .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
         cgroup.finish()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
+        let template = Self::template(request, &plan, cgroup.cgroup().record());
         let on_init = |init: Pid| {
             let pid = init.as_raw_nonzero().get();
             let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
             directory.get().save(&State { pid, start_time, ..template.clone() })?;
-            // While init is busy with its mounts, unless it waits for its cgroups.
-            directory.get().write_config(spec)?;
             cgroup.adopt(init)
         };
         let launched = parent::launch(
@@ -159,6 +160,7 @@ impl Runtime {
                 state_for_hooks: &|status, pid| hook_state(&template, status, pid),
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
+                meanwhile: &|| directory.get().write_config(spec),
             },
         );
         let init = match launched {
@@ -192,15 +194,18 @@ impl Runtime {
 
     /// Gives callers what they asked for, and runs the hooks of the moment.
     fn hand_over(request: &Request<'_>, running: &mut Running) -> Result<()> {
+        let receiver = running.state.annotations.get("run.oci.pidfd_receiver").filter(|path| !path.is_empty());
         let wanted = HandOver {
             console_socket: request.console_socket,
-            pidfd_socket: request.pidfd_socket,
+            // crun's annotation for what is runc's flag.
+            pidfd_socket: request.pidfd_socket.or_else(|| receiver.map(Path::new)),
             pid_file: request.pid_file,
         };
         wanted.serve(&mut running.init)?;
         if !running.state.hooks.poststart.is_empty() && !running.directory.has_exec_fifo() {
             let state = hook_state(&running.state, "running", running.state.pid);
-            hooks::run("poststart", &running.state.hooks.poststart, &state, hooks::Surroundings::default())?;
+            let hooks = &running.state.hooks;
+            hooks::run("poststart", &hooks.poststart, &state, &hooks.output.open()?)?;
         }
         Ok(())
     }
@@ -245,9 +250,9 @@ impl Runtime {
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
-            if let Err(error) =
-                hooks::run("poststart", &state.hooks.poststart, &document, hooks::Surroundings::default())
-            {
+            let output = state.hooks.output.open();
+            let run = |output| hooks::run("poststart", &state.hooks.poststart, &document, &output);
+            if let Err(error) = output.and_then(run) {
                 // The failure stops the container (runtime-spec 1.3, "Lifecycle" 10); it is the one to tell.
                 let _ = kill_and_wait(&state);
                 return Err(error);
@@ -385,8 +390,9 @@ pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
 fn run_poststop(state: &State) {
     if !state.hooks.poststop.is_empty() {
         let document = hook_state(state, "stopped", 0);
+        let output = state.hooks.output.open().unwrap_or_default();
         for hook in &state.hooks.poststop {
-            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, hooks::Surroundings::default());
+            let _ = hooks::run("poststop", std::slice::from_ref(hook), &document, &output);
         }
     }
 }

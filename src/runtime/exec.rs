@@ -15,13 +15,14 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::attributes::ExecAffinity;
+use super::console;
 use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
-use super::hooks::HookPlan;
+use super::hooks::{HookPlan, Output};
 use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::{Channel, Tag};
-use super::state::{State, StateDirectory, Status};
+use super::state::{State, StateDirectory};
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::enter::Inhabitant;
@@ -98,9 +99,13 @@ impl Runtime {
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let directory = self.root.open(request.id)?;
         let state = directory.load()?.ok_or_else(|| not_found(request.id))?;
-        let first = enterable(&directory, &state, request.enters_paused)?;
+        let first = first_process(&state)?;
         let proc = HostProc::open()?;
-        let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), &proc)?;
+        let cgroup = cgroup_of(&state, &proc)?;
+        if !request.enters_paused && cgroup.is_frozen().unwrap_or(false) {
+            return Err(paused());
+        }
+        let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), cgroup, &proc)?;
         let mut init = launch(plan, &|_| hook_state(&state, "running", state.pid))?;
         let wanted = HandOver {
             console_socket: request.console_socket,
@@ -116,19 +121,26 @@ impl Runtime {
     }
 }
 
-/// Opens the first process of a container that can be entered.
-fn enterable(directory: &StateDirectory, state: &State, enters_paused: bool) -> Result<OwnedFd> {
-    // The words are runc's.
-    let refuse = |words: &'static str| Err(Error::new(Kind::State, words));
-    let Some(first) = state.open_init()? else {
-        return if state.pid == 0 { Err(unfinished()) } else { refuse("cannot exec in a stopped container") };
-    };
-    match Runtime::status(directory, state)? {
-        Status::Created | Status::Running => Ok(first),
-        Status::Paused if enters_paused => Ok(first),
-        Status::Paused => refuse("cannot exec in a paused container (use --ignore-paused to override)"),
-        Status::Stopped | Status::Creating => refuse("cannot exec in a stopped container"),
+/// Opens the first process of a container.
+fn first_process(state: &State) -> Result<OwnedFd> {
+    match state.open_init()? {
+        Some(first) => Ok(first),
+        None if state.pid == 0 => Err(unfinished()),
+        None => Err(stopped()),
     }
+}
+
+/// The words are runc's, here and below.
+fn stopped() -> Error {
+    Error::new(Kind::State, "cannot exec in a stopped container")
+}
+
+fn paused() -> Error {
+    Error::new(Kind::State, "cannot exec in a paused container (use --ignore-paused to override)")
+}
+
+fn unfinished() -> Error {
+    Error::new(Kind::State, "cannot exec in a container that is still being created")
 }
 
 fn plan<'a>(
@@ -136,6 +148,7 @@ fn plan<'a>(
     directory: &StateDirectory,
     state: &State,
     first: BorrowedFd<'a>,
+    mut cgroup: Cgroup,
     proc: &'a HostProc,
 ) -> Result<(Plan<'a>, Vec<String>)> {
     let spec = configuration(directory, state, proc)?;
@@ -146,6 +159,9 @@ fn plan<'a>(
     let choices = Choices { preserved_fds: request.preserved_fds, ..Choices::default() };
     let affinity = ExecAffinity::of(&process, &spec)?;
     let mut process = process_plan(&process, &spec, &choices)?;
+    if request.mode == Mode::Foreground && process.terminal {
+        process.console_size = process.console_size.or_else(console::callers_size);
+    }
     process.seccomp = seccomp_filter(&spec)?;
     process.has_own_keyring = !state.keeps_keyring;
 
@@ -155,7 +171,6 @@ fn plan<'a>(
     let kinds = inhabitant.kinds(&spec)?;
     let has_user_namespace = kinds.contains(CloneFlags::NEWUSER);
     let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
-    let mut cgroup = cgroup_of(state, proc)?;
     for (controllers, path) in request.subgroups {
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
@@ -184,10 +199,6 @@ fn configuration(directory: &StateDirectory, state: &State, proc: &HostProc) -> 
         Some(spec) => Ok(spec),
         None => directory.load_config()?.ok_or_else(unfinished),
     }
-}
-
-fn unfinished() -> Error {
-    Error::new(Kind::State, "cannot exec in a container that is still being created")
 }
 
 /// Opens the container's cgroups. If the one of v2 is gone, the first process was moved out of it and knows a better one.
@@ -247,6 +258,7 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
     }
     if plan.stages == Stages::Two {
         guard = meet_init(None, &channel, guard)?;
+        channel.send(Tag::Known)?;
     }
     see_through(
         &channel,
@@ -254,6 +266,7 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         &Answers {
             process: &plan.process,
             hooks: &HookPlan::default(),
+            hook_output: &Output::default(),
             leaves_init_waiting: false,
             state_for_hooks: &|_, _| Vec::new(),
             state_for_listener,
@@ -286,7 +299,7 @@ impl Drop for OwnPidNamespace {
 fn explain_clone(errno: Errno) -> Error {
     match errno {
         // The first process has ended, and its PID namespace takes nobody any more (pid_namespaces(7)).
-        Errno::NOMEM => Error::new(Kind::State, "cannot exec in a stopped container"),
+        Errno::NOMEM => stopped(),
         errno => Error::from(errno).context("clone into the container"),
     }
 }

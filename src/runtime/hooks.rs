@@ -3,12 +3,10 @@
 //! A hook gets the environment that the spec gives it and nothing of the image's or the caller's (CVE-2025-23266: a
 //! loader variable from an image reached a hook on the host).
 
-use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -39,6 +37,48 @@ pub struct HookPlan {
     /// Runtime namespace, once the container is deleted; a failure is a warning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststop: Vec<Hook>,
+    /// Where their outputs go.
+    #[serde(default, skip_serializing_if = "OutputPaths::is_empty")]
+    pub output: OutputPaths,
+}
+
+/// The host's files that hooks write to (crun's `run.oci.hooks.stdout` and `run.oci.hooks.stderr`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OutputPaths {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stdout: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stderr: Option<PathBuf>,
+}
+
+/// Those files, open. Without one, the standard output goes nowhere, and the standard error into the message of a failure.
+#[derive(Default)]
+pub struct Output {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl OutputPaths {
+    fn new(spec: &Spec) -> Self {
+        let path = |name| spec.annotations().as_ref()?.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        Self { stdout: path("run.oci.hooks.stdout"), stderr: path("run.oci.hooks.stderr") }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Opens the files to append to, and makes those that are missing. No call where none is named.
+    pub fn open(&self) -> Result<Output> {
+        let open = |path: &Option<PathBuf>| match path {
+            Some(path) => {
+                let file = OpenOptions::new().append(true).create(true).mode(0o700).open(path);
+                file.map(Some).with_context(|| format!("open {} for hooks", path.display()))
+            }
+            None => Ok(None),
+        };
+        Ok(Output { stdout: open(&self.stdout)?, stderr: open(&self.stderr)? })
+    }
 }
 
 impl HookPlan {
@@ -54,6 +94,7 @@ impl HookPlan {
             start_container: list(hooks.start_container()),
             poststart: list(hooks.poststart()),
             poststop: list(hooks.poststop()),
+            output: OutputPaths::new(spec),
         }
     }
 
@@ -64,45 +105,34 @@ impl HookPlan {
 }
 
 /// Runs hooks in order, each with `state` on its standard input; the first that fails ends the series.
-pub fn run(moment: &str, hooks: &[Hook], state: &[u8], surroundings: Surroundings<'_>) -> Result<()> {
+pub fn run(moment: &str, hooks: &[Hook], state: &[u8], output: &Output) -> Result<()> {
     for (number, hook) in hooks.iter().enumerate() {
         // Callers look for the words before the path; they are runc's.
-        run_one(hook, state, surroundings)
+        run_one(hook, state, output)
             .with_context(|| format!("error running {moment} hook #{number}: {}", hook.path().display()))?;
     }
     Ok(())
 }
 
-/// What a hook finds where its own entry says nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Surroundings<'a> {
-    /// Its working directory; the caller's where there is none.
-    pub directory: Option<&'a Path>,
-    /// Its environment: the workload's for hooks that are inside with it, else none.
-    pub environment: &'a [CString],
-}
-
-fn run_one(hook: &Hook, state: &[u8], surroundings: Surroundings<'_>) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], output: &Output) -> Result<()> {
     let mut command = Command::new(hook.path());
     let mut args = hook.args().iter().flatten();
     if let Some(name) = args.next() {
         std::os::unix::process::CommandExt::arg0(&mut command, name);
     }
     command.args(args).env_clear();
-    let inherited = if hook.env().is_none() { surroundings.environment } else { &[] };
-    let own = hook.env().iter().flatten().map(String::as_bytes);
-    for entry in own.chain(inherited.iter().map(|entry| entry.to_bytes())) {
-        let end = entry.iter().position(|byte| *byte == b'=').unwrap_or(entry.len());
-        let (name, value) = (&entry[..end], entry.get(end + 1..).unwrap_or_default());
-        command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
-    }
-    if let Some(directory) = surroundings.directory {
-        command.current_dir(directory);
+    for entry in hook.env().iter().flatten() {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        command.env(name, value);
     }
     // Files in memory, not pipes: a hook that reads nothing, writes much, or leaves a process behind keeps nobody waiting.
     let input = memory_file(state).context("make the hook's standard input")?;
-    let errors = memory_file(&[]).context("make the hook's standard error")?;
-    let mut child = command.stdin(input).stdout(Stdio::null()).stderr(errors.try_clone()?).spawn()?;
+    let errors = match &output.stderr {
+        Some(file) => file.try_clone()?,
+        None => memory_file(&[]).context("make the hook's standard error")?,
+    };
+    let stdout = output.stdout.as_ref().map_or(Ok(Stdio::null()), |file| file.try_clone().map(Stdio::from))?;
+    let mut child = command.stdin(input).stdout(stdout).stderr(errors.try_clone()?).spawn()?;
     if let Some(seconds) = hook.timeout() {
         wait_for_exit(&mut child, seconds)?;
     }
@@ -111,8 +141,11 @@ fn run_one(hook: &Hook, state: &[u8], surroundings: Surroundings<'_>) -> Result<
         return Ok(());
     }
     let mut said = [0; STDERR_LIMIT_BYTES];
+    // A file of the host is not open for reading: what was said is there, and not here.
     let length = errors.read_at(&mut said, 0).unwrap_or(0);
-    Err(Error::new(Kind::Other, format!("{status}: {}", String::from_utf8_lossy(&said[..length]).trim())))
+    let said = String::from_utf8_lossy(&said[..length]);
+    let colon = if said.trim().is_empty() { "" } else { ": " };
+    Err(Error::new(Kind::Other, format!("{status}{colon}{}", said.trim())))
 }
 
 /// Most of what a failed hook said that is told.
@@ -150,9 +183,11 @@ mod tests {
     #[test]
     fn a_hook_gets_the_state_and_its_own_environment_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let script = r#"{"path":"/bin/sh","args":["sh","-c","cat > state; /usr/bin/env > env"],"env":["A=1"]}"#;
-        let surroundings = Surroundings { directory: Some(directory.path()), environment: &[c"B=2".to_owned()] };
-        run("poststart", &[hook(script)], b"{\"id\":\"x\"}", surroundings).unwrap();
+        let place = directory.path().display();
+        let script = format!(
+            r#"{{"path":"/bin/sh","args":["sh","-c","cat > {place}/state; /usr/bin/env > {place}/env"],"env":["A=1"]}}"#
+        );
+        run("poststart", &[hook(&script)], b"{\"id\":\"x\"}", &Output::default()).unwrap();
         assert_eq!(std::fs::read(directory.path().join("state")).unwrap(), b"{\"id\":\"x\"}");
         let env = std::fs::read_to_string(directory.path().join("env")).unwrap();
         let names: Vec<_> = env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
@@ -160,16 +195,29 @@ mod tests {
     }
 
     #[test]
+    fn outputs_go_to_the_files_that_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(directory.path().join(name));
+        let paths = OutputPaths { stdout: path("out"), stderr: path("err") };
+        for _ in 0..2 {
+            let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo said; echo broken >&2; exit 3"]}"#);
+            let error = run("prestart", &[failing], b"", &paths.open().unwrap()).unwrap_err();
+            assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3");
+        }
+        assert_eq!(std::fs::read_to_string(directory.path().join("out")).unwrap(), "said\nsaid\n");
+        assert_eq!(std::fs::read_to_string(directory.path().join("err")).unwrap(), "broken\nbroken\n");
+        let missing = OutputPaths { stdout: path("no/such"), stderr: None };
+        assert!(missing.open().err().unwrap().report().contains("no/such for hooks: no such file"));
+    }
+
+    #[test]
     fn a_hook_that_fails_says_what_it_said_and_a_slow_one_is_killed() {
         let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo broken >&2; exit 3"]}"#);
-        let error = run("prestart", &[failing], b"", Surroundings::default()).unwrap_err();
+        let error = run("prestart", &[failing], b"", &Output::default()).unwrap_err();
         assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3: broken");
         let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
         assert!(
-            run("prestart", &[slow], b"", Surroundings::default())
-                .unwrap_err()
-                .report()
-                .contains("still running after 0 s")
+            run("prestart", &[slow], b"", &Output::default()).unwrap_err().report().contains("still running after 0 s")
         );
     }
 
@@ -177,8 +225,8 @@ mod tests {
     fn a_hook_that_leaves_a_process_or_ignores_its_input_keeps_nobody_waiting() {
         let leaving = hook(r#"{"path":"/bin/sh","args":["sh","-c","sleep 60 & exit 0"]}"#);
         let state = vec![b' '; 1 << 20];
-        run("prestart", &[leaving], &state, Surroundings::default()).unwrap();
+        run("prestart", &[leaving], &state, &Output::default()).unwrap();
         let loud = hook(r#"{"path":"/bin/sh","args":["sh","-c","head -c 1000000 /dev/zero >&2"],"timeout":20}"#);
-        run("prestart", &[loud], &state, Surroundings::default()).unwrap();
+        run("prestart", &[loud], &state, &Output::default()).unwrap();
     }
 }

@@ -11,9 +11,10 @@
 //! returns: it becomes the workload, by way of a sealed stub (see [`crate::sys::stub`]), or sends an error and `_exit`s.
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use oci_spec::runtime::Hook;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -22,15 +23,16 @@ use rustix::thread::{Gid, Uid};
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::workload::{Before, FilterState};
-use super::{hooks, workload};
+use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, unshare};
-use crate::sys::process::exit_now;
+use crate::sys::process::{CStringArray, exit_now};
 use crate::sys::signal;
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
@@ -104,11 +106,13 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if !plan.hooks.create_container.is_empty() {
         // Where runc's hooks find themselves; the pivot leaves it.
         rustix::process::fchdir(tree.root()).context("enter the root file system")?;
-        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, surroundings, &[])?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
     }
     tree.enter(&plan.rootfs)?;
     workload::make_terminal(process, channel)?;
-    if !process.terminal && plan.rootfs.makes_default_dev {
+    if process.terminal {
+        console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
+    } else if plan.rootfs.makes_default_dev {
         workload::take_own_null(tree.root())?;
     }
     tree.seal(&plan.rootfs)?;
@@ -126,8 +130,8 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    let strings = envp.unwrap_or(&process.envp).strings();
-    run_container_hooks("startContainer", "created", &plan.hooks.start_container, surroundings, strings)?;
+    let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
+    run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
     workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
@@ -211,16 +215,28 @@ pub(super) fn set_oom_score(process: &ProcessPlan, proc: &HostProc) -> Result<()
     }
 }
 
+/// Gives hooks that say nothing of their environment the workload's, as runc does: they are inside with it.
+fn with_environment(hooks: &[Hook], environment: &CStringArray) -> Vec<Hook> {
+    let mut hooks = hooks.to_vec();
+    for hook in hooks.iter_mut().filter(|hook| hook.env().is_none()) {
+        let strings = environment.strings().iter().map(|entry| entry.to_string_lossy().into_owned());
+        hook.set_env(Some(strings.collect()));
+    }
+    hooks
+}
+
 fn run_container_hooks(
     moment: &str,
     status: &str,
-    list: &[oci_spec::runtime::Hook],
+    list: &[Hook],
+    plan: &Plan,
     surroundings: &Surroundings<'_>,
-    environment: &[CString],
 ) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let found = hooks::Surroundings { directory: None, environment };
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), found)
+    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

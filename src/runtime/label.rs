@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::rootfs::host::HostProc;
+use crate::rootfs::label::require_selinux;
 
 /// Where AppArmor has its attributes since Linux 5.8; before, and for SELinux, they are those of the first module.
 const APPARMOR_EXEC: &CStr = c"self/attr/apparmor/exec";
@@ -55,7 +56,9 @@ impl Labels {
             if !std::fs::read(host.join("sys/module/apparmor/parameters/enabled"))
                 .is_ok_and(|text| text.starts_with(b"Y"))
             {
-                return Err(missing(field, "AppArmor"));
+                return Err(Error::unsupported(format!(
+                    "{field}: this kernel runs no AppArmor, so the label cannot be applied"
+                )));
             }
             let path = if host.join("proc").join(path_of(APPARMOR_EXEC)).exists() { APPARMOR_EXEC } else { EXEC };
             at_exec.push(Label { field, path, text: format!("exec {value}").into_bytes(), value });
@@ -104,16 +107,6 @@ impl Label {
             _ => error,
         }
     }
-}
-
-/// Refuses a label where the kernel has no SELinux.
-pub(super) fn require_selinux(field: &str, host: &Path) -> Result<()> {
-    // What libselinux looks at: the file system of its policy is mounted.
-    if host.join("sys/fs/selinux/enforce").exists() { Ok(()) } else { Err(missing(field, "SELinux")) }
-}
-
-fn missing(field: &str, module: &str) -> Error {
-    Error::unsupported(format!("{field}: this kernel runs no {module}, so the label cannot be applied"))
 }
 
 fn path_of(path: &CStr) -> &str {

@@ -43,6 +43,8 @@ pub(super) struct Surroundings<'a> {
     /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
     /// could not be there before it.
     pub on_init: &'a dyn Fn(Pid) -> Result<()>,
+    /// Done while init is busy with its mounts.
+    pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
 
 /// Init, which is the workload by now or waits in `exec.fifo`.
@@ -72,6 +74,8 @@ pub(super) struct Answers<'a> {
     pub process: &'a ProcessPlan,
     /// The hooks to run at init's word.
     pub hooks: &'a HookPlan,
+    /// Where they write to.
+    pub hook_output: &'a hooks::Output,
     /// Whether to leave init where it waits in `exec.fifo`.
     pub leaves_init_waiting: bool,
     /// The state that hooks get, for a status and a pid.
@@ -117,12 +121,14 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         Err(error) if error.errno() == Some(Errno::PIPE) => {}
         answer => answer?,
     }
+    (surroundings.meanwhile)()?;
     see_through(
         &channel,
         guard,
         &Answers {
             process: &plan.process,
             hooks: &plan.hooks,
+            hook_output: &plan.hook_output,
             leaves_init_waiting: plan.exec_fifo.is_some(),
             state_for_hooks: surroundings.state_for_hooks,
             state_for_listener: surroundings.state_for_listener,
@@ -139,8 +145,8 @@ pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answer
         match channel.receive()? {
             Some(Message::MountsDone) => {
                 let state = (answers.state_for_hooks)("creating", pid);
-                hooks::run("prestart", &answers.hooks.prestart, &state, hooks::Surroundings::default())?;
-                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, hooks::Surroundings::default())?;
+                hooks::run("prestart", &answers.hooks.prestart, &state, answers.hook_output)?;
+                hooks::run("createRuntime", &answers.hooks.create_runtime, &state, answers.hook_output)?;
                 channel.send(Tag::HooksDone)?;
             }
             Some(Message::Terminal { master }) => terminal = Some(master),

@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 
 use super::attributes::Attributes;
 use super::capability::{self, Masks};
-use super::hooks::HookPlan;
+use super::hooks::{HookPlan, Output};
 use super::label::Labels;
 use super::landlock::{self, Landlock};
 use super::listener;
@@ -57,6 +57,8 @@ pub struct Plan {
     pub sysctls: Vec<(String, String)>,
     /// Hooks.
     pub hooks: HookPlan,
+    /// Where they write to.
+    pub hook_output: Output,
     /// The host's `/proc`, for init.
     pub proc: HostProc,
     /// The open `exec.fifo` that init waits in before the exec (`create`).
@@ -153,6 +155,7 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
     let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
+    let hooks = HookPlan::new(spec);
     Ok(Plan {
         namespaces,
         rootfs,
@@ -160,7 +163,8 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctls,
-        hooks: HookPlan::new(spec),
+        hook_output: hooks.output.open()?,
+        hooks,
         proc: HostProc::open()?,
         exec_fifo: None,
         warnings,

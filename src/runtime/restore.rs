@@ -67,11 +67,11 @@ impl Runtime {
             },
         )?;
         let directory = RemoveOnDrop(Some(self.root.create(container.id)?));
-        let template = Self::template(container, &plan, cgroup_plan.record());
-        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..template.clone() })?;
+        let first = Self::template(container, &plan, cgroup_plan.record());
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
         let mut cgroup = cgroup_plan.begin().map_err(|error| name_limits(error, resources))?;
         cgroup.finish()?;
-        let template = State { cgroups: Some(cgroup.cgroup().record()), ..template };
+        let template = Self::template(container, &plan, cgroup.cgroup().record());
         // What CRIU restores has its session keyring, and the caller's is for no container.
         if plan.process.has_own_keyring {
             let _ = new_session_keyring();
@@ -116,8 +116,8 @@ fn with_process(template: &State, pid: Pid) -> Result<State> {
 
 fn run_hooks(plan: &Plan, template: &State, pid: Pid) -> Result<()> {
     let state = hook_state(template, "creating", pid.as_raw_nonzero().get());
-    hooks::run("prestart", &plan.hooks.prestart, &state, hooks::Surroundings::default())?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, hooks::Surroundings::default())
+    hooks::run("prestart", &plan.hooks.prestart, &state, &plan.hook_output)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.hook_output)
 }
 
 /// CRIU starts where the container's processes are to be; they are its children.

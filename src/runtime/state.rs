@@ -353,17 +353,16 @@ impl ProcessStat {
 
 /// Reads a process's stat; `None` when there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
-    /// Longer than the line is up to the start time, which is field 22; one call reads it.
-    const HEAD_BYTES: usize = 1024;
     let path = format!("/proc/{pid}/stat");
-    let mut head = [0; HEAD_BYTES];
-    let read = |head: &mut [u8]| -> Result<usize, Errno> {
+    // One line, made whole by the kernel: 52 numbers and a name of at most 64 bytes.
+    let mut text = [0; 2048];
+    let mut read = || {
         let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *head))
+        rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut text[..]))
     };
-    match read(&mut head) {
+    match read() {
         Ok(length) => {
-            parse_stat(&head[..length]).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form")))
+            parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::invalid(format!("{path}: unexpected form")))
         }
         Err(Errno::NOENT | Errno::SRCH) => Ok(None),
         Err(errno) => Err(errno).with_context(|| format!("read {path}")),

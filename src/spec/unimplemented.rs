@@ -27,7 +27,6 @@ const LINUX: &[Row<Linux>] = &[
         field: "linux.netDevices",
         is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
     },
-    Row { field: "linux.mountLabel", is_set: |linux| has_text(linux.mount_label().as_deref()) },
 ];
 
 /// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
@@ -60,11 +59,6 @@ fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
         Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
         None => Ok(()),
     }
-}
-
-/// An empty label is none: callers written in Go leave out the difference.
-fn has_text(field: Option<&str>) -> bool {
-    field.is_some_and(|text| !text.is_empty())
 }
 
 fn has_mount_namespace(spec: &Spec) -> bool {
@@ -112,7 +106,6 @@ mod tests {
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
             ("linux.netDevices", json!({"eth0": {"name": "x"}})),
-            ("linux.mountLabel", json!("x")),
         ];
         for (field, value) in rows {
             let mut spec = json!({

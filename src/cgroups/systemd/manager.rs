@@ -1,7 +1,7 @@
 //! systemd's manager, of the system or of a user: the calls by which a scope begins, changes and ends
 //! (org.freedesktop.systemd1(5)).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ const SYSTEM_DIRECT: &str = "/run/systemd/private";
 
 /// sd_booted(3): this directory is there if systemd is process 1.
 const BOOTED: &str = "/run/systemd/system";
+
+/// It is there if the v2 hierarchy is the only one.
+const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
 
 /// Whose units a manager keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,19 +73,15 @@ fn maps_root_to_root() -> bool {
     fields.next() == Some("0") && fields.next() == Some("0")
 }
 
-/// Says whether there is a manager that would make a scope for us, without asking it.
+/// Says whether there is a manager that would make a scope for us. On a host without systemd that is one system call.
 pub fn is_reachable() -> bool {
     if !Path::new(BOOTED).is_dir() {
         return false;
     }
-    let exists = |path: &str| PathBuf::from(path).exists();
-    match Owner::of_caller() {
-        Owner::System => exists(SYSTEM_BUS) || exists(SYSTEM_DIRECT),
-        Owner::User => std::env::var("XDG_RUNTIME_DIR").is_ok_and(|directory| {
-            !directory.is_empty()
-                && (exists(&format!("{directory}/bus")) || exists(&format!("{directory}/systemd/private")))
-        }),
-    }
+    let owner = Owner::of_caller();
+    // v1 is delegated to no user.
+    let may_be_asked = owner == Owner::System || Path::new(UNIFIED).exists();
+    may_be_asked && owner.addresses().iter().any(Address::is_near)
 }
 
 /// A container's unit, as it is written down to be found again.

@@ -137,7 +137,10 @@ fn read_process(file: &Path) -> Result<Process> {
 }
 
 fn changes_of(args: &Exec) -> Result<Changes> {
-    let words = args.words[1..].iter().map(|word| {
+    let command = &args.words[1..];
+    // No program is called so, and whoever writes it means the end of the flags.
+    let command = command.strip_prefix(&[OsString::from("--")]).unwrap_or(command);
+    let words = command.iter().map(|word| {
         word.to_str().map(str::to_owned).ok_or_else(|| Error::invalid(format!("{}: not UTF-8", word.display())))
     });
     Ok(Changes {

@@ -12,13 +12,14 @@
 
 use std::convert::Infallible;
 
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::super::protocol::{Channel, Tag};
 use super::super::workload::{Before, FilterState};
 use super::super::{init, workload};
 use super::Plan;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::Stages;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -33,7 +34,8 @@ pub(super) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
     let answer = match plan.stages {
         Stages::One => become_workload(plan, channel),
         Stages::Two => match clone_entrant(plan, channel) {
-            Ok(Side::Entrant) => become_workload(plan, channel),
+            // Not a word of ours before the child has said who we are.
+            Ok(Side::Entrant) => channel.expect(Tag::Known).and_then(|()| become_workload(plan, channel)),
             Ok(Side::Child) => exit_now(0),
             Err(error) => Err(error),
         },
@@ -103,10 +105,19 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     if plan.is_moved {
         channel.expect(Tag::InCgroup)?;
     }
-    plan.entrances.enter().context("enter the container's cgroups")?;
+    plan.entrances.enter().map_err(explain_entrance)?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
     plan.affinity.set_final(None)
+}
+
+fn explain_entrance(errno: Errno) -> Error {
+    let error = Error::from(errno).context("enter the container's cgroups");
+    if errno == Errno::NOSPC {
+        error.with_hint("a cgroup of cpuset takes processes once cpuset.cpus and cpuset.mems are set")
+    } else {
+        error
+    }
 }
 
 /// Becomes user 0 of the container's user namespace, if it is another one. A change of ids makes dumpable.
