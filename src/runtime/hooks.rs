@@ -202,7 +202,7 @@ mod tests {
         for _ in 0..2 {
             let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo said; echo broken >&2; exit 3"]}"#);
             let error = run("prestart", &[failing], b"", &paths.open().unwrap()).unwrap_err();
-            assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3");
+            assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3");
         }
         assert_eq!(std::fs::read_to_string(directory.path().join("out")).unwrap(), "said\nsaid\n");
         assert_eq!(std::fs::read_to_string(directory.path().join("err")).unwrap(), "broken\nbroken\n");
