@@ -69,7 +69,7 @@ fn every_source_runs(scene: &Scene) {
         format!("oci-archive:{}", oci_archive.display()),
         format!("oci-archive:{}:latest", oci_archive.display()),
         format!("docker-archive:{}", docker_archive.display()),
-        format!("docker-archive:{}:test:latest", docker_archive.display()),
+        format!("docker-archive:{}:localhost/test:latest", docker_archive.display()),
         format!("dir:{}", directory.display()),
     ];
     for source in sources {

@@ -16,6 +16,7 @@ mod checkpoint;
 mod crowd;
 mod descriptors;
 mod devices;
+mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
@@ -40,6 +41,8 @@ mod seccomp;
 mod seccomp_notify;
 mod security;
 mod security_cgroups;
+mod security_identity;
+mod security_seccomp;
 mod self_check;
 mod signals;
 mod support;
@@ -98,7 +101,10 @@ fn tests() -> Vec<support::Test> {
         crowd::tests,
         security::tests,
         checkpoint::tests,
+        engines::tests,
         security_cgroups::tests,
+        security_identity::tests,
+        security_seccomp::tests,
     ]
     .into_iter()
     .flat_map(|tests: fn() -> Vec<support::Test>| tests())

@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(create_in_two_stages_killed_anywhere).and_plain(),
         test!(run_killed_anywhere).and_plain(),
         test!(start_killed_anywhere).and_plain(),
+        test!(exec_killed_anywhere).and_plain(),
         test!(delete_killed_anywhere).and_plain(),
         test!(delete_of_a_running_container_killed_anywhere).and_plain(),
     ]
@@ -125,6 +126,11 @@ impl<'a> Subject<'a> {
 
     /// Kills `verb` at each point, after `prepare` has led up to it.
     fn sweep(&self, prepare: &dyn Fn(), verb: &dyn Fn() -> Invocation<'a>) {
+        self.sweep_with(prepare, verb, &|| {});
+    }
+
+    /// With something to be looked at before the `delete`.
+    fn sweep_with(&self, prepare: &dyn Fn(), verb: &dyn Fn() -> Invocation<'a>, look: &dyn Fn()) {
         self.bundle.write();
         let before = self.traces_of_it();
         prepare();
@@ -142,6 +148,7 @@ impl<'a> Subject<'a> {
             reached += usize::from(trace.killed_at.is_some());
             let list = self.verb(&["list", "--quiet"]).run();
             assert_eq!(list.code(), 0, "`list` fails after {}", place());
+            look();
             let delete = self.verb(&["delete", "--force", &self.bundle.id]).run();
             assert_eq!(delete.code(), 0, "`delete --force` fails after {}", place());
             assert!(have_ended(&trace), "processes are left after {}", place());
@@ -230,6 +237,20 @@ fn start_killed_anywhere(scene: &Scene) {
     let subject = Subject::new(scene);
     let id = &subject.bundle.id;
     subject.sweep(&|| Subject::quietly(subject.create()), &|| subject.verb(&["start", id]));
+}
+
+/// The container that a killed `exec` was for goes on.
+fn exec_killed_anywhere(scene: &Scene) {
+    let subject = Subject::new(scene);
+    let id = &subject.bundle.id;
+    let prepare = || Subject::quietly(subject.make(&["run", "--detach"]));
+    let exec = || subject.verb(&["exec", id, "/probe", "--quiet"]);
+    let still_runs = || {
+        let state = subject.verb(&["state", id]).run().success();
+        let state: serde_json::Value = serde_json::from_str(&state.stdout).expect("state prints JSON");
+        assert_eq!(state["status"], "running");
+    };
+    subject.sweep_with(&prepare, &exec, &still_runs);
 }
 
 fn delete_killed_anywhere(scene: &Scene) {

@@ -4,6 +4,7 @@
 //!
 //! | layer | holds |
 //! |---|---|
+//! | [`fuzzing`] | what the readers of foreign bytes promise; not in a release |
 //! | [`cli`] | words typed, words printed |
 //! | [`engine`] | containers as people know them: records, image to spec, lifecycle |
 //! | [`image`], [`storage`] | contents: images, layers, root file systems |
@@ -38,3 +39,6 @@ pub mod storage;
 pub mod engine;
 
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

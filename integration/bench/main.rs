@@ -160,5 +160,23 @@ fn time_compiler() -> Result<report::Compiler> {
     // A process compiles once, with nothing in its caches: the first time is as true as the others.
     let first = nanoseconds[0];
     let summary = measure::summarize(nanoseconds).ok_or("there are samples")?;
-    Ok(report::Compiler { names: bundle::profile_names(&profile), instructions, first, median: summary.median })
+    let load = time_loading(&profile)?;
+    Ok(report::Compiler { names: bundle::profile_names(&profile), instructions, first, median: summary.median, load })
+}
+
+/// Times how long the kernel takes to load the filter, each time into a thread of its own, which takes it along.
+fn time_loading(profile: &oci_spec::runtime::LinuxSeccomp) -> Result<u64> {
+    let program = husk::seccomp::compile(profile).map_err(|error| error.report())?;
+    let load = || -> Result<u64, rustix::io::Errno> {
+        rustix::thread::set_no_new_privs(true)?;
+        let start = Instant::now();
+        husk::sys::seccomp::install(&program.filter, program.flags)?;
+        Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    };
+    let mut nanoseconds = Vec::new();
+    for _ in 0..51 {
+        let taken = std::thread::scope(|scope| scope.spawn(load).join());
+        nanoseconds.push(taken.map_err(|_| "a thread with a filter failed")??);
+    }
+    Ok(measure::summarize(nanoseconds).ok_or("there are samples")?.median)
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::cases::{Bound, Budget, CRUN, Figure, OTHER_CRUN};
 use crate::measure::{Sample, Summary, Weight, summarize};
 use crate::{Entry, Outcome, Result};
 
@@ -24,6 +25,8 @@ pub struct Compiler {
     pub instructions: usize,
     pub first: u64,
     pub median: u64,
+    /// What the kernel takes to check and load the filter.
+    pub load: u64,
 }
 
 /// One way in which a case is timed.
@@ -49,6 +52,7 @@ impl Report<'_> {
         let mut case = "";
         for entry in self.entries {
             if case != entry.case.name {
+                self.print_budgets(&mut out, case)?;
                 case = entry.case.name;
                 writeln!(out, "\n{} ({case})", entry.case.about)?;
                 let columns = ["alone", "back to back", "memory", "husk/it alone", "husk/it back to back"];
@@ -75,6 +79,7 @@ impl Report<'_> {
                 self.ratio(entry, Way::BackToBack).map_or(String::new(), |ratio| format!("{ratio:.2}")),
             )?;
         }
+        self.print_budgets(&mut out, case)?;
         if let Some([alone, back_to_back]) = self.joining() {
             writeln!(
                 out,
@@ -95,11 +100,13 @@ impl Report<'_> {
         }
         writeln!(
             out,
-            "\nhusk's compiler of a seccomp profile of {} names: {} instructions, {:.0} µs the first time, median {:.0} µs",
+            "\nhusk's compiler of a seccomp profile of {} names: {} instructions, {:.0} µs the first time, median {:.0} µs; the \
+             kernel loads it in {:.0} µs",
             self.profile.names,
             self.profile.instructions,
             microseconds(self.profile.first),
-            microseconds(self.profile.median)
+            microseconds(self.profile.median),
+            microseconds(self.profile.load)
         )?;
         Ok(())
     }
@@ -119,6 +126,7 @@ impl Report<'_> {
             "rounds": self.rounds,
             "batch": self.batch,
             "entries": entries,
+            "budgets": self.judgements().map(|judgement| judgement.to_json()).collect::<Vec<_>>(),
             "joiningCgroupsNs": self.joining().map(|[alone, back_to_back]| {
                 json!({ "alone": alone.1.saturating_sub(alone.0), "backToBack": back_to_back.1.saturating_sub(back_to_back.0) })
             }),
@@ -128,6 +136,7 @@ impl Report<'_> {
                 "instructions": self.profile.instructions,
                 "firstNs": self.profile.first,
                 "medianNs": self.profile.median,
+                "loadNs": self.profile.load,
             },
         });
         writeln!(std::io::stdout(), "{report:#}")?;
@@ -153,6 +162,39 @@ impl Report<'_> {
         value
     }
 
+    fn print_budgets(&self, out: &mut impl Write, case: &str) -> Result<()> {
+        for judgement in self.judgements().filter(|judgement| judgement.case == case) {
+            writeln!(out, "  {judgement}")?;
+        }
+        Ok(())
+    }
+
+    /// Holds husk's figures to their budgets, where both sides were measured.
+    fn judgements(&self) -> impl Iterator<Item = Judgement> {
+        let husks = self.entries.iter().filter(|entry| entry.peer.name == "husk");
+        husks.flat_map(|husk| husk.case.budgets.iter().filter_map(|budget| self.judge(husk, *budget)))
+    }
+
+    fn judge(&self, husk: &Entry, budget: Budget) -> Option<Judgement> {
+        let figure = |entry: &Entry| match budget.figure {
+            Figure::Alone => Some(in_milliseconds(summary(entry, Way::Alone)?.median)),
+            Figure::BackToBack => Some(in_milliseconds(summary(entry, Way::BackToBack)?.median)),
+            #[expect(clippy::cast_precision_loss, reason = "kilobytes of a process")]
+            Figure::Memory => Some(memory(entry)? as f64),
+        };
+        let case = husk.case.name;
+        let (found, at_most, unit) = match budget.bound {
+            Bound::Times(factor, peer) => {
+                let newest = (peer == CRUN).then(|| self.find(case, OTHER_CRUN)).flatten();
+                let of = newest.filter(|entry| figure(entry).is_some()).or_else(|| self.find(case, peer))?;
+                (figure(husk)? / figure(of)?, factor, format!("× {}", of.peer.name))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "kilobytes of a process")]
+            Bound::Kilobytes(bound) => (figure(husk)?, bound as f64, "kB".to_owned()),
+        };
+        Some(Judgement { case, figure: budget.figure, found, at_most, unit })
+    }
+
     /// Gives husk's median by this entry's.
     fn ratio(&self, entry: &Entry, way: Way) -> Option<f64> {
         let husk = self.find(entry.case.name, "husk").filter(|husk| husk.peer.name != entry.peer.name)?;
@@ -168,6 +210,45 @@ impl Report<'_> {
 
     fn find(&self, case: &str, peer: &str) -> Option<&Entry<'_>> {
         self.entries.iter().find(|entry| entry.case.name == case && entry.peer.name == peer)
+    }
+}
+
+/// How a figure stands to its budget.
+struct Judgement {
+    case: &'static str,
+    figure: Figure,
+    found: f64,
+    at_most: f64,
+    unit: String,
+}
+
+impl Judgement {
+    fn is_met(&self) -> bool {
+        self.found <= self.at_most
+    }
+
+    fn figure(&self) -> &'static str {
+        match self.figure {
+            Figure::Alone => "alone",
+            Figure::BackToBack => "back to back",
+            Figure::Memory => "memory",
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "case": self.case, "figure": self.figure(), "found": self.found, "atMost": self.at_most, "unit": self.unit,
+            "met": self.is_met(),
+        })
+    }
+}
+
+impl std::fmt::Display for Judgement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = if self.figure == Figure::Memory { 0 } else { 2 };
+        let verdict = if self.is_met() { "met" } else { "missed" };
+        let (figure, unit) = (self.figure(), &self.unit);
+        write!(f, "budget {verdict}: {figure} {:.digits$} {unit}, at most {:.digits$}", self.found, self.at_most)
     }
 }
 

@@ -11,10 +11,10 @@ use super::suite::kit;
 use super::user::Account;
 use super::{Invocation, Outcome, Scene, Who};
 
-const APPLETS: [&str; 34] = [
+const APPLETS: [&str; 35] = [
     "cat", "chmod", "chown", "cp", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls",
     "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "rmdir", "sh", "sleep", "stat", "stty", "test",
-    "touch", "true", "tty", "umount", "wc",
+    "touch", "tr", "true", "tty", "umount", "wc",
 ];
 
 /// A bundle under construction. It is written when it is run.

@@ -239,6 +239,18 @@ impl Running<'_> {
         rustix::process::pidfd_send_signal(&self.pidfd, signal).expect("signal our child");
     }
 
+    /// Asks the command to end and waits for that, however long ago it was started; false when it did not.
+    pub(crate) fn stop(&mut self, patience: Duration) -> bool {
+        _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
+        let deadline = Instant::now() + patience;
+        while !self.has_ended() {
+            if !self.wait_for_news(deadline) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Waits for the next whole line of the standard output.
     pub(crate) fn line(&mut self) -> String {
         loop {

@@ -137,7 +137,7 @@ impl Image {
         let names: Vec<String> = self.layers.iter().map(|layer| format!("{}.tar", hex(&layer.blob))).collect();
         let manifest = json!([{
             "Config": configuration_name,
-            "RepoTags": [format!("test:{}", self.tag)],
+            "RepoTags": [format!("localhost/test:{}", self.tag)],
             "Layers": names,
         }]);
         let mut entries = vec![Entry::file(&configuration_name, configuration)];

@@ -114,6 +114,11 @@ pub(crate) fn cgroup_v2() -> Option<PathBuf> {
     hierarchies().into_iter().find(|(_, names)| names.is_empty()).map(|(path, _)| path)
 }
 
+/// The mount points of all hierarchies.
+pub(crate) fn cgroup_roots() -> impl Iterator<Item = PathBuf> {
+    hierarchies().into_iter().map(|(path, _)| path)
+}
+
 /// Every mounted hierarchy with its controllers; version 2 has none in its options.
 fn hierarchies() -> Vec<(PathBuf, Vec<String>)> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

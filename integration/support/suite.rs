@@ -38,7 +38,7 @@ pub(crate) struct Test {
 impl Test {
     /// A test that root, a user with subordinate ids and a user without run each.
     pub(crate) fn new(module: &str, function: &str, body: fn(&Scene)) -> Self {
-        let file = module.rsplit("::").next().expect("a path has a last part");
+        let (_, file) = module.split_once("::").expect("tests are in modules of this executable");
         Self { name: format!("{file}::{function}"), body, who: vec![Who::Root, Who::User], needs: Vec::new() }
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Victims {
 
 /// What was seen of a command.
 pub(crate) struct Trace {
+    /// The command itself.
+    pub(crate) main: Pid,
     /// How many calls each process made until the command ended, in order of birth.
     pub(crate) calls: Vec<usize>,
     /// All of them, by descriptor.
@@ -53,20 +55,35 @@ pub(crate) struct Trace {
     pub(crate) stderr: String,
 }
 
-struct Tracer {
+struct Tracer<'a> {
     /// Index of each process in the two lists of the trace.
     known: HashMap<Pid, usize>,
     alive: Vec<Pid>,
     /// How often each process became another program.
     execs: HashMap<Pid, u32>,
     trace: Trace,
-    kill_at: Option<Point>,
+    /// Asked before each call, by process and number: who is to die?
+    judge: &'a mut dyn FnMut(usize, usize) -> Option<Victims>,
     /// Whether processes are let go as they stop.
     releasing: bool,
 }
 
-/// Runs a command to its end under the tracer.
+/// Runs a command to its end under the tracer, and kills at a point.
 pub(crate) fn trace(command: &mut Invocation<'_>, kill_at: Option<Point>) -> Trace {
+    let here = |process, call| kill_at.filter(|point| (point.process, point.call) == (process, call));
+    follow(command, &mut |process, call| here(process, call).map(|point| point.victims))
+}
+
+/// Runs a command to its end under the tracer. Before every call everything else goes on while `each` looks around: it is
+/// told the process, in order of birth, and the number of the call, from 0.
+pub(crate) fn watch(command: &mut Invocation<'_>, each: &mut dyn FnMut(usize, usize)) -> Trace {
+    follow(command, &mut |process, call| {
+        each(process, call);
+        None
+    })
+}
+
+fn follow(command: &mut Invocation<'_>, judge: &mut dyn FnMut(usize, usize) -> Option<Victims>) -> Trace {
     let mut errors = tempfile::tempfile().expect("make a file for the standard error");
     let theirs = errors.try_clone().expect("share a file");
     // Attached from outside, by a tracer with rights, newuidmap keeps its own.
@@ -95,13 +112,14 @@ pub(crate) fn trace(command: &mut Invocation<'_>, kill_at: Option<Point>) -> Tra
         alive: Vec::new(),
         execs: HashMap::new(),
         trace: Trace {
+            main,
             calls: Vec::new(),
             processes: Vec::new(),
             killed_at: None,
             status: WaitStatus::StillAlive,
             stderr: String::new(),
         },
-        kill_at,
+        judge,
         releasing: false,
     };
     tracer.meet(main);
@@ -109,9 +127,9 @@ pub(crate) fn trace(command: &mut Invocation<'_>, kill_at: Option<Point>) -> Tra
     tracer.follow(main);
     drop(ended);
     let timed_out = watchdog.join().expect("the watchdog does not panic");
-    let mut trace = tracer.trace;
+    let mut trace = tracer.into_trace();
     errors.rewind().and_then(|()| errors.read_to_string(&mut trace.stderr)).expect("read the standard error");
-    assert!(!timed_out, "the command hangs, {kill_at:?}: {}", trace.stderr);
+    assert!(!timed_out, "the command hangs, having made {:?} calls: {}", trace.calls, trace.stderr);
     trace
 }
 
@@ -121,7 +139,20 @@ fn release(child: &mut Child) {
     input.write_all(b"\n").expect("wake our child");
 }
 
-impl Tracer {
+impl Tracer<'_> {
+    fn into_trace(mut self) -> Trace {
+        let main = self.trace.main;
+        let empty = Trace {
+            main,
+            calls: Vec::new(),
+            processes: Vec::new(),
+            killed_at: None,
+            status: WaitStatus::StillAlive,
+            stderr: String::new(),
+        };
+        std::mem::replace(&mut self.trace, empty)
+    }
+
     fn meet(&mut self, pid: Pid) {
         if !self.known.contains_key(&pid) {
             self.known.insert(pid, self.trace.calls.len());
@@ -180,11 +211,9 @@ impl Tracer {
         }
         let call = self.trace.calls[index];
         self.trace.calls[index] += 1;
-        let Some(point) = self.kill_at.filter(|point| (point.process, point.call) == (index, call)) else {
-            return self.go_on(pid, None);
-        };
+        let Some(victims) = (self.judge)(index, call) else { return self.go_on(pid, None) };
         self.trace.killed_at = Some(call_number(pid));
-        let victims = if point.victims == Victims::All { self.alive.clone() } else { vec![pid] };
+        let victims = if victims == Victims::All { self.alive.clone() } else { vec![pid] };
         for victim in victims {
             ignore_gone(nix::sys::signal::kill(victim, Signal::SIGKILL));
         }
@@ -219,6 +248,16 @@ impl Tracer {
         // The command itself is our child and still waited for.
         let is_ours = self.known.get(&pid) == Some(&0);
         self.alive.retain(|other| *other != pid || is_ours);
+    }
+}
+
+impl Drop for Tracer<'_> {
+    /// A look that fails leaves nobody stopped.
+    fn drop(&mut self) {
+        for pid in &self.alive {
+            _ = nix::sys::signal::kill(*pid, Signal::SIGKILL);
+            _ = waitpid(*pid, Some(WaitPidFlag::__WALL));
+        }
     }
 }
 

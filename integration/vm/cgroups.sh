@@ -243,7 +243,39 @@ else
     is "an idle group" "$? $(value "$own/idle" cpu.idle)" "0 1"
     $plain delete --force idle
 fi
-if [ "$me" = 0 ]; then rmdir /sys/fs/cgroup/husk-vm 2>/dev/null; fi
+
+if [ "$me" = 0 ]; then
+    # A container that may write to its cgroup gets it, and not its limits.
+    bundle "$scratch/rw" /husk-vm/rw '"memory": {"limit": 67108864}' '' rw
+    sed -i 's/"uid": 0, "gid": 0}/"uid": 1234, "gid": 0}/' "$scratch/rw/config.json"
+    start rw $plain
+    at=/sys/fs/cgroup$(cgroup rw)
+    is "a writable cgroup is the container's" "$(stat -c %u "$at" "$at/cgroup.procs" "$at/cgroup.subtree_control" "$at/memory.max" | tr '\n' ' ')" "1234 1234 1234 0 "
+    $plain delete --force rw
+
+    # In a container, whose top has processes: they make room (the no internal processes rule).
+    bundle "$scratch/nested" /husk-vm/nested '"memory": {"limit": 67108864}, "pids": {"limit": 9}' '' ro 'exit 0'
+    said=$(systemd-run --scope -q -p Delegate=yes unshare --cgroup --mount sh -c "
+        mount -t cgroup2 none /sys/fs/cgroup && $plain create --bundle $scratch/nested nested >/dev/null 2>$scratch/said
+        cat /sys/fs/cgroup/husk-vm/nested/memory.max /sys/fs/cgroup/init/cgroup.procs | head -1
+        $plain delete --force nested")
+    is "limits below a top with processes" "$said$(cat "$scratch/said")" 67108864
+    rmdir /sys/fs/cgroup/husk-vm 2>/dev/null
+fi
+
+# The engine takes systemd where it is, without being told.
+HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run $husk run --rm --memory 64m host: -- sleep 1000 2>"$scratch/said" &
+engine=$!
+unit=''
+for _ in $(seq 100); do
+    unit=$($ctl list-units --plain --no-legend 'husk-*.scope' | sed 's/ .*//' | head -1)
+    [ -n "$unit" ] && break
+    sleep 0.2
+done
+is "the engine's container is a scope with its limit" "$(property "$unit" MemoryMax) $(cat "$scratch/said")" "67108864 "
+kill $engine
+wait $engine 2>/dev/null
+is "and the scope ends with it" "$(property "$unit" LoadState)" not-found
 
 echo "# $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -6,7 +6,7 @@
 
 use rustix::process::Pid;
 
-use super::create::{Before, Made, Making};
+use super::create::{Before, Making};
 use super::handle::move_process;
 use super::plan::{Place, Plan, ScopePlan};
 use super::systemd;
@@ -35,12 +35,13 @@ impl Adoption {
     /// Takes over what a plan has for systemd, if anything.
     pub(super) fn new(plan: &mut Plan) -> Option<Self> {
         let scope = plan.scope.take()?;
+        let making = Making::new(plan);
         Some(Self {
             scope,
             legacy: std::mem::take(&mut plan.legacy),
             unified: plan.unified.take(),
             filter: plan.filter.take(),
-            making: Making { made: Made::default(), lost: Vec::new(), tolerance: plan.tolerance },
+            making,
             progress: Progress::Planned,
         })
     }

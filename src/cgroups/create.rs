@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Uid};
 
 use super::adopt::Adoption;
 use super::file;
@@ -50,7 +50,7 @@ impl Plan {
     ///
     /// Nothing of what systemd makes can be there before the process: see [`Begun::adopt`].
     pub fn begin(mut self) -> Result<Begun> {
-        let mut making = Making { made: Made::default(), lost: Vec::new(), tolerance: self.tolerance };
+        let mut making = Making::new(&self);
         let mut cgroup = Cgroup { unified: None, unified_fd: None, legacy: Vec::new(), scope: None, adopts: false };
         if self.scope.is_some() {
             let Record { directories, scope } = self.record();
@@ -154,10 +154,15 @@ pub(super) struct Making {
     pub(super) made: Made,
     /// Fields of limits that will not be had.
     pub(super) lost: Vec<&'static str>,
-    pub(super) tolerance: Tolerance,
+    delegate_to: Option<u32>,
+    tolerance: Tolerance,
 }
 
 impl Making {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self { made: Made::default(), lost: Vec::new(), delegate_to: plan.delegate_to, tolerance: plan.tolerance }
+    }
+
     fn make_unified(
         &mut self,
         place: &Place,
@@ -190,6 +195,13 @@ impl Making {
                 answer
                     .with_context(|| format!("attach the device filter to {}", place.path.display()))
                     .context("set linux.resources.devices")?;
+            }
+        }
+        if let Some(owner) = self.delegate_to {
+            let answer = delegate(&place.path, owner);
+            // An ordinary user has nobody to give it to but itself.
+            if self.tolerance == Tolerance::Require || answer != Err(Errno::PERM) {
+                answer.with_context(|| format!("give {} to user {owner}", place.path.display()))?;
             }
         }
         Ok(fd)
@@ -285,6 +297,22 @@ impl Making {
         }
         Ok(())
     }
+}
+
+/// Gives a v2 cgroup to a user: the directory and the files that the kernel names for this, not the limits.
+fn delegate(cgroup: &Path, owner: u32) -> Result<(), Errno> {
+    // Since 4.15; these three are those of cgroups(7).
+    let names = file::read_value(Path::new("/sys/kernel/cgroup/delegate"))
+        .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads".to_owned());
+    let give = |path: &Path| rustix::fs::chown(path, Some(Uid::from_raw(owner)), None);
+    give(cgroup)?;
+    for name in names.lines().filter(|name| !name.contains('/')) {
+        match give(&cgroup.join(name)) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn is_denial(errno: Errno) -> bool {
@@ -392,8 +420,9 @@ fn enable_controllers(place: &Place, is_pure: bool) {
         if answer == Err(Errno::BUSY) && directory == place.own && is_ours(place) {
             answer = vacate(directory).and_then(|()| file::try_write(&path, &missing.join(" ")));
         }
-        // All or nothing in one write; singly, so that one that is refused keeps no other out.
-        if answer.is_err() && missing.len() > 1 {
+        // All or nothing in one write; singly, so that one that is refused keeps no other out. But not beside processes: a
+        // threaded controller would be let through, and make what is below no place for processes.
+        if answer.is_err_and(|errno| errno != Errno::BUSY) && missing.len() > 1 {
             for controller in &missing {
                 let _ = file::try_write(&path, controller);
             }
@@ -401,9 +430,13 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     }
 }
 
-/// Says whether the caller's own cgroup is the caller's to divide: the top of a container's view, or one that systemd has
-/// delegated (cgroups(7), "Cgroup delegation"; the mark is systemd's since 251).
+/// Says whether the caller's own cgroup is the caller's to divide: the top of a container's view, or one that was
+/// delegated (cgroups(7), "Cgroup delegation": to a user by its owner; to root systemd says so by a mark, since 251).
 fn is_ours(place: &Place) -> bool {
+    let user = rustix::process::geteuid();
+    if !user.is_root() {
+        return rustix::fs::stat(&place.own).is_ok_and(|stat| stat.st_uid == user.as_raw());
+    }
     let is_marked = |name: &str| {
         let mut value = [0; 1];
         rustix::fs::getxattr(&place.own, name, &mut value[..]).is_ok_and(|length| value[..length] == *b"1")

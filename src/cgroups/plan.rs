@@ -50,6 +50,9 @@ pub struct Request<'a> {
     /// The container's annotations, some of which are about its cgroup.
     pub annotations: Option<&'a HashMap<String, String>>,
     pub resources: Option<&'a LinuxResources>,
+    /// The user, as the host numbers users, who is to make cgroups below the container's on v2: where the container sees
+    /// its own as the top, and may write there.
+    pub delegate_to: Option<u32>,
     pub driver: Driver,
     pub tolerance: Tolerance,
 }
@@ -110,6 +113,7 @@ pub struct Plan {
     pub(super) filter: Option<Vec<Instruction>>,
     /// What systemd is to be asked for; nothing where husk makes the cgroups itself.
     pub(super) scope: Option<ScopePlan>,
+    pub(super) delegate_to: Option<u32>,
     pub(super) tolerance: Tolerance,
     pub(super) warnings: Vec<Warning>,
 }
@@ -138,9 +142,16 @@ impl Plan {
 
 /// Computes what a request means on this host.
 pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
-    let Request { container_id, cgroups_path, annotations, resources, driver, tolerance } = *request;
-    let mut plan =
-        Plan { unified: None, legacy: Vec::new(), filter: None, scope: None, tolerance, warnings: Vec::new() };
+    let Request { container_id, cgroups_path, annotations, resources, delegate_to, driver, tolerance } = *request;
+    let mut plan = Plan {
+        unified: None,
+        legacy: Vec::new(),
+        filter: None,
+        scope: None,
+        delegate_to,
+        tolerance,
+        warnings: Vec::new(),
+    };
     if driver == Driver::Disabled {
         let lost = resources.map(asked_for).transpose()?.unwrap_or_default();
         plan.warn_of_loss("cgroups are disabled", &lost, None);

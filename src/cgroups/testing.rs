@@ -70,6 +70,7 @@ impl Top {
             container_id: "box",
             cgroups_path: Some(&path),
             annotations: None,
+            delegate_to: None,
             resources,
             driver: Driver::Cgroupfs,
             tolerance: Tolerance::Require,

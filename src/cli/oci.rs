@@ -26,6 +26,7 @@ use super::report::Log;
 use super::status::Status;
 use crate::cgroups::{Driver, Tolerance};
 use crate::error::{Context, Error, Result};
+use crate::namespaces::rootless::is_initial_user_namespace;
 use crate::runtime::container::Runtime;
 use crate::runtime::state::StateRoot;
 
@@ -90,6 +91,7 @@ trait Verb: Parser {
 /// What the flags before the verb have settled.
 struct Invocation {
     runtime: Runtime,
+    log: Log,
 }
 
 /// A verb as the dispatch knows it.
@@ -149,7 +151,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     // crun has no statuses of its own for a verb.
     let is_crun = args.first().map(Path::new).and_then(Path::file_name).is_some_and(|name| name == "crun");
     let failure = typed.as_ref().filter(|_| !is_crun).map_or(Status::Failure, |typed| typed.verb.failure);
-    match dispatch(&global, typed) {
+    match dispatch(&global, typed, log.clone()) {
         Ok(status) => status.into(),
         Err(error) => {
             log.error(&error);
@@ -185,7 +187,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Option<Typed>), clap::Error> {
     Ok((global, Some(Typed { verb, matches })))
 }
 
-fn dispatch(global: &Global, typed: Option<Typed>) -> Result<Status> {
+fn dispatch(global: &Global, typed: Option<Typed>, log: Log) -> Result<Status> {
     if !matches!(global.log_format.as_str(), "text" | "json") {
         return Err(Error::invalid(format!("invalid log-format: {}", global.log_format)));
     }
@@ -195,11 +197,12 @@ fn dispatch(global: &Global, typed: Option<Typed>) -> Result<Status> {
     let Some(Typed { verb, matches }) = typed else {
         return Err(Error::invalid("no command given").with_hint("--help lists them"));
     };
-    (verb.run)(matches, &Invocation { runtime: runtime(global)? })
+    (verb.run)(matches, &Invocation { runtime: runtime(global)?, log })
 }
 
 fn runtime(global: &Global) -> Result<Runtime> {
-    let is_root = rustix::process::geteuid().is_root();
+    // User 0 of a user namespace is no more than a user, as `podman unshare` and rootlesskit know.
+    let is_root = rustix::process::geteuid().is_root() && is_initial_user_namespace();
     let root = match &global.root {
         Some(root) => std::path::absolute(root).with_context(|| format!("--root {}", root.display()))?,
         None => default_root(is_root),

@@ -35,6 +35,20 @@ impl Log {
         }
     }
 
+    /// Tells of what did not stop the command.
+    ///
+    /// With a log it goes there alone: a runtime's standard error is the container's. And only once the command has
+    /// succeeded, since callers want the error to be the one record there is.
+    pub(super) fn warnings(&self, texts: &[String]) {
+        for text in texts {
+            match &self.file {
+                Some(file) => self.write(file, "warning", text),
+                None if self.is_json => to_stderr_raw(&self.record("warning", text)),
+                None => note(&format!("warning: {text}")),
+            }
+        }
+    }
+
     fn write(&self, file: &Path, level: &str, text: &str) {
         let record = self.record(level, text);
         // The log is for the error, and an error about the log would hide it.

@@ -8,6 +8,14 @@ use super::idmap::{IdMaps, IdRange, find_helper};
 use crate::error::Result;
 use crate::support::passwd::{self, SubordinateRange};
 
+/// The inode of the user namespace that the machine starts with (`PROC_USER_INIT_INO`, Linux 3.8).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Says whether user 0 is root here: in any other user namespace it is somebody's id under another number.
+pub fn is_initial_user_namespace() -> bool {
+    !rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL_USER_NAMESPACE)
+}
+
 /// The maps, and what is lost with them.
 pub struct RootlessMaps {
     /// The caller is user 0 inside; subordinate ids follow from 1.

@@ -1,8 +1,36 @@
 //! What a container sees of the host's cgroup hierarchies.
 
+use std::path::Path;
+
+use oci_spec::runtime::{Mount, Spec};
+
 use crate::cgroups::{Cgroup, Hierarchy, Layout, Mode};
+use crate::namespaces::idmap::IdRange;
 use crate::namespaces::plan::NamespacePlan;
 use crate::rootfs::cgroup_mount::{CgroupView, LegacyHierarchy};
+
+/// Says which of the host's users is to own the container's cgroup: the one that its process is, as with runc, if the
+/// container sees its own cgroup as the top and may write there.
+pub(super) fn owner(spec: &Spec, namespaces: &NamespacePlan) -> Option<u32> {
+    let is_writable = |mount: &Mount| {
+        matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+            && mount.destination() == Path::new("/sys/fs/cgroup")
+            && !mount.options().iter().flatten().any(|option| option == "ro")
+    };
+    if !namespaces.creates_cgroup_namespace || !spec.mounts().iter().flatten().any(is_writable) {
+        return None;
+    }
+    let user = spec.process().as_ref()?.user().uid();
+    let outside = match &namespaces.id_maps {
+        Some(maps) => {
+            let holds = |range: &&IdRange| user.checked_sub(range.inside).is_some_and(|at| at < range.length);
+            maps.uids.iter().find(holds).and_then(|range| range.outside.checked_add(user - range.inside))?
+        }
+        None => user,
+    };
+    // The maker owns it already.
+    (outside != rustix::process::geteuid().as_raw()).then_some(outside)
+}
 
 /// Makes the view from the host's layout and the container's own cgroup.
 pub(super) fn of(layout: &Layout, cgroup: &Cgroup, namespaces: &NamespacePlan) -> CgroupView {

@@ -127,6 +127,7 @@ impl Runtime {
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
                 annotations: spec.annotations().as_ref(),
                 resources: linux.and_then(|linux| linux.resources().as_ref()),
+                delegate_to: cgroup_view::owner(spec, &plan.namespaces),
                 driver: self.driver,
                 tolerance: self.tolerance,
             },

@@ -17,10 +17,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
 use super::container::{self, HandOver, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
 use super::criu::{self, Verb};
-use super::hooks;
 use super::parent::Init;
 use super::plan::{self, Plan};
 use super::state::{State, StateDirectory, process_stat};
+use super::{cgroup_view, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::mount;
@@ -62,6 +62,7 @@ impl Runtime {
                 cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
                 annotations: container.spec.spec().annotations().as_ref(),
                 resources,
+                delegate_to: cgroup_view::owner(container.spec.spec(), &plan.namespaces),
                 driver: self.driver,
                 tolerance: self.tolerance,
             },

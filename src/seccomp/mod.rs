@@ -28,9 +28,11 @@ mod features;
 mod policy;
 mod table;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod model;
 
 pub use compile::{Listener, Program, compile, compile_strictly, take_program};
 pub use default::default_profile;
 pub use features::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags};
+#[cfg(any(test, fuzzing))]
+pub use model::{compare_with_model, names};

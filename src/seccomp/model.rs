@@ -6,11 +6,16 @@
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 
 use super::abi::Abi;
+use super::compile::compile_for;
+use super::policy::UnknownNames;
 use super::table::{Row, number_of_slot};
 use crate::sys::seccomp::Instruction;
 
 const KILL_PROCESS: u32 = 0x8000_0000;
 const UNKNOWN: u32 = 0x0005_0026;
+
+const X86: &[Abi] = &[Abi::X86_64, Abi::I386, Abi::X32];
+const MACHINES: [&[Abi]; 3] = [X86, &[Abi::Aarch64, Abi::Arm], &[Abi::Riscv64]];
 
 /// What the kernel shows a filter of a system call, but for the instruction pointer.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +109,37 @@ pub(super) fn decide(profile: &LinuxSeccomp, machine_abis: &[Abi], call: &Call) 
     default
 }
 
+/// Gives every name of a call that the compiler knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    Row::all().map(Row::name)
+}
+
+/// Holds what a profile compiles to to what it reads as: for the calls that it names and their neighbours, on every
+/// machine. Panics where they differ, and not where the profile is refused.
+pub fn compare_with_model(profile: &LinuxSeccomp, arguments: &[[u64; 6]]) {
+    let named: Vec<&str> =
+        profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names).map(String::as_str).collect();
+    for machine in MACHINES {
+        let Ok(program) = compile_for(profile, machine, UnknownNames::Skip) else { return };
+        for abi in machine {
+            let multiplexers = abi.multiplexers().iter().map(|multiplexer| multiplexer.name);
+            let numbers = named.iter().copied().chain(multiplexers).filter_map(|name| number_of(*abi, name));
+            let numbers = numbers.flat_map(|number| number.saturating_sub(1)..=number + 1);
+            for number in numbers.chain([0, 999, 1023, 1024, 0x3fff_ffff, 0x7fff_ffff, u32::MAX]) {
+                let architecture = abi.audit_architecture();
+                for arguments in arguments {
+                    compare(profile, machine, &program.filter, &Call { number, architecture, arguments: *arguments });
+                }
+            }
+        }
+    }
+}
+
+fn compare(profile: &LinuxSeccomp, machine: &[Abi], program: &[Instruction], call: &Call) {
+    let (expected, actual) = (decide(profile, machine, call), run(program, call));
+    assert_eq!(actual, expected, "{call:x?} on {:?}: {actual:#x}, not {expected:#x}", machine[0]);
+}
+
 fn abi_of(call: &Call, x32_is_filtered: bool) -> Option<Abi> {
     match call.architecture {
         0xc000_003e if call.number == u32::MAX && !x32_is_filtered => Some(Abi::X86_64),
@@ -184,25 +220,20 @@ fn value(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use oci_spec::runtime::{Arch, Capabilities, LinuxSeccompArgBuilder};
     use proptest::prelude::*;
 
-    use super::super::compile::compile_for;
     use super::super::default_profile;
-    use super::super::policy::UnknownNames;
     use super::*;
-
-    const X86: &[Abi] = &[Abi::X86_64, Abi::I386, Abi::X32];
-    const MACHINES: [&[Abi]; 3] = [X86, &[Abi::Aarch64, Abi::Arm], &[Abi::Riscv64]];
 
     /// Holds a compiled profile to the model for every number of every ABI of every machine.
     fn check(profile: &LinuxSeccomp, arguments: &[[u64; 6]]) {
         for machine in MACHINES {
             let program = compile_for(profile, machine, UnknownNames::Skip).unwrap().filter;
             for call in calls(arguments) {
-                let (expected, actual) = (decide(profile, machine, &call), run(&program, &call));
-                assert_eq!(actual, expected, "{call:x?} on {:?}: {actual:#x}, not {expected:#x}", machine[0]);
+                compare(profile, machine, &program, &call);
             }
         }
     }

@@ -51,7 +51,7 @@ impl Row {
     }
 
     /// Gives the name.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn name(self) -> &'static str {
         ROWS[self.index()].0
     }

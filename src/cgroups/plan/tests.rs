@@ -37,6 +37,7 @@ fn request<'a>(path: Option<&'a str>, resources: Option<&'a LinuxResources>) -> 
         container_id: "box",
         cgroups_path: path.map(Path::new),
         annotations: None,
+        delegate_to: None,
         resources,
         driver: Driver::Cgroupfs,
         tolerance: Tolerance::Require,

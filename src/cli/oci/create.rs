@@ -6,7 +6,6 @@ use clap::{Args, Parser};
 
 use super::passed::Passed;
 use super::{Invocation, Verb};
-use crate::cli::report;
 use crate::cli::status::Status;
 use crate::error::{Context, Result};
 use crate::runtime::container::{Mode, Request, Running};
@@ -72,9 +71,6 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
         None => load::load(&bundle)?,
     };
     let spec = validate::validate(document)?;
-    for warning in spec.warnings() {
-        report::note(&format!("warning: {warning}"));
-    }
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
     let (pid_file, console, pidfd) =
         (absolute(&args.pid_file)?, absolute(&args.console_socket)?, absolute(&args.pidfd_socket)?);
@@ -96,8 +92,7 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
         },
         mode,
     )?;
-    for warning in &running.warnings {
-        report::note(&format!("warning: {warning}"));
-    }
+    invocation.log.warnings(spec.warnings());
+    invocation.log.warnings(&running.warnings);
     Ok(running)
 }

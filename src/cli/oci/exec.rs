@@ -3,19 +3,18 @@
 //! Flags end at the container's id: what follows is the command's, `-t` included.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 use oci_spec::runtime::{Capability, Process};
 
 use super::passed::Passed;
 use super::{Invocation, Verb};
-use crate::cli::report;
 use crate::cli::status::Status;
 use crate::error::{Context, Error, Result};
-use crate::runtime::container::{Mode, Runtime};
+use crate::runtime::container::Mode;
 use crate::runtime::exec::{Changes, Command, ExecRequest};
-use crate::spec::load;
+use crate::spec::load::{self, Document};
 use crate::sys::signal::Signals;
 
 /// Start a process in a container
@@ -84,17 +83,19 @@ impl Verb for Exec {
     fn run(self, invocation: &Invocation) -> Result<Status> {
         // Before anything of ours is open. The words are runc's.
         let fds = Passed::find_preserved(self.preserve_fds)?;
-        exec(&invocation.runtime, &self, fds).context("exec failed")
+        exec(invocation, &self, fds).context("exec failed")
     }
 }
 
-fn exec(runtime: &Runtime, args: &Exec, fds: Passed) -> Result<Status> {
+fn exec(invocation: &Invocation, args: &Exec, fds: Passed) -> Result<Status> {
     let id = args.words[0].to_str().ok_or_else(|| Error::invalid("the container id is not UTF-8"))?;
-    let given: Process;
+    let given: Document<Process>;
+    let mut warnings: &[String] = &[];
     let changes: Changes;
     let command = if let Some(file) = &args.process {
-        given = read_process(file)?;
-        Command::Whole(&given)
+        given = load::load_process(file)?;
+        warnings = &given.warnings;
+        Command::Whole(&given.value)
     } else {
         changes = changes_of(args)?;
         Command::Changed(&changes)
@@ -114,26 +115,19 @@ fn exec(runtime: &Runtime, args: &Exec, fds: Passed) -> Result<Status> {
         console_socket: console.as_deref(),
         pidfd_socket: pidfd.as_deref(),
     };
+    let warn = |execution: &[String]| {
+        invocation.log.warnings(warnings);
+        invocation.log.warnings(execution);
+    };
     if args.detach {
-        note(&runtime.exec(&request)?.warnings);
+        let execution = invocation.runtime.exec(&request)?;
+        warn(&execution.warnings);
         return Ok(Status::Success);
     }
     let signals = Signals::block_all().context("block signals")?;
-    let mut execution = runtime.exec(&request)?;
-    note(&execution.warnings);
+    let mut execution = invocation.runtime.exec(&request)?;
+    warn(&execution.warnings);
     Ok(Status::Workload(execution.attend(&signals)?.status()))
-}
-
-fn note(warnings: &[String]) {
-    for warning in warnings {
-        report::note(&format!("warning: {warning}"));
-    }
-}
-
-fn read_process(file: &Path) -> Result<Process> {
-    let document = load::load_process(file)?;
-    note(&document.warnings);
-    Ok(document.value)
 }
 
 fn changes_of(args: &Exec) -> Result<Changes> {

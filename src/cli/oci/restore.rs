@@ -6,7 +6,6 @@ use clap::Parser;
 
 use super::checkpoint::{Common, warn_if_rootless};
 use super::{Invocation, Verb};
-use crate::cli::report;
 use crate::cli::status::Status;
 use crate::error::{Context, Result};
 use crate::runtime::container::{self, Mode, Running};
@@ -103,9 +102,7 @@ impl Restore {
             lsm_mount_context,
         };
         let running = invocation.runtime.restore(&request, mode)?;
-        for warning in &running.warnings {
-            report::note(&format!("warning: {warning}"));
-        }
+        invocation.log.warnings(&running.warnings);
         Ok(running)
     }
 }

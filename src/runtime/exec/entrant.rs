@@ -120,7 +120,8 @@ fn explain_entrance(errno: Errno) -> Error {
     }
 }
 
-/// Becomes user 0 of the container's user namespace, if it is another one. A change of ids makes dumpable.
+/// Becomes user 0 of the container's user namespace, if it is another one. With a change of ids, fs.suid_dumpable says
+/// whether a process is dumpable (proc_sys_fs(5)).
 fn become_root(plan: &Plan<'_>) -> Result<()> {
     if plan.kinds.contains(CloneFlags::NEWUSER) {
         init::become_root_of_joined()?;
