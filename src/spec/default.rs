@@ -117,7 +117,6 @@ fn process() -> Node {
                 ("bounding", capabilities()),
                 ("effective", capabilities()),
                 ("permitted", capabilities()),
-                ("ambient", capabilities()),
             ]),
         ),
         (
