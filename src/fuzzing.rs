@@ -209,7 +209,7 @@ impl Dice<'_> {
         let listed = architectures.into_iter().enumerate().filter(|(bit, _)| listed & (1 << bit) != 0);
         profile = profile.architectures(listed.map(|(_, architecture)| architecture).collect::<Vec<_>>());
         let mut rules = Vec::new();
-        while !self.0.is_empty() && rules.len() < 24 {
+        while !self.0.is_empty() && rules.len() < 8 {
             let (action, errno) = self.action();
             let chosen: Vec<String> =
                 (0..=self.byte() % 3).map(|_| names[self.below(names.len())].to_owned()).collect();
