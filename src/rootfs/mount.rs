@@ -281,7 +281,7 @@ pub fn open_plain_directory(root: &Root, path: &Path) -> Result<OwnedFd> {
         Errno::LOOP | Errno::NOTDIR => {
             // The words that runc's callers look for.
             Error::invalid(format!("{} must be mounted on ordinary directory", path.display()))
-        },
+        }
         errno => errno.into(),
     })
 }

@@ -312,7 +312,10 @@ mod tests {
         for (policy, words) in [
             ("{}", "linux.memoryPolicy: invalid memory policy mode: missing field `mode`"),
             (r#"{"mode": "INTERLEAVE"}"#, "linux.memoryPolicy.mode: invalid memory policy mode: unknown variant"),
-            (r#"{"mode": "MPOL_BIND", "flags": ["x"]}"#, "linux.memoryPolicy.flags[0]: invalid memory policy flag: unknown"),
+            (
+                r#"{"mode": "MPOL_BIND", "flags": ["x"]}"#,
+                "linux.memoryPolicy.flags[0]: invalid memory policy flag: unknown",
+            ),
         ] {
             let said = report(&format!(r#"{{"linux": {{"memoryPolicy": {policy}}}}}"#));
             assert!(said.contains(words), "{said}");
