@@ -33,6 +33,7 @@ mod limits;
 mod mount_sharing;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod pivot;
 mod probe;
 mod process;
@@ -44,6 +45,7 @@ mod security_cgroups;
 mod security_identity;
 mod security_seccomp;
 mod self_check;
+mod shared_pids;
 mod signals;
 mod support;
 mod sweep;
@@ -77,6 +79,8 @@ fn tests() -> Vec<support::Test> {
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        net_devices::tests,
+        shared_pids::tests,
         devices::tests,
         seccomp::tests,
         seccomp_notify::tests,

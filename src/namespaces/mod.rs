@@ -2,5 +2,6 @@
 
 pub mod enter;
 pub mod idmap;
+pub mod net_device;
 pub mod plan;
 pub mod rootless;

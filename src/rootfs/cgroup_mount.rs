@@ -55,8 +55,15 @@ pub fn mount(root: &Root, plan: &MountPlan, view: &CgroupView) -> Result<()> {
     let asked = plan.options.attributes;
     let writable = asked.set & !attr::RDONLY;
     let data = [(c"mode".to_owned(), Some(c"755".to_owned()))];
-    let top =
-        new_file_system(&c"tmpfs".to_owned(), &c"tmpfs".to_owned(), &data, &MountOptions::default(), writable, None)?;
+    let top = new_file_system(
+        &c"tmpfs".to_owned(),
+        &c"tmpfs".to_owned(),
+        &data,
+        &MountOptions::default(),
+        writable,
+        None,
+        None,
+    )?;
     attach(&top, &target)?;
     for hierarchy in &view.legacy {
         let describe = || format!("mount cgroup {}", hierarchy.name);
@@ -93,7 +100,7 @@ fn one(
             });
         }
         let (attributes, plain) = (options.attributes.set, MountOptions::default());
-        return new_file_system(&kind.to_owned(), &c"cgroup".to_owned(), &data, &plain, attributes, None);
+        return new_file_system(&kind.to_owned(), &c"cgroup".to_owned(), &data, &plain, attributes, None, None);
     }
     let path =
         path.ok_or_else(|| crate::error::Error::unsupported("without a cgroup of its own and a cgroup namespace"))?;

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::spec::mount_options::MountOptions;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
@@ -31,6 +32,15 @@ impl HostProc {
             return Err(Error::unsupported("/proc is not a procfs").with_hint("mount proc on /proc"));
         }
         Ok(Self(fd))
+    }
+
+    /// Makes a procfs that shows the processes of a PID namespace and nothing of the kernel (6.17).
+    pub fn of_processes(namespace: BorrowedFd<'_>) -> Result<Self> {
+        let data = [(c"subset".to_owned(), Some(c"pid".to_owned()))];
+        let (kind, none) = (c"proc".to_owned(), MountOptions::default());
+        super::mount::new_file_system(&kind, &kind, &data, &none, 0, None, Some(namespace))
+            .map(Self)
+            .context("make a procfs")
     }
 
     /// Writes a file below `/proc`, which no mount may cover.

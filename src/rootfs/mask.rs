@@ -86,7 +86,7 @@ fn empty_directory(label: Option<&MountLabel>) -> Result<OwnedFd> {
         if let Some(label) = label {
             label.add_to(c"tmpfs", &mut data);
         }
-        new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755))
+        new_file_system(&kind, &source, &data, &MountOptions::default(), attributes, Some(0o755), None)
     };
     // Ubuntu's 5.4 wants room for one inode more.
     make(c"1").or_else(|_| make(c"2")).context("mount an empty tmpfs")

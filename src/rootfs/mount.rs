@@ -4,14 +4,15 @@
 //! look and the attaching there is no path (CVE-2021-30465).
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
+    fsconfig_reconfigure, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
 };
 
 use super::attributes::{replace_attributes, set_recursive_attributes};
@@ -27,12 +28,14 @@ const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// Makes one mount of the plan below `root`. Cgroup mounts are [`super::cgroup_mount`]'s.
 ///
+/// A procfs shows the PID namespace `processes`, or else this process's own.
+///
 /// Gives a mount that is to be made read-only at the end: later mounts, devices and links have their places in it.
-pub fn mount(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
-    act(root, plan).with_context(|| plan.describe())
+pub fn mount(root: &Root, plan: &MountPlan, processes: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
+    act(root, plan, processes).with_context(|| plan.describe())
 }
 
-fn act(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
+fn act(root: &Root, plan: &MountPlan, processes: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
     let options = &plan.options;
     match &plan.source {
         MountSource::Bind { path, tree } => {
@@ -54,7 +57,7 @@ fn act(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
             set_propagation(&tree, options)?;
             Ok(None)
         }
-        MountSource::New { kind, source, data } => mount_new(root, plan, kind, source, data),
+        MountSource::New { kind, source, data } => mount_new(root, plan, kind, source, data, processes),
         MountSource::Remount { data } => {
             let target = root.open_at(&plan.destination, OFlags::PATH, Mode::empty())?;
             if !data.is_empty() || !options.superblock.is_empty() {
@@ -69,7 +72,14 @@ fn act(root: &Root, plan: &MountPlan) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn mount_new(root: &Root, plan: &MountPlan, kind: &CString, source: &CString, data: &Data) -> Result<Option<OwnedFd>> {
+fn mount_new(
+    root: &Root,
+    plan: &MountPlan,
+    kind: &CString,
+    source: &CString,
+    data: &Data,
+    processes: Option<BorrowedFd<'_>>,
+) -> Result<Option<OwnedFd>> {
     let options = &plan.options;
     let is_tmpfs = kind.to_bytes() == b"tmpfs";
     let wants_mode = is_tmpfs && !data.iter().any(|(key, _)| key.to_bytes() == b"mode");
@@ -83,7 +93,8 @@ fn mount_new(root: &Root, plan: &MountPlan, kind: &CString, source: &CString, da
     let inherited_mode = if was_there { Some(rustix::fs::fstat(&target)?.st_mode & 0o7777) } else { None };
     let waits = options.attributes.set & attr::RDONLY != 0 && (is_tmpfs || plan.destination == Path::new("/dev"));
     let attributes = if waits { options.attributes.set & !attr::RDONLY } else { options.attributes.set };
-    let fs = new_file_system(kind, source, data, options, attributes, inherited_mode)?;
+    let processes = processes.filter(|_| kind.to_bytes() == b"proc");
+    let fs = new_file_system(kind, source, data, options, attributes, inherited_mode, processes)?;
     if options.copies_up && is_tmpfs {
         copy_up::copy(target.as_fd(), fs.as_fd())?;
     }
@@ -138,6 +149,7 @@ pub fn new_file_system(
     options: &MountOptions,
     attributes: u64,
     mode: Option<u32>,
+    processes: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd> {
     let name = kind.to_string_lossy();
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(|| format!("open file system {name}"))?;
@@ -148,6 +160,9 @@ pub fn new_file_system(
     if attributes & attr::RDONLY != 0 && !is_made_by_the_kernel(kind.to_bytes()) {
         // What lies on a read-only device or has nowhere to write is refused otherwise.
         fsconfig_set_flag(context.as_fd(), c"ro").context("set option ro")?;
+    }
+    if let Some(processes) = processes {
+        fsconfig_set_fd(context.as_fd(), c"pidns", processes).context("set option pidns")?;
     }
     if let Some(mode) = mode {
         fsconfig_set_string(context.as_fd(), c"mode", format!("{mode:o}")).context("set option mode")?;
@@ -179,6 +194,13 @@ fn set_options(context: &OwnedFd, data: &Data) -> Result<()> {
 /// File systems without a store, where being read-only is for the mount alone: some have one instance for the machine.
 fn is_made_by_the_kernel(kind: &[u8]) -> bool {
     matches!(kind, b"proc" | b"sysfs" | b"cgroup" | b"cgroup2" | b"tmpfs" | b"devpts" | b"mqueue")
+}
+
+/// Says whether a procfs can be made for another PID namespace than one's own (kernel 6.17), and this one be its subject.
+pub fn can_show_processes_of(namespace: BorrowedFd<'_>) -> bool {
+    fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(|context| fsconfig_set_fd(context.as_fd(), c"pidns", namespace))
+        .is_ok()
 }
 
 fn show_option(key: &CString, value: Option<&CString>) -> String {
@@ -220,12 +242,16 @@ pub fn open_target(root: &Root, path: &Path, kind: FileType, options: &MountOpti
             answer => answer.with_context(describe),
         };
     }
-    match root.open_without_symlinks(path, OFlags::PATH, Mode::empty()) {
+    let is_missing = match root.open_without_symlinks(path, OFlags::PATH, Mode::empty()) {
         Ok(target) => return Ok(target),
-        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => {}
+        Err(Errno::NOENT) => true,
+        Err(Errno::LOOP | Errno::NOTDIR) => false,
         Err(errno) => return Err(errno).with_context(describe),
-    }
+    };
     let followed = root.follow_missing(path).with_context(describe)?;
+    if is_missing && followed == path {
+        return make_target(root, path, kind);
+    }
     if followed != path && (followed.starts_with("/proc") || followed == Path::new("/")) {
         let place = if followed == Path::new("/") { "is the top of the root file system" } else { "is inside /proc" };
         return Err(Error::invalid(format!("{:?} cannot be mounted because it {place}", path.display().to_string())));

@@ -1,6 +1,6 @@
 //! Init's work on the file system tree, in the order that the kernel and the spec fix.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -28,7 +28,13 @@ pub struct Prepared {
 /// 3. The spec's mounts in the spec's order ("The runtime MUST mount entries in the listed order").
 /// 4. Devices and links of `/dev`, which the mounts have brought.
 /// 5. Read-only and masked paths, over all that was mounted.
-pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<CgroupView>) -> Result<Prepared> {
+///
+/// A procfs shows the PID namespace `processes`, or else this process's own.
+pub fn prepare(
+    plan: &RootfsPlan,
+    processes: Option<BorrowedFd<'_>>,
+    before_cgroups: impl FnOnce() -> Result<CgroupView>,
+) -> Result<Prepared> {
     if plan.switch == Switch::Chroot {
         return Ok(Prepared { root: open_root_directory(plan)?, unsealed: Vec::new() });
     }
@@ -48,7 +54,7 @@ pub fn prepare(plan: &RootfsPlan, before_cgroups: impl FnOnce() -> Result<Cgroup
             let view = view.as_ref().ok_or_else(|| Error::unsupported("no cgroup view"))?;
             cgroup_mount::mount(&root, entry, view).with_context(|| entry.describe())?;
         } else {
-            unsealed.extend(mount::mount(&root, entry)?);
+            unsealed.extend(mount::mount(&root, entry, processes)?);
         }
     }
     if let Some(before_cgroups) = before_cgroups {
@@ -170,7 +176,7 @@ pub fn open_root_tree(path: &Path) -> Result<OwnedFd> {
 fn detached(entry: &MountPlan) -> Result<OwnedFd> {
     match &entry.source {
         MountSource::New { kind, source, data } => {
-            mount::new_file_system(kind, source, data, &entry.options, entry.options.attributes.set, None)
+            mount::new_file_system(kind, source, data, &entry.options, entry.options.attributes.set, None, None)
         }
         MountSource::Bind { path, .. } => open_bind(path).map_err(Error::from),
         MountSource::Cgroup | MountSource::Remount { .. } => Err(Error::invalid("cannot be the root")),

@@ -89,6 +89,13 @@ impl Masks {
     }
 }
 
+/// Names every capability that is understood, sorted.
+pub fn known() -> Vec<String> {
+    let mut names: Vec<String> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Names the capabilities of a mask, for messages.
 pub fn names(mask: u64) -> String {
     let mut names: Vec<String> = caps::all()

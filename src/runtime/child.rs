@@ -1,10 +1,16 @@
 //! The child in between, for containers that join what only children can enter. Clones init as its own sibling and ends.
 //!
+//! In a PID namespace that is joined, others see init from its first moment, and one with CAP_SYS_PTRACE may look through
+//! its root, its descriptors and its memory, or take it over. So there the child does the work of init first, out of their
+//! sight, and clones it last: with the container's root, the workload's rights, and no descriptor of the host's.
+//!
 //! | | when it starts | when it ends |
 //! |---|---|---|
 //! | namespaces | the caller's | those joined; a new user and time namespace |
 //! | user | the caller's | user 0 of the new user namespace, if there is one |
 //! | root | the host's | the host's |
+
+use std::os::fd::AsFd;
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::process::DumpableBehavior;
@@ -14,6 +20,7 @@ use super::plan::Plan;
 use super::protocol::{Channel, Tag};
 use crate::error::{Context, Error, Result};
 use crate::namespaces::plan::enter;
+use crate::rootfs::mount;
 use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
 use crate::sys::process::exit_now;
 
@@ -26,6 +33,7 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundi
             Err(_) => exit_now(255),
         },
         Ok(Side::Child) => exit_now(0),
+        Ok(Side::Hidden(hidden)) => init::run_hidden(plan, channel, surroundings, &hidden),
         Err(error) => {
             channel.send_failure(&error);
             exit_now(255)
@@ -33,9 +41,11 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundi
     }
 }
 
-enum Side {
+enum Side<'a> {
     Child,
     Init,
+    /// The child still, which does init's work until it is to be seen.
+    Hidden(init::Hidden<'a>),
 }
 
 /// 1. Not dumpable before the first join. Where nothing is joined, not before the maps and offsets: an ordinary user's
@@ -44,8 +54,8 @@ enum Side {
 ///    In a user namespace that was joined, its root makes what is to be made: our own id has no number there.
 /// 3. A new user namespace comes after: it would take the right to join.
 /// 4. A new time namespace needs its offsets before the first process is in it.
-/// 5. Init, with the caller as its parent, so that the caller can wait for it.
-fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
+/// 5. Init, with the caller as its parent, so that the caller can wait for it; unless that has to wait.
+fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
     init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
@@ -54,8 +64,11 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
     }
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
+    let mut hidden = find_hidden(plan);
     for join in &namespaces.join {
-        enter(join)?;
+        if !hidden.as_ref().is_some_and(|hidden| !hidden.has_joined && std::ptr::eq(hidden.processes, join)) {
+            enter(join)?;
+        }
     }
     if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::User) {
         init::become_root_of_joined()?;
@@ -77,11 +90,34 @@ fn clone_init(plan: &Plan, channel: &Channel) -> Result<Side> {
     if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid) && flags.contains(CloneFlags::NEWPID) {
         return Err(Error::invalid("linux.namespaces: a PID namespace to join and one to create"));
     }
+    if let Some(hidden) = hidden.take() {
+        unshare(flags).context("make namespaces")?;
+        return Ok(Side::Hidden(hidden));
+    }
     match clone3(flags | CloneFlags::PARENT, None).context("clone init")? {
         Cloned::Child => Ok(Side::Init),
         Cloned::Parent(pid, pidfd) => {
-            channel.send_init(pid.as_raw_nonzero().get(), std::os::fd::AsFd::as_fd(&pidfd))?;
+            channel.send_init(pid.as_raw_nonzero().get(), pidfd.as_fd())?;
             Ok(Side::Child)
         }
     }
+}
+
+/// Says whether init is to be hidden, and from which PID namespace.
+///
+/// Before kernel 6.17 a procfs is made from inside its PID namespace only; there, init is seen while it mounts. With a
+/// user namespace, too, the PID namespace may be one that only the caller has rights over, and is joined while they last.
+/// Whoever listens to a filter that comes before the rights go is told of the process that loads it, so that is init.
+fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
+    let namespaces = &plan.namespaces;
+    let has_early_listener = !plan.process.no_new_privileges
+        && plan.process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
+    if has_early_listener {
+        return None;
+    }
+    let processes = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Pid)?;
+    if !namespaces.creates(CloneFlags::NEWNS) || !mount::can_show_processes_of(processes.fd.as_fd()) {
+        return None;
+    }
+    Some(init::Hidden { processes, has_joined: namespaces.has_own(LinuxNamespaceType::User) })
 }

@@ -19,9 +19,9 @@ use crate::sys::tty;
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;
 
-/// Makes a terminal, makes it stdio and the controlling terminal, and gives the master.
+/// Makes a terminal, makes it stdio, and gives the master.
 ///
-/// Runs where `root` is the container's `/`, in a process that leads its own session.
+/// Runs where `root` is the container's `/`.
 pub fn make_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<OwnedFd> {
     let master = root
         .open_at(Path::new("/dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
@@ -41,8 +41,12 @@ pub fn make_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<OwnedFd> {
     rustix::stdio::dup2_stdin(&slave)?;
     rustix::stdio::dup2_stdout(&slave)?;
     rustix::stdio::dup2_stderr(&slave)?;
-    rustix::process::ioctl_tiocsctty(&slave).context("take the controlling terminal")?;
     Ok(master)
+}
+
+/// Makes the standard input the controlling terminal of this process's session, which it leads.
+pub fn take_control() -> Result<()> {
+    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).context("take the controlling terminal")
 }
 
 /// Binds a terminal on `/dev/console`: init's, which is the container's.

@@ -11,7 +11,7 @@
 //! returns: it becomes the workload, by way of a sealed stub (see [`crate::sys::stub`]), or sends an error and `_exit`s.
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Hook;
@@ -22,17 +22,17 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, FilterState};
+use super::workload::{Before, FilterState, Prepared};
 use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
-use crate::namespaces::plan::{Stages, enter};
+use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
 use crate::support::root::Root;
-use crate::sys::clone::{CloneFlags, unshare};
-use crate::sys::process::{CStringArray, exit_now};
+use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
+use crate::sys::process::{CStringArray, close_all_but, exit_now};
 use crate::sys::signal;
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
@@ -52,7 +52,29 @@ pub(super) struct Surroundings<'a> {
 
 /// Runs init to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> ! {
-    let Err(error) = become_workload(plan, channel, surroundings);
+    let Err(error) = become_workload(plan, channel, surroundings, None);
+    channel.send_failure(&error);
+    exit_now(FAILED)
+}
+
+/// What the child knows that does init's work in hiding.
+pub(super) struct Hidden<'a> {
+    /// The PID namespace that init is to appear in.
+    pub processes: &'a Join,
+    /// Whether the child's own children are in it already, and so its hooks.
+    pub has_joined: bool,
+}
+
+/// Runs the child as far as init may not be seen, then clones init, to its end.
+pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>, hidden: &Hidden<'_>) -> ! {
+    let begin = || {
+        channel.send(Tag::Hidden)?;
+        channel.expect(Tag::Known)
+    };
+    let Err(error) = match begin() {
+        Ok(()) => become_workload(plan, channel, surroundings, Some(hidden)),
+        Err(error) => Err(error),
+    };
     channel.send_failure(&error);
     exit_now(FAILED)
 }
@@ -68,12 +90,18 @@ pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
-/// 10. `create` waits here for `start`.
-/// 11. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
-fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<Infallible> {
-    prepare_process(plan, channel)?;
+/// 10. In a PID namespace that is joined, all of this was the child's work, and only now there is init.
+/// 11. `create` waits here for `start`.
+/// 12. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
+fn become_workload(
+    plan: &Plan,
+    channel: &Channel,
+    surroundings: &Surroundings<'_>,
+    hidden: Option<&Hidden<'_>>,
+) -> Result<Infallible> {
+    let is_known = prepare_process(plan, channel)?;
     // With two stages it has been waited for already.
-    let mut waits = plan.namespaces.stages == Stages::One;
+    let mut waits = plan.namespaces.stages == Stages::One && !is_known;
     if waits && surroundings.cgroup.adopts() {
         // By then systemd has moved us: before anything is allocated that the workload will have, so that it counts.
         channel.expect(Tag::Known)?;
@@ -88,7 +116,7 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, view_of_cgroups)?;
+    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
     if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
@@ -109,7 +137,10 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
     }
     tree.enter(&plan.rootfs)?;
-    workload::make_terminal(process, channel)?;
+    match hidden {
+        Some(_) => workload::provide_terminal(process, channel)?,
+        None => workload::make_terminal(process, channel)?,
+    }
     if process.terminal {
         console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
     } else if plan.rootfs.makes_default_dev {
@@ -118,11 +149,24 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
+    let own_proc = match hidden {
+        Some(hidden) => {
+            if !hidden.has_joined {
+                enter(hidden.processes)?;
+            }
+            workload::proc_after(process, hidden.processes.fd.as_fd())?
+        }
+        None => None,
+    };
     let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    if hidden.is_some() {
+        appear(plan, channel, &prepared, own_proc.as_ref())?;
+    }
+    let proc = own_proc.as_ref().unwrap_or(&plan.proc);
     let envp = environment.as_ref();
     if plan.hooks.start_container.is_empty() {
         let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
-        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, FilterState::of(process), before);
+        return workload::play_tape(process, proc, channel, &prepared, envp, FilterState::of(process), before);
     }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
     let filter = workload::load_filter_before_hooks(process, channel)?;
@@ -132,10 +176,43 @@ fn become_workload(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     }
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
     run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
-    workload::play_tape(process, &plan.proc, channel, &prepared, envp, filter, Before::Nothing)
+    workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
-fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
+/// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
+///
+/// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
+fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&HostProc>) -> Result<()> {
+    let process = &plan.process;
+    let first = process.preserved_fds.saturating_add(3).cast_signed();
+    let fifo = plan.exec_fifo.as_ref().map(AsRawFd::as_raw_fd);
+    let proc = proc.map(|proc| proc.as_fd().as_raw_fd());
+    let mut kept: Vec<_> =
+        [Some(channel.as_fd().as_raw_fd()), fifo, proc, prepared.descriptor()].into_iter().flatten().collect();
+    if !plan.hooks.start_container.is_empty() {
+        kept.extend(plan.hook_output.descriptors());
+    }
+    close_all_but(first, &mut kept).context("close what is the host's")?;
+    let cloned = clone_sibling().context("clone init").map_err(|error| {
+        if process.seccomp.is_some() && !process.no_new_privileges {
+            return error.with_hint("in a joined PID namespace, without noNewPrivileges, seccomp must allow clone");
+        }
+        error
+    })?;
+    if let Cloned::Parent(pid, pidfd) = cloned {
+        channel.send_init(pid.as_raw_nonzero().get(), pidfd.as_fd())?;
+        exit_now(0);
+    }
+    if process.dies_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
+    }
+    channel.expect(Tag::Known)?;
+    rustix::process::setsid().context("start a session")?;
+    workload::take_terminal(process)
+}
+
+/// Gives whether the parent has said already that init is known.
+fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
     if has_fresh_ids {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
@@ -160,6 +237,15 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
             enter(join)?;
         }
     }
+    let is_known = !plan.net_devices.is_empty() && plan.namespaces.stages == Stages::One;
+    if is_known {
+        channel.expect(Tag::Known)?;
+    }
+    if !plan.net_devices.is_empty() {
+        // Before sysctls that are theirs, and hooks that look for them.
+        channel.send(Tag::WantsDevices)?;
+        channel.expect(Tag::DevicesMoved)?;
+    }
     if plan.namespaces.creates(CloneFlags::NEWNET) {
         crate::sys::net::bring_up_loopback().context("bring up the loopback interface")?;
     }
@@ -171,7 +257,7 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<()> {
     if let Some(name) = uts(&plan.domainname) {
         rustix::system::setdomainname(&name).context("set the domain name")?;
     }
-    Ok(())
+    Ok(is_known)
 }
 
 /// Becomes user 0 of the new user namespace: who we were outside may not be mapped in it, and files would be nobody's.

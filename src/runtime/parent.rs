@@ -8,7 +8,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
@@ -23,6 +25,7 @@ use super::{child, hooks, init, landlock, listener};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
+use crate::namespaces::net_device;
 use crate::namespaces::plan::Stages;
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -43,6 +46,8 @@ pub(super) struct Surroundings<'a> {
     /// Told as soon as init is there, before it does anything that must be cleaned up after. Puts it into cgroups that
     /// could not be there before it.
     pub on_init: &'a dyn Fn(Pid) -> Result<()>,
+    /// Told of init where a child before it was told of as init, and did its work.
+    pub on_clone: &'a dyn Fn(Pid) -> Result<()>,
     /// Done while init is busy with its mounts.
     pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
@@ -107,42 +112,95 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         }
     };
     drop(their_channel);
-    let mut guard = KillOnDrop::new(pid, pidfd);
-    if stages == Stages::Two {
-        guard = meet_init(plan.namespaces.id_maps.as_ref(), &channel, guard)?;
-    } else if let Some(maps) = &plan.namespaces.id_maps {
-        idmap::write(pid, maps).context("map the ids of the user namespace")?;
-        channel.send(Tag::MapsWritten)?;
+    let guard = KillOnDrop::new(pid, pidfd);
+    let answers = Answers {
+        process: &plan.process,
+        hooks: &plan.hooks,
+        hook_output: &plan.hook_output,
+        leaves_init_waiting: plan.exec_fifo.is_some(),
+        state_for_hooks: surroundings.state_for_hooks,
+        state_for_listener: surroundings.state_for_listener,
+    };
+    let launching = Launching { plan, surroundings };
+    if stages == Stages::One {
+        if let Some(maps) = &plan.namespaces.id_maps {
+            idmap::write(pid, maps).context("map the ids of the user namespace")?;
+            channel.send(Tag::MapsWritten)?;
+        }
+        launching.make_known(pid, &channel)?;
     }
-    let pid = guard.pid();
-    (surroundings.on_init)(pid)?;
-    match channel.send(Tag::Known) {
-        // Init has failed meanwhile, and said why.
-        Err(error) if error.errno() == Some(Errno::PIPE) => {}
-        answer => answer?,
+    attend(&channel, guard, &answers, Some(&launching))
+}
+
+/// What init is answered only while its container is made.
+struct Launching<'a> {
+    plan: &'a Plan,
+    surroundings: &'a Surroundings<'a>,
+}
+
+impl Launching<'_> {
+    /// Records init, or the child that does its work, and lets it go on. One that has failed by now does not hear it; its
+    /// reason is what is read next.
+    fn make_known(&self, pid: Pid, channel: &Channel) -> Result<()> {
+        (self.surroundings.on_init)(pid)?;
+        let _ = channel.send(Tag::Known);
+        (self.surroundings.meanwhile)()
     }
-    (surroundings.meanwhile)()?;
-    see_through(
-        &channel,
-        guard,
-        &Answers {
-            process: &plan.process,
-            hooks: &plan.hooks,
-            hook_output: &plan.hook_output,
-            leaves_init_waiting: plan.exec_fifo.is_some(),
-            state_for_hooks: surroundings.state_for_hooks,
-            state_for_listener: surroundings.state_for_listener,
-        },
-    )
 }
 
 /// Answers init until it is ready or has become the workload.
 pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answers<'_>) -> Result<Init> {
-    let pid = guard.pid().as_raw_nonzero().get();
+    attend(channel, guard, answers, None)
+}
+
+/// Answers init, and before it the child, which may do much of init's work.
+fn attend(
+    channel: &Channel,
+    mut guard: KillOnDrop,
+    answers: &Answers<'_>,
+    launching: Option<&Launching<'_>>,
+) -> Result<Init> {
+    let mut child_of = launching.filter(|launching| launching.plan.namespaces.stages == Stages::Two);
+    let mut is_hidden = false;
     let mut terminal = None;
     let mut is_ready = false;
     loop {
-        match channel.receive()? {
+        if child_of.is_some() {
+            guard.wait_for_word(channel)?;
+        }
+        let pid = guard.pid().as_raw_nonzero().get();
+        let message = match (channel.receive()?, child_of, launching) {
+            (Some(Message::WantsMaps), Some(launching), _) => {
+                if let Some(maps) = &launching.plan.namespaces.id_maps {
+                    idmap::write(guard.pid(), maps).context("map the ids of the user namespace")?;
+                }
+                channel.send(Tag::MapsWritten)?;
+                continue;
+            }
+            (Some(Message::Hidden), Some(launching), _) => {
+                is_hidden = true;
+                launching.make_known(guard.pid(), channel)?;
+                continue;
+            }
+            (Some(Message::Init { pid, pidfd }), Some(launching), _) => {
+                child_of = None;
+                guard.hand_over(pid, pidfd)?;
+                if is_hidden {
+                    (launching.surroundings.on_clone)(guard.pid())?;
+                    let _ = channel.send(Tag::Known);
+                } else {
+                    launching.make_known(guard.pid(), channel)?;
+                }
+                continue;
+            }
+            (Some(Message::WantsDevices), _, Some(launching)) => {
+                move_net_devices(launching.plan, pid)?;
+                channel.send(Tag::DevicesMoved)?;
+                continue;
+            }
+            (message, ..) => message,
+        };
+        match message {
             Some(Message::MountsDone) => {
                 let state = (answers.state_for_hooks)("creating", pid);
                 hooks::run("prestart", &answers.hooks.prestart, &state, answers.hook_output)?;
@@ -176,8 +234,20 @@ pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answer
     Ok(Init { pid, pidfd, terminal })
 }
 
+/// Moves interfaces to the network namespace that init is in by now.
+fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
+    let devices = &plan.net_devices;
+    if let Some(join) = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network) {
+        return net_device::move_all(devices, join.fd.as_fd(), &join.path.to_string_lossy());
+    }
+    let path = format!("{pid}/ns/net");
+    let namespace = rustix::fs::openat(&plan.proc, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open /proc/{path}"))?;
+    net_device::move_all(devices, namespace.as_fd(), &format!("/proc/{path}"))
+}
+
 /// Follows the child in between until it has made init, and reaps it.
-pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, child: KillOnDrop) -> Result<KillOnDrop> {
+pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, mut child: KillOnDrop) -> Result<KillOnDrop> {
     loop {
         child.wait_for_word(channel)?;
         match channel.receive()? {
@@ -188,10 +258,8 @@ pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, child: Kill
                 channel.send(Tag::MapsWritten)?;
             }
             Some(Message::Init { pid, pidfd }) => {
-                let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
-                let (_, child_fd) = child.disarm();
-                waitid(WaitId::PidFd(child_fd.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
-                return Ok(KillOnDrop::new(pid, pidfd));
+                child.hand_over(pid, pidfd)?;
+                return Ok(child);
             }
             Some(Message::Failed(error)) => return Err(error),
             None => return Err(child.explain_end()),
@@ -214,6 +282,15 @@ impl KillOnDrop {
     fn pid(&self) -> Pid {
         // Taken out only by `disarm`, which takes the guard too.
         self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
+    }
+
+    /// Guards init from now on, and reaps the child, which has ended with its work.
+    fn hand_over(&mut self, pid: i32, pidfd: OwnedFd) -> Result<()> {
+        let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
+        if let Some((_, child)) = self.0.replace((pid, pidfd)) {
+            waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
+        }
+        Ok(())
     }
 
     fn disarm(mut self) -> (Pid, OwnedFd) {

@@ -16,6 +16,7 @@ use super::label::Labels;
 use super::landlock::{self, Landlock};
 use super::listener;
 use crate::error::{Context, Error, Result};
+use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
@@ -55,6 +56,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// Kernel parameters: path below `/proc/sys`, value.
     pub sysctls: Vec<(String, String)>,
+    /// Interfaces that the parent moves to the container's network.
+    pub net_devices: Vec<NetDevice>,
     /// Hooks.
     pub hooks: HookPlan,
     /// Where they write to.
@@ -163,6 +166,7 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctls,
+        net_devices: net_devices(spec, privileged)?,
         hook_output: hooks.output.open()?,
         hooks,
         proc: HostProc::open()?,
@@ -208,6 +212,14 @@ pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
         listener::complete(listener, annotation("run.oci.seccomp.receiver"), variable)?;
     }
     Ok(Some(program))
+}
+
+fn net_devices(spec: &Spec, privileged: Privileged) -> Result<Vec<NetDevice>> {
+    let devices = crate::namespaces::net_device::plan(spec);
+    if !devices.is_empty() && privileged == Privileged::No {
+        return Err(Error::unsupported("network devices are not supported for rootless containers"));
+    }
+    Ok(devices)
 }
 
 /// Makes the plan of a process of a container; for `exec` the caller adds the container's filter.

@@ -8,6 +8,8 @@
 //!    │  ───────────── clone3 ──────────────────────────▶ │
 //!    │  ◀──────────── WantsMaps ──────────────────────── │  after unshare(NEWUSER)
 //!    │  ───────────── MapsWritten ─────────────────────▶ │
+//!    │  ◀──────────── Hidden ─────────────────────────── │  only in a PID namespace that is joined: then Known, and
+//!    │                                                   │  all that init says but Ready, come before Init
 //!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
 //!    │                                                  _exit
 //!    │                                                init
@@ -15,6 +17,8 @@
 //!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed; and
 //!    │                                                   │  in its cgroup, where systemd moves it there
 //!    │  ───────────── InCgroup ────────────────────────▶ │  `exec` alone, where the process could not be born there
+//!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
+//!    │  ───────────── DevicesMoved ────────────────────▶ │
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -66,6 +70,12 @@ pub enum Message {
     /// Init is in the container's record. It is read before init sends anything, by one of two stages before init does
     /// anything: the messages of the child and of init would overtake each other.
     Known,
+    /// The child does init's work, until it is to be seen in a PID namespace that others are in.
+    Hidden,
+    /// Init is in its network namespace and waits for interfaces.
+    WantsDevices,
+    /// The interfaces are in init's network namespace.
+    DevicesMoved,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -130,11 +140,13 @@ impl Channel {
     /// Waits for the next message; `None` when the other side has closed its end.
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0; MESSAGE_SIZE];
-        let (length, fd) = match fdpass::receive(&self.0, &mut buffer) {
-            // A process that was killed with our last message unread resets the socket.
-            Err(Errno::CONNRESET) => return Ok(None),
-            answer => answer.context("receive from the other stage")?,
+        let answer = match fdpass::receive(&self.0, &mut buffer) {
+            // A process that ended with our last message unread resets the socket. That is told once, and before what the
+            // process itself had to say, which comes next.
+            Err(Errno::CONNRESET) => fdpass::receive(&self.0, &mut buffer),
+            answer => answer,
         };
+        let (length, fd) = answer.context("receive from the other stage")?;
         let Some((&tag, body)) = buffer[..length].split_first() else { return Ok(None) };
         decode(tag, body, fd).map(Some)
     }
@@ -174,6 +186,12 @@ pub enum Tag {
     Init,
     /// See [`Message::Known`].
     Known,
+    /// See [`Message::Hidden`].
+    Hidden,
+    /// See [`Message::WantsDevices`].
+    WantsDevices,
+    /// See [`Message::DevicesMoved`].
+    DevicesMoved,
     /// See [`Message::MountsDone`].
     MountsDone,
     /// See [`Message::HooksDone`].
@@ -203,6 +221,9 @@ impl Message {
             Self::InCgroup => Tag::InCgroup,
             Self::Init { .. } => Tag::Init,
             Self::Known => Tag::Known,
+            Self::Hidden => Tag::Hidden,
+            Self::WantsDevices => Tag::WantsDevices,
+            Self::DevicesMoved => Tag::DevicesMoved,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -226,6 +247,9 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
             Message::Init { pid, pidfd: fd.ok_or_else(malformed)? }
         }
         tag if tag == Tag::Known as u8 => Message::Known,
+        tag if tag == Tag::Hidden as u8 => Message::Hidden,
+        tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
+        tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },
@@ -336,6 +360,17 @@ mod tests {
             let Some(Message::Listener { number, fd }) = parent.receive().unwrap() else { panic!("not a listener") };
             assert_eq!((number, fd.is_some()), (null.as_raw_fd(), comes_along));
         }
+    }
+
+    /// Init may fail before it has read that it is known.
+    #[test]
+    fn a_failure_is_heard_of_one_that_did_not_listen() {
+        let (parent, init) = Channel::pair().unwrap();
+        parent.send(Tag::Known).unwrap();
+        init.send_failure(&Error::invalid("x"));
+        drop(init);
+        assert!(matches!(parent.receive().unwrap(), Some(Message::Failed(_))));
+        assert!(parent.receive().unwrap().is_none());
     }
 
     #[test]

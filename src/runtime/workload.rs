@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
@@ -51,6 +51,12 @@ pub(super) fn start_session(process: &ProcessPlan, proc: &HostProc) -> Result<()
 
 /// Makes the terminal in the container's devpts, if the workload is to have one, and sends its master to the parent.
 pub(super) fn make_terminal(process: &ProcessPlan, channel: &Channel) -> Result<()> {
+    provide_terminal(process, channel)?;
+    take_terminal(process)
+}
+
+/// The part of [`make_terminal`] that a process can do for another, which then leads the session.
+pub(super) fn provide_terminal(process: &ProcessPlan, channel: &Channel) -> Result<()> {
     if !process.terminal {
         return Ok(());
     }
@@ -79,6 +85,11 @@ pub(super) fn take_own_null(root: &Root) -> Result<()> {
         duplicate(&null).context("take the container's /dev/null")?;
     }
     Ok(())
+}
+
+/// The part of [`make_terminal`] that is for the leader of the session.
+pub(super) fn take_terminal(process: &ProcessPlan) -> Result<()> {
+    if process.terminal { console::take_control() } else { Ok(()) }
 }
 
 /// Gives the environment with the user's home, if it is to be looked up in the container; else the plan's is whole.
@@ -113,6 +124,18 @@ pub(super) struct Prepared {
     executable: CString,
     /// The Landlock ruleset that is still to be put on.
     ruleset: Option<OwnedFd>,
+}
+
+impl Prepared {
+    /// The number of the descriptor that is still needed.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.ruleset.as_ref().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// Gives a procfs of a PID namespace and of processes alone, for the labels that are written when the host's is closed.
+pub(super) fn proc_after(process: &ProcessPlan, processes: BorrowedFd<'_>) -> Result<Option<HostProc>> {
+    if process.labels.at_exec.is_empty() { Ok(None) } else { HostProc::of_processes(processes).map(Some) }
 }
 
 /// Turns into the workload's user, and finds the executable with that user's rights.

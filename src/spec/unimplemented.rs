@@ -21,13 +21,7 @@ const SPEC: &[Row<Spec>] = &[
     Row { field: "linux.namespaces: a container without a mount namespace", is_set: |spec| !has_mount_namespace(spec) },
 ];
 
-const LINUX: &[Row<Linux>] = &[
-    Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() },
-    Row {
-        field: "linux.netDevices",
-        is_set: |linux| linux.net_devices().as_ref().is_some_and(|list| !list.is_empty()),
-    },
-];
+const LINUX: &[Row<Linux>] = &[Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() }];
 
 /// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
 /// with `run.oci.` and have no meaning here are ignored, as they are for runc.
@@ -35,6 +29,11 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ("run.oci.handler", "husk runs programs of this kernel, and no virtual machine or WebAssembly by a library"),
     ("run.oci.seccomp.plugins", "husk is a static executable and loads no plugins; run.oci.seccomp.receiver works"),
 ];
+
+/// Says whether a field is refused, for `features`.
+pub fn is_refused(field: &str) -> bool {
+    SPEC.iter().map(|row| row.field).chain(LINUX.iter().map(|row| row.field)).any(|name| name == field)
+}
 
 /// Refuses a configuration that sets a field outside of its process.
 pub(super) fn refuse(spec: &Spec) -> Result<()> {
@@ -105,7 +104,6 @@ mod tests {
             ("linux.namespaces", json!([{"type": "pid"}])),
             ("linux.intelRdt", json!({"closID": "x"})),
             ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
-            ("linux.netDevices", json!({"eth0": {"name": "x"}})),
         ];
         for (field, value) in rows {
             let mut spec = json!({

@@ -52,6 +52,26 @@ pub fn close_range(first: RawFd, how: CloseHow) -> Result<(), Errno> {
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }
 
+/// Closes every descriptor from `first` on but those listed, under the hands of their owners: for a process that goes on
+/// to an exec or `_exit`, and neither uses nor drops any of those any more.
+pub fn close_all_but(first: RawFd, kept: &mut [RawFd]) -> Result<(), Errno> {
+    kept.sort_unstable();
+    let mut start = first;
+    for &fd in kept.iter().filter(|fd| **fd >= first) {
+        if start < fd {
+            close_between(start, (fd - 1).cast_unsigned())?;
+        }
+        start = fd + 1;
+    }
+    close_between(start, u32::MAX)
+}
+
+fn close_between(first: RawFd, last: u32) -> Result<(), Errno> {
+    // SAFETY: the owners of what is closed are neither used nor dropped again, as `close_all_but` asks of its caller.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
+}
+
 /// Says whether the number stands for an open descriptor.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: only reads the descriptor's flags; a number that is none is answered with EBADF.

@@ -53,6 +53,7 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     }
     check_maps(linux, find(LinuxNamespaceType::User))?;
     check_clocks(linux, find(LinuxNamespaceType::Time))?;
+    check_net_devices(linux, find(LinuxNamespaceType::Network))?;
     for (key, value) in linux.sysctl().iter().flatten() {
         check_sysctl(key, value, &find)?;
     }
@@ -109,6 +110,30 @@ fn check_clocks(linux: &Linux, time: Option<&LinuxNamespace>) -> Result<()> {
         }
         if offset.nanosecs().is_some_and(|nanoseconds| nanoseconds >= 1_000_000_000) {
             return Err(bad(format_args!("linux.timeOffsets.{clock}.nanosecs"), "is a second or more"));
+        }
+    }
+    Ok(())
+}
+
+/// `IFNAMSIZ` of linux/if.h, with the NUL.
+const INTERFACE_NAME_BYTES: usize = 16;
+
+fn check_net_devices(linux: &Linux, network: Option<&LinuxNamespace>) -> Result<()> {
+    let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(()) };
+    if network.is_none() {
+        return Err(bad("linux.netDevices", "unable to move network devices without a NET namespace"));
+    }
+    for (name, device) in devices {
+        let new_name = device.name().as_deref().filter(|name| !name.is_empty());
+        for name in [Some(name.as_str()), new_name].into_iter().flatten() {
+            // dev_valid_name() of the kernel's net/core/dev.c.
+            let is_valid = !matches!(name, "" | "." | "..")
+                && name.len() < INTERFACE_NAME_BYTES
+                && !name.contains(['/', ':'])
+                && !name.contains(|letter: char| letter.is_ascii_whitespace() || letter == '\0');
+            if !is_valid {
+                return Err(bad("linux.netDevices", format_args!("invalid network device name {name:?}")));
+            }
         }
     }
     Ok(())
@@ -241,6 +266,12 @@ mod tests {
                 json!({"boottime": {"secs": 1}}),
                 "linux.timeOffsets: the clocks",
             ),
+            (own("pid"), "linux.netDevices", json!({"eth0": {}}), "linux.netDevices: unable to move network devices"),
+            (own("network"), "linux.netDevices", json!({"eth0": {"name": ""}}), ""),
+            (own("network"), "linux.netDevices", json!({"a-name-of-15-by": {}}), ""),
+            (own("network"), "linux.netDevices", json!({"a-name-of-16-byt": {}}), "linux.netDevices: invalid network"),
+            (own("network"), "linux.netDevices", json!({"eth0": {"name": "a b"}}), "linux.netDevices: invalid network"),
+            (own("network"), "linux.netDevices", json!({"..": {}}), "linux.netDevices: invalid network"),
             (json!([{"type": "pid"}]), "linux.maskedPaths", json!(["/proc/kcore"]), "linux.maskedPaths: needs"),
             (json!([{"type": "pid"}, {"type": "pid"}]), "linux.sysctl", json!({}), "linux.namespaces[1]: a second"),
             (json!([{"type": "pid", "path": "x"}]), "linux.sysctl", json!({}), "linux.namespaces[0].path: "),
