@@ -12,6 +12,7 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -107,6 +108,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        checkpoint::tests,
         engines::tests,
         security_cgroups::tests,
         security_identity::tests,

@@ -207,11 +207,12 @@ fn check_linux(linux: &Linux) -> Result<()> {
 /// The rules of set_mempolicy(2) that hold on every machine.
 fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
     let nodes = NumberSet::parse(policy.nodes().as_deref().unwrap_or_default())
-        .map_err(|cause| bad("linux.memoryPolicy.nodes", cause))?;
+        .map_err(|cause| bad("linux.memoryPolicy.nodes", format_args!("invalid memory policy node: {cause}")))?;
     let mode = policy.mode();
     match mode {
         MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal if !nodes.is_empty() => {
-            return Err(bad("linux.memoryPolicy.nodes", format_args!("{mode} takes none")));
+            let what = format_args!("{mode} mode requires 0 nodes but got {}", nodes.len());
+            return Err(bad("linux.memoryPolicy.nodes", what));
         }
         MemoryPolicyModeType::MpolBind
         | MemoryPolicyModeType::MpolInterleave
@@ -341,12 +342,12 @@ mod tests {
             (
                 "linux.memoryPolicy",
                 json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
-                "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",
+                "linux.memoryPolicy.nodes: MPOL_LOCAL mode requires 0 nodes but got 1",
             ),
             (
                 "linux.memoryPolicy",
                 json!({"mode": "MPOL_BIND", "nodes": "x"}),
-                "linux.memoryPolicy.nodes: \"x\" is not",
+                "linux.memoryPolicy.nodes: invalid memory policy node: \"x\" is not",
             ),
             (
                 "linux.memoryPolicy",
