@@ -54,7 +54,7 @@ impl<'a> Podman<'a> {
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
              [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{}\"\n\
              [engine.runtimes]\nhusk = [\"{}\"]\n\
-             [engine]\nruntime_supports_json = [\"husk\"]\nruntime_supports_nocgroup = [\"husk\"]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+             [engine]\nruntime_supports_json = [\"husk\", \"runc\", \"crun\"]\nruntime_supports_nocgroup = [\"husk\", \"crun\"]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
              tmp_dir = \"{}\"\nstatic_dir = \"{}\"\nvolume_path = \"{}\"\n",
             at("net"),
             at("bin/husk"),
