@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         v1(test!(a_full_container)),
         v2(test!(in_the_containers_v2_cgroup)),
         v2(test!(in_a_v2_cgroup_below)),
+        v2(test!(with_a_first_process_that_left)),
         v2(test!(beside_a_first_process_that_moved)).needs(Need::Program("strace")),
         test!(nothing_but_the_container_is_left_behind).root(),
     ]
@@ -169,6 +170,26 @@ fn beside_a_first_process_that_moved(scene: &Scene) {
         let report = command.run().success().report();
         assert_eq!(cgroup(&report, ""), format!("/{}/init.scope", guest.bundle.id), "{error}");
     }
+    // Who names a cgroup means that one.
+    let mut command = scene.program("/usr/bin/strace");
+    command.args(["-f", "-q", "-o", "/dev/null", "-e", "inject=clone3:error=EBUSY:when=1"]).arg(&kit().runtime);
+    command.arg("--root").arg(scene.state_root()).args(["exec", "--cgroup", "/", &guest.bundle.id, "/probe"]);
+    command.run().exits_with(255).says("adding pid to cgroups: device or resource busy");
+}
+
+/// runc issue 5089: who may write to cgroups elsewhere takes the container along, and its own cgroup can be gone.
+fn with_a_first_process_that_left(scene: &Scene) {
+    let guest = Guest::start(scene, scene.bundle());
+    let elsewhere = format!("{}-elsewhere", guest.bundle.id);
+    let own = directory(&guest, cgroup_v2());
+    let other = own.with_file_name(&elsewhere);
+    std::fs::create_dir(&other).unwrap();
+    write(&other.join("cgroup.procs"), guest.pid().to_string());
+    std::fs::remove_dir(own).unwrap();
+    let outcome = guest.exec(&[], &["/probe"]).run();
+    drop(guest);
+    std::fs::remove_dir(other).unwrap();
+    assert_eq!(cgroup(&outcome.success().report(), ""), format!("/{elsewhere}"));
 }
 
 /// A detached process, one that forked, and one in a cgroup below go with the container.

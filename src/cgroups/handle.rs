@@ -58,26 +58,28 @@ impl Record {
         directories.flat_map(|held| held.controllers.split(',').map(|name| (name, &*held.path))).collect()
     }
 
-    /// Gives these cgroups with that of v2 where a process of the container is, at or below it. `text` is that process's
-    /// `/proc/PID/cgroup`.
+    /// Gives these cgroups with that of v2 where a process of the container is: below it, where a cgroup manager in the
+    /// container has moved it, or elsewhere, where who may write there has. `text` is that process's `/proc/PID/cgroup`.
     pub fn with_unified_of(&self, text: &str) -> Result<Self> {
         let mut record = self.clone();
         let Self { directories, scope } = &mut record;
         for directory in directories.iter_mut().filter(|directory| directory.controllers.is_empty()) {
             let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-            let below = match found.strip_prefix(directory.shown.trim_end_matches('/')) {
-                Some(below) if below.is_empty() || below.starts_with('/') => below,
-                _ => {
-                    let expected = &directory.shown;
-                    return Err(Error::new(
-                        Kind::State,
-                        format!("the container's first process is in cgroup `{found}`, outside of {expected}"),
-                    ));
+            let own = directory.shown.trim_end_matches('/');
+            if let Some(below) = found.strip_prefix(own).filter(|below| below.is_empty() || below.starts_with('/')) {
+                directory.path.push(below.trim_start_matches('/'));
+                if let Some(scope) = scope {
+                    scope.subgroup.push_str(below);
                 }
-            };
-            directory.path.push(below.trim_start_matches('/'));
-            if let Some(scope) = scope {
-                scope.subgroup.push_str(below);
+            } else {
+                let climbs = Path::new(found).components().any(|part| part == Component::ParentDir);
+                let mount = directory.path.to_str().and_then(|path| path.strip_suffix(own)).filter(|_| !climbs);
+                let Some(mount) = mount.filter(|_| found.starts_with('/')) else {
+                    let cause = format!("the container's first process is in cgroup `{found}`, which is out of reach");
+                    return Err(Error::new(Kind::State, cause));
+                };
+                directory.path = PathBuf::from(format!("{mount}{found}"));
+                *scope = None;
             }
             found.clone_into(&mut directory.shown);
         }
@@ -172,7 +174,10 @@ impl Cgroup {
                     directory.shown.push_str(part);
                 }
                 if !directory.path.is_dir() {
-                    return Err(Error::new(Kind::NotFound, format!("no cgroup {}", directory.path.display())));
+                    // The words are runc's.
+                    return Err(Error::from(Errno::NOENT)
+                        .with_kind(Kind::NotFound)
+                        .context(format!("adding pid to cgroup {}", directory.path.display())));
                 }
             }
         }

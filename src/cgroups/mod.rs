@@ -21,6 +21,7 @@
 //! | `systemd` | scopes over D-Bus |
 //! | `handle` | entering, finding again, updating, removing |
 //! | `freezer` | freezing, thawing, killing |
+//! | `oom` | hearing of the OOM killer |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
@@ -33,6 +34,7 @@ mod freezer;
 mod handle;
 mod layout;
 mod legacy;
+mod oom;
 mod plan;
 mod setting;
 pub mod stats;
@@ -47,5 +49,6 @@ mod values;
 pub use create::Begun;
 pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
+pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
 pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

@@ -10,9 +10,12 @@ use super::status::Status;
 use super::{docs, oci, run, unshare};
 use crate::error::Result;
 
+/// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
 /// Run containers without a daemon
 #[derive(Debug, Parser)]
-#[command(name = "husk", version, arg_required_else_help = true)]
+#[command(name = "husk", version = VERSION, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,13 +3,17 @@
 //! Under the plain name a runtime's verb is taken for what it is where nothing else could be meant:
 //!
 //! - after one of the runtime's global flags (`--root`, `--log`, …), which the engine does not have;
-//! - `state`, `delete`, `list`, `spec`, which are no commands of the engine, and `start` and `kill`, which are not yet;
+//! - its verbs that are no commands of the engine, bare as Podman and buildah call them: `state`, `delete`, `resume` …;
+//! - those that the engine has too, such as `start` and `kill`, where a word after them is the id of a container in the
+//!   runtime's state root: it wins over the engine's container of that name;
 //! - `create` and `run` with `--bundle`;
 //! - `exec` with `--process`;
 //! - everything after `oci`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+
+use super::oci::global;
 
 /// What the executable is this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +22,25 @@ pub(super) enum Face {
     Runtime {
         /// Whether the first word, `oci`, is not the runtime's.
         drop_first_word: bool,
+        /// How it speaks.
+        manners: Manners,
     },
     /// The engine.
     Engine,
 }
 
+/// Whose words a runtime uses where the peers differ and their callers look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// husk's own, close to runc's.
+    Husk,
+    Runc,
+    Crun,
+}
+
 /// Names under which the executable is a runtime alone.
-const RUNTIME_NAMES: [&str; 3] = ["runc", "husk-runc", "crun"];
+const RUNTIME_NAMES: [(&str, Manners); 3] =
+    [("runc", Manners::Runc), ("husk-runc", Manners::Runc), ("crun", Manners::Crun)];
 
 /// Global flags of the runtime that the engine does not have.
 const RUNTIME_FLAGS: [&str; 9] = [
@@ -39,27 +55,55 @@ const RUNTIME_FLAGS: [&str; 9] = [
     "--criu",
 ];
 
-/// Verbs that are the runtime's alone.
-const RUNTIME_VERBS: [&str; 6] = ["state", "delete", "list", "spec", "start", "kill"];
+/// Verbs of the runtime that its callers use without a flag before them.
+const RUNTIME_VERBS: [&str; 13] = [
+    "checkpoint",
+    "delete",
+    "events",
+    "features",
+    "kill",
+    "list",
+    "pause",
+    "restore",
+    "resume",
+    "spec",
+    "start",
+    "state",
+    "update",
+];
+
+/// Those of them that the engine has under the same name.
+const SHARED_VERBS: [&str; 0] = [];
 
 /// Decides from the whole argument list.
 pub(super) fn choose(args: &[OsString]) -> Face {
+    decide(args, &SHARED_VERBS, &|id| global::default_root().open(id).is_ok())
+}
+
+/// Decides, given the shared verbs and who is a container of the runtime's.
+fn decide(args: &[OsString], shared: &[&str], is_container: &dyn Fn(&str) -> bool) -> Face {
     let mut words = args.iter().map(OsString::as_os_str);
     let name = words.next().map(Path::new).and_then(Path::file_name).unwrap_or_default();
-    let runtime = Face::Runtime { drop_first_word: false };
-    if RUNTIME_NAMES.iter().any(|known| name == *known) {
-        return runtime;
+    if let Some((_, manners)) = RUNTIME_NAMES.iter().find(|(known, _)| name == *known) {
+        return Face::Runtime { drop_first_word: false, manners: *manners };
     }
+    let runtime = Face::Runtime { drop_first_word: false, manners: Manners::Husk };
     let Some(first) = words.next() else { return Face::Engine };
     if first == "oci" {
-        return Face::Runtime { drop_first_word: true };
+        return Face::Runtime { drop_first_word: true, manners: Manners::Husk };
     }
     let is_flag = |word: &OsStr, flag: &str| {
         word.to_str()
             .is_some_and(|word| word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
     };
-    if RUNTIME_FLAGS.iter().any(|flag| is_flag(first, flag)) || RUNTIME_VERBS.iter().any(|verb| first == *verb) {
+    if RUNTIME_FLAGS.iter().any(|flag| is_flag(first, flag)) {
         return runtime;
+    }
+    if RUNTIME_VERBS.iter().any(|verb| first == *verb) {
+        let names_one =
+            || words.clone().filter_map(OsStr::to_str).any(|word| !word.starts_with('-') && is_container(word));
+        let is_shared = shared.iter().any(|verb| first == *verb);
+        return if !is_shared || names_one() { runtime } else { Face::Engine };
     }
     let is_bundle = |word: &OsStr| word == "-b" || is_flag(word, "--bundle");
     if (first == "create" || first == "run") && words.take_while(|word| *word != "--").any(is_bundle) {
@@ -115,15 +159,17 @@ mod tests {
 
     #[test]
     fn faces() {
-        const RUNTIME: Face = Face::Runtime { drop_first_word: false };
+        const RUNTIME: Face = Face::Runtime { drop_first_word: false, manners: Manners::Husk };
+        const RUNC: Face = Face::Runtime { drop_first_word: false, manners: Manners::Runc };
+        const CRUN: Face = Face::Runtime { drop_first_word: false, manners: Manners::Crun };
         for (line, face) in [
-            ("runc run x", RUNTIME),
-            ("/usr/bin/husk-runc --version", RUNTIME),
-            ("crun list", RUNTIME),
+            ("runc run x", RUNC),
+            ("/usr/bin/husk-runc --version", RUNC),
+            ("crun list", CRUN),
             ("husk", Face::Engine),
             ("husk --version", Face::Engine),
             ("husk run alpine", Face::Engine),
-            ("husk oci run x", Face::Runtime { drop_first_word: true }),
+            ("husk oci run x", Face::Runtime { drop_first_word: true, manners: Manners::Husk }),
             ("husk --root /r create x", RUNTIME),
             ("husk --root=/r state x", RUNTIME),
             ("husk --rooted", Face::Engine),
@@ -132,6 +178,14 @@ mod tests {
             ("husk run --rm host: -- sh -b", Face::Engine),
             ("husk create --bundle=/b x", RUNTIME),
             ("husk state x", RUNTIME),
+            ("husk pause x", RUNTIME),
+            ("husk resume x", RUNTIME),
+            ("husk update --resources=/f x", RUNTIME),
+            ("husk features", RUNTIME),
+            ("husk checkpoint --help", RUNTIME),
+            ("husk restore --lsm-mount-context", RUNTIME),
+            ("husk kill --all x 9", RUNTIME),
+            ("husk delete --force x", RUNTIME),
             ("husk start x", RUNTIME),
             ("husk --debug create x", RUNTIME),
             ("husk ps", Face::Engine),
@@ -146,6 +200,25 @@ mod tests {
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert_eq!(choose(&args), face, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_the_runtimes_wins() {
+        const RUNTIME: Face = Face::Runtime { drop_first_word: false, manners: Manners::Husk };
+        for (line, face) in [
+            ("husk start known", RUNTIME),
+            ("husk start web", Face::Engine),
+            ("husk kill known 9", RUNTIME),
+            ("husk kill --all known 9", RUNTIME),
+            ("husk kill --signal 9 web", Face::Engine),
+            ("husk state web", RUNTIME),
+            ("husk delete --force web", RUNTIME),
+            ("husk --root /r start web", RUNTIME),
+            ("husk oci start web", Face::Runtime { drop_first_word: true, manners: Manners::Husk }),
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(decide(&args, &["start", "kill"], &|id| id == "known"), face, "{line}");
         }
     }
 }

@@ -29,13 +29,13 @@ const FILE_MODE_MASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     match face::choose(&args) {
-        Face::Runtime { drop_first_word } => {
+        Face::Runtime { drop_first_word, manners } => {
             // What is made for a container must not depend on its caller's habits; its own umask is in the configuration.
             rustix::process::umask(FILE_MODE_MASK);
             if drop_first_word {
                 args.remove(1);
             }
-            oci::main(&args)
+            oci::main(&args, manners)
         }
         Face::Engine => engine::main(&args),
     }

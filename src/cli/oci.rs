@@ -3,32 +3,41 @@
 //! A verb is a file below: its words, and the printing of its answer. A new one is a line in [`VERBS`].
 
 mod checkpoint;
+mod chosen;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod features;
+pub(super) mod global;
+mod json;
 mod kill;
 mod list;
+mod mounts;
 mod passed;
+mod pause;
+mod ps;
 mod restore;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
+mod usage;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
+use self::global::Global;
+use super::face::Manners;
 use super::printer;
 use super::report::Log;
 use super::status::Status;
-use crate::cgroups::{Driver, Tolerance};
-use crate::error::{Context, Error, Result};
-use crate::namespaces::rootless::is_initial_user_namespace;
+use crate::error::{Error, Kind, Result};
 use crate::runtime::container::Runtime;
-use crate::runtime::state::StateRoot;
 
 /// Run containers from OCI bundles.
 #[derive(Debug, Parser)]
@@ -36,47 +45,6 @@ use crate::runtime::state::StateRoot;
 struct Cli {
     #[command(flatten)]
     global: Global,
-}
-
-#[derive(Debug, Args)]
-struct Global {
-    /// Directory of the containers' states
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// File for errors, beside standard error
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// Form of the log
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: String,
-    /// Least severe messages to log (accepted, only errors are logged)
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// Log for debugging (accepted, only errors are logged)
-    #[arg(long)]
-    debug: bool,
-    /// Let systemd make the cgroups
-    #[arg(long)]
-    systemd_cgroup: bool,
-    /// Who makes the cgroups
-    #[arg(long, value_name = "MANAGER")]
-    cgroup_manager: Option<CgroupManager>,
-    /// Whether to pass over limits that the caller may not set: true, false, auto
-    #[arg(long, value_name = "VALUE", default_value = "auto")]
-    rootless: String,
-    /// Ignored, for callers of older versions of runc
-    #[arg(long, value_name = "PATH", hide = true)]
-    criu: Option<PathBuf>,
-    /// Print version information
-    #[arg(long, short = 'v', short_alias = 'V')]
-    version: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CgroupManager {
-    Cgroupfs,
-    Systemd,
-    Disabled,
 }
 
 /// A verb: its words, from which it is made, and what it does.
@@ -88,9 +56,10 @@ trait Verb: Parser {
     fn run(self, invocation: &Invocation) -> Result<Status>;
 }
 
-/// What the flags before the verb have settled.
+/// What the flags before the verb, and the name of the executable, have settled.
 struct Invocation {
     runtime: Runtime,
+    manners: Manners,
     log: Log,
 }
 
@@ -114,17 +83,24 @@ const fn entry<V: Verb>(name: &'static str) -> Entry {
 
 /// Every verb, in the order of the help text.
 const VERBS: &[Entry] = &[
+    entry::<checkpoint::Checkpoint>("checkpoint"),
     entry::<create::Create>("create"),
-    entry::<run::Run>("run"),
+    entry::<delete::Delete>("delete"),
+    entry::<events::Events>("events"),
     entry::<exec::Exec>("exec"),
+    entry::<features::Features>("features"),
+    entry::<kill::Kill>("kill"),
+    entry::<list::List>("list"),
+    entry::<mounts::Mounts>("mounts"),
+    entry::<pause::Pause>("pause"),
+    entry::<ps::Ps>("ps"),
+    entry::<pause::Resume>("resume"),
+    entry::<restore::Restore>("restore"),
+    entry::<run::Run>("run"),
+    entry::<spec::Spec>("spec"),
     entry::<start::Start>("start"),
     entry::<state::State>("state"),
-    entry::<kill::Kill>("kill"),
-    entry::<delete::Delete>("delete"),
-    entry::<list::List>("list"),
-    entry::<spec::Spec>("spec"),
-    entry::<checkpoint::Checkpoint>("checkpoint"),
-    entry::<restore::Restore>("restore"),
+    entry::<update::Update>("update"),
 ];
 
 fn parse_and_run<V: Verb>(mut matches: ArgMatches, invocation: &Invocation) -> Result<Status> {
@@ -138,104 +114,140 @@ pub(super) fn command() -> Command {
 }
 
 /// Parses the arguments, runs the verb, and gives the exit status.
-pub(super) fn main(args: &[OsString]) -> ExitCode {
-    let (global, typed) = match parse(args) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            let is_help = !error.use_stderr();
-            let _ = error.print();
-            return if is_help { Status::Success } else { Status::Failure }.into();
-        }
+pub(super) fn main(args: &[OsString], manners: Manners) -> ExitCode {
+    let program = args.first().map(Path::new).and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let speaker = Speaker {
+        program: match manners {
+            Manners::Husk => "husk oci".to_owned(),
+            _ => program.unwrap_or_default().into_owned(),
+        },
+        manners,
     };
-    let log = Log { file: global.log.clone(), is_json: global.log_format == "json" };
-    // crun has no statuses of its own for a verb.
-    let is_crun = args.first().map(Path::new).and_then(Path::file_name).is_some_and(|name| name == "crun");
-    let failure = typed.as_ref().filter(|_| !is_crun).map_or(Status::Failure, |typed| typed.verb.failure);
-    match dispatch(&global, typed, log.clone()) {
-        Ok(status) => status.into(),
-        Err(error) => {
+    speaker.main(args).into()
+}
+
+/// Who answers: under which name, and in whose words.
+struct Speaker {
+    program: String,
+    manners: Manners,
+}
+
+impl Speaker {
+    fn main(&self, args: &[OsString]) -> Status {
+        let parser = Cli::command()
+            .allow_external_subcommands(true)
+            .external_subcommand_value_parser(clap::value_parser!(OsString))
+            .args_override_self(true)
+            .disable_help_subcommand(true);
+        let words = usage::two_dashes(&parser, args.iter().skip(1).cloned());
+        let words = std::iter::once(OsString::from(&self.program)).chain(words);
+        let mut matches = match parser.clone().try_get_matches_from(words) {
+            Ok(matches) => matches,
+            Err(error) => {
+                return self.tell_usage(&error, &parser, &Log { manners: self.manners, ..Log::to_stderr() });
+            }
+        };
+        let typed = matches.remove_subcommand();
+        let global = match Cli::from_arg_matches_mut(&mut matches) {
+            Ok(cli) => cli.global,
+            Err(error) => return Self::tell(&error),
+        };
+        let log = global.log(self.manners);
+        let failed = |error: &Error| {
+            log.error(error);
+            Status::Failure
+        };
+        match log.check().and_then(|()| global.wants_debug()) {
+            Ok(true) => log.enable_debug(),
+            Ok(false) => {}
+            Err(error) => return failed(&error),
+        }
+        if global.version {
+            return self.version(&global).unwrap_or_else(|error| failed(&error));
+        }
+        let Some((name, mut words)) = typed else {
+            return failed(&Error::invalid("no command given").with_hint("--help lists them"));
+        };
+        let words: Vec<OsString> = words.remove_many::<OsString>("").into_iter().flatten().collect();
+        if name == "help" {
+            return self.help(&words, &log);
+        }
+        let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else { return self.unknown(&name, &log) };
+        let parser = usage::dress((verb.command)(), &self.program, self.manners);
+        let words = std::iter::once(OsString::from(name)).chain(usage::two_dashes(&parser, words));
+        let matches = match parser.clone().try_get_matches_from(words) {
+            Ok(matches) => matches,
+            Err(error) => return self.tell_usage(&error, &parser, &log),
+        };
+        self.run(Typed { verb, matches }, &global, log.clone()).unwrap_or_else(|error| {
             log.error(&error);
-            failure.into()
+            // crun has no statuses of its own for a verb.
+            if self.manners == Manners::Crun { Status::Failure } else { verb.failure }
+        })
+    }
+
+    fn run(&self, typed: Typed, global: &Global, log: Log) -> Result<Status> {
+        let Typed { verb, matches } = typed;
+        (verb.run)(matches, &Invocation { runtime: global.runtime()?, manners: self.manners, log })
+    }
+
+    /// Tells what is wrong with the words, or the help that was asked for.
+    fn tell_usage(&self, error: &clap::Error, command: &Command, log: &Log) -> Status {
+        if error.kind() == clap::error::ErrorKind::DisplayHelp && command.is_allow_external_subcommands_set() {
+            return self.help(&[], log);
+        }
+        match usage::explain(error, command, &self.program, self.manners) {
+            Some(error) => {
+                log.error(&error);
+                Status::Failure
+            }
+            None => Self::tell(error),
         }
     }
-}
 
-/// Parses the flags before the verb, then the verb's own words with its own parser: building all of them takes longer than
-/// some verbs run.
-fn parse(args: &[OsString]) -> Result<(Global, Option<Typed>), clap::Error> {
-    let parser = Cli::command()
-        .allow_external_subcommands(true)
-        .external_subcommand_value_parser(clap::value_parser!(OsString))
-        .disable_help_subcommand(true);
-    let whole = || command().try_get_matches_from(args).err();
-    let mut matches = match parser.try_get_matches_from(args) {
-        // The help lists the verbs.
-        Err(error) => return Err(whole().unwrap_or(error)),
-        Ok(matches) => matches,
-    };
-    let typed = matches.remove_subcommand();
-    let global = Cli::from_arg_matches_mut(&mut matches)?.global;
-    let Some((name, mut words)) = typed else { return Ok((global, None)) };
-    let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
-        // `help`, or a verb that there is not.
-        return Err(whole().unwrap_or_else(|| clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)));
-    };
-    let words = words.remove_many::<OsString>("").into_iter().flatten();
-    let matches = (verb.command)()
-        .bin_name(format!("runc {name}"))
-        .try_get_matches_from(std::iter::once(OsString::from(name)).chain(words))?;
-    Ok((global, Some(Typed { verb, matches })))
-}
-
-fn dispatch(global: &Global, typed: Option<Typed>, log: Log) -> Result<Status> {
-    if !matches!(global.log_format.as_str(), "text" | "json") {
-        return Err(Error::invalid(format!("invalid log-format: {}", global.log_format)));
+    fn tell(error: &clap::Error) -> Status {
+        let _ = error.print();
+        if error.use_stderr() { Status::Failure } else { Status::Success }
     }
-    if global.version {
-        return version();
-    }
-    let Some(Typed { verb, matches }) = typed else {
-        return Err(Error::invalid("no command given").with_hint("--help lists them"));
-    };
-    (verb.run)(matches, &Invocation { runtime: runtime(global)?, log })
-}
 
-fn runtime(global: &Global) -> Result<Runtime> {
-    // User 0 of a user namespace is no more than a user, as `podman unshare` and rootlesskit know.
-    let is_root = rustix::process::geteuid().is_root() && is_initial_user_namespace();
-    let root = match &global.root {
-        Some(root) => std::path::absolute(root).with_context(|| format!("--root {}", root.display()))?,
-        None => default_root(is_root),
-    };
-    if root == Path::new("/") {
-        return Err(Error::invalid("--root: / is not for states"));
+    /// Prints the help of all, or of one verb.
+    fn help(&self, words: &[OsString], log: &Log) -> Status {
+        let mut command = match words.first() {
+            None => usage::dress_whole(command(), &self.program, self.manners),
+            Some(name) => match VERBS.iter().find(|verb| name == verb.name) {
+                Some(verb) => usage::dress((verb.command)(), &self.program, self.manners),
+                None => return self.unknown(&name.to_string_lossy(), log),
+            },
+        };
+        let text = command.render_long_help().to_string();
+        print(&text).unwrap_or(Status::Failure)
     }
-    let driver = match global.cgroup_manager {
-        Some(CgroupManager::Systemd) => Driver::Systemd,
-        Some(CgroupManager::Disabled) => Driver::Disabled,
-        None if global.systemd_cgroup => Driver::Systemd,
-        _ => Driver::Cgroupfs,
-    };
-    let tolerates = match global.rootless.as_str() {
-        "true" => true,
-        "false" => false,
-        "auto" => !is_root,
-        other => return Err(Error::invalid(format!("--rootless: {other} is not one of true, false, auto"))),
-    };
-    let tolerance = if tolerates { Tolerance::WarnWhenDenied } else { Tolerance::Require };
-    Ok(Runtime { root: StateRoot::new(root), driver, tolerance })
-}
 
-fn default_root(is_root: bool) -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) if !is_root && !directory.is_empty() => Path::new(&directory).join("husk/oci"),
-        _ => PathBuf::from("/run/husk/oci"),
+    /// In runc's words and with its status (urfave/cli), or in crun's.
+    fn unknown(&self, name: &str, log: &Log) -> Status {
+        if self.manners == Manners::Crun {
+            log.error(&Error::new(Kind::Invalid, format!("unknown command {name}")));
+            return Status::Failure;
+        }
+        log.error(
+            &Error::new(Kind::Invalid, format!("No help topic for '{name}'")).with_hint("--help lists the commands"),
+        );
+        Status::UnknownCommand
     }
-}
 
-fn version() -> Result<Status> {
-    let version = env!("CARGO_PKG_VERSION");
-    print(&format!("runc version {version}\nspec: {}\n", crate::runtime::state::OCI_VERSION))
+    /// go-runc reads `runc version`, `commit:` and `spec:` at the beginning of a line.
+    fn version(&self, global: &Global) -> Result<Status> {
+        let own = env!("CARGO_PKG_VERSION");
+        let spec = crate::runtime::state::OCI_VERSION;
+        print(&match self.manners {
+            Manners::Husk => format!("husk version {own}\nspec: {spec}\n"),
+            // Whoever compares looks at what is before the plus (semver.org, 10).
+            Manners::Runc => {
+                format!("runc version {}+husk.{own}\nspec: {spec}\n", crate::runtime::features::MOST_COMPATIBLE_RUNC)
+            }
+            Manners::Crun => format!("crun version {own}\nrundir: {}\nspec: {spec}\n", global.root()?.path().display()),
+        })
+    }
 }
 
 fn print(data: &str) -> Result<Status> {

@@ -3,32 +3,111 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use super::face::Manners;
+use crate::error::{Context, Error, Result};
+use crate::support::log;
+
+/// Where systemd's journal takes records (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+/// Where syslog takes them (RFC 3164).
+const SYSLOG_SOCKET: &str = "/dev/log";
 
 /// Where the runtime's callers want errors, beside standard error.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Log {
     /// `--log`.
-    pub(super) file: Option<PathBuf>,
+    pub(super) destination: Destination,
     /// `--log-format json`.
     pub(super) is_json: bool,
+    /// In whose words standard error speaks.
+    pub(super) manners: Manners,
+}
+
+/// What `--log` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// Nothing but standard error.
+    Stderr,
+    /// A file.
+    File(PathBuf),
+    /// systemd's journal, under this name.
+    Journal(String),
+    /// syslog, under this name.
+    Syslog(String),
+}
+
+impl Destination {
+    /// Parses `PATH`, as runc has it, and crun's `file:PATH`, `journald:NAME` and `syslog:NAME`.
+    pub(super) fn parse(words: &Path) -> Self {
+        let named = |kind: &str| words.to_str().and_then(|text| text.strip_prefix(kind));
+        match (named("file:"), named("journald:"), named("syslog:")) {
+            _ if words.as_os_str().is_empty() => Self::Stderr,
+            (Some(path), ..) => Self::File(path.into()),
+            (_, Some(name), _) => Self::Journal(name.to_owned()),
+            (.., Some(name)) => Self::Syslog(name.to_owned()),
+            _ => Self::File(words.to_owned()),
+        }
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+    Debug,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// As syslog(3) numbers it.
+    fn severity(self) -> u8 {
+        match self {
+            Self::Error => 3,
+            Self::Warning => 4,
+            Self::Debug => 7,
+        }
+    }
 }
 
 impl Log {
+    /// Tells nobody but standard error, in husk's words.
+    pub(super) fn to_stderr() -> Self {
+        Self { destination: Destination::Stderr, is_json: false, manners: Manners::Husk }
+    }
+
+    /// Makes sure that there will be a log to write to, before anything is done that would have to be told in it.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.destination {
+            Destination::File(path) => open(path).map(drop).with_context(|| format!("open {}", path.display())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets records for debugging through.
+    pub(super) fn enable_debug(&self) {
+        let log = self.clone();
+        log::enable(Box::new(move |text| log.tell(Level::Debug, text)));
+    }
+
     /// Tells of a failure: one record with level `error` in the log, and the plain text on standard error.
     ///
     /// Podman reads the whole log as one JSON object, so there is never a second record.
     pub(super) fn error(&self, error: &Error) {
         let text = error.report();
-        match &self.file {
-            Some(file) => {
-                self.write(file, "error", &text);
-                to_stderr(&text);
-            }
-            None if self.is_json => to_stderr_raw(&self.record("error", &text)),
-            None => to_stderr(&text),
+        self.tell(Level::Error, &text);
+        if self.destination != Destination::Stderr {
+            to_stderr(&text);
         }
         if let Some(hint) = error.hint() {
             to_stderr_raw(&format!("hint: {hint}\n"));
@@ -41,36 +120,68 @@ impl Log {
     /// succeeded, since callers want the error to be the one record there is.
     pub(super) fn warnings(&self, texts: &[String]) {
         for text in texts {
-            match &self.file {
-                Some(file) => self.write(file, "warning", text),
-                None if self.is_json => to_stderr_raw(&self.record("warning", text)),
-                None => note(&format!("warning: {text}")),
+            if self.destination == Destination::Stderr && !self.is_json {
+                note(&format!("warning: {text}"));
+            } else {
+                self.tell(Level::Warning, text);
             }
         }
     }
 
-    fn write(&self, file: &Path, level: &str, text: &str) {
-        let record = self.record(level, text);
-        // The log is for the error, and an error about the log would hide it.
-        if let Ok(mut file) = OpenOptions::new().create(true).append(true).mode(0o644).open(file) {
-            let _ = file.write_all(record.as_bytes());
+    /// Writes one record. The log is for the error, and an error about the log would hide it.
+    fn tell(&self, level: Level, text: &str) {
+        match &self.destination {
+            Destination::Stderr if !self.is_json && level == Level::Error && self.manners != Manners::Runc => {
+                to_stderr(text);
+            }
+            Destination::Stderr => to_stderr_raw(&self.record(level, text)),
+            Destination::File(path) => {
+                if let Ok(mut file) = open(path) {
+                    let _ = file.write_all(self.record(level, text).as_bytes());
+                }
+            }
+            Destination::Journal(name) => {
+                let record = format!("MESSAGE={text}\nPRIORITY={}\nSYSLOG_IDENTIFIER={name}\n", level.severity());
+                send(JOURNAL_SOCKET, &record);
+            }
+            Destination::Syslog(name) => {
+                // Facility 3: a daemon.
+                let record = format!("<{}>{name}[{}]: {text}", 3 * 8 + level.severity(), std::process::id());
+                send(SYSLOG_SOCKET, &record);
+            }
         }
     }
 
-    fn record(&self, level: &str, text: &str) -> String {
-        let time = jiff::Timestamp::now();
+    fn record(&self, level: Level, text: &str) -> String {
+        let (time, level) = (jiff::Timestamp::now(), level.name());
         if self.is_json {
             let record = serde_json::json!({ "level": level, "msg": text, "time": format!("{time:.0}") });
             format!("{record}\n")
         } else {
-            format!("time=\"{time:.0}\" level={level} msg={text:?}\n")
+            format!("time=\"{time:.0}\" level={level} msg={}\n", quoted(text))
         }
+    }
+}
+
+/// Quotes what would not be one word, as logrus does.
+fn quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._/@^+".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { format!("{text:?}") }
+}
+
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    OpenOptions::new().create(true).append(true).mode(0o644).open(path)
+}
+
+fn send(socket: &str, record: &str) {
+    if let Ok(ours) = UnixDatagram::unbound() {
+        let _ = ours.send_to(record.as_bytes(), socket);
     }
 }
 
 /// Tells of a failure of the engine.
 pub(super) fn engine_error(error: &Error) {
-    Log::default().error(error);
+    Log::to_stderr().error(error);
 }
 
 fn to_stderr(text: &str) {
@@ -85,4 +196,36 @@ fn to_stderr_raw(text: &str) {
 /// Tells the user something that did not stop the command.
 pub(super) fn note(line: &str) {
     to_stderr_raw(&format!("husk: {line}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        for (words, destination) in [
+            ("", Destination::Stderr),
+            ("log.json", Destination::File("log.json".into())),
+            ("file:log", Destination::File("log".into())),
+            ("journald:web", Destination::Journal("web".into())),
+            ("syslog:web", Destination::Syslog("web".into())),
+        ] {
+            assert_eq!(Destination::parse(Path::new(words)), destination, "{words}");
+        }
+    }
+
+    #[test]
+    fn records_are_logruss() {
+        let mut log = Log::to_stderr();
+        let text = log.record(Level::Debug, "two words");
+        assert!(text.starts_with("time=\"20") && text.ends_with("Z\" level=debug msg=\"two words\"\n"), "{text}");
+        assert!(log.record(Level::Error, "EOF").ends_with(" level=error msg=EOF\n"));
+        log.is_json = true;
+        let text = log.record(Level::Error, "a \"b\"");
+        assert!(
+            text.starts_with(r#"{"level":"error","msg":"a \"b\"","time":"20"#) && text.ends_with("Z\"}\n"),
+            "{text}"
+        );
+    }
 }

@@ -11,6 +11,8 @@ pub(crate) enum Status {
     Success,
     /// 1: a verb of the runtime failed.
     Failure,
+    /// 3: there is no such verb of the runtime.
+    UnknownCommand,
     /// 255: the runtime's `exec` failed, as runc has it, so that a command's own statuses are not mistaken for it.
     ExecFailure,
     /// 125: the engine itself failed, before or instead of the workload.
@@ -39,6 +41,7 @@ impl From<Status> for ExitCode {
         match status {
             Status::Success => Self::SUCCESS,
             Status::Failure => Self::from(1),
+            Status::UnknownCommand => Self::from(3),
             Status::ExecFailure => Self::from(255),
             Status::Engine => Self::from(125),
             Status::NotExecutable => Self::from(126),

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::CloneFlags;
 
 /// Every kind, with its name below `/proc/<pid>/ns`.
-const KINDS: [(LinuxNamespaceType, &str); 8] = [
+pub const KINDS: [(LinuxNamespaceType, &str); 8] = [
     (LinuxNamespaceType::User, "user"),
     (LinuxNamespaceType::Mount, "mnt"),
     (LinuxNamespaceType::Uts, "uts"),

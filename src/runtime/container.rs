@@ -2,14 +2,16 @@
 //!
 //! A container that could not be made leaves nothing: guards remove the state directory and the cgroup, and kill init.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
 use super::foreground::{self, Exit};
@@ -22,11 +24,24 @@ use super::{cgroup_view, console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
+use crate::support::log;
 use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
 /// How long `delete --force` waits for a killed container to end.
 const KILL_TIMEOUT_MILLISECONDS: u32 = 10_000;
+
+/// How long `delete` waits for a container that is being made: what a killed maker has begun ends by itself, soon.
+const MAKING_PATIENCE_MILLISECONDS: u32 = 200;
+
+/// Whom `kill` signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillScope {
+    /// Init; with SIGKILL everybody, where init's end is not everybody's.
+    Init,
+    /// Everybody in the container's cgroup.
+    Everyone,
+}
 
 /// The runtime's settings.
 pub struct Runtime {
@@ -83,7 +98,7 @@ pub struct Running {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateDocument {
-    /// Version of the specification.
+    /// Version of the specification that this document follows.
     pub oci_version: &'static str,
     /// The container's id.
     pub id: String,
@@ -102,6 +117,9 @@ pub struct StateDocument {
     pub annotations: BTreeMap<String, String>,
     /// Empty here; a user's name in `list`.
     pub owner: String,
+    /// User id of who created it.
+    #[serde(skip)]
+    pub owner_id: u32,
 }
 
 impl Runtime {
@@ -132,13 +150,15 @@ impl Runtime {
                 tolerance: self.tolerance,
             },
         )?;
-        let directory = RemoveOnDrop(Some(self.root.create(request.id)?));
+        let directory = RemoveOnDrop(Some(self.claim(request.id)?));
+        log::debug(|| format!("container {} of bundle {}", request.id, request.bundle.display()));
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
         // Whoever finds this after a kill knows what there may be to remove.
         let first = Self::template(request, &plan, cgroup_plan.record());
         directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        log::debug(|| format!("cgroups: {:?}", cgroup_plan.record().cgroup_paths()));
         let mut cgroup = cgroup_plan
             .begin()
             .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
@@ -146,12 +166,16 @@ impl Runtime {
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
         let template = Self::template(request, &plan, cgroup.cgroup().record());
+        let start_time = Cell::new(0);
         let record = |init: Pid| {
             let pid = init.as_raw_nonzero().get();
-            let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
-            directory.get().save(&State { pid, start_time, ..template.clone() })
+            start_time.set(process_stat(pid)?.map_or(0, |stat| stat.start_time));
+            directory.get().save(&State { pid, start_time: start_time.get(), ..template.clone() })
         };
         let on_init = |init: Pid| {
+            // runc's words, which its users look for: the clone, and what it calls nsexec, is one call here.
+            log::debug(|| format!("nsexec container setup: cloned into new namespaces, {:?}", plan.namespaces.stages));
+            log::debug(|| format!("child process in init(): process {}", init.as_raw_nonzero()));
             record(init)?;
             cgroup.adopt(init)
         };
@@ -179,13 +203,13 @@ impl Runtime {
             }
         };
         let pid = init.pid.as_raw_nonzero().get();
-        let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        log::debug(|| "init: closing the pipe to signal completion".to_owned());
         directory.get().publish_config()?;
         let (cgroup, warnings) = cgroup.keep();
         plan.warnings.extend(warnings.iter().map(ToString::to_string));
         let mut running = Running {
             init,
-            state: State { pid, start_time, ..template },
+            state: State { pid, start_time: start_time.get(), ..template },
             warnings: std::mem::take(&mut plan.warnings),
             directory: directory.disarm(),
             cgroup,
@@ -215,6 +239,33 @@ impl Runtime {
         Ok(())
     }
 
+    /// Takes an id for a container that is to be made. What a maker that was killed has left of one is cleared away first.
+    pub(super) fn claim(&self, id: &str) -> Result<StateDirectory> {
+        match self.root.create(id) {
+            Err(error) if error.kind() == Kind::Exists => {
+                let directory = match self.root.open(id) {
+                    Err(error) if error.kind() == Kind::NotFound => return self.root.create(id),
+                    answer => answer?,
+                };
+                if !is_left_over(&directory)? {
+                    return Err(error);
+                }
+                match Self::delete_left_over(id, &directory, false) {
+                    Ok(Deleted::Yes) => self.root.create(id),
+                    _ => Err(error),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    /// Opens what is kept of a container; an unknown id is [`Kind::NotFound`].
+    pub(super) fn find(&self, id: &str) -> Result<(StateDirectory, State)> {
+        let directory = self.root.open(id)?;
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
+        Ok((directory, state))
+    }
+
     pub(super) fn template(request: &Request<'_>, plan: &Plan, cgroups: cgroups::Record) -> State {
         let spec = request.spec.spec();
         let root = spec.root().as_ref().map(|root| request.bundle.join(root.path())).unwrap_or_default();
@@ -235,18 +286,17 @@ impl Runtime {
 
     /// Lets a created container's workload begin.
     pub fn start(&self, id: &str) -> Result<()> {
-        let directory = self.root.open(id)?;
-        let state = directory.load()?.ok_or_else(|| not_found(id))?;
-        let init = state.open_init()?;
-        let fifo = if init.is_some() { directory.open_exec_fifo()? } else { None };
+        let (directory, state) = self.find(id)?;
+        let status = Self::status(&directory, &state)?;
+        let fifo = if status == Status::Created { directory.open_exec_fifo()? } else { None };
         let Some(fifo) = fifo else {
-            let status = Self::status(&directory, &state)?;
-            return Err(match status {
-                Status::Running | Status::Paused => {
-                    Error::new(Kind::State, "cannot start an already running container")
-                }
-                _ => Error::new(Kind::State, "cannot start a container that has stopped"),
-            });
+            // runc's words. A created container without anybody in its fifo was started a moment ago.
+            let cause = match status {
+                Status::Running | Status::Created => "cannot start an already running container".to_owned(),
+                Status::Stopped => "cannot start a container that has stopped".to_owned(),
+                status => format!("cannot start a container in the {status} state"),
+            };
+            return Err(Error::new(Kind::State, cause));
         };
         // Removed first: of two that start at once, one finds it gone.
         if !directory.remove_exec_fifo()? {
@@ -266,28 +316,44 @@ impl Runtime {
         Ok(())
     }
 
-    /// Sends a signal to init; to everything in the cgroup where init is not the end of all.
-    pub fn kill(&self, id: &str, number: i32, all: bool) -> Result<()> {
-        let directory = self.root.open(id)?;
-        let state = directory.load()?.ok_or_else(|| not_found(id))?;
-        match state.open_init()? {
-            Some(init) => match signal::send(init.as_fd(), number) {
-                Ok(()) if number == signal::KILL && !leads_pid_namespace(state.pid)? => match state.cgroups {
-                    Some(record) => Cgroup::open(record)?.kill_all(),
-                    None => Ok(()),
-                },
-                Ok(()) => Ok(()),
-                Err(Errno::SRCH) => Err(Error::new(Kind::State, "container not running")),
-                Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
-            },
-            None if all => {
-                if let Some(record) = state.cgroups {
-                    Cgroup::open(record)?.kill_all()?;
-                }
-                Ok(())
-            }
-            None => Err(Error::new(Kind::State, "container not running")),
+    /// Sends a signal to whom `scope` says.
+    pub fn kill(&self, id: &str, number: i32, scope: KillScope) -> Result<()> {
+        let (_, state) = self.find(id)?;
+        let cgroup = || Cgroup::open(state.cgroups.clone().unwrap_or_default());
+        let not_running = || Error::new(Kind::State, "container not running");
+        if scope == KillScope::Everyone {
+            let cgroup = cgroup()?;
+            return match (number, Signal::from_named_raw(number)) {
+                (signal::KILL, _) => cgroup.kill_all(),
+                (0, _) => Ok(()),
+                (_, Some(signal)) => cgroup.signal_all(signal),
+                (_, None) => Err(Error::unsupported(format!("send signal {number} to every process"))),
+            };
         }
+        let Some(init) = state.open_init()? else {
+            // Those who shared its PID namespace with the host's may have outlived it.
+            let cgroup = cgroup()?;
+            return if number == signal::KILL && !cgroup.is_empty()? { cgroup.kill_all() } else { Err(not_running()) };
+        };
+        let leads = number != signal::KILL || leads_pid_namespace(state.pid)?;
+        match signal::send(init.as_fd(), number) {
+            Ok(()) if !leads => cgroup()?.kill_all(),
+            Ok(()) if number == signal::KILL => {
+                // Frozen processes of v1 die when they thaw.
+                let cgroup = cgroup()?;
+                if cgroup.is_frozen()? { cgroup.thaw() } else { Ok(()) }
+            }
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(not_running()),
+            Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
+        }
+    }
+
+    /// Gives the processes of a container, as this PID namespace numbers them.
+    pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
+        let (_, state) = self.find(id)?;
+        let pids = Cgroup::open(state.cgroups.unwrap_or_default())?.processes()?;
+        Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
     }
 
     /// Removes a container that has ended; with `force` it is killed first, and an unknown one is nothing to do.
@@ -296,60 +362,94 @@ impl Runtime {
             Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
             answer => answer?,
         };
-        let Some(state) = directory.load()? else {
-            // `create` was killed before it had a process.
-            return directory.remove();
-        };
+        if is_left_over(&directory)? && Self::delete_left_over(id, &directory, force)? == Deleted::Yes {
+            return Ok(());
+        }
+        let state = directory.load()?.ok_or_else(|| not_found(id))?;
         let status = Self::status(&directory, &state)?;
         match status {
+            // Without a PID namespace of its own, others may have outlived init; `destroy` kills them.
             Status::Stopped => {}
-            Status::Created | Status::Creating => kill_and_wait(&state)?,
+            Status::Created => kill_and_wait(&state)?,
             _ if force => kill_and_wait(&state)?,
-            _ => {
-                return Err(Error::new(
-                    Kind::State,
-                    format!("cannot delete container {id} that is not stopped: {status}"),
-                ));
-            }
+            _ => return Err(not_stopped(id, status)),
         }
         destroy(&directory, &state)
     }
 
+    /// Removes what there is of a container that is being made, or was not made to the end, unless meanwhile it was.
+    fn delete_left_over(id: &str, directory: &StateDirectory, force: bool) -> Result<Deleted> {
+        let patience = if force { KILL_TIMEOUT_MILLISECONDS } else { MAKING_PATIENCE_MILLISECONDS };
+        let deadline = Instant::now() + Duration::from_millis(patience.into());
+        while !directory.try_lock()? {
+            if Instant::now() > deadline {
+                return Err(not_stopped(id, Status::Creating));
+            }
+            if let Some(state) = directory.load()?.filter(|_| force) {
+                // Its maker sees that, gives up, and clears away what it has made.
+                kill_and_wait(&state)?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            if !is_left_over(directory)? {
+                return Ok(Deleted::No);
+            }
+        }
+        if !directory.is_in_place()? {
+            return Ok(Deleted::Yes);
+        }
+        if !is_left_over(directory)? {
+            return Ok(Deleted::No);
+        }
+        clear(directory).map(|()| Deleted::Yes)
+    }
+
     /// Says what is known of a container.
     pub fn state(&self, id: &str) -> Result<StateDocument> {
-        let directory = self.root.open(id)?;
-        let state = directory.load()?.ok_or_else(|| not_found(id))?;
+        let (directory, state) = self.find(id)?;
         let status = Self::status(&directory, &state)?;
         Ok(document(state, status))
     }
 
-    /// Lists every container with its owner's id.
-    pub fn list(&self) -> Result<Vec<(StateDocument, u32)>> {
-        let mut list = Vec::new();
+    /// Lists every container, with what is wrong with those that cannot be listed.
+    pub fn list(&self) -> Result<(Vec<StateDocument>, Vec<Error>)> {
+        let (mut list, mut failures) = (Vec::new(), Vec::new());
+        let mut owners: Vec<(u32, String)> = Vec::new();
         for id in self.root.ids()? {
-            let state = match self.root.open(&id).and_then(|directory| Ok((directory.load()?, directory))) {
-                Ok((Some(state), directory)) => (state, directory),
-                // Being made, or deleted while we looked.
-                Ok((None, _)) => continue,
+            let (state, status) = match self.find(&id).and_then(|(directory, state)| {
+                let status = Self::status(&directory, &state)?;
+                Ok((state, status))
+            }) {
+                Ok(found) => found,
+                // Begun this moment, or deleted while we looked.
                 Err(error) if error.kind() == Kind::NotFound => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    failures.push(error.context(format!("load container {id}")));
+                    continue;
+                }
             };
-            let status = Self::status(&state.1, &state.0)?;
-            let owner = state.0.owner;
-            list.push((document(state.0, status), owner));
+            let owner = state.owner;
+            if !owners.iter().any(|(uid, _)| *uid == owner) {
+                owners.push((owner, owner_name(owner)));
+            }
+            let name = owners.iter().find(|(uid, _)| *uid == owner).map(|(_, name)| name.clone());
+            list.push(StateDocument { owner: name.unwrap_or_default(), ..document(state, status) });
         }
-        Ok(list)
+        Ok((list, failures))
     }
 
-    /// Frozen, ended, waiting or running, in this order.
+    /// Being made, frozen, ended, waiting or running, in this order.
     pub(super) fn status(directory: &StateDirectory, state: &State) -> Result<Status> {
-        if state.open_init()?.is_none() {
-            return Ok(if state.pid == 0 { Status::Creating } else { Status::Stopped });
+        if !is_made(directory, state)? {
+            // What nobody will finish is as good as stopped: all that can be done with it is to delete it.
+            return Ok(if directory.is_locked()? { Status::Creating } else { Status::Stopped });
         }
         if let Some(record) = &state.cgroups
             && Cgroup::open(record.clone()).and_then(|cgroup| cgroup.is_frozen()).unwrap_or(false)
         {
             return Ok(Status::Paused);
+        }
+        if state.open_init()?.is_none() {
+            return Ok(Status::Stopped);
         }
         Ok(if directory.has_exec_fifo() { Status::Created } else { Status::Running })
     }
@@ -389,6 +489,41 @@ pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
     let removed = removed_cgroup.and_then(|()| directory.remove());
     run_poststop(state);
     removed
+}
+
+/// Whether there was something to delete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    Yes,
+    No,
+}
+
+/// Says whether a container was made to the end: its maker has said so, or init has got there without it.
+fn is_made(directory: &StateDirectory, state: &State) -> Result<bool> {
+    Ok(directory.has_config() || state.init_has_left_husk()?)
+}
+
+/// Says whether what is kept is not, or not yet, a container.
+fn is_left_over(directory: &StateDirectory) -> Result<bool> {
+    if directory.has_config() {
+        return Ok(false);
+    }
+    match directory.load()? {
+        Some(state) => Ok(!state.init_has_left_husk()?),
+        None => Ok(true),
+    }
+}
+
+/// Removes everything of a container that was not made to the end. Only for who has the directory locked.
+fn clear(directory: &StateDirectory) -> Result<()> {
+    match directory.load()? {
+        Some(state) => kill_and_wait(&state).and_then(|()| destroy(directory, &state)),
+        None => directory.remove(),
+    }
+}
+
+fn not_stopped(id: &str, status: Status) -> Error {
+    Error::new(Kind::State, format!("cannot delete container {id} that is not stopped: {status}"))
 }
 
 /// A failure is passed over: the container is gone either way (runtime-spec, "Lifecycle" 13).
@@ -528,6 +663,15 @@ fn document(state: State, status: Status) -> StateDocument {
         created: state.created,
         annotations: state.annotations,
         owner: String::new(),
+        owner_id: state.owner,
+    }
+}
+
+/// The user's name, or `#1000` for one without.
+pub fn owner_name(uid: u32) -> String {
+    match crate::support::passwd::host_user(uid) {
+        Ok(Some(user)) => user.name,
+        _ => format!("#{uid}"),
     }
 }
 

@@ -86,6 +86,8 @@ struct Plan<'a> {
     cgroup: Cgroup,
     /// Whether the entrant can't be born there, and waits until it has been moved.
     is_moved: bool,
+    /// Whether the caller has named the cgroup, be it as `/`.
+    has_named_cgroup: bool,
     /// The doors to those of v1.
     entrances: Entrances,
     /// The host's `/proc`.
@@ -176,7 +178,10 @@ fn plan<'a>(
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
     let is_moved = false;
-    Ok((Plan { process, affinity, inhabitant, kinds, stages, cgroup, is_moved, entrances, proc }, warnings))
+    let has_named_cgroup = !request.subgroups.is_empty();
+    let plan =
+        Plan { process, affinity, inhabitant, kinds, stages, cgroup, is_moved, has_named_cgroup, entrances, proc };
+    Ok((plan, warnings))
 }
 
 /// Reads the configuration that the container was made of.
@@ -229,8 +234,10 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
     plan.affinity.set_initial(None)?;
     let answer = match clone3(CloneFlags::empty(), plan.cgroup.v2_directory()) {
         // v2 has no processes beside subtrees with controllers: a container with a cgroup manager of its own has moved
-        // its first process to a leaf. There is room there.
-        Err(Errno::BUSY | Errno::NOENT | Errno::NODEV) if plan.cgroup.v2_directory().is_some() => {
+        // its first process to a leaf. There is room there. Who has named a cgroup means that one.
+        Err(Errno::BUSY | Errno::NOENT | Errno::NODEV)
+            if plan.cgroup.v2_directory().is_some() && !plan.has_named_cgroup =>
+        {
             plan.cgroup = cgroup_of_first(&plan.cgroup.record(), plan.inhabitant.pid, plan.proc)?;
             clone3(CloneFlags::empty(), plan.cgroup.v2_directory())
         }
@@ -300,6 +307,10 @@ fn explain_clone(errno: Errno) -> Error {
     match errno {
         // The first process has ended, and its PID namespace takes nobody any more (pid_namespaces(7)).
         Errno::NOMEM => stopped(),
+        // runc's words.
+        Errno::BUSY => Error::from(errno).context("adding pid to cgroups").with_hint(
+            "on v2 a cgroup whose controllers are for its children (cgroup.subtree_control) takes no processes",
+        ),
         errno => Error::from(errno).context("clone into the container"),
     }
 }

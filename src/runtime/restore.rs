@@ -67,7 +67,7 @@ impl Runtime {
                 tolerance: self.tolerance,
             },
         )?;
-        let directory = RemoveOnDrop(Some(self.root.create(container.id)?));
+        let directory = RemoveOnDrop(Some(self.claim(container.id)?));
         let first = Self::template(container, &plan, cgroup_plan.record());
         directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
         let mut cgroup = cgroup_plan.begin().map_err(|error| name_limits(error, resources))?;

@@ -1,13 +1,16 @@
 //! What is kept of a container between two commands: `<root>/<id>/state.json`.
 //!
 //! ```text
-//! <root>/                 0700
-//!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id
+//! <root>/                 1700
+//!   <id>/                 0711  made with mkdir(2): whose mkdir succeeds owns the id; locked (flock(2)) by its maker
 //!     state.json          0600  replaced by rename(2), never written in place
-//!     config.json         0600  what the container was made of; appears once init is inside
+//!     config.json         0600  what the container was made of; appears once it is made
 //!     exec.fifo                 only between create and start
 //!     criu-root/                only while `restore` works: the root file system is mounted here
 //! ```
+//!
+//! So without a `config.json` there is a container that is being made, if the directory is locked, or one that nobody will
+//! finish: then the next `create` or `delete` of the id clears it away.
 //!
 //! A process is known by its pid and its start time; a bare pid is never trusted. The status is not stored: it is what
 //! the processes, the cgroup and the fifo show.
@@ -17,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -34,6 +37,8 @@ pub const OCI_VERSION: &str = "1.3.0";
 /// The runtime's part of the file system, one directory per container.
 pub struct StateRoot {
     path: PathBuf,
+    /// Whether somebody has named it, who would want to know that it is not there.
+    is_chosen: bool,
 }
 
 /// The directory of one container.
@@ -116,10 +121,20 @@ const CRIU_ROOT: &str = "criu-root";
 impl StateRoot {
     /// Names the root; nothing is made yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, is_chosen: false }
     }
 
-    /// Makes a container's directory; an id that is taken is [`Kind::Exists`].
+    /// Names a root that the caller has chosen: it is an error to list one that is not there.
+    pub fn chosen(path: PathBuf) -> Self {
+        Self { path, is_chosen: true }
+    }
+
+    /// Gives its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a container's directory and locks it for its maker; an id that is taken is [`Kind::Exists`].
     pub fn create(&self, id: &str) -> Result<StateDirectory> {
         let path = self.path.join(id);
         let make = || rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711));
@@ -130,21 +145,22 @@ impl StateRoot {
             }
             answer => answer,
         };
+        let taken = || Error::new(Kind::Exists, format!("container with given ID already exists: {id}"));
         match answer {
             Ok(()) => {}
-            Err(Errno::EXIST) => {
-                return Err(Error::new(Kind::Exists, format!("container with given ID already exists: {id}")));
-            }
+            Err(Errno::EXIST) => return Err(taken()),
             Err(errno) => return Err(errno).with_context(|| format!("make {}", path.display())),
         }
-        self.open(id)
+        let directory = self.open(id)?;
+        // Somebody who found it unlocked takes it for one that was left over; it is theirs then.
+        if directory.try_lock()? { Ok(directory) } else { Err(taken()) }
     }
 
     /// Opens a container's directory; an unknown id is [`Kind::NotFound`].
     pub fn open(&self, id: &str) -> Result<StateDirectory> {
         crate::spec::validate::validate_id(id)?;
         let path = self.path.join(id);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(fd) => Ok(StateDirectory { fd, path }),
             Err(Errno::NOENT) => Err(Error::new(Kind::NotFound, format!("container does not exist: {id}"))),
@@ -155,8 +171,8 @@ impl StateRoot {
     /// Lists the ids, sorted.
     pub fn ids(&self) -> Result<Vec<String>> {
         let entries = match std::fs::read_dir(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("read {}", self.path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.is_chosen => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("open {}", self.path.display()))?,
         };
         let mut ids: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -169,7 +185,8 @@ impl StateRoot {
 
 fn make_root(path: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    // The sticky bit keeps what is below $XDG_RUNTIME_DIR from being cleaned up for its age (XDG Base Directory, 0.8).
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o1700);
     builder.recursive(true).create(path).with_context(|| format!("make {}", path.display()))
 }
 
@@ -179,19 +196,69 @@ impl StateDirectory {
         &self.path
     }
 
-    /// Writes the state, whole or not at all.
-    pub fn save(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state)?;
-        let temporary = ".state.json";
-        self.write(temporary, &text)
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary, &self.fd, STATE_FILE)?))
-            .with_context(|| format!("write {}/{STATE_FILE}", self.path.display()))
+    /// Locks the directory for whoever makes the container, or clears away what is left of one; says whether that worked.
+    ///
+    /// The lock ends with the last process that has this directory open, of which init is one until its exec.
+    pub fn try_lock(&self) -> Result<bool> {
+        loop {
+            if self.flock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(true);
+            }
+            // Who merely asks has it for a moment.
+            if self.is_locked()? {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
     }
 
-    fn write(&self, name: &str, text: &[u8]) -> Result<()> {
+    /// Says whether somebody makes this container, or clears it away.
+    pub fn is_locked(&self) -> Result<bool> {
+        if !self.flock(FlockOperation::NonBlockingLockShared)? {
+            return Ok(true);
+        }
+        self.flock(FlockOperation::Unlock)?;
+        Ok(false)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<bool> {
+        match rustix::fs::flock(&self.fd, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("lock {}", self.path.display())),
+        }
+    }
+
+    /// Says whether this is still the directory under its name.
+    pub fn is_in_place(&self) -> Result<bool> {
+        let held = rustix::fs::fstat(&self.fd).with_context(|| format!("inspect {}", self.path.display()))?;
+        match rustix::fs::lstat(&self.path) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("inspect {}", self.path.display())),
+        }
+    }
+
+    /// Writes the state, whole or not at all.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let temporary = ".state.json";
+        self.write(temporary, state)?;
+        self.rename(temporary, STATE_FILE)
+    }
+
+    fn write(&self, name: &str, document: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(document)?;
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
-        Ok(std::io::Write::write_all(&mut std::fs::File::from(fd), text)?)
+        let write = || -> Result<()> {
+            let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))?;
+            Ok(std::io::Write::write_all(&mut std::fs::File::from(fd), &text)?)
+        };
+        write().with_context(|| format!("write {}/{name}", self.path.display()))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+            .with_context(|| format!("write {}/{to}", self.path.display()))
     }
 
     /// Reads the state; `None` when `create` was killed before it wrote one.
@@ -213,16 +280,18 @@ impl StateDirectory {
 
     /// Writes the configuration, for nobody to see before [`Self::publish_config`].
     pub fn write_config(&self, spec: &Spec) -> Result<()> {
-        let text = serde_json::to_vec(spec)?;
-        self.write(UNPUBLISHED_CONFIG_FILE, &text)
-            .with_context(|| format!("write {}/{UNPUBLISHED_CONFIG_FILE}", self.path.display()))
+        self.write(UNPUBLISHED_CONFIG_FILE, spec)
     }
 
     /// Makes the configuration one to exec by. Before init has pivoted, its mount namespace shows the host's files to
     /// whoever enters it.
     pub fn publish_config(&self) -> Result<()> {
-        rustix::fs::renameat(&self.fd, UNPUBLISHED_CONFIG_FILE, &self.fd, CONFIG_FILE)
-            .with_context(|| format!("write {}/{CONFIG_FILE}", self.path.display()))
+        self.rename(UNPUBLISHED_CONFIG_FILE, CONFIG_FILE)
+    }
+
+    /// Says whether the configuration was published.
+    pub fn has_config(&self) -> bool {
+        rustix::fs::statat(&self.fd, CONFIG_FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Reads the configuration; `None` while init is not yet inside.
@@ -318,6 +387,20 @@ impl AsFd for StateDirectory {
 }
 
 impl State {
+    /// Says whether init lives and runs another executable than this one: then it is done with what husk does in it.
+    pub fn init_has_left_husk(&self) -> Result<bool> {
+        if self.open_init()?.is_none() {
+            return Ok(false);
+        }
+        let executable =
+            |who: &str| rustix::fs::stat(format!("/proc/{who}/exe")).map(|stat| (stat.st_dev, stat.st_ino));
+        Ok(match (executable("self"), executable(&self.pid.to_string())) {
+            (Ok(own), Ok(its)) => own != its,
+            // Not ours to look at, or gone.
+            _ => false,
+        })
+    }
+
     /// Opens init if it still lives and is the same process as when the state was written.
     ///
     /// The descriptor is opened first and the start time read after: what it says is true of the process that the
@@ -392,10 +475,10 @@ fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     Some(ProcessStat { state, start_time })
 }
 
-/// The current time as state files have it: RFC 3339, UTC, nanoseconds.
+/// The current time as state files have it: RFC 3339, UTC, nanoseconds without zeros at the end, as Go prints it.
 pub fn timestamp() -> String {
     let now = std::time::SystemTime::now();
-    jiff::Timestamp::try_from(now).map(|time| format!("{time:.9}")).unwrap_or_default()
+    jiff::Timestamp::try_from(now).map(|time| time.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -415,6 +498,23 @@ mod tests {
     #[test]
     fn an_ordinary_process_leads_no_pid_namespace() {
         assert!(!leads_pid_namespace(i32::try_from(std::process::id()).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn who_makes_a_container_owns_its_id() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(scratch.path().to_owned());
+        let maker = root.create("x").unwrap();
+        assert_eq!(root.create("x").err().unwrap().kind(), Kind::Exists);
+        let other = root.open("x").unwrap();
+        assert!(other.is_locked().unwrap() && !other.try_lock().unwrap());
+        drop(maker);
+        assert!(!other.is_locked().unwrap() && other.try_lock().unwrap());
+        assert!(other.is_in_place().unwrap());
+        other.remove().unwrap();
+        assert!(!other.is_in_place().unwrap());
+        let _third = root.create("x").unwrap();
+        assert!(!other.is_in_place().unwrap());
     }
 
     #[test]

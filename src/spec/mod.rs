@@ -5,7 +5,7 @@ pub mod load;
 mod locate;
 pub mod mount_options;
 mod shape;
-mod unimplemented;
+pub mod unimplemented;
 pub mod validate;
 
 #[cfg(test)]

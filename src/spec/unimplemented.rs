@@ -30,6 +30,11 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ("run.oci.seccomp.plugins", "husk is a static executable and loads no plugins; run.oci.seccomp.receiver works"),
 ];
 
+/// Says whether a field is refused, for `features`.
+pub fn is_refused(field: &str) -> bool {
+    SPEC.iter().map(|row| row.field).chain(LINUX.iter().map(|row| row.field)).any(|name| name == field)
+}
+
 /// Refuses a configuration that sets a field outside of its process.
 pub(super) fn refuse(spec: &Spec) -> Result<()> {
     refuse_rows(SPEC, spec)?;

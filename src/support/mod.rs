@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod base64;
 pub mod id;
 pub mod lock;
+pub mod log;
 pub mod mountinfo;
 pub mod number_set;
 pub mod passwd;

@@ -51,6 +51,25 @@ fn a_record_survives_json_and_reads_like_runcs() {
 }
 
 #[test]
+fn the_v2_cgroup_of_a_process_that_moved() {
+    let directory =
+        |path: &str, shown: &str| Directory { controllers: String::new(), path: path.into(), shown: shown.into() };
+    for (path, shown, found, expected) in [
+        ("/sys/fs/cgroup/box", "/box", "/box", Some("/sys/fs/cgroup/box")),
+        ("/sys/fs/cgroup/box", "/box", "/box/init.scope", Some("/sys/fs/cgroup/box/init.scope")),
+        ("/sys/fs/cgroup/box", "/box", "/boxes", Some("/sys/fs/cgroup/boxes")),
+        ("/sys/fs/cgroup/a/box", "/a/box", "/", Some("/sys/fs/cgroup/")),
+        ("/sys/fs/cgroup/box", "/box", "/../other", None),
+        ("/sys/fs/cgroup/box", "/docker/box", "/docker", None),
+        ("/sys/fs/cgroup/box", "/box", "", None),
+    ] {
+        let record = Record { directories: vec![directory(path, shown)], scope: None };
+        let moved = record.with_unified_of(&format!("1:cpu:/x\n0::{found}\n"));
+        assert_eq!(moved.ok().map(|record| record.directories[0].path.clone()), expected.map(PathBuf::from), "{found}");
+    }
+}
+
+#[test]
 fn a_subgroup_is_below_and_exists() {
     let Some(top) = Top::new() else { return };
     let (cgroup, _) = top.plan(None).create().unwrap();

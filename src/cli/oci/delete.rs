@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use super::{Invocation, Verb};
+use super::{Invocation, Verb, chosen};
 use crate::cli::status::Status;
 use crate::error::Result;
 
@@ -13,13 +13,17 @@ pub(super) struct Delete {
     /// Kill the container first if it runs
     #[arg(long, short)]
     force: bool,
+    /// Take the id for a regular expression, and delete all that match
+    #[arg(long, short)]
+    regex: bool,
     /// Container id
     id: String,
 }
 
 impl Verb for Delete {
     fn run(self, invocation: &Invocation) -> Result<Status> {
-        let Self { force, id } = self;
-        invocation.runtime.delete(&id, force).map(|()| Status::Success)
+        let Self { force, regex, id } = self;
+        chosen::each(invocation, &id, regex, |id| invocation.runtime.delete(id, force))?;
+        Ok(Status::Success)
     }
 }
