@@ -19,6 +19,8 @@ pub(crate) enum Need {
     File(&'static str),
     /// A static busybox.
     Busybox,
+    /// A criu that works with this kernel.
+    Criu,
     /// A controller on a version 1 hierarchy (also in hybrid mode).
     CgroupV1(&'static str),
     /// A controller on the version 2 hierarchy; "" is the hierarchy itself.
@@ -47,6 +49,7 @@ impl Need {
             Self::Program(name) => lacking(find_program(name).is_some(), format!("no program {name}")),
             Self::File(path) => lacking(Path::new(path).exists(), format!("no {path}")),
             Self::Busybox => lacking(busybox().is_some(), "no static busybox (apt: busybox-static)".to_owned()),
+            Self::Criu => criu_problem(),
             Self::CgroupV1(name) => {
                 lacking(leak::cgroup_v1(name).is_some(), format!("no version 1 hierarchy with the controller {name}"))
             }
@@ -125,6 +128,15 @@ fn has_v2(controller: &str) -> bool {
     let Some(root) = leak::cgroup_v2() else { return false };
     let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     controller.is_empty() || controllers.split_whitespace().any(|name| name == controller)
+}
+
+/// Says why criu can't be used: older ones don't know newer kernels' memory maps and clocks.
+fn criu_problem() -> Option<String> {
+    let Some(criu) = find_program("criu") else { return Some("no program criu".to_owned()) };
+    let output = std::process::Command::new(criu).arg("check").output().expect("start criu");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = said.lines().find(|line| line.contains("Error")).unwrap_or_default();
+    (!output.status.success()).then(|| format!("criu does not work with this kernel: {line}"))
 }
 
 /// Tries: kernels, file systems and sandboxes differ too much to be guessed.
