@@ -52,6 +52,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -90,6 +91,7 @@ fn tests() -> Vec<support::Test> {
         seccomp_notify::tests,
         signals::tests,
         terminal::tests,
+        verbs::tests,
         descriptors::tests,
         cgroups::tests,
         pivot::tests,
