@@ -29,8 +29,8 @@ pub(crate) enum Need {
     Overlay,
     /// AppArmor, on.
     AppArmor,
-    /// Landlock, built in and on.
-    Landlock,
+    /// Landlock of at least this version.
+    Landlock(u32),
     /// At least this kernel.
     Kernel(u32, u32),
     /// A capability of the suite's own, by number: sandboxes take some from root.
@@ -61,7 +61,9 @@ impl Need {
                 std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
                 "no AppArmor in this kernel".to_owned(),
             ),
-            Self::Landlock => lacking(landlock_abi() > 0, "no Landlock in this kernel".to_owned()),
+            Self::Landlock(abi) => {
+                lacking(landlock_abi() >= abi, format!("no Landlock of version {abi} in this kernel"))
+            }
             Self::Kernel(major, minor) => lacking(kernel() >= (major, minor), format!("kernel before {major}.{minor}")),
             Self::Capability(capability) => {
                 let held = caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
@@ -72,7 +74,7 @@ impl Need {
 }
 
 /// The version of Landlock that the kernel has; 0 is none (landlock_create_ruleset(2)).
-pub(crate) fn landlock_abi() -> u32 {
+fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: i64 = 1;
     let answer =
         crate::probe::raw::syscall(libc::SYS_landlock_create_ruleset, &[0, 0, LANDLOCK_CREATE_RULESET_VERSION]);

@@ -128,7 +128,8 @@ impl MountPlan {
         }
     }
 
-    fn new(mount: &Mount, bundle: &Path, container: Option<&IdMaps>) -> Result<Self> {
+    /// Plans one mount; relative sources of binds are taken from the bundle.
+    pub(crate) fn new(mount: &Mount, bundle: &Path, container: Option<&IdMaps>) -> Result<Self> {
         let destination = Path::new("/").join(mount.destination());
         Self::with_destination(mount, bundle, container, &destination)
             .with_context(|| format!("mounts: {}", destination.display()))

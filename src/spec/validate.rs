@@ -15,7 +15,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{
     Hook, Hooks, Linux, LinuxDeviceType, LinuxMemoryPolicy, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType,
-    Spec,
+    Mount, Spec,
 };
 
 use super::load::Document;
@@ -236,6 +236,11 @@ fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
 fn personality_warning(linux: &Linux) -> Option<String> {
     let flags = linux.personality().as_ref()?.flags().as_ref().filter(|flags| !flags.is_empty())?;
     Some(format!("linux.personality.flags: ignored, none is defined: {}", flags.join(", ")))
+}
+
+/// Judges a list of mounts for a container that runs.
+pub fn validate_mounts(mounts: &mut [Mount]) -> Result<()> {
+    mounts::check(mounts, &mut Vec::new())
 }
 
 /// Judges the resources of a configuration or of `update`; the ranges of limits are each controller's to know.
