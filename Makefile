@@ -9,7 +9,7 @@ husk    := target/$(target)/release/husk
 docs    := target/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit integration lint bench sweep fuzz test-all install clean
+.PHONY: help build demo test unit integration vm lint bench sweep fuzz test-all install clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -35,6 +35,9 @@ test-all: test ## Run all tests, and the longer ones
 sweep: ## Kill husk at every system call of its verbs, and look for what is left (minutes)
 	HUSK_SWEEP=1 $(CARGO) test --test integration -- sweep::
 	HUSK_SWEEP=1 $(CARGO) test --test integration -- crowd::
+
+vm: build ## Run what needs systemd and cgroup v2 in the virtual machine that HUSK_TEST_VM names
+	contrib/vm-test $(husk)
 
 fuzz: ## Fuzz the readers of foreign bytes, FUZZ_SECONDS each (60)
 	fuzz/run $(or $(FUZZ_SECONDS),60)

@@ -11,6 +11,11 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(a_label_without_its_module_is_refused).and_plain().needs(Need::Husk),
         test!(empty_labels_are_none).and_plain(),
+        test!(a_loaded_profile_is_applied)
+            .root()
+            .needs(Need::Husk)
+            .needs(Need::AppArmor)
+            .needs(Need::Program("apparmor_parser")),
         test!(a_profile_is_applied).needs(Need::Husk).needs(Need::AppArmor),
         test!(a_profile_that_is_not_loaded_is_named).needs(Need::Husk).needs(Need::AppArmor),
         test!(the_session_keyring_is_fresh).and_plain(),
@@ -42,6 +47,34 @@ fn empty_labels_are_none(scene: &Scene) {
     bundle.config["process"]["selinuxLabel"] = json!("");
     bundle.config["linux"]["mountLabel"] = json!("");
     bundle.report();
+}
+
+/// With what it forbids: the last stage, which is in no profile's list, writes the label and is not held to it.
+fn a_loaded_profile_is_applied(scene: &Scene) {
+    let name = format!("husk-test-{}", scene.id());
+    let text =
+        format!("profile {name} flags=(attach_disconnected,mediate_deleted) {{\n file,\n deny /dev/shm/** w,\n}}\n");
+    let profile = scene.tree("profile", &[("text", &text)]).join("text");
+    let parser = |flag| {
+        scene.program("/usr/sbin/apparmor_parser").args([flag, "--skip-cache"]).arg(&profile).run().success();
+    };
+    parser("--replace");
+    let outcomes = [true, false].map(|no_new_privileges| {
+        let mut bundle = scene.bundle();
+        bundle.config["process"]["apparmorProfile"] = json!(name);
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.tries(["mkdir:/dev/shm/x", "mkdir:/dev/x"]).probe(["--read", "/proc/self/attr/current"]);
+        bundle.run()
+    });
+    parser("--remove");
+    for outcome in outcomes {
+        let report = outcome.success().report();
+        assert_eq!(
+            report["reads"]["/proc/self/attr/current"].as_str().map(str::trim),
+            Some(&*format!("{name} (enforce)"))
+        );
+        assert_eq!(report["tries"], json!({ "mkdir:/dev/shm/x": "EACCES", "mkdir:/dev/x": "ok" }));
+    }
 }
 
 /// `unconfined` is a profile that every AppArmor has.

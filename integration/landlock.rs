@@ -23,13 +23,13 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(exec_is_restricted_too).and_plain(),
         test!(a_created_container_is_restricted),
         test!(hooks_inside_come_before),
-        test!(ports_are_kept_from_it),
-        test!(signals_stay_inside).root(),
+        test!(ports_are_kept_from_it).needs(Need::Landlock(4)),
+        test!(signals_stay_inside).root().needs(Need::Landlock(6)),
         test!(paths_are_the_containers).root(),
         test!(what_the_kernel_lacks_is_refused_or_left_out),
         test!(mistakes_are_named),
     ]
-    .map(|test| test.needs(Need::Husk).needs(Need::Landlock))
+    .map(|test| test.needs(Need::Husk).needs(Need::Landlock(1)))
     .into()
 }
 
@@ -113,9 +113,6 @@ fn hooks_inside_come_before(scene: &Scene) {
 }
 
 fn ports_are_kept_from_it(scene: &Scene) {
-    if abi() < 4 {
-        return;
-    }
     let rules = json!({
         "abi": 4, "handledAccessNet": CONNECT_TCP, "rules": [{ "port": 443, "allowedAccess": CONNECT_TCP }],
     });
@@ -128,9 +125,6 @@ fn ports_are_kept_from_it(scene: &Scene) {
 
 /// A scope keeps signals from processes outside of the ruleset, here the host's.
 fn signals_stay_inside(scene: &Scene) {
-    if abi() < 6 {
-        return;
-    }
     for (scoped, outcome) in [(0, "ok"), (2, "EPERM")] {
         let mut bundle = with(scene, &json!({ "abi": 6, "handledAccessFs": 1 << 12, "scoped": scoped }));
         bundle.without_namespace("pid");
@@ -211,9 +205,4 @@ fn mistakes_are_named(scene: &Scene) {
     ] {
         with(scene, &rules).run().exits_with(1).says("org.husk.landlock: ").says(message);
     }
-}
-
-/// What the running kernel says (landlock_create_ruleset(2)); 0 without Landlock.
-fn abi() -> u32 {
-    super::support::needs::landlock_abi()
 }

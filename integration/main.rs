@@ -12,6 +12,7 @@ mod bad_image;
 mod bind_flags;
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -31,6 +32,7 @@ mod landlock;
 mod limits;
 mod mount_sharing;
 mod mounts;
+mod mounts_verb;
 mod namespaces;
 mod net_devices;
 mod pivot;
@@ -42,6 +44,7 @@ mod seccomp_notify;
 mod security;
 mod security_cgroups;
 mod security_identity;
+mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
@@ -49,6 +52,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -80,11 +84,14 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         net_devices::tests,
         shared_pids::tests,
+        mounts_verb::tests,
+        security_mounts::tests,
         devices::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,
         terminal::tests,
+        verbs::tests,
         descriptors::tests,
         cgroups::tests,
         pivot::tests,
@@ -103,6 +110,7 @@ fn tests() -> Vec<support::Test> {
         sweep::tests,
         crowd::tests,
         security::tests,
+        checkpoint::tests,
         engines::tests,
         security_cgroups::tests,
         security_identity::tests,

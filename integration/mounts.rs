@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(nothing_of_the_host_is_seen).and_plain(),
         test!(tmpfs_options).and_plain().needs(Need::NotCrun),
         test!(tmpfs_data).and_plain().needs(Need::NotRunc),
+        test!(tmpfs_on_a_new_place).and_plain().needs(Need::NotRunc).needs(Need::NotCrun),
         test!(tmpfs_copies_up).needs(Need::NotCrun),
         test!(bind_of_a_directory_and_a_file).and_plain(),
         test!(bind_read_only).and_plain(),
@@ -129,6 +130,18 @@ fn tmpfs_data(scene: &Scene) {
     assert_eq!(report["stats"]["/tmp"]["mode"], "1710");
     let options = find(&report, "/tmp")["super_options"].as_array().unwrap();
     assert!(options.contains(&json!("size=128k")) && options.contains(&json!("nr_inodes=16")), "{options:?}");
+}
+
+/// Where there is a directory the tmpfs has its mode; where there is none, the kernel's own.
+fn tmpfs_on_a_new_place(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    std::fs::create_dir(bundle.rootfs("/there")).unwrap();
+    for place in ["/there", "/new/deep/place"] {
+        bundle.mount(place, "tmpfs", "tmpfs", &["nosuid"]).probe(["--stat", place]);
+    }
+    let report = bundle.report();
+    assert_eq!(report["stats"]["/there"]["mode"], "755");
+    assert_eq!(report["stats"]["/new/deep/place"]["mode"], "1777");
 }
 
 fn tmpfs_copies_up(scene: &Scene) {

@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_process_that_joins_is_where_the_container_is).root(),
         test!(subgroups_do_not_climb).root().needs(Need::Husk),
         test!(a_subgroup_of_systemd_does_not_climb).root().needs(Need::Husk),
+        test!(annotations_that_place_the_container_are_not_passed_over).root().needs(Need::Husk),
         test!(devices_are_closed_by_default).root(),
         test!(a_used_cgroup_is_not_shared).root().needs(Need::Husk),
     ]
@@ -116,6 +117,15 @@ fn a_subgroup_of_systemd_does_not_climb(scene: &Scene) {
         let mut command = scene.runtime();
         command.args(["--systemd-cgroup", "run", "--bundle"]).arg(directory).arg(&bundle.id);
         command.run().exits_with(1).says(said);
+    }
+}
+
+/// A15: what husk does not do is no reason to do something else.
+fn annotations_that_place_the_container_are_not_passed_over(scene: &Scene) {
+    for name in ["run.oci.delegate-cgroup", "run.oci.systemd.force_cgroup_v1"] {
+        let mut bundle = scene.bundle();
+        bundle.config["annotations"] = json!({ name: "../x" });
+        bundle.run().exits_with(1).says(name);
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) fn tests() -> Vec<Test> {
 fn template_is_what_runc_writes(scene: &Scene) {
     scene.program("runc").args(["spec", "--bundle"]).arg(scene.path()).run().success();
     let written = std::fs::read(scene.path().join("config.json")).unwrap();
-    let written: Value = serde_json::from_slice(&written).unwrap();
+    let mut written: Value = serde_json::from_slice(&written).unwrap();
+    // runc before 1.2 asks for some, which are not inheritable and so never raised.
+    written["process"]["capabilities"].as_object_mut().unwrap().remove("ambient");
     assert_eq!(written, bundle::spec());
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         test!(create_killed_anywhere).and_plain(),
         test!(create_in_two_stages_killed_anywhere).and_plain(),
+        test!(create_in_a_joined_pid_namespace_killed_anywhere).root(),
         test!(run_killed_anywhere).and_plain(),
         test!(start_killed_anywhere).and_plain(),
         test!(exec_killed_anywhere).and_plain(),
@@ -226,6 +227,18 @@ fn create_killed_anywhere(scene: &Scene) {
 fn create_in_two_stages_killed_anywhere(scene: &Scene) {
     let subject = Subject::new(scene).in_two_stages();
     subject.sweep(&|| {}, &|| subject.create());
+}
+
+/// As in a pod, where the child does init's work out of the sight of those who are in the namespace already.
+fn create_in_a_joined_pid_namespace_killed_anywhere(scene: &Scene) {
+    let first = Subject::new(scene);
+    first.bundle.write();
+    Subject::quietly(first.make(&["run", "--detach"]));
+    let pid = super::support::husk::read_host(first.bundle.directory.join("pid"));
+    let mut subject = Subject::new(scene);
+    subject.bundle.namespace("pid", Some(format!("/proc/{}/ns/pid", pid.trim()).as_ref()));
+    subject.sweep(&|| {}, &|| subject.create());
+    first.delete();
 }
 
 fn run_killed_anywhere(scene: &Scene) {

@@ -1,5 +1,7 @@
 //! Podman as root, with husk behind `--runtime`, under each of the names that Podman judges runtimes by.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::site::Site;
@@ -31,8 +33,8 @@ pub(super) fn tests() -> Vec<Test> {
 /// Podman in a site, with one image.
 pub(super) struct Podman<'a> {
     site: Site<'a>,
-    /// The name that the runtime goes by.
-    name: &'static str,
+    /// The path of the runtime, or the name that the configuration gives it.
+    runtime: PathBuf,
 }
 
 impl<'a> Podman<'a> {
@@ -51,9 +53,11 @@ impl<'a> Podman<'a> {
         let containers = format!(
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
              [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{}\"\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+             [engine.runtimes]\nhusk = [\"{}\"]\n\
+             [engine]\nruntime_supports_json = [\"husk\", \"runc\", \"crun\"]\nruntime_supports_nocgroup = [\"husk\", \"crun\"]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
              tmp_dir = \"{}\"\nstatic_dir = \"{}\"\nvolume_path = \"{}\"\n",
             at("net"),
+            at("bin/husk"),
             at("tmp"),
             at("graph/libpod"),
             at("graph/volumes"),
@@ -64,7 +68,8 @@ impl<'a> Podman<'a> {
         site.file("storage.conf", &storage);
         site.file("registries.conf", "unqualified-search-registries = []\n");
         site.expect_cgroup("conmon");
-        Self { site, name: "husk" }
+        let runtime = site.runtime("husk");
+        Self { site, runtime }
     }
 
     /// Podman with words for it, and words of a container's command, which may hold blanks.
@@ -72,7 +77,7 @@ impl<'a> Podman<'a> {
         let mut podman = configured(&self.site, "podman");
         // By flags: an ordinary user's Podman takes the second from its own defaults else, and its clean-up from the file.
         podman.arg("--root").arg(self.site.path("graph")).arg("--runroot").arg(self.site.path("run"));
-        podman.arg("--runtime").arg(self.site.runtime(self.name)).args(words.split_whitespace()).args(command);
+        podman.arg("--runtime").arg(&self.runtime).args(words.split_whitespace()).args(command);
         podman
     }
 
@@ -146,7 +151,7 @@ fn run(scene: &Scene) {
 fn missing_commands(scene: &Scene) {
     let mut podman = Podman::start(scene);
     for name in ["husk", "runc", "crun"] {
-        podman.name = name;
+        podman.runtime = podman.site.runtime(name);
         let run = |command: &[&str]| podman.run(&podman.run_words("--rm"), command);
         run(&["/nonexistent"]).exits_with(127);
         run(&["nonexistent"]).exits_with(127);
@@ -312,11 +317,12 @@ fn network(scene: &Scene) {
     podman.run("rm --force --time 0 server", &[]).success();
 }
 
-/// Podman expects JSON errors of `runc` and `crun`, and cgroups that can be left out of `crun` alone.
+/// Podman expects JSON errors of `runc` and `crun`, and cgroups that can be left out of `crun` alone; its configuration
+/// may say the same of other names.
 fn names(scene: &Scene) {
     let mut podman = Podman::start(scene);
     for name in ["runc", "crun", "husk"] {
-        podman.name = name;
+        podman.runtime = podman.site.runtime(name);
         assert_eq!(podman.container("--rm", "echo $((6 * 7)); exit 3").exits_with(3).stdout, "42\n", "{name}");
         podman.container("--detach --name service", SERVICE).success();
         let outcome = podman.run("exec service", &["sh", "-c", "echo $((7 * 8)); exit 5"]).exits_with(5);
@@ -331,9 +337,13 @@ fn names(scene: &Scene) {
     if kit().flavour == Flavour::Runc {
         return;
     }
-    podman.name = "crun";
     let without = format!("run --rm --network none --cgroups disabled {IMAGE}");
-    assert_eq!(podman.run(&without, &["sh", "-c", "echo $((2 * 3))"]).success().stdout, "6\n");
+    for runtime in [podman.site.runtime("crun"), "husk".into()] {
+        podman.runtime = runtime;
+        assert_eq!(podman.run(&without, &["sh", "-c", "echo $((2 * 3))"]).success().stdout, "6\n");
+    }
+    // The runtime's own words, out of its JSON.
+    podman.run(&podman.run_words("--rm"), &["/nonexistent"]).exits_with(127).says("/nonexistent");
 }
 
 fn twelve_at_once(scene: &Scene) {

@@ -201,7 +201,6 @@ pub(crate) fn spec() -> Value {
                 "bounding": capabilities,
                 "effective": capabilities,
                 "permitted": capabilities,
-                "ambient": capabilities,
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true,

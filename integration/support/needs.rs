@@ -19,6 +19,8 @@ pub(crate) enum Need {
     File(&'static str),
     /// A static busybox.
     Busybox,
+    /// A criu that works with this kernel.
+    Criu,
     /// A controller on a version 1 hierarchy (also in hybrid mode).
     CgroupV1(&'static str),
     /// A controller on the version 2 hierarchy; "" is the hierarchy itself.
@@ -27,8 +29,8 @@ pub(crate) enum Need {
     Overlay,
     /// AppArmor, on.
     AppArmor,
-    /// Landlock, built in and on.
-    Landlock,
+    /// Landlock of at least this version.
+    Landlock(u32),
     /// At least this kernel.
     Kernel(u32, u32),
     /// A capability of the suite's own, by number: sandboxes take some from root.
@@ -47,6 +49,7 @@ impl Need {
             Self::Program(name) => lacking(find_program(name).is_some(), format!("no program {name}")),
             Self::File(path) => lacking(Path::new(path).exists(), format!("no {path}")),
             Self::Busybox => lacking(busybox().is_some(), "no static busybox (apt: busybox-static)".to_owned()),
+            Self::Criu => criu_problem(),
             Self::CgroupV1(name) => {
                 lacking(leak::cgroup_v1(name).is_some(), format!("no version 1 hierarchy with the controller {name}"))
             }
@@ -58,7 +61,9 @@ impl Need {
                 std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
                 "no AppArmor in this kernel".to_owned(),
             ),
-            Self::Landlock => lacking(landlock_abi() > 0, "no Landlock in this kernel".to_owned()),
+            Self::Landlock(abi) => {
+                lacking(landlock_abi() >= abi, format!("no Landlock of version {abi} in this kernel"))
+            }
             Self::Kernel(major, minor) => lacking(kernel() >= (major, minor), format!("kernel before {major}.{minor}")),
             Self::Capability(capability) => {
                 let held = caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
@@ -69,7 +74,7 @@ impl Need {
 }
 
 /// The version of Landlock that the kernel has; 0 is none (landlock_create_ruleset(2)).
-pub(crate) fn landlock_abi() -> u32 {
+fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: i64 = 1;
     let answer =
         crate::probe::raw::syscall(libc::SYS_landlock_create_ruleset, &[0, 0, LANDLOCK_CREATE_RULESET_VERSION]);
@@ -123,6 +128,15 @@ fn has_v2(controller: &str) -> bool {
     let Some(root) = leak::cgroup_v2() else { return false };
     let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     controller.is_empty() || controllers.split_whitespace().any(|name| name == controller)
+}
+
+/// Says why criu can't be used: older ones don't know newer kernels' memory maps and clocks.
+fn criu_problem() -> Option<String> {
+    let Some(criu) = find_program("criu") else { return Some("no program criu".to_owned()) };
+    let output = std::process::Command::new(criu).arg("check").output().expect("start criu");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = said.lines().find(|line| line.contains("Error")).unwrap_or_default();
+    (!output.status.success()).then(|| format!("criu does not work with this kernel: {line}"))
 }
 
 /// Tries: kernels, file systems and sandboxes differ too much to be guessed.

@@ -167,6 +167,8 @@ fn can_isolate() -> bool {
 /// Starts the suite as a child and reaps every process of the namespace until that child ends.
 #[expect(clippy::zombie_processes, reason = "init reaps every child, this one too")]
 fn run_init() -> ExitCode {
+    // As on a machine; criu asks the kernel for its features over it.
+    _ = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     let child = Command::new("/proc/self/exe")
         .arg0("integration")
         .args(std::env::args_os().skip(1))

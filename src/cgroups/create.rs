@@ -403,11 +403,8 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     }
     let offered = list(&place.mount);
     // On pure v2 all of them, as peers do: an engine may ask for figures later.
-    let missing: Vec<String> = offered
-        .split_whitespace()
-        .filter(|name| !is_enabled(name) && (is_pure || wanted.contains(name)))
-        .map(|name| format!("+{name}"))
-        .collect();
+    let missing: Vec<&str> =
+        offered.split_whitespace().filter(|name| !is_enabled(name) && (is_pure || wanted.contains(name))).collect();
     if missing.is_empty() {
         return;
     }
@@ -416,6 +413,13 @@ fn enable_controllers(place: &Place, is_pure: bool) {
     above.reverse();
     for directory in above {
         let path = directory.join("cgroup.subtree_control");
+        // What was kept back further up would spoil the rest of the write.
+        let here = list(directory);
+        let missing: Vec<String> = missing
+            .iter()
+            .filter(|name| here.split(' ').any(|controller| controller == **name))
+            .map(|name| format!("+{name}"))
+            .collect();
         let mut answer = file::try_write(&path, &missing.join(" "));
         if answer == Err(Errno::BUSY) && directory == place.own && is_ours(place) {
             answer = vacate(directory).and_then(|()| file::try_write(&path, &missing.join(" ")));

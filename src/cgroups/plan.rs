@@ -152,6 +152,11 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
         tolerance,
         warnings: Vec::new(),
     };
+    for name in UNSUPPORTED {
+        if annotations.is_some_and(|annotations| annotations.contains_key(name)) {
+            return Err(Error::unsupported(format!("annotation {name}: not supported by this version of husk")));
+        }
+    }
     if driver == Driver::Disabled {
         let lost = resources.map(asked_for).transpose()?.unwrap_or_default();
         plan.warn_of_loss("cgroups are disabled", &lost, None);
@@ -185,6 +190,9 @@ pub fn plan(layout: &Layout, request: &Request<'_>) -> Result<Plan> {
 
 /// crun's: a cgroup below the scope for the processes, so that they may make more beside it.
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
+
+/// crun's too: passed over, the container would have another cgroup than it was made for.
+const UNSUPPORTED: [&str; 2] = ["run.oci.delegate-cgroup", "run.oci.systemd.force_cgroup_v1"];
 
 /// Finds out which scope is to be asked for, from whom, and where it will be.
 fn plan_scope(

@@ -13,6 +13,7 @@ pub(super) mod global;
 mod json;
 mod kill;
 mod list;
+mod mounts;
 mod passed;
 mod pause;
 mod ps;
@@ -90,6 +91,7 @@ const VERBS: &[Entry] = &[
     entry::<features::Features>("features"),
     entry::<kill::Kill>("kill"),
     entry::<list::List>("list"),
+    entry::<mounts::Mounts>("mounts"),
     entry::<pause::Pause>("pause"),
     entry::<ps::Ps>("ps"),
     entry::<pause::Resume>("resume"),

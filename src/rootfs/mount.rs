@@ -81,17 +81,16 @@ fn mount_new(
     processes: Option<BorrowedFd<'_>>,
 ) -> Result<Option<OwnedFd>> {
     let options = &plan.options;
+    let is_tmpfs = kind.to_bytes() == b"tmpfs";
+    let wants_mode = is_tmpfs && !data.iter().any(|(key, _)| key.to_bytes() == b"mode");
+    let was_there = wants_mode && root.open_at(&plan.destination, OFlags::PATH, Mode::empty()).is_ok();
     let target = if is_kernel_file_system(kind.to_bytes()) {
         open_plain_directory(root, &plan.destination)?
     } else {
         open_target(root, &plan.destination, FileType::Directory, options)?
     };
-    let is_tmpfs = kind.to_bytes() == b"tmpfs";
-    let inherited_mode = if is_tmpfs && !data.iter().any(|(key, _)| key.to_bytes() == b"mode") {
-        Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
-    } else {
-        None
-    };
+    // Without a mode it has that of the directory below; where there was none, the file system's own, 1777.
+    let inherited_mode = if was_there { Some(rustix::fs::fstat(&target)?.st_mode & 0o7777) } else { None };
     let waits = options.attributes.set & attr::RDONLY != 0 && (is_tmpfs || plan.destination == Path::new("/dev"));
     let attributes = if waits { options.attributes.set & !attr::RDONLY } else { options.attributes.set };
     let processes = processes.filter(|_| kind.to_bytes() == b"proc");
@@ -305,7 +304,10 @@ pub fn open_plain_directory(root: &Root, path: &Path) -> Result<OwnedFd> {
         answer => answer,
     };
     answer.map_err(|errno| match errno {
-        Errno::LOOP | Errno::NOTDIR => Error::invalid(format!("{} must be an ordinary directory", path.display())),
+        Errno::LOOP | Errno::NOTDIR => {
+            // The words that runc's callers look for.
+            Error::invalid(format!("{} must be mounted on ordinary directory", path.display()))
+        }
         errno => errno.into(),
     })
 }

@@ -128,7 +128,8 @@ impl MountPlan {
         }
     }
 
-    fn new(mount: &Mount, bundle: &Path, container: Option<&IdMaps>) -> Result<Self> {
+    /// Plans one mount; relative sources of binds are taken from the bundle.
+    pub(crate) fn new(mount: &Mount, bundle: &Path, container: Option<&IdMaps>) -> Result<Self> {
         let destination = Path::new("/").join(mount.destination());
         Self::with_destination(mount, bundle, container, &destination)
             .with_context(|| format!("mounts: {}", destination.display()))
@@ -219,7 +220,6 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
         .any(|mount| matches!(mount.source, MountSource::Bind { .. }) && mount.destination == Path::new("/dev"));
     let makes_default_dev = surroundings.has_mount_namespace && !binds_dev;
     let devices = if makes_default_dev { device_plans(spec)? } else { Vec::new() };
-    let paths = |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
     let switch = match surroundings {
         Surroundings { has_mount_namespace: false, .. } => Switch::Chroot,
         Surroundings { no_pivot: true, .. } => Switch::Move,
@@ -237,10 +237,21 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
         devices,
         makes_default_dev,
         binds_devices: surroundings.has_user_namespace,
-        masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
-        readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        masked_paths: distinct_paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
+        readonly_paths: distinct_paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         switch,
     })
+}
+
+/// A path that is named twice is covered once.
+fn distinct_paths(list: Option<&Vec<String>>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for path in list.into_iter().flatten().map(PathBuf::from) {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths
 }
 
 /// Gives what is done to the copy of the host's tree, and to the new `/` after the pivot.

@@ -63,6 +63,11 @@ impl Masks {
         Ok(())
     }
 
+    /// Gives the ambient ones that the kernel will not raise: they are not permitted, or not inheritable.
+    pub fn unraisable(&self) -> u64 {
+        self.ambient & !(self.permitted & self.inheritable)
+    }
+
     /// Sets the other four. Ambient capabilities must be permitted and inheritable first.
     pub fn apply(&self) -> Result<()> {
         let sets = CapabilitySets {
@@ -111,7 +116,8 @@ fn mask(set: Option<&Capabilities>) -> u64 {
     set.into_iter().flatten().fold(0, |mask, &capability| mask | kernel(capability).bitmask())
 }
 
-fn bits(mask: u64) -> impl Iterator<Item = u32> {
+/// Numbers of the capabilities in a mask.
+pub fn bits(mask: u64) -> impl Iterator<Item = u32> {
     (0..u64::BITS).filter(move |bit| mask & (1 << bit) != 0)
 }
 

@@ -20,7 +20,6 @@ use crate::cgroups::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::plan::{MountSource, RootSource, RootfsPlan, Surroundings};
-use crate::spec::{load, validate};
 use crate::support::atomic;
 use crate::support::mountinfo::{self, Mount};
 use crate::support::root::Root;
@@ -62,7 +61,8 @@ impl Runtime {
         if !matches!(status, Status::Running | Status::Paused) {
             return Err(Error::new(Kind::State, format!("Container cannot be checkpointed in {status} state")));
         }
-        let spec = validate::validate(load::load(&state.bundle)?)?.into_spec();
+        let spec = directory.load_config()?.or(directory.load_unpublished_config()?);
+        let spec = spec.ok_or_else(|| Error::new(Kind::State, format!("container {id} has no configuration")))?;
         let facts = Facts::of(&spec, &state)?;
         facts.refuse_what_would_be_lost()?;
         let verb = if request.pre_dump { Verb::PreDump } else { Verb::Dump };

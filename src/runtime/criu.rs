@@ -13,7 +13,7 @@
 
 mod wire;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -410,20 +410,22 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Adds the last error of CRIU's log, which is what tells what is wrong, and where the log is.
+/// Takes the cause from CRIU's log, which says more than CRIU's answer does, and tells where the log is.
 fn explain(error: Error, verb: Verb, log: &Path) -> Error {
-    let said = std::fs::File::open(log).ok().and_then(|file| {
-        let lines = BufReader::new(file).split(b'\n').map_while(std::io::Result::ok);
-        // `(00.016032) Error (criu/sockets.c:133): ...`; the first is the cause, what follows is its wake.
-        let mut errors = lines.filter(|line| line.windows(6).any(|part| part == b"Error "));
-        errors.next().map(|line| String::from_utf8_lossy(&line).into_owned())
-    });
-    let error = match said {
-        Some(line) => Error::new(Kind::Other, line.split_once("Error ").map_or("", |(_, said)| said).to_owned())
-            .context(error.report()),
-        None => error,
-    };
+    let cause = std::fs::File::open(log).ok().and_then(|file| cause_in(BufReader::new(file)));
+    let error = cause.map_or(error, |cause| Error::new(Kind::Other, cause));
     error.context(format!("criu {}", verb.name())).with_hint(format!("all of it is in {}", log.display()))
+}
+
+/// Finds the first error, of which later ones are the wake: `(00.016032) Error (criu/sockets.c:133): …`.
+fn cause_in(log: impl std::io::BufRead) -> Option<String> {
+    log.split(b'\n').map_while(std::io::Result::ok).find_map(|line| {
+        let line = String::from_utf8_lossy(&line);
+        let (_, said) = line.split_once(" Error (")?;
+        let (_, said) = said.split_once("): ")?;
+        // Called an error where nothing comes of it: without CAP_SYS_RESOURCE the limit stays as it is.
+        (!said.contains("Can't setup RLIMIT_NOFILE")).then(|| said.trim().to_owned())
+    })
 }
 
 /// Opens a directory, which may be made: its parents may not.
@@ -434,4 +436,34 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let notify = Message::default().bytes(1, "post-restore").number(2, 42);
+        let notify = Message::default().number(1, 6).flag(2, true).message(5, &notify);
+        let response = Response::parse(notify.encoded()).unwrap();
+        assert_eq!((response.kind, response.is_success, response.script), (NOTIFY, true, "post-restore"));
+        assert_eq!(response.pid, Pid::from_raw(42));
+        let failed = Message::default().number(1, 1).number(7, 22).bytes(9, "cannot\n");
+        let response = Response::parse(failed.encoded()).unwrap();
+        assert!(!response.is_success);
+        assert_eq!(response.failure().report(), "criu failed: cannot");
+        assert_eq!(Response { errno: 22, ..Response::default() }.failure().report(), "criu failed: errno 22");
+        assert!(Response::parse(&[0x2a, 200]).is_err());
+    }
+
+    #[test]
+    fn the_first_error_is_the_cause() {
+        let log = "(0.1) Warn  (criu/log.c:1): Error is a word\n\
+            (0.2) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n\
+            (0.3) Error (criu/mount.c:9): mnt: can't find \u{7f}\n\
+            (0.4) Error (criu/cr-dump.c:2): Dumping FAILED.\n";
+        assert_eq!(cause_in(log.as_bytes()).unwrap(), "mnt: can't find \u{7f}");
+        assert_eq!(cause_in(&b"all is well\n"[..]), None);
+    }
 }

@@ -118,8 +118,10 @@ impl HookPlan {
 
 /// Runs hooks in order, each with `state` on its standard input; the first that fails ends the series.
 pub fn run(moment: &str, hooks: &[Hook], state: &[u8], output: &Output) -> Result<()> {
-    for hook in hooks {
-        run_one(hook, state, output).with_context(|| format!("{moment} hook {}", hook.path().display()))?;
+    for (number, hook) in hooks.iter().enumerate() {
+        // Callers look for the words before the path; they are runc's.
+        run_one(hook, state, output)
+            .with_context(|| format!("error running {moment} hook #{number}: {}", hook.path().display()))?;
     }
     Ok(())
 }
@@ -212,7 +214,7 @@ mod tests {
         for _ in 0..2 {
             let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo said; echo broken >&2; exit 3"]}"#);
             let error = run("prestart", &[failing], b"", &paths.open().unwrap()).unwrap_err();
-            assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3");
+            assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3");
         }
         assert_eq!(std::fs::read_to_string(directory.path().join("out")).unwrap(), "said\nsaid\n");
         assert_eq!(std::fs::read_to_string(directory.path().join("err")).unwrap(), "broken\nbroken\n");
@@ -224,7 +226,7 @@ mod tests {
     fn a_hook_that_fails_says_what_it_said_and_a_slow_one_is_killed() {
         let failing = hook(r#"{"path":"/bin/sh","args":["sh","-c","echo broken >&2; exit 3"]}"#);
         let error = run("prestart", &[failing], b"", &Output::default()).unwrap_err();
-        assert_eq!(error.report(), "prestart hook /bin/sh: exit status: 3: broken");
+        assert_eq!(error.report(), "error running prestart hook #0: /bin/sh: exit status: 3: broken");
         let slow = hook(r#"{"path":"/bin/sleep","args":["sleep","100"],"timeout":0}"#);
         assert!(
             run("prestart", &[slow], b"", &Output::default()).unwrap_err().report().contains("still running after 0 s")

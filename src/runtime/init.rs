@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::Hook;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -31,7 +32,7 @@ use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
-use crate::sys::process::{close_all_but, exit_now};
+use crate::sys::process::{CStringArray, close_all_but, exit_now};
 use crate::sys::signal;
 
 /// Exit status of init when it could not become the workload; the error itself went over the channel.
@@ -130,7 +131,11 @@ fn become_workload(
         channel.send(Tag::MountsDone)?;
         channel.expect(Tag::HooksDone)?;
     }
-    run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
+    if !plan.hooks.create_container.is_empty() {
+        // Where runc's hooks find themselves; the pivot leaves it.
+        rustix::process::fchdir(tree.root()).context("enter the root file system")?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
+    }
     tree.enter(&plan.rootfs)?;
     match hidden {
         Some(_) => workload::provide_terminal(process, channel)?,
@@ -138,6 +143,8 @@ fn become_workload(
     }
     if process.terminal {
         console::bind_console(&Root::open(Path::new("/"))?, rustix::stdio::stdin())?;
+    } else if plan.rootfs.makes_default_dev {
+        workload::take_own_null(tree.root())?;
     }
     tree.seal(&plan.rootfs)?;
     drop(tree);
@@ -167,7 +174,8 @@ fn become_workload(
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
-    run_container_hooks("startContainer", "created", &plan.hooks.start_container, plan, surroundings)?;
+    let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
+    run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
     workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
 }
 
@@ -293,10 +301,20 @@ pub(super) fn set_oom_score(process: &ProcessPlan, proc: &HostProc) -> Result<()
     }
 }
 
+/// Gives hooks that say nothing of their environment the workload's, as runc does: they are inside with it.
+fn with_environment(hooks: &[Hook], environment: &CStringArray) -> Vec<Hook> {
+    let mut hooks = hooks.to_vec();
+    for hook in hooks.iter_mut().filter(|hook| hook.env().is_none()) {
+        let strings = environment.strings().iter().map(|entry| entry.to_string_lossy().into_owned());
+        hook.set_env(Some(strings.collect()));
+    }
+    hooks
+}
+
 fn run_container_hooks(
     moment: &str,
     status: &str,
-    list: &[oci_spec::runtime::Hook],
+    list: &[Hook],
     plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {

@@ -307,7 +307,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, message) in [
             ("{}", "handles nothing: handledAccessFs"),
-            (r#"{"handledAccessFS": 1}"#, "unknown field `handledAccessFS`"),
+            (r#"{"handledAccessFS": 1}"#, "handledAccessFS: unknown field `handledAccessFS`"),
             (r#"{"handledAccessFs": -1}"#, "handledAccessFs: invalid value: integer `-1`"),
             (r#"{"handledAccessFs": "read"}"#, "handledAccessFs: invalid type: string"),
             (r#"{"abi": 5, "handledAccessFs": 1}"#, "abi: asks for Landlock 5, and this kernel has 4"),

@@ -17,6 +17,7 @@ mod init;
 mod label;
 pub mod landlock;
 mod listener;
+pub mod mounts;
 mod parent;
 mod pause;
 mod pid_file;

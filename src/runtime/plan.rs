@@ -2,7 +2,7 @@
 //!
 //! What is here was validated; what init does with it is a series of system calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -150,7 +150,11 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
     let mut process = process_plan(process, spec, choices)?;
     process.seccomp = seccomp_filter(spec)?;
     process.denies_setgroups = denies_setgroups;
-    let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
+    let mut warnings = process.fit_to_caller(has_user_namespace, is_root)?;
+    for bit in capability::bits(process.capabilities.unraisable()) {
+        warnings
+            .push(format!("can't raise ambient capability {}: operation not permitted", capability::names(1 << bit)));
+    }
     let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
     let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().collect();
     let sysctls = sysctls.into_iter().map(|(key, value)| (sysctl_path(key), value.clone())).collect();
@@ -226,7 +230,9 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
     let user = process.user();
     let mut environment = Vec::with_capacity(env.len() + 3);
     let mut wants_home = true;
-    for entry in env {
+    // Of a name that is there twice the last counts, as in a shell: programs differ in which of two they take.
+    let mut names = HashSet::with_capacity(env.len());
+    for entry in env.iter().rev().filter(|entry| names.insert(name_of(entry))) {
         match entry.strip_prefix("HOME=") {
             Some("") => continue,
             Some(_) => wants_home = false,
@@ -234,6 +240,7 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         }
         environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
     }
+    environment.reverse();
     if choices.listening_fds > 0 {
         environment.push(CString::new(format!("LISTEN_FDS={}", choices.listening_fds))?);
         environment.push(c"LISTEN_PID=1".to_owned());
@@ -390,6 +397,18 @@ mod tests {
             process_plan(&process, &Spec::default(), &Choices::default()).unwrap().capabilities,
             Masks::default()
         );
+    }
+
+    #[test]
+    fn the_last_of_two_variables_counts() {
+        let process: Process = serde_json::from_str(
+            r#"{"user":{},"args":["sh"],"cwd":"/","env":["A=1","HOME=/x","B=2","A=3","HOME=","LINE=a\nb","A=4"]}"#,
+        )
+        .unwrap();
+        let plan = process_plan(&process, &Spec::default(), &Choices::default()).unwrap();
+        let strings: Vec<&str> = plan.envp.strings().iter().map(|entry| entry.to_str().unwrap()).collect();
+        assert_eq!(strings, ["B=2", "LINE=a\nb", "A=4"]);
+        assert!(plan.wants_home, "the last HOME is empty, whatever was before it");
     }
 
     #[test]

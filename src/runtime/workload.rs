@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::{Gid, Uid};
@@ -18,7 +18,7 @@ use super::plan::ProcessPlan;
 use super::protocol::{Channel, ListenerGoes, Tag};
 use super::tape::{Step, Tape};
 use crate::error::{Context, Error, Kind, Result};
-use crate::rootfs::host::HostProc;
+use crate::rootfs::host::{self, HostProc};
 use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::landlock::restrict_self;
@@ -64,6 +64,27 @@ pub(super) fn provide_terminal(process: &ProcessPlan, channel: &Channel) -> Resu
     let master = console::make_terminal(&root, process.console_size)?;
     console::clear_onlcr(&master).context("set up the terminal")?;
     channel.send_fd(Tag::Terminal, master.as_fd())
+}
+
+/// Opens the container's own `/dev/null` in place of the host's among the standard streams: CRIU saves no file of a mount
+/// that the container has not. Where there is none, the host's stays.
+pub(super) fn take_own_null(root: &Root) -> Result<()> {
+    let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+    let is_null = [stdin, stdout, stderr].map(|fd| host::require_null(fd).is_ok());
+    if is_null == [false; 3] {
+        return Ok(());
+    }
+    let Ok(null) = root.open_at(Path::new("/dev/null"), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()) else {
+        return Ok(());
+    };
+    if host::require_null(null.as_fd()).is_err() {
+        return Ok(());
+    }
+    let duplicates = [rustix::stdio::dup2_stdin, rustix::stdio::dup2_stdout, rustix::stdio::dup2_stderr];
+    for (duplicate, _) in duplicates.iter().zip(is_null).filter(|(_, is_null)| *is_null) {
+        duplicate(&null).context("take the container's /dev/null")?;
+    }
+    Ok(())
 }
 
 /// The part of [`make_terminal`] that is for the leader of the session.

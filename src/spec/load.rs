@@ -190,7 +190,21 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 fn trouble(name: &str, text: &str, error: &serde_json::Error, path: &str, offset: usize) -> Error {
     let whole = error.to_string();
     let suffix = format!(" at line {} column {}", error.line(), error.column());
-    refusal(name, text, whole.strip_suffix(&suffix).unwrap_or(&whole), path, offset)
+    let what = whole.strip_suffix(&suffix).unwrap_or(&whole);
+    match words_of_runc(path) {
+        Some(words) => refusal(name, text, &format!("{words}: {what}"), path, offset),
+        None => refusal(name, text, what, path, offset),
+    }
+}
+
+/// What runc calls a mistake in these fields, for those who look for it.
+fn words_of_runc(path: &str) -> Option<&'static str> {
+    match path.strip_prefix("linux.memoryPolicy")? {
+        // What is missing is the mode: nothing else has to be there.
+        "" | ".mode" => Some("invalid memory policy mode"),
+        flags if flags.starts_with(".flags") => Some("invalid memory policy flag"),
+        _ => None,
+    }
 }
 
 fn refusal(name: &str, text: &str, what: &str, path: &str, offset: usize) -> Error {
@@ -291,6 +305,21 @@ mod tests {
 
     fn report(text: &str) -> String {
         parse("config.json", text.as_bytes()).map_or_else(|error| error.report(), |_| String::new())
+    }
+
+    #[test]
+    fn memory_policies_are_refused_in_runcs_words() {
+        for (policy, words) in [
+            ("{}", "linux.memoryPolicy: invalid memory policy mode: missing field `mode`"),
+            (r#"{"mode": "INTERLEAVE"}"#, "linux.memoryPolicy.mode: invalid memory policy mode: unknown variant"),
+            (
+                r#"{"mode": "MPOL_BIND", "flags": ["x"]}"#,
+                "linux.memoryPolicy.flags[0]: invalid memory policy flag: unknown",
+            ),
+        ] {
+            let said = report(&format!(r#"{{"linux": {{"memoryPolicy": {policy}}}}}"#));
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{
     Hook, Hooks, Linux, LinuxDeviceType, LinuxMemoryPolicy, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType,
-    Spec,
+    Mount, Spec,
 };
 
 use super::load::Document;
@@ -207,11 +207,12 @@ fn check_linux(linux: &Linux) -> Result<()> {
 /// The rules of set_mempolicy(2) that hold on every machine.
 fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
     let nodes = NumberSet::parse(policy.nodes().as_deref().unwrap_or_default())
-        .map_err(|cause| bad("linux.memoryPolicy.nodes", cause))?;
+        .map_err(|cause| bad("linux.memoryPolicy.nodes", format_args!("invalid memory policy node: {cause}")))?;
     let mode = policy.mode();
     match mode {
         MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal if !nodes.is_empty() => {
-            return Err(bad("linux.memoryPolicy.nodes", format_args!("{mode} takes none")));
+            let what = format_args!("{mode} mode requires 0 nodes but got {}", nodes.len());
+            return Err(bad("linux.memoryPolicy.nodes", what));
         }
         MemoryPolicyModeType::MpolBind
         | MemoryPolicyModeType::MpolInterleave
@@ -235,6 +236,11 @@ fn check_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
 fn personality_warning(linux: &Linux) -> Option<String> {
     let flags = linux.personality().as_ref()?.flags().as_ref().filter(|flags| !flags.is_empty())?;
     Some(format!("linux.personality.flags: ignored, none is defined: {}", flags.join(", ")))
+}
+
+/// Judges a list of mounts for a container that runs.
+pub fn validate_mounts(mounts: &mut [Mount]) -> Result<()> {
+    mounts::check(mounts, &mut Vec::new())
 }
 
 /// Judges the resources of a configuration or of `update`; the ranges of limits are each controller's to know.
@@ -336,12 +342,12 @@ mod tests {
             (
                 "linux.memoryPolicy",
                 json!({"mode": "MPOL_LOCAL", "nodes": "0"}),
-                "linux.memoryPolicy.nodes: MPOL_LOCAL takes none",
+                "linux.memoryPolicy.nodes: MPOL_LOCAL mode requires 0 nodes but got 1",
             ),
             (
                 "linux.memoryPolicy",
                 json!({"mode": "MPOL_BIND", "nodes": "x"}),
-                "linux.memoryPolicy.nodes: \"x\" is not",
+                "linux.memoryPolicy.nodes: invalid memory policy node: \"x\" is not",
             ),
             (
                 "linux.memoryPolicy",

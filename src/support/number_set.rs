@@ -34,6 +34,11 @@ impl NumberSet {
         self.0.is_empty()
     }
 
+    /// Counts what is in the set.
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
     fn insert(&mut self, number: usize) {
         let word = number / 64;
         if self.0.len() <= word {

@@ -115,9 +115,9 @@ pub fn reset_dispositions() {
     /// A struct sigaction of the kernel's with SIG_DFL, no flags and an empty mask is all zeros, and not longer than this.
     const DEFAULT: [u64; 4] = [0; 4];
     const MASK_LENGTH: libc::c_long = 8;
-    for number in 1..=LAST {
+    for number in (1..=LAST).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
         // SAFETY: DEFAULT outlives the call and is as long as the kernel reads; the old disposition is not asked for. Made
-        // directly, since the C library keeps signals 32 and 33 to itself. SIGKILL and SIGSTOP are answered with EINVAL.
+        // directly, since the C library keeps signals 32 and 33 to itself.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<()>(), MASK_LENGTH) };
     }
 }

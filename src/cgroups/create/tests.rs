@@ -42,6 +42,7 @@ fn controllers_are_let_through_from_the_top_down() {
     let (tree, layout) = recorded(&[
         ("cgroup.controllers", "cpuset cpu io memory hugetlb pids misc"),
         ("cgroup.subtree_control", ""),
+        ("above/cgroup.controllers", "cpuset cpu io memory hugetlb pids misc"),
         ("above/cgroup.subtree_control", ""),
         ("above/box/cgroup.controllers", "cpu"),
         ("above/box/cgroup.procs", ""),

@@ -1,6 +1,8 @@
 //! Descriptors of the caller's that the workload gets: what `--preserve-fds` counts and what a socket-activating manager
 //! left. Opens none and passes none on.
 
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
 use crate::sys::process::is_open;
 
@@ -28,9 +30,14 @@ impl Passed {
     fn count(preserved: u32, listening: u32) -> Result<Self> {
         let too_many = || Error::invalid(format!("--preserve-fds {preserved}: too many"));
         let count = preserved.checked_add(listening).ok_or_else(too_many)?;
-        for number in (3..).take(count as usize) {
+        for (index, number) in (3..).take(count as usize).enumerate() {
             if !is_open(number) {
-                return Err(Error::invalid(format!("descriptor {number} of {count} to pass on from 3 is not open")));
+                // The words are runc's.
+                let describe = match u32::try_from(index).unwrap_or(u32::MAX).checked_sub(listening) {
+                    Some(index) => format!("unable to stat preserved-fd {index} (of {preserved})"),
+                    None => format!("LISTEN_FDS: descriptor {number} of {listening}"),
+                };
+                return Err(Error::from(Errno::BADF).context(describe));
             }
         }
         Ok(Self { count, listening })
