@@ -307,13 +307,14 @@ mod tests {
 
     /// Plays the other end: what it is sent after the handshake, and what it says.
     fn served(says: &[u8]) -> (Bus, UnixStream) {
+        const HELLO: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"DATA\r\nOK 0123\r\n").unwrap();
         theirs.write_all(says).unwrap();
         let bus = Bus::introduce(ours, true).unwrap();
-        let mut hello = vec![0; 31];
+        let mut hello = vec![0; HELLO.len()];
         theirs.read_exact(&mut hello).unwrap();
-        assert_eq!(hello, b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
+        assert_eq!(hello, HELLO);
         (bus, theirs)
     }
 
