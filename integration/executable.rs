@@ -5,7 +5,7 @@ use std::path::Path;
 use super::support::launch::Step;
 use super::support::needs::is_static;
 use super::support::suite::kit;
-use super::support::{Need, Scene, Test, test};
+use super::support::{Guest, Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(shows_its_version).and_plain().needs(Need::Husk),
         test!(a_closed_pipe_ends_quietly).and_plain().needs(Need::Husk),
         test!(start_path_of_a_bundle).root().needs(Need::Husk).needs(Need::Program("strace")),
+        test!(start_path_of_exec).root().needs(Need::Husk).needs(Need::Program("strace")),
         test!(start_path_with_limits_and_a_filter).root().needs(Need::Husk).needs(Need::Program("strace")),
     ]
 }
@@ -66,6 +67,7 @@ fn a_closed_pipe_ends_quietly(scene: &Scene) {
 /// Most system calls and processes between the exec of husk and the exec of the workload. They may only go down.
 const BUNDLE_CALLS: usize = 590;
 const FULL_BUNDLE_CALLS: usize = 665;
+const EXEC_CALLS: usize = 255;
 const PROCESSES: usize = 2;
 
 /// Counts, by strace, from the exec of the runtime to the exec of the workload.
@@ -100,6 +102,18 @@ fn start_path_of_a_bundle(scene: &Scene) {
     scene.note(format!("{calls} system calls, {processes} processes"));
     assert!(calls <= BUNDLE_CALLS, "{calls} system calls on the start path, at most {BUNDLE_CALLS} allowed");
     assert!(processes <= PROCESSES, "{processes} processes on the start path, at most {PROCESSES} allowed");
+}
+
+fn start_path_of_exec(scene: &Scene) {
+    let guest = Guest::start(scene, scene.bundle());
+    let trace = scene.path().join("trace");
+    let mut command = scene.program("/usr/bin/strace");
+    command.args(["-f", "-q", "-o"]).arg(&trace).arg(&kit().runtime).arg("--root").arg(scene.state_root());
+    command.args(["exec", &guest.bundle.id, "/probe", "--quiet"]).run().success();
+    let (calls, processes) = count_trace(&trace);
+    scene.note(format!("{calls} system calls, {processes} processes"));
+    assert!(calls <= EXEC_CALLS, "{calls} system calls on the way of exec, at most {EXEC_CALLS} allowed");
+    assert!(processes <= PROCESSES, "{processes} processes on the way of exec, at most {PROCESSES} allowed");
 }
 
 fn start_path_with_limits_and_a_filter(scene: &Scene) {

@@ -70,7 +70,7 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Document<Spec>> {
 
 /// Reads the file of `exec --process`.
 pub fn load_process(file: &Path) -> Result<Document<Process>> {
-    let bytes = read(file, file)?;
+    let bytes = read_given(file)?;
     parse_process(&file.file_name().unwrap_or(file.as_os_str()).to_string_lossy(), &bytes)
 }
 
@@ -100,6 +100,20 @@ fn read(file: &Path, shown: &Path) -> Result<Vec<u8>> {
         answer => answer.with_context(|| format!("open {}", file.display()))?,
     };
     read_whole(&fd).with_context(|| format!("read {}", file.display()))
+}
+
+/// Reads a file that the caller made for this one call, which may be a pipe: shells give `<(…)` as one.
+fn read_given(path: &Path) -> Result<Vec<u8>> {
+    let describe = || format!("read {}", path.display());
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty());
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(SIZE_LIMIT).unwrap_or(u64::MAX);
+    let file = std::fs::File::from(file.with_context(describe)?);
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, limit + 1), &mut bytes).with_context(describe)?;
+    if bytes.len() > SIZE_LIMIT {
+        return Err(Error::invalid(format!("larger than {SIZE_LIMIT} bytes"))).with_context(describe);
+    }
+    Ok(bytes)
 }
 
 /// Reads a regular file whole: one `fstat` and one `read`.
@@ -305,6 +319,17 @@ mod tests {
 
     fn report(text: &str) -> String {
         parse("config.json", text.as_bytes()).map_or_else(|error| error.report(), |_| String::new())
+    }
+
+    #[test]
+    fn a_process_may_come_through_a_pipe() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, br#"{"cwd": "/", "args": ["true"]}"#).unwrap();
+        drop(writer);
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let process = load_process(Path::new(&path)).unwrap().value;
+        assert_eq!(process.args().as_deref().unwrap(), ["true"]);
+        assert!(load_process(Path::new("/dev/zero")).unwrap_err().report().contains("larger than"));
     }
 
     #[test]
