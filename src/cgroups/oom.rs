@@ -119,7 +119,8 @@ mod tests {
         };
         write("oom 1\noom_kill 2\n");
         let record =
-            serde_json::from_value(json!([{"controllers": "", "path": tree.path(), "shown": "/box"}])).unwrap();
+            serde_json::from_value(json!({"directories": [{"controllers": "", "path": tree.path(), "shown": "/box"}]}))
+                .unwrap();
         let mut watch = Cgroup::open(record).unwrap().watch_oom().unwrap();
         assert_eq!(watch.news().unwrap(), 0);
         write("oom 1\noom_kill 5\n");

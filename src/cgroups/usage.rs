@@ -408,7 +408,8 @@ mod tests {
             file::write(fd, text.as_bytes()).unwrap();
         }
         let record: Record =
-            serde_json::from_value(json!([{"controllers": "", "path": tree.path(), "shown": "/box"}])).unwrap();
+            serde_json::from_value(json!({"directories": [{"controllers": "", "path": tree.path(), "shown": "/box"}]}))
+                .unwrap();
         let cgroup = Cgroup::open(record).unwrap();
         let mut stats = cgroup.stats().unwrap();
         stats.hugetlb.clear();
