@@ -350,7 +350,7 @@ fn descriptors_that_are_passed_on(scene: &Scene) {
     let mut command = guest.exec(&["--preserve-fds", "2"], &["/probe"]);
     let report = command.step(Step::LeakDescriptors(10)).run().success().report();
     assert_eq!(numbers(&report), [0, 1, 2, 3, 4]);
-    guest.exec(&["--preserve-fds", "20"], &TRUE).run().exits_with(255).says("not open");
+    guest.exec(&["--preserve-fds", "20"], &TRUE).run().exits_with(255).says("unable to stat preserved-fd");
 }
 
 fn a_pidfd_is_sent(scene: &Scene) {

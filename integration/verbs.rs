@@ -177,7 +177,12 @@ fn specs_are_runcs_to_the_byte(scene: &Scene) {
     let write = |program: &Path, name: &str| {
         let directory = scene.tree(name, &[]);
         scene.program(program).arg("spec").args(flags).arg("--bundle").arg(&directory).run().success();
-        let text = std::fs::read_to_string(directory.join("config.json")).unwrap();
+        let mut text = std::fs::read_to_string(directory.join("config.json")).unwrap();
+        // Since 1.2 runc gives no ambient capabilities; Debian 12 has an older one.
+        if let Some(start) = text.find(",\n\t\t\t\"ambient\": [") {
+            let length = text[start..].find(']').unwrap() + 1;
+            text.replace_range(start..start + length, "");
+        }
         text.lines().filter(|line| !line.contains("ociVersion")).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(write(&kit().runtime, "ours"), write(Path::new("/usr/sbin/runc"), "theirs"));

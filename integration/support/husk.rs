@@ -411,7 +411,9 @@ impl Outcome {
     /// Asserts that the message names something.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
-        assert!(self.stderr.contains(text), "the message does not name \"{text}\"");
+        // Under the name runc messages are records, as runc's logger quotes them.
+        let found = self.stderr.contains(text) || self.stderr.replace("\\\"", "\"").contains(text);
+        assert!(found, "the message does not name \"{text}\"");
         self
     }
 
