@@ -188,7 +188,12 @@ fn values_out_of_range_are_refused(scene: &Scene) {
         ("process", "execCPUAffinity", json!({ "initial": "0-" }), "process.execCPUAffinity: "),
         ("process", "execCPUAffinity", json!({ "final": "2-1" }), "process.execCPUAffinity.final: \"2-1\" ends before"),
         ("process", "user", json!({ "umask": 512 }), "process.user.umask: 512 is above 511 (0777)"),
-        ("linux", "memoryPolicy", json!({ "mode": "MPOL_SOMEWHERE" }), "linux.memoryPolicy.mode: unknown variant"),
+        (
+            "linux",
+            "memoryPolicy",
+            json!({ "mode": "MPOL_SOMEWHERE" }),
+            "linux.memoryPolicy.mode: invalid memory policy mode: unknown variant",
+        ),
         ("linux", "memoryPolicy", json!({ "mode": "MPOL_BIND" }), "linux.memoryPolicy.nodes: MPOL_BIND needs at least"),
         ("linux", "personality", json!({ "domain": "SVR4" }), "linux.personality.domain: unknown variant"),
     ] {
