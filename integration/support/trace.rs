@@ -55,6 +55,19 @@ pub(crate) struct Trace {
     pub(crate) stderr: String,
 }
 
+impl Trace {
+    fn new(main: Pid) -> Self {
+        Self {
+            main,
+            calls: Vec::new(),
+            processes: Vec::new(),
+            killed_at: None,
+            status: WaitStatus::StillAlive,
+            stderr: String::new(),
+        }
+    }
+}
+
 struct Tracer<'a> {
     /// Index of each process in the two lists of the trace.
     known: HashMap<Pid, usize>,
@@ -111,14 +124,7 @@ fn follow(command: &mut Invocation<'_>, judge: &mut dyn FnMut(usize, usize) -> O
         known: HashMap::new(),
         alive: Vec::new(),
         execs: HashMap::new(),
-        trace: Trace {
-            main,
-            calls: Vec::new(),
-            processes: Vec::new(),
-            killed_at: None,
-            status: WaitStatus::StillAlive,
-            stderr: String::new(),
-        },
+        trace: Trace::new(main),
         judge,
         releasing: false,
     };
@@ -141,15 +147,7 @@ fn release(child: &mut Child) {
 
 impl Tracer<'_> {
     fn into_trace(mut self) -> Trace {
-        let main = self.trace.main;
-        let empty = Trace {
-            main,
-            calls: Vec::new(),
-            processes: Vec::new(),
-            killed_at: None,
-            status: WaitStatus::StillAlive,
-            stderr: String::new(),
-        };
+        let empty = Trace::new(self.trace.main);
         std::mem::replace(&mut self.trace, empty)
     }
 
