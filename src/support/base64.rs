@@ -1,4 +1,21 @@
-//! Base64 as RFC 4648 has it, section 4: the standard alphabet, padded. Reads only.
+//! Base64 as RFC 4648 has it, section 4: the standard alphabet, padded.
+
+/// The letters, by what they stand for.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Writes bytes as one line.
+pub fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for index in 0..4 {
+            let letter = ALPHABET[(word >> (18 - 6 * index) & 0x3f) as usize];
+            text.push(if index <= group.len() { letter.into() } else { '=' });
+        }
+    }
+    text
+}
 
 /// Reads a text; blanks and line ends in it are passed over, anything else that is not base64 makes it none.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
@@ -36,10 +53,10 @@ fn value(letter: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
 
     #[test]
-    fn texts_of_the_rfc_are_read() {
+    fn texts_of_the_rfc_are_read_and_written() {
         for (text, bytes) in [
             ("", ""),
             ("Zg==", "f"),
@@ -50,7 +67,9 @@ mod tests {
             ("Zm9vYmFy", "foobar"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+            assert_eq!(encode(bytes.as_bytes()), text.replace('\n', ""), "{bytes}");
         }
+        assert_eq!(encode(&[0xfb, 0xff, 0xbf]), "+/+/");
         assert_eq!(decode("+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
     }
 

@@ -2,6 +2,8 @@
 
 pub mod atomic;
 pub mod base64;
+pub mod caller;
+pub mod config_file;
 pub mod id;
 pub mod lock;
 pub mod log;
@@ -10,4 +12,5 @@ pub mod number_set;
 pub mod passwd;
 pub mod remove;
 pub mod root;
+pub mod secret;
 pub mod units;
