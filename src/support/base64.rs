@@ -1,17 +1,14 @@
 //! Base64 as RFC 4648 has it, section 4: the standard alphabet, padded.
 
-/// The letters, by what they stand for.
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Writes bytes as one line.
+/// Writes bytes as a text in one line.
 pub fn encode(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for index in 0..4 {
-            let letter = ALPHABET[(word >> (18 - 6 * index) & 0x3f) as usize];
-            text.push(if index <= group.len() { letter.into() } else { '=' });
+        let word = group.iter().chain([&0, &0]).take(3).fold(0, |word, byte| word << 8 | usize::from(*byte));
+        for place in 0..4 {
+            let is_padding = place > group.len();
+            text.push(if is_padding { '=' } else { char::from(LETTERS[word >> (18 - 6 * place) & 63]) });
         }
     }
     text
@@ -56,7 +53,16 @@ mod tests {
     use super::{decode, encode};
 
     #[test]
-    fn texts_of_the_rfc_are_read_and_written() {
+    fn what_is_written_reads_back() {
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (&[255, 254, 253, 0], "//79AA==")]
+        {
+            assert_eq!((encode(bytes).as_str(), decode(text).as_deref()), (text, Some(bytes)));
+        }
+    }
+
+    #[test]
+    fn texts_of_the_rfc_are_read() {
         for (text, bytes) in [
             ("", ""),
             ("Zg==", "f"),
@@ -67,9 +73,7 @@ mod tests {
             ("Zm9vYmFy", "foobar"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()), "{text}");
-            assert_eq!(encode(bytes.as_bytes()), text.replace('\n', ""), "{bytes}");
         }
-        assert_eq!(encode(&[0xfb, 0xff, 0xbf]), "+/+/");
         assert_eq!(decode("+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
     }
 

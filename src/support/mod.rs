@@ -12,5 +12,4 @@ pub mod number_set;
 pub mod passwd;
 pub mod remove;
 pub mod root;
-pub mod secret;
 pub mod units;

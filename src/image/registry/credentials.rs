@@ -20,8 +20,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::reference::{DEFAULT_REGISTRY, Repository};
 use crate::support::caller::Caller;
 use crate::support::lock::{Lock, Sharing};
-use crate::support::secret::Secret;
 use crate::support::{atomic, config_file};
+
+use super::login::{Login, Secret};
 
 use file::{AuthFile, Shape};
 use helper::{Helper, Missing};
@@ -31,17 +32,6 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// The larger of the files has a few dozen logins.
 const FILE_BYTES: usize = 1 << 20;
-
-/// What is shown to a registry, or to its token server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    Basic {
-        user: String,
-        password: Secret,
-    },
-    /// A refresh token of OAuth 2, which the registry gave in exchange for a password.
-    IdentityToken(Secret),
-}
 
 /// What a login is for: `HOST[:PORT]`, or a part of its repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -368,4 +358,5 @@ fn place(path: &Path, make: bool) -> Result<Option<(OwnedFd, String)>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "fixtures are not state")]
 mod tests;

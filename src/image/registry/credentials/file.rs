@@ -5,10 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{Login, Scope};
+use super::Scope;
 use crate::error::{Context, Error, Result};
+use crate::image::registry::login::{Login, Secret};
 use crate::support::base64;
-use crate::support::secret::Secret;
 
 /// Where in the document the logins are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Login;
 use crate::error::{Context, Error, Kind, Result};
-use crate::support::secret::Secret;
+use crate::image::registry::login::{Login, Secret};
 
 /// Long enough for somebody who is asked to unlock a keyring.
 const HELPER_SECONDS: u64 = 120;
@@ -150,7 +149,7 @@ impl Helper {
         if line == NOT_FOUND {
             return Ok(None);
         }
-        if let Some(secret) = secret.filter(|secret| !secret.is_empty()) {
+        if let Some(secret) = secret.filter(|secret| !secret.expose().is_empty()) {
             line = line.replace(secret.expose(), "…");
         }
         Err(Error::new(Kind::Other, format!("{} {verb} failed: {line}", self.program())))
@@ -238,7 +237,7 @@ mod tests {
         Running(child).converse(input, Instant::now() + limit)
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn a_helper_is_heard_however_it_talks() {
