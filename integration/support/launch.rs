@@ -29,6 +29,8 @@ pub(crate) enum Step {
     OpenFiles(u64),
     /// Change the root directory.
     Chroot(std::path::PathBuf),
+    /// Run on one processor alone, by its number, as taskset(1) has it.
+    Processor(usize),
     /// Close a descriptor of the standard three.
     Close(i32),
     /// Have one supplementary group.
@@ -52,6 +54,7 @@ impl Step {
                 word.push(path);
                 word
             }
+            Self::Processor(number) => format!("processor={number}").into(),
             Self::Close(fd) => format!("close={fd}").into(),
             Self::Group(gid) => format!("group={gid}").into(),
             Self::AwaitInput => "await".into(),
@@ -126,6 +129,11 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         }
         "await" => {
             rustix::io::read(rustix::stdio::stdin(), &mut [0; 1])?;
+        }
+        "processor" => {
+            let mut processors = rustix::thread::CpuSet::new();
+            processors.set(number()? as usize);
+            rustix::thread::sched_setaffinity(None, &processors)?;
         }
         "close" => nix::unistd::close(number()?.cast_signed())?,
         unknown => return Err(std::io::Error::other(format!("unknown step {unknown}"))),

@@ -23,7 +23,7 @@ use crate::rootfs::host::HostProc;
 use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
-use crate::support::base64;
+use crate::support::{base64, log};
 use crate::sys::clone::CloneFlags;
 use crate::sys::process::CStringArray;
 
@@ -229,6 +229,8 @@ pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
         let variable = std::env::var_os("RUN_OCI_SECCOMP_RECEIVER").map(PathBuf::from);
         listener::complete(listener, annotation("run.oci.seccomp.receiver"), variable)?;
     }
+    // runc's words.
+    log::debug(|| format!("seccomp filter flags: {}", program.flags));
     Ok(Some(program))
 }
 
