@@ -72,6 +72,10 @@ impl Store {
         &self.path
     }
 
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     /// Finds the layers of an image, lowest first, or nothing if one is missing. One system call a layer.
     ///
     /// Layers below one that hides everything are left out, and so is all but the last of equal layers, since
@@ -248,6 +252,9 @@ impl Places {
                 continue;
             }
             let key = name.strip_suffix(".lock").unwrap_or(name);
+            if key.starts_with(super::blobs::PARTIAL_PREFIX) {
+                continue; // the next one to want it goes on with it
+            }
             if let Some(_lock) = Lock::try_take(self.staging.as_fd(), &format!("{key}.lock"))? {
                 remove_tree(&self.staging, key)?;
             }
@@ -269,7 +276,7 @@ impl Drop for RemoveOnDrop<'_> {
 }
 
 /// Opens a directory of the store, making it if it is missing.
-fn open_private(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+pub(super) fn open_private(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let open = || rustix::fs::openat(parent, name, OPEN_PATH | OFlags::NOFOLLOW, Mode::empty());
     match open() {
         Err(Errno::NOENT) => {}
