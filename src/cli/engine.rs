@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, oci, run, unshare};
+use super::{docs, images, oci, run, unshare};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -24,6 +24,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Pull(images::Pull),
+    Images(images::List),
+    Rmi(images::Remove),
+    /// Manage images
+    #[command(subcommand)]
+    Image(images::Image),
     Unshare(unshare::Unshare),
     /// What the build needs of the executable
     #[command(subcommand, hide = true)]
@@ -77,6 +83,9 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Run(args) => run::run(*args, &tell),
+        Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(args),
+        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(args),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }

@@ -9,8 +9,10 @@
 mod docs;
 mod engine;
 mod face;
+mod images;
 mod oci;
 mod printer;
+mod progress;
 mod report;
 mod run;
 mod status;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -43,9 +44,10 @@ pub struct Partial<'a> {
     blobs: &'a Blobs,
     digest: Digest,
     name: String,
-    file: File,
+    size: u64,
+    file: Arc<File>,
     /// Bytes in the file that a reader may replay.
-    length: AtomicU64,
+    length: Arc<AtomicU64>,
     /// Last, so that the file is in place or gone before the next holder looks.
     _lock: Lock<'a>,
 }
@@ -143,8 +145,8 @@ impl Blobs {
             Ok::<_, io::Error>((file, length))
         };
         let (file, length) = open().with_context(|| format!("open tmp/{name}"))?;
-        let length = AtomicU64::new(length);
-        Ok(Begun::Ours(Partial { blobs: self, digest: *digest, name, file, length, _lock: lock }))
+        let (file, length) = (Arc::new(file), Arc::new(AtomicU64::new(length)));
+        Ok(Begun::Ours(Partial { blobs: self, digest: *digest, name, size, file, length, _lock: lock }))
     }
 
     /// Stores a blob whose digest is not known before its last byte: `write` gives it, and its size. It is verified by
@@ -177,9 +179,15 @@ impl<'a> Partial<'a> {
     }
 
     /// Reads the part that is at hand, and then what `rest` gives from that position on, keeping it as it comes.
-    pub fn reader<'r>(&'r self, rest: impl FnOnce(u64) -> Box<dyn Read + Send + 'r>) -> PartialReader<'r, 'a> {
+    pub fn reader<'r>(&self, rest: impl FnOnce(u64) -> Box<dyn Read + Send + 'r>) -> PartialReader<'r> {
         let replayed = self.length();
-        PartialReader { partial: self, position: 0, replayed, rest: rest(replayed) }
+        let (file, length) = (Arc::clone(&self.file), Arc::clone(&self.length));
+        PartialReader { file, length, position: 0, replayed, rest: rest(replayed) }
+    }
+
+    /// Says whether all bytes are at hand; whether they are right is another question.
+    pub fn is_whole(&self) -> bool {
+        self.length() >= self.size
     }
 
     /// Puts the blob in place. The caller has verified it.
@@ -200,19 +208,20 @@ impl<'a> Partial<'a> {
 }
 
 /// Reads a blob from its first byte, wherever its bytes come from.
-pub struct PartialReader<'r, 'a> {
-    partial: &'r Partial<'a>,
+pub struct PartialReader<'r> {
+    file: Arc<File>,
+    length: Arc<AtomicU64>,
     position: u64,
     replayed: u64,
     rest: Box<dyn Read + Send + 'r>,
 }
 
-impl Read for PartialReader<'_, '_> {
+impl Read for PartialReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.replayed - self.position.min(self.replayed);
         if left > 0 {
             let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let length = self.partial.file.read_at(&mut buffer[..wanted], self.position)?;
+            let length = self.file.read_at(&mut buffer[..wanted], self.position)?;
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -220,9 +229,9 @@ impl Read for PartialReader<'_, '_> {
             return Ok(length);
         }
         let length = self.rest.read(buffer)?;
-        self.partial.file.write_all_at(&buffer[..length], self.position)?;
+        self.file.write_all_at(&buffer[..length], self.position)?;
         self.position += length as u64;
-        self.partial.length.store(self.position, Ordering::Release);
+        self.length.store(self.position, Ordering::Release);
         Ok(length)
     }
 }

@@ -18,3 +18,4 @@ pub mod images;
 pub mod lock;
 pub mod root;
 pub mod store;
+pub mod sweep;
