@@ -17,6 +17,8 @@ pub(crate) enum Step {
     ControllingTerminal,
     /// Open that many descriptors of / without close-on-exec.
     LeakDescriptors(u32),
+    /// Be told by a socket-activating manager of that many descriptors, from 3 on, and of names for them.
+    Activate(u32, &'static str),
     /// Set the file creation mask.
     Umask(u32),
     /// Ignore a signal by number, as nohup(1) does.
@@ -42,6 +44,7 @@ impl Step {
         match self {
             Self::ControllingTerminal => "ctty".into(),
             Self::LeakDescriptors(count) => format!("leak={count}").into(),
+            Self::Activate(count, names) => format!("activate={count}:{names}").into(),
             Self::Umask(mask) => format!("umask={mask}").into(),
             Self::Ignore(signal) => format!("ignore={signal}").into(),
             Self::Block(signal) => format!("block={signal}").into(),
@@ -74,10 +77,17 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
     let end = arguments.iter().position(|word| word == "--").ok_or_else(|| std::io::Error::other("no command"))?;
     let mut traps = String::new();
+    let mut variables = Vec::new();
     for word in &arguments[..end] {
         let word = word.to_str().ok_or_else(|| std::io::Error::other("steps are UTF-8"))?;
         match word.split_once('=').unwrap_or((word, "")) {
             ("ignore", signal) => traps.extend(["trap '' ", signal, "; "]),
+            ("activate", words) => {
+                let (count, names) = words.split_once(':').unwrap_or((words, ""));
+                let pid = std::process::id().to_string();
+                variables =
+                    vec![("LISTEN_FDS", count.to_owned()), ("LISTEN_PID", pid), ("LISTEN_FDNAMES", names.into())];
+            }
             (name, value) => perform(name, value)?,
         }
     }
@@ -87,7 +97,7 @@ fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
         return Err(Command::new("/bin/sh").args(["-c", &format!("{traps}exec \"$@\""), "sh"]).args(command).exec());
     }
     let program: &OsStr = command.first().ok_or_else(|| std::io::Error::other("no command"))?;
-    Err(Command::new(program).args(&command[1..]).exec())
+    Err(Command::new(program).args(&command[1..]).envs(variables).exec())
 }
 
 fn perform(name: &str, value: &str) -> std::io::Result<()> {

@@ -1,5 +1,7 @@
 //! `husk pull`, `images` and `rmi`, and the same below `husk image`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::printer;
@@ -34,11 +36,14 @@ pub(super) struct Remote {
     /// Check the registry's certificate, and speak nothing but TLS
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
+    /// File that holds the logins
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
 }
 
 impl Remote {
     fn options(&self) -> RemoteOptions {
-        RemoteOptions { verify_tls: self.tls_verify }
+        RemoteOptions { verify_tls: self.tls_verify, authfile: self.authfile.clone() }
     }
 }
 

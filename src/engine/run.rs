@@ -50,12 +50,12 @@ struct Contents {
     diff_ids: Vec<Digest>,
     is_host: bool,
     /// Keeps the layers in the store until the container's record does.
-    held: Option<Held>,
+    _held: Option<Held>,
 }
 
 impl Contents {
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
-        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, held: None }
+        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, _held: None }
     }
 }
 
@@ -169,6 +169,7 @@ fn run_under_monitor(
             pid_file: None,
             console_socket: None,
             pidfd_socket: None,
+            manager: None,
         },
         input: if record.interactive || record.terminal { monitor::Input::Inherited } else { monitor::Input::Empty },
         clear,
@@ -251,7 +252,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, diff_ids, is_host: false, held: Some(held) })
+    Ok(Contents { config, id, layers, diff_ids, is_host: false, _held: Some(held) })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.

@@ -26,7 +26,13 @@ pub(crate) struct BlobReader<'a> {
 
 impl<'a> BlobReader<'a> {
     /// Prepares to read a blob of `size` bytes from `position` on; nothing is sent before the first read.
-    pub(crate) fn new(client: &'a Client, repository: &'a Repository, digest: Digest, position: u64, size: u64) -> Self {
+    pub(crate) fn new(
+        client: &'a Client,
+        repository: &'a Repository,
+        digest: Digest,
+        position: u64,
+        size: u64,
+    ) -> Self {
         Self { client, repository, digest, position, size, body: None, failures: 0 }
     }
 

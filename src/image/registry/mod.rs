@@ -7,6 +7,7 @@
 pub mod auth;
 pub(crate) mod blob;
 pub mod client;
+pub mod credentials;
 pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
