@@ -30,11 +30,13 @@ mod kill;
 mod labels;
 mod landlock;
 mod limits;
+mod login;
 mod mount_sharing;
 mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod pivot;
 mod probe;
 mod process;
@@ -93,6 +95,7 @@ fn tests() -> Vec<support::Test> {
         terminal::tests,
         verbs::tests,
         descriptors::tests,
+        notify::tests,
         cgroups::tests,
         pivot::tests,
         rootless::tests,
@@ -102,6 +105,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        login::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

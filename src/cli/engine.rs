@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, oci, run, unshare};
+use super::{docs, login, logout, oci, run, unshare};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -23,6 +23,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Login(login::Login),
+    Logout(logout::Logout),
     Run(Box<run::Run>),
     Unshare(unshare::Unshare),
     /// What the build needs of the executable
@@ -76,6 +78,11 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
+        Command::Login(args) => login::run(args, &|registry, _| {
+            tell(&format!("{registry} was not asked whether it takes this login"));
+            Ok(())
+        }),
+        Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

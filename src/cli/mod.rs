@@ -9,8 +9,11 @@
 mod docs;
 mod engine;
 mod face;
+mod login;
+mod logout;
 mod oci;
 mod printer;
+mod prompt;
 mod report;
 mod run;
 mod status;
