@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod status;
 mod table;
+pub mod template;
 mod unshare;
 
 use std::ffi::OsString;
