@@ -41,11 +41,8 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
             *tree = Some(detach(setup::open_root_tree(path)?, MountPropagationFlags::DOWNSTREAM)?);
         }
         for mount in &mut plan.mounts {
-            let describe = mount.describe();
-            let MountSource::Bind { path, origin: origin @ Origin::Host } = &mut mount.source else { continue };
-            if is_closed_to(maps, path) {
-                let opened = clone_tree(path, &mount.options).and_then(|opened| detach(opened, detachment));
-                *origin = Origin::Parent(opened.with_context(|| describe)?);
+            if matches!(&mount.source, MountSource::Bind { path, origin: Origin::Host } if is_closed_to(maps, path)) {
+                open_source(mount, detachment)?;
             }
         }
     }
@@ -53,6 +50,16 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
         if mount.id_maps.is_some() || mount.options.idmap.is_some() {
             prepare_mapped(mount, container, detachment).with_context(|| mount.describe())?;
         }
+    }
+    Ok(())
+}
+
+/// Opens the source of one mount for init, unless it is init that is to find it.
+pub fn open_source(mount: &mut MountPlan, detachment: MountPropagationFlags) -> Result<()> {
+    let describe = mount.describe();
+    if let MountSource::Bind { path, origin: origin @ Origin::Host } = &mut mount.source {
+        let opened = clone_tree(path, &mount.options).and_then(|opened| detach(opened, detachment));
+        *origin = Origin::Parent(opened.with_context(|| describe)?);
     }
     Ok(())
 }

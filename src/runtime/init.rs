@@ -22,14 +22,15 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, FilterState, Prepared};
-use super::{console, hooks, workload};
+use super::workload::{Before, Filtering, Prepared};
+use super::{attributes, console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::seccomp::Program;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
 use crate::sys::process::{CStringArray, close_all_but, exit_now};
@@ -111,6 +112,7 @@ fn become_workload(
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
         surroundings.cgroup.verify(&text)?;
+        attributes::take_every_processor();
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
@@ -139,7 +141,7 @@ fn become_workload(
     if !plan.hooks.create_container.is_empty() {
         // Where runc's hooks find themselves; the pivot leaves it.
         rustix::process::fchdir(tree.root()).context("enter the root file system")?;
-        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, None, plan, surroundings)?;
     }
     tree.enter(&plan.rootfs)?;
     match hidden {
@@ -163,7 +165,12 @@ fn become_workload(
         }
         None => None,
     };
-    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    if plan.exec_fifo.is_some() && !plan.hooks.start_container.is_empty() {
+        // Then it is not the stub that waits, which has handlers of its own.
+        signal::end_at_ending().context("handle signals")?;
+    }
+    let filtering = Filtering::of(process, hidden.is_some() || !plan.hooks.start_container.is_empty());
+    let mut prepared = workload::take_credentials(process, &plan.proc, channel, filtering)?;
     if hidden.is_some() {
         appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
@@ -171,17 +178,18 @@ fn become_workload(
     let envp = environment.as_ref();
     if plan.hooks.start_container.is_empty() {
         let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
-        return workload::play_tape(process, proc, channel, &prepared, envp, FilterState::of(process), before);
+        return workload::play_tape(process, proc, channel, &prepared, envp, before);
     }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
-    let filter = workload::load_filter_before_hooks(process, channel)?;
+    workload::load_filter_before_hooks(process, channel, &mut prepared)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
-    run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
-    workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
+    let filter = prepared.filter(process);
+    run_container_hooks("startContainer", "created", &hooks, filter, plan, surroundings)?;
+    workload::play_tape(process, proc, channel, &prepared, envp, Before::Nothing)
 }
 
 /// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
@@ -322,6 +330,7 @@ fn run_container_hooks(
     moment: &str,
     status: &str,
     list: &[Hook],
+    filter: Option<&Program>,
     plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {
@@ -329,7 +338,8 @@ fn run_container_hooks(
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
+    let state = (surroundings.state_for_hooks)(status, pid);
+    hooks::run_filtered(moment, list, &state, &plan.hook_output, filter)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::super::protocol::{Channel, Tag};
-use super::super::workload::{Before, FilterState};
+use super::super::workload::{Before, Filtering};
 use super::super::{init, workload};
 use super::Plan;
 use crate::error::{Context, Error, Result};
@@ -93,9 +93,9 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
         workload::complete_environment(process, &root)
     };
     workload::make_terminal(process, channel)?;
-    let prepared = workload::take_credentials(process, plan.proc, channel)?;
-    let filter = FilterState::of(process);
-    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), filter, Before::Ready)
+    // Seen it is all the time, and has had all the rights before.
+    let prepared = workload::take_credentials(process, plan.proc, channel, Filtering::Last)?;
+    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), Before::Ready)
 }
 
 /// What is done from the host's side.
@@ -108,7 +108,7 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     plan.entrances.enter().map_err(explain_entrance)?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
-    plan.affinity.set_final(None)
+    plan.affinity.set_final()
 }
 
 fn explain_entrance(errno: Errno) -> Error {
