@@ -12,3 +12,4 @@ pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
 pub mod push;
+pub mod registries;
