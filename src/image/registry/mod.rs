@@ -13,4 +13,5 @@ pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
 pub mod proxy;
+pub mod push;
 pub mod registries;
