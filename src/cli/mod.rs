@@ -9,6 +9,8 @@
 mod docs;
 mod engine;
 mod face;
+pub mod filter;
+pub mod format;
 mod login;
 mod logout;
 mod oci;
@@ -17,7 +19,7 @@ mod prompt;
 mod report;
 mod run;
 mod status;
-mod table;
+pub mod table;
 pub mod template;
 mod unshare;
 
