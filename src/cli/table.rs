@@ -57,7 +57,7 @@ fn align(text: &str, least: usize) -> String {
         let has_column = |line: usize| lines.get(line).is_some_and(|cells| column + 1 < cells.len());
         let mut line = 0;
         while line < lines.len() {
-            let end = (line..).find(|line| !has_column(*line)).unwrap_or(lines.len());
+            let end = (line..lines.len()).find(|line| !has_column(*line)).unwrap_or(lines.len());
             let longest = lines[line..end].iter().map(|cells| cells[column].chars().count()).max();
             let width = (longest.unwrap_or_default() + PADDING).max(least);
             widths[line..end].iter_mut().for_each(|widths| widths.push(width));

@@ -118,7 +118,12 @@ fn become_workload(
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
+    let have_mapped = |mount, tree: &OwnedFd| {
+        channel.send_tree(mount, tree.as_fd())?;
+        channel.expect(Tag::IdsMapped)
+    };
+    let processes = hidden.map(|hidden| hidden.processes.fd.as_fd());
+    let tree = setup::prepare(&plan.rootfs, processes, have_mapped, view_of_cgroups)?;
     if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
@@ -245,8 +250,10 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
             enter(join)?;
         }
     }
-    let is_known = !plan.net_devices.is_empty() && plan.namespaces.stages == Stages::One;
+    let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+    let is_known = asks_parent && plan.namespaces.stages == Stages::One;
     if is_known {
+        // Else this word would be taken for the answer.
         channel.expect(Tag::Known)?;
     }
     if !plan.net_devices.is_empty() {

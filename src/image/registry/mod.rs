@@ -11,3 +11,5 @@ pub mod credentials;
 pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
+pub mod push;
+pub mod registries;
