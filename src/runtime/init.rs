@@ -117,7 +117,12 @@ fn become_workload(
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
+    let have_mapped = |mount, tree: &OwnedFd| {
+        channel.send_tree(mount, tree.as_fd())?;
+        channel.expect(Tag::IdsMapped)
+    };
+    let processes = hidden.map(|hidden| hidden.processes.fd.as_fd());
+    let tree = setup::prepare(&plan.rootfs, processes, have_mapped, view_of_cgroups)?;
     if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
@@ -261,7 +266,9 @@ fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         for join in &plan.namespaces.join {
             enter(join)?;
         }
-        if !plan.net_devices.is_empty() && !is_known {
+        let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+        if asks_parent && !is_known {
+            // Else this word would be taken for the answer.
             channel.expect(Tag::Known)?;
             is_known = true;
         }

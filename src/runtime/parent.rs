@@ -27,6 +27,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::net_device;
 use crate::namespaces::plan::Stages;
+use crate::rootfs::bind;
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::signal::Signals;
@@ -196,6 +197,11 @@ fn attend(
             (Some(Message::WantsDevices), _, Some(launching)) => {
                 move_net_devices(launching.plan, pid)?;
                 channel.send(Tag::DevicesMoved)?;
+                continue;
+            }
+            (Some(Message::WantsIds { mount, tree }), _, Some(launching)) => {
+                bind::map_for_init(&launching.plan.rootfs, mount as usize, &tree)?;
+                channel.send(Tag::IdsMapped)?;
                 continue;
             }
             (message, ..) => message,

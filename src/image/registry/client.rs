@@ -235,6 +235,11 @@ impl Client {
         &self.registry
     }
 
+    /// Asks whether the registry is one, and takes the login.
+    pub fn ping(&self) -> Result<()> {
+        self.send(&Call::get("/v2/", ""))?.success().map(drop)
+    }
+
     pub(crate) fn patience(&self) -> Patience {
         self.patience
     }
@@ -267,6 +272,11 @@ impl Client {
             pause *= 2;
         }
         unreachable!("the last try returns")
+    }
+
+    /// Sends a request once, for those that must not arrive twice.
+    pub(crate) fn send_once(&self, call: &Call<'_>) -> Result<Answer> {
+        self.exchange(call)
     }
 
     /// Makes a request, with the credentials that it turns out to need, and follows where it is led.
