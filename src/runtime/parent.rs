@@ -358,6 +358,10 @@ fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
         Some(Step::Landlock) => {
             return Error::from(errno).context(landlock::ANNOTATION).context(Step::Landlock.describe());
         }
+        Some(Step::Capabilities) => {
+            let error = Error::from(errno).context(Step::Capabilities.describe());
+            return error.with_hint("without noNewPrivileges the seccomp profile must allow capset");
+        }
         Some(step) => (false, step.describe().to_owned()),
     };
     if !is_exec {
