@@ -22,7 +22,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, FilterState, Prepared};
+use super::workload::{Before, Ending, FilterState, Place, Prepared};
 use super::{console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
@@ -90,7 +90,7 @@ pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surround
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
-/// 10. In a PID namespace that is joined, all of this was the child's work, and only now there is init.
+/// 10. In a PID namespace that is joined, all of this was the child's work, and only now, or by the tape, there is init.
 /// 11. `create` waits here for `start`.
 /// 12. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(
@@ -149,25 +149,28 @@ fn become_workload(
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
+    let has_hooks = !plan.hooks.start_container.is_empty();
     let own_proc = match hidden {
         Some(hidden) => {
             if !hidden.has_joined {
                 enter(hidden.processes)?;
             }
-            workload::proc_after(process, hidden.processes.fd.as_fd())?
+            if has_hooks { workload::proc_after(process, hidden.processes.fd.as_fd())? } else { None }
         }
         None => None,
     };
     let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    let envp = environment.as_ref();
+    if !has_hooks {
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        let place = if hidden.is_some() { Place::OutOfSight } else { Place::Container };
+        let ending = Ending { filter: FilterState::of(process), before, place };
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, &ending);
+    }
     if hidden.is_some() {
         appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
     let proc = own_proc.as_ref().unwrap_or(&plan.proc);
-    let envp = environment.as_ref();
-    if plan.hooks.start_container.is_empty() {
-        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
-        return workload::play_tape(process, proc, channel, &prepared, envp, FilterState::of(process), before);
-    }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
     let filter = workload::load_filter_before_hooks(process, channel)?;
     channel.send(Tag::Ready)?;
@@ -176,10 +179,13 @@ fn become_workload(
     }
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
     run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
-    workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
+    let ending = Ending { filter, before: Before::Nothing, place: Place::Container };
+    workload::play_tape(process, proc, channel, &prepared, envp, &ending)
 }
 
-/// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
+/// Clones init into the PID namespace that was joined, where it is seen; the child ends here. Only for hooks inside the
+/// container, which husk itself has to start there: else the tape does this, and no process of husk's own executable is
+/// ever seen.
 ///
 /// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
 fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&HostProc>) -> Result<()> {

@@ -337,6 +337,34 @@ pub(super) enum Before<'a> {
     ReadyAndWait(&'a OwnedFd),
 }
 
+/// Where the process is that begins the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the workload is to be.
+    Container,
+    /// Outside of the PID namespace, which it has entered for its children.
+    OutOfSight,
+}
+
+/// What the tape has to do beside the last steps of every process.
+pub(super) struct Ending<'a> {
+    pub(super) filter: FilterState,
+    pub(super) before: Before<'a>,
+    pub(super) place: Place,
+}
+
+impl ProcessPlan {
+    /// Says whether a process out of sight can do all the work, and the tape of it clones the one that is seen.
+    ///
+    /// Without no_new_privs the filter is loaded before. It has to let the calls pass, and whoever listens to it is told
+    /// of the process that loads it. Some schedulers are not for the children of a process (sched(7), sched_setattr(2)).
+    pub(super) fn can_appear_late(&self) -> bool {
+        let is_inherited = self.attributes.are_inherited();
+        let early = self.seccomp.as_ref().filter(|_| !self.no_new_privileges);
+        is_inherited && early.is_none_or(|filter| filter.listener.is_none() && Tape::may_appear(filter))
+    }
+}
+
 /// Leaves husk's own executable for a sealed one that makes the last calls.
 pub(super) fn play_tape(
     process: &ProcessPlan,
@@ -344,12 +372,12 @@ pub(super) fn play_tape(
     channel: &Channel,
     prepared: &Prepared,
     envp: Option<&CStringArray>,
-    filter: FilterState,
-    before: Before<'_>,
+    ending: &Ending<'_>,
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
+    let &Ending { filter, before, place } = ending;
     let labels = &process.labels.at_exec;
-    let capacity = 10 + process.rlimits.len() + 2 * labels.len();
+    let capacity = 18 + process.rlimits.len() + 2 * labels.len();
     let mut tape = Tape::new(capacity, channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
@@ -359,6 +387,21 @@ pub(super) fn play_tape(
     }
     if let (Some(ruleset), Some(landlock)) = (&prepared.ruleset, &process.landlock) {
         tape.landlock(ruleset.as_fd(), landlock.flags);
+    }
+    if place == Place::OutOfSight {
+        // All of the above is inherited. What is seen from here on has the sealed file for its executable, the container's
+        // root, the workload's rights, and no descriptor that leads out.
+        if !labels.is_empty() {
+            tape.close(proc.as_fd());
+        }
+        if let Some(ruleset) = &prepared.ruleset {
+            tape.close(ruleset.as_fd());
+        }
+        tape.appear(Tag::Init as u8);
+        if process.dies_with_parent {
+            tape.die_with_parent();
+        }
+        tape.lead_session(process.terminal);
     }
     if limits_wait(process) {
         for &(resource, soft, hard) in &process.rlimits {
