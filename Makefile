@@ -7,6 +7,8 @@ CARGO   ?= cargo
 target  := x86_64-unknown-linux-gnu
 husk    := target/$(target)/release/husk
 docs    := target/docs
+# What `--version` says of a release.
+commit   = HUSK_COMMIT=$$(git describe --always --long --dirty --abbrev=40 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit integration vm lint bench sweep fuzz test-all install clean
@@ -15,7 +17,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 build: ## Build the executable and print its size
-	$(CARGO) build --release
+	$(commit) $(CARGO) build --release
 	@stat -c '$(husk): %s bytes' $(husk)
 
 demo: build ## Run real containers, as whoever you are, and show what happens
@@ -48,7 +50,7 @@ lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) test --test layering
 
 bench: ## Compare with crun, runc and a C program that does the least (root)
-	$(CARGO) bench --bench compare
+	$(commit) $(CARGO) bench --bench compare
 
 install: build ## Install below PREFIX, with manuals and completions
 	rm -rf $(docs)

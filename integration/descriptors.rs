@@ -10,6 +10,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(none_but_the_standard_three).and_plain(),
         test!(the_callers_are_not_passed_on).and_plain(),
         test!(asked_for_ones_are_passed_on).and_plain(),
+        test!(a_managers_are_passed_on_with_their_names).and_plain().needs(Need::Husk),
         test!(of_a_created_container).root().needs(Need::NotCrun),
         test!(with_few_to_spare).and_plain().needs(Need::Husk),
     ]
@@ -44,6 +45,29 @@ fn asked_for_ones_are_passed_on(scene: &Scene) {
     command.args(["run", "--preserve-fds", "2", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
     let report = command.step(Step::LeakDescriptors(10)).run().success().report();
     assert_eq!(numbers(&report), [0, 1, 2, 3, 4]);
+}
+
+/// The three variables of sd_listen_fds_with_names(3), for the workload and for nobody else's pid.
+fn a_managers_are_passed_on_with_their_names(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    let env = bundle.config["process"]["env"].as_array_mut().unwrap();
+    env.extend([json!("LISTEN_FDS=7"), json!("LISTEN_PID=9"), json!("A=1")]);
+    bundle.write();
+    let mut command = scene.runtime();
+    command.args(["run", "--preserve-fds", "1", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    command.step(Step::LeakDescriptors(10)).step(Step::Activate(2, "web:db"));
+    let report = command.run().success().report();
+    assert_eq!(numbers(&report), [0, 1, 2, 3, 4, 5], "two of the manager's, and one of the caller's");
+    let variable = |name: &str| report["env"][name].clone();
+    assert_eq!([variable("LISTEN_FDS"), variable("LISTEN_PID"), variable("LISTEN_FDNAMES")], ["2", "1", "web:db"]);
+    assert_eq!(variable("A"), "1");
+    // Meant for another process: none is passed on, and the configuration's own words stay.
+    bundle.id = scene.id();
+    let mut command = bundle.command();
+    command.env("LISTEN_FDS", "2").env("LISTEN_PID", "1").env("LISTEN_FDNAMES", "web:db");
+    let report = command.step(Step::LeakDescriptors(10)).run().success().report();
+    assert_eq!(numbers(&report), [0, 1, 2]);
+    assert_eq!([&report["env"]["LISTEN_FDS"], &report["env"]["LISTEN_FDNAMES"]], [&json!("7"), &Value::Null]);
 }
 
 /// While the init waits to be started, what it holds open is what a container could reach through /proc.

@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::{PidfdFlags, Signal};
 use serde_json::{Value, json};
 
+use super::support::husk::read_host;
 use super::support::launch::Step;
 use super::support::receiver::Receiver;
 use super::support::scene::write;
@@ -38,6 +39,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_container_of_another_time).and_plain(),
         test!(many_at_once),
         test!(processors_before_and_after).root(),
+        test!(processors_are_not_the_callers).and_plain(),
+        test!(debug_records).and_plain().needs(Need::Husk),
         test!(under_the_plain_name).and_plain().needs(Need::Husk),
         test!(under_the_name_of_crun).needs(Need::Husk),
     ]
@@ -446,6 +449,29 @@ fn many_at_once(scene: &Scene) {
     assert_eq!(guest.state()["status"], "running");
 }
 
+/// What runc's own tests look for.
+fn debug_records(scene: &Scene) {
+    let guest = Guest::start(scene, scene.bundle());
+    let log = scene.path().join("log");
+    let document = json!({ "args": TRUE, "cwd": "/", "execCPUAffinity": { "initial": "0" } });
+    let process = scene.path().join("process.json");
+    write(&process, document.to_string());
+    let exec = |flags: &[&str]| {
+        let mut command = scene.runtime();
+        command.arg("--log").arg(&log).args(flags).arg("exec").arg("-p").arg(&process).arg(&guest.bundle.id);
+        let outcome = command.run().success();
+        assert!(!outcome.stderr.contains("level=debug"), "{}", outcome.stderr);
+        std::fs::read_to_string(&log).unwrap()
+    };
+    assert_eq!(exec(&[]), "");
+    let text = exec(&["--debug"]);
+    for words in
+        ["nsexec: affinity: 0x1\"", "nsexec container setup", "child process in init()", "setns_init: about to exec"]
+    {
+        assert!(text.lines().any(|line| line.contains(" level=debug msg=") && line.contains(words)), "{words}: {text}");
+    }
+}
+
 /// Runtime-spec 1.3, `process.execCPUAffinity`.
 fn processors_before_and_after(scene: &Scene) {
     let mut bundle = scene.bundle();
@@ -460,6 +486,24 @@ fn processors_before_and_after(scene: &Scene) {
         &json!({ "args": ["/probe"], "cwd": "/", "user": {}, "execCPUAffinity": { "initial": "99999" } }),
     );
     guest.exec(&["-p", &file], &[]).run().exits_with(255).says("execCPUAffinity");
+}
+
+/// Engines may be tied to some processors by their unit (`CPUAffinity=`), and their containers are not.
+fn processors_are_not_the_callers(scene: &Scene) {
+    const STATUS: &str = "/proc/self/status";
+    let allowed = |status: &str| {
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        list.expect("a list of processors").trim().to_owned()
+    };
+    let every = allowed(&read_host(STATUS));
+    let first = every.split(['-', ',']).next().and_then(|number| number.parse().ok()).expect("a processor");
+    let mut bundle = scene.bundle();
+    bundle.probe(["--read", STATUS]);
+    let report = bundle.command().step(Step::Processor(first)).run().success().report();
+    assert_eq!(allowed(report["reads"][STATUS].as_str().unwrap()), every);
+    let guest = Guest::start(scene, scene.bundle());
+    let report = guest.exec(&[], &["/probe", "--read", STATUS]).step(Step::Processor(first)).run().success().report();
+    assert_eq!(allowed(report["reads"][STATUS].as_str().unwrap()), every);
 }
 
 /// Callers of a runtime that were given husk by its own name.

@@ -94,7 +94,7 @@ fn a_profile_that_is_not_loaded_is_named(scene: &Scene) {
     let mut bundle = scene.bundle();
     bundle.config["process"]["apparmorProfile"] = json!("husk-no-such-profile");
     bundle
-        .run()
+        .run_as_husk()
         .exits_with(1)
         .says("process.apparmorProfile: \"husk-no-such-profile\": write /proc/self/attr/apparmor/exec: no such file")
         .says("hint: the profile is not loaded");

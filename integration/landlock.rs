@@ -167,7 +167,7 @@ fn what_the_kernel_lacks_is_refused_or_left_out(scene: &Scene) {
         })
     };
     with(scene, &future(false))
-        .run()
+        .run_as_husk()
         .exits_with(1)
         .says("org.husk.landlock: a handled right that this kernel's Landlock (ABI ")
         .says("hint: \"bestEffort\": true leaves out what the kernel lacks");

@@ -35,6 +35,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod pivot;
 mod probe;
 mod process;
@@ -93,6 +94,7 @@ fn tests() -> Vec<support::Test> {
         terminal::tests,
         verbs::tests,
         descriptors::tests,
+        notify::tests,
         cgroups::tests,
         pivot::tests,
         rootless::tests,

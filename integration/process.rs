@@ -78,7 +78,7 @@ fn a_deadline_scheduler_is_set(scene: &Scene) {
 fn a_scheduler_needs_rights(scene: &Scene) {
     let bundle = with(scene, "process", "scheduler", json!({ "policy": "SCHED_FIFO", "priority": 1 }));
     bundle
-        .run()
+        .run_as_husk()
         .exits_with(1)
         .says("process.scheduler: set the scheduler: operation not permitted (EPERM)")
         .says("hint: a real-time scheduler");
@@ -124,7 +124,7 @@ fn memory_comes_from_where_it_should(scene: &Scene) {
 
 fn memory_from_a_node_that_is_none(scene: &Scene) {
     with(scene, "linux", "memoryPolicy", json!({ "mode": "MPOL_BIND", "nodes": "1000" }))
-        .run()
+        .run_as_husk()
         .exits_with(1)
         .says("linux.memoryPolicy: set the memory policy: invalid argument (EINVAL)")
         .says("hint: a node that the machine");

@@ -14,6 +14,7 @@
 //! --quiet             print no report
 //! --report            print the report now, rather than when all arguments are done
 //! --echo TEXT         print a line; --error TEXT prints it to the standard error
+//! --notify TEXT       send a datagram to $NOTIFY_SOCKET; "ok" or the name of the error goes to tries["notify TEXT"]
 //! --cat               copy standard input to standard output
 //! --raw               put the terminal into raw mode
 //! --block             sleep for ever (until a signal)
@@ -88,6 +89,10 @@ fn run(words: &[&str]) -> std::io::Result<ExitCode> {
             }
             "--echo" => say(next()?)?,
             "--error" => writeln!(std::io::stderr(), "{}", next()?)?,
+            "--notify" => {
+                let text = next()?;
+                note(&mut found, "tries", &format!("notify {text}"), |_| tries::notify(text));
+            }
             "--cat" => copy_input()?,
             "--raw" => make_raw()?,
             "--block" => loop {

@@ -17,6 +17,8 @@ pub(crate) enum Step {
     ControllingTerminal,
     /// Open that many descriptors of / without close-on-exec.
     LeakDescriptors(u32),
+    /// Be told by a socket-activating manager of that many descriptors, from 3 on, and of names for them.
+    Activate(u32, &'static str),
     /// Set the file creation mask.
     Umask(u32),
     /// Ignore a signal by number, as nohup(1) does.
@@ -27,6 +29,8 @@ pub(crate) enum Step {
     OpenFiles(u64),
     /// Change the root directory.
     Chroot(std::path::PathBuf),
+    /// Run on one processor alone, by its number, as taskset(1) has it.
+    Processor(usize),
     /// Close a descriptor of the standard three.
     Close(i32),
     /// Have one supplementary group.
@@ -40,6 +44,7 @@ impl Step {
         match self {
             Self::ControllingTerminal => "ctty".into(),
             Self::LeakDescriptors(count) => format!("leak={count}").into(),
+            Self::Activate(count, names) => format!("activate={count}:{names}").into(),
             Self::Umask(mask) => format!("umask={mask}").into(),
             Self::Ignore(signal) => format!("ignore={signal}").into(),
             Self::Block(signal) => format!("block={signal}").into(),
@@ -49,6 +54,7 @@ impl Step {
                 word.push(path);
                 word
             }
+            Self::Processor(number) => format!("processor={number}").into(),
             Self::Close(fd) => format!("close={fd}").into(),
             Self::Group(gid) => format!("group={gid}").into(),
             Self::AwaitInput => "await".into(),
@@ -71,10 +77,17 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
     let end = arguments.iter().position(|word| word == "--").ok_or_else(|| std::io::Error::other("no command"))?;
     let mut traps = String::new();
+    let mut variables = Vec::new();
     for word in &arguments[..end] {
         let word = word.to_str().ok_or_else(|| std::io::Error::other("steps are UTF-8"))?;
         match word.split_once('=').unwrap_or((word, "")) {
             ("ignore", signal) => traps.extend(["trap '' ", signal, "; "]),
+            ("activate", words) => {
+                let (count, names) = words.split_once(':').unwrap_or((words, ""));
+                let pid = std::process::id().to_string();
+                variables =
+                    vec![("LISTEN_FDS", count.to_owned()), ("LISTEN_PID", pid), ("LISTEN_FDNAMES", names.into())];
+            }
             (name, value) => perform(name, value)?,
         }
     }
@@ -84,7 +97,7 @@ fn launch(arguments: &[OsString]) -> std::io::Result<std::convert::Infallible> {
         return Err(Command::new("/bin/sh").args(["-c", &format!("{traps}exec \"$@\""), "sh"]).args(command).exec());
     }
     let program: &OsStr = command.first().ok_or_else(|| std::io::Error::other("no command"))?;
-    Err(Command::new(program).args(&command[1..]).exec())
+    Err(Command::new(program).args(&command[1..]).envs(variables).exec())
 }
 
 fn perform(name: &str, value: &str) -> std::io::Result<()> {
@@ -116,6 +129,11 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         }
         "await" => {
             rustix::io::read(rustix::stdio::stdin(), &mut [0; 1])?;
+        }
+        "processor" => {
+            let mut processors = rustix::thread::CpuSet::new();
+            processors.set(number()? as usize);
+            rustix::thread::sched_setaffinity(None, &processors)?;
         }
         "close" => nix::unistd::close(number()?.cast_signed())?,
         unknown => return Err(std::io::Error::other(format!("unknown step {unknown}"))),

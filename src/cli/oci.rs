@@ -39,6 +39,12 @@ use super::status::Status;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::container::Runtime;
 
+/// The commit of these sources, which whoever builds a release says in `HUSK_COMMIT`: Cargo does not know it.
+const COMMIT: &str = match option_env!("HUSK_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// Run containers from OCI bundles.
 #[derive(Debug, Parser)]
 #[command(name = "runc", disable_version_flag = true)]
@@ -235,17 +241,21 @@ impl Speaker {
         Status::UnknownCommand
     }
 
-    /// go-runc reads `runc version`, `commit:` and `spec:` at the beginning of a line.
+    /// go-runc reads `runc version`, `commit:` and `spec:` at the beginning of a line. The compiler and the libraries that
+    /// runc names below them are not husk's.
     fn version(&self, global: &Global) -> Result<Status> {
         let own = env!("CARGO_PKG_VERSION");
-        let spec = crate::runtime::state::OCI_VERSION;
+        let commit = format!("commit: {COMMIT}\n");
+        let spec = format!("spec: {}\n", crate::runtime::state::OCI_VERSION);
         print(&match self.manners {
-            Manners::Husk => format!("husk version {own}\nspec: {spec}\n"),
+            Manners::Husk => format!("husk version {own}\n{commit}{spec}"),
             // Whoever compares looks at what is before the plus (semver.org, 10).
             Manners::Runc => {
-                format!("runc version {}+husk.{own}\nspec: {spec}\n", crate::runtime::features::MOST_COMPATIBLE_RUNC)
+                format!("runc version {}+husk.{own}\n{commit}{spec}", crate::runtime::features::MOST_COMPATIBLE_RUNC)
             }
-            Manners::Crun => format!("crun version {own}\nrundir: {}\nspec: {spec}\n", global.root()?.path().display()),
+            Manners::Crun => {
+                format!("crun version {own}\n{commit}rundir: {}\n{spec}", global.root()?.path().display())
+            }
         })
     }
 }

@@ -1,13 +1,16 @@
 //! How an error is told: one line, its hint on a line of its own; for callers of a runtime also one record in the log.
+//!
+//! Who calls a peer by its name reads its standard error as one line, so under such a name a hint is for people alone:
+//! it is told where standard error is a terminal.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use super::face::Manners;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::support::log;
 
 /// Where systemd's journal takes records (systemd.io/JOURNAL_NATIVE_PROTOCOL).
@@ -105,13 +108,27 @@ impl Log {
     /// Podman reads the whole log as one JSON object, so there is never a second record.
     pub(super) fn error(&self, error: &Error) {
         let text = error.report();
-        self.tell(Level::Error, &text);
+        if self.is_told_plainly(error) {
+            to_stderr_raw(&format!("{}\n", without_name_of_number(&text)));
+        } else {
+            self.tell(Level::Error, &text);
+        }
         if self.destination != Destination::Stderr {
             to_stderr(&text);
         }
-        if let Some(hint) = error.hint() {
+        if let Some(hint) = error.hint()
+            && (self.manners == Manners::Husk || std::io::stderr().is_terminal())
+        {
             to_stderr_raw(&format!("hint: {hint}\n"));
         }
+    }
+
+    /// What execve(2) answers is told by runc's init, when runc's logger is out of its reach.
+    fn is_told_plainly(&self, error: &Error) -> bool {
+        self.manners == Manners::Runc
+            && self.destination == Destination::Stderr
+            && !self.is_json
+            && error.kind() == Kind::NotExecutable
     }
 
     /// Tells of what did not stop the command.
@@ -160,6 +177,15 @@ impl Log {
         } else {
             format!("time=\"{time:.0}\" level={level} msg={}\n", quoted(text))
         }
+    }
+}
+
+/// Leaves out the name of the error number, which stands at the end in husk's words and not in runc's.
+fn without_name_of_number(text: &str) -> &str {
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    match text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")) {
+        Some((words, name)) if is_name(name) => words,
+        _ => text,
     }
 }
 
@@ -212,6 +238,17 @@ mod tests {
             ("syslog:web", Destination::Syslog("web".into())),
         ] {
             assert_eq!(Destination::parse(Path::new(words)), destination, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_number_is_left_out() {
+        for (text, words) in [
+            ("exec /x: no such file or directory (ENOENT)", "exec /x: no such file or directory"),
+            ("exec /x (y)", "exec /x (y)"),
+            ("exec /x: E2BIG)", "exec /x: E2BIG)"),
+        ] {
+            assert_eq!(without_name_of_number(text), words);
         }
     }
 

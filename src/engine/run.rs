@@ -153,6 +153,7 @@ fn run_under_monitor(
             pid_file: None,
             console_socket: None,
             pidfd_socket: None,
+            manager: None,
         },
         input: if record.interactive || record.terminal { monitor::Input::Inherited } else { monitor::Input::Empty },
         clear,

@@ -14,13 +14,10 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
-use crate::support::passwd;
+use crate::support::{config_file, passwd};
 
 /// The file for everybody on the machine.
 const SYSTEM_FILE: &str = "/etc/husk.toml";
-
-/// A configuration file has a few dozen lines.
-const FILE_BYTES: u64 = 1 << 20;
 
 /// `S_IWGRP | S_IWOTH`.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -265,38 +262,12 @@ fn choose<T: Copy>(name: &str, word: Option<String>, allowed: &[(&str, T)]) -> R
     Err(Error::invalid(format!("{name}: {word:?} is none of {}", known.join(", "))))
 }
 
-/// Reads one file; a missing one says nothing, and costs one system call.
+/// Reads one file; a missing one says nothing.
 fn read_file(path: &Path) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        // ENOTDIR: a file where a directory of the path should be.
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(File::default()),
-        Err(errno) => return Err(errno).with_context(|| format!("read {}", path.display())),
-    };
-    let text = read_text(fd).with_context(|| format!("read {}", path.display()))?;
-    parse_file(&text, path)
-}
-
-fn read_text(fd: OwnedFd) -> Result<String> {
-    if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
-        return Err(Error::invalid("not a regular file"));
+    match config_file::read(path)? {
+        Some(text) => config_file::parse_toml(&text, path),
+        None => Ok(File::default()),
     }
-    let mut text = String::new();
-    let mut file = std::io::Read::take(std::fs::File::from(fd), FILE_BYTES + 1);
-    std::io::Read::read_to_string(&mut file, &mut text)?;
-    if text.len() as u64 > FILE_BYTES {
-        return Err(Error::invalid(format!("larger than {FILE_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-/// Parses a file; `path` is for the messages, which say `path:line: what`.
-fn parse_file(text: &str, path: &Path) -> Result<File> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Error::invalid(format!("{}:{line}: {}", path.display(), error.message()))
-    })
 }
 
 /// Makes the run root where it is missing and opens it, once it is sure that it is the user's alone.

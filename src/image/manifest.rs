@@ -33,6 +33,27 @@ impl Descriptor {
     }
 }
 
+/// The media types of documents that a registry may answer with, the best first.
+pub(crate) const DOCUMENT_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
+/// Reads what a document says that it is; OCI's may leave it out, and are known by what they hold.
+pub(crate) fn media_type_of(bytes: &[u8]) -> Result<Option<String>> {
+    let shape: Shape = parse_json(bytes)?;
+    if shape.fs_layers.is_some() {
+        return Ok(Some("application/vnd.docker.distribution.manifest.v1+json".to_owned()));
+    }
+    Ok(shape.media_type.or_else(|| match (&shape.layers, &shape.manifests) {
+        (Some(_), None) => Some(DOCUMENT_TYPES[1].to_owned()),
+        (None, Some(_)) => Some(DOCUMENT_TYPES[0].to_owned()),
+        _ => None,
+    }))
+}
+
 /// A manifest of one image.
 #[derive(Debug)]
 pub(crate) struct Manifest {

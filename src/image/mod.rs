@@ -13,6 +13,8 @@ pub mod limits;
 pub(crate) mod manifest;
 pub mod media;
 pub mod platform;
+pub mod reference;
+pub mod registry;
 pub mod resolve;
 pub mod source;
 pub(crate) mod stream;

@@ -40,11 +40,8 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
             *tree = Some(detach(setup::open_root_tree(path)?, MountPropagationFlags::DOWNSTREAM)?);
         }
         for mount in &mut plan.mounts {
-            let describe = mount.describe();
-            let MountSource::Bind { path, tree } = &mut mount.source else { continue };
-            if is_closed_to(maps, path) {
-                let opened = clone_tree(path, &mount.options).and_then(|opened| detach(opened, detachment));
-                *tree = Some(opened.with_context(|| describe)?);
+            if matches!(&mount.source, MountSource::Bind { path, .. } if is_closed_to(maps, path)) {
+                open_source(mount, detachment)?;
             }
         }
     }
@@ -56,6 +53,16 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
                 *tree = Some(mapped);
             }
         }
+    }
+    Ok(())
+}
+
+/// Opens the source of one mount for init.
+pub fn open_source(mount: &mut MountPlan, detachment: MountPropagationFlags) -> Result<()> {
+    let describe = mount.describe();
+    if let MountSource::Bind { path, tree } = &mut mount.source {
+        let opened = clone_tree(path, &mount.options).and_then(|opened| detach(opened, detachment));
+        *tree = Some(opened.with_context(|| describe)?);
     }
     Ok(())
 }

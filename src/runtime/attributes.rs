@@ -125,10 +125,26 @@ impl ExecAffinity {
         set_affinity("initial", &self.initial, thread)
     }
 
-    /// Sets the second list, once the thread is in the container's cgroup. No call if it is empty.
-    pub fn set_final(&self, thread: Option<Pid>) -> Result<()> {
-        set_affinity("final", &self.last, thread)
+    /// Sets the second list, once the calling thread is in the container's cgroup. With no list at all, it gets every
+    /// processor of the cgroup; the first alone stays as it is.
+    pub fn set_final(&self) -> Result<()> {
+        if self.initial.is_empty() && self.last.is_empty() {
+            take_every_processor();
+            return Ok(());
+        }
+        set_affinity("final", &self.last, None)
     }
+}
+
+/// Gives the calling thread the processors of its cgroup, now that it is in it, and not those that husk was started on.
+///
+/// Before Linux 6.2 the cgroup did so itself; since then what sched_setaffinity(2) once said of the caller is kept
+/// (commit da019032819a). Processors that are added to the cgroup later count, too.
+pub fn take_every_processor() {
+    /// As many as a kernel of x86-64 can be built for; others are built for fewer.
+    const PROCESSORS: usize = 8192;
+    // A host that forbids the call leaves the caller's.
+    let _ = schedule::set_affinity(None, &[u64::MAX; PROCESSORS / 64]);
 }
 
 fn set_affinity(field: &str, processors: &NumberSet, thread: Option<Pid>) -> Result<()> {

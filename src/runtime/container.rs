@@ -2,6 +2,7 @@
 //!
 //! A container that could not be made leaves nothing: guards remove the state directory and the cgroup, and kill init.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
-use super::foreground::{self, Exit};
+use super::foreground::{self, End, Exit};
+use super::notify::{self, NotifySocket};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
 use super::state::{
@@ -69,6 +71,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where init's pidfd is sent.
     pub pidfd_socket: Option<&'a Path>,
+    /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
+    pub manager: Option<&'a Path>,
 }
 
 /// Whether the caller stays.
@@ -92,6 +96,7 @@ pub struct Running {
     pub warnings: Vec<String>,
     pub(super) directory: StateDirectory,
     pub(super) cgroup: Cgroup,
+    pub(super) notify: Option<NotifySocket>,
 }
 
 /// What `state` answers (runtime-spec, "State"), with runc's additions.
@@ -131,7 +136,8 @@ impl Runtime {
         // What the caller left open is for no hook and no helper; a hook inside the container would be let out by a
         // directory of the host (CVE-2024-21626). Init takes the mark off what the workload is to have.
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
-        let mut plan = plan::plan(request.spec, request.bundle, &request.choices)?;
+        let choices = Choices { has_notify_socket: request.manager.is_some(), ..request.choices.clone() };
+        let mut plan = plan::plan(request.spec, request.bundle, &choices)?;
         if mode == Mode::Foreground && plan.process.terminal {
             plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
         }
@@ -155,6 +161,21 @@ impl Runtime {
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
+        let mut recorded_spec = Cow::Borrowed(spec);
+        if request.manager.is_some() {
+            let mount = notify::mount_of(&directory.get().make_notify_directory()?);
+            plan.add_mount(&mount)?;
+            recorded_spec.to_mut().mounts_mut().get_or_insert_default().push(mount);
+        }
+        // `start` has a socket of its own.
+        let notify = match request.manager.filter(|_| mode != Mode::Create) {
+            Some(manager) => {
+                let socket = NotifySocket::bind(directory.get().open_notify_directory()?, manager)?;
+                socket.publish()?;
+                Some(socket)
+            }
+            None => None,
+        };
         // Whoever finds this after a kill knows what there may be to remove.
         let first = Self::template(request, &plan, cgroup_plan.record());
         directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
@@ -189,7 +210,7 @@ impl Runtime {
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
                 on_clone: &record,
-                meanwhile: &|| directory.get().write_config(spec),
+                meanwhile: &|| directory.get().write_config(&recorded_spec),
             },
         );
         let init = match launched {
@@ -213,10 +234,20 @@ impl Runtime {
             warnings: std::mem::take(&mut plan.warnings),
             directory: directory.disarm(),
             cgroup,
+            notify,
         };
         if let Err(error) = Self::hand_over(request, &mut running) {
             running.kill_and_remove();
             return Err(error);
+        }
+        if mode == Mode::Detached
+            && let Some(mut notify) = running.notify.take()
+        {
+            // The container runs, whether its manager can be told so or not; runc passes over it, too.
+            match notify.wait(running.init.pidfd.as_fd(), pid) {
+                Ok(waited) => running.warnings.extend(waited.warning()),
+                Err(error) => running.warnings.push(error.report()),
+            }
         }
         Ok(running)
     }
@@ -284,8 +315,9 @@ impl Runtime {
         }
     }
 
-    /// Lets a created container's workload begin.
-    pub fn start(&self, id: &str) -> Result<()> {
+    /// Lets a created container's workload begin. With a service manager's socket, waits until the workload is ready, and
+    /// says so there. Gives what the caller should be told.
+    pub fn start(&self, id: &str, manager: Option<&Path>) -> Result<Option<String>> {
         let (directory, state) = self.find(id)?;
         let status = Self::status(&directory, &state)?;
         let fifo = if status == Status::Created { directory.open_exec_fifo()? } else { None };
@@ -298,10 +330,18 @@ impl Runtime {
             };
             return Err(Error::new(Kind::State, cause));
         };
+        let notify = match manager {
+            Some(manager) => Some(NotifySocket::bind(directory.open_notify_directory()?, manager)?),
+            None => None,
+        };
         // Removed first: of two that start at once, one finds it gone.
         if !directory.remove_exec_fifo()? {
             return Err(Error::new(Kind::State, "cannot start an already running container"));
         }
+        if let Some(notify) = &notify {
+            notify.publish()?;
+        }
+        let init = if notify.is_some() { state.open_init()? } else { None };
         rustix::io::write(&fifo, b"0").context("write exec.fifo")?;
         if !state.hooks.poststart.is_empty() {
             let document = hook_state(&state, "running", state.pid);
@@ -313,7 +353,10 @@ impl Runtime {
                 return Err(error);
             }
         }
-        Ok(())
+        match (notify, init) {
+            (Some(mut notify), Some(init)) => Ok(notify.wait(init.as_fd(), state.pid)?.warning()),
+            _ => Ok(None),
+        }
     }
 
     /// Sends a signal to whom `scope` says.
@@ -458,7 +501,15 @@ impl Runtime {
 impl Running {
     /// Attends to the workload until it ends: signals, and the terminal if there is one.
     pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {
-        self.init.attend(signals)
+        let Some(notify) = &mut self.notify else { return self.init.attend(signals) };
+        let terminal = self.init.terminal.take();
+        let pidfd = self.init.pidfd.as_fd();
+        let watch = notify.watch(pidfd)?;
+        foreground::attend(pidfd, terminal, signals, watch.as_fd(), || {
+            // A manager that cannot be told is no reason to leave the container alone.
+            let _ = notify.serve();
+            Ok(foreground::try_wait(pidfd)?.map_or(End::NotYet, End::Now))
+        })
     }
 
     /// Gives up a container that runs but could not be handed over.

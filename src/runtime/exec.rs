@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use rustix::thread::CpuSet;
 
 use super::attributes::ExecAffinity;
 use super::console;
@@ -28,6 +29,7 @@ use crate::namespaces::enter::Inhabitant;
 use crate::namespaces::plan::{Privileged, Stages};
 use crate::rootfs::host::HostProc;
 use crate::spec::validate::validate_process;
+use crate::support::log;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
@@ -250,6 +252,8 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
     let (channel, their_channel) = Channel::pair()?;
     // Inherited: on v2 there is no moment between the birth and the cgroup.
     plan.affinity.set_initial(None)?;
+    // runc's words, here and below, which its users look for.
+    log::debug(|| format!("nsexec: affinity: {}", describe_affinity()));
     let answer = match clone3(CloneFlags::empty(), plan.cgroup.v2_directory()) {
         // v2 has no processes beside subtrees with controllers: a container with a cgroup manager of its own has moved
         // its first process to a leaf. There is room there. Who has named a cgroup means that one.
@@ -275,11 +279,14 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         }
     };
     drop(their_channel);
+    log::debug(|| format!("nsexec container setup: cloned into namespaces that are there, {:?}", plan.appearance));
+    log::debug(|| format!("child process in init(): process {}", pid.as_raw_nonzero()));
     let guard = KillOnDrop::new(pid, pidfd);
     if plan.is_moved {
         plan.cgroup.join(pid, Hierarchies::Every)?;
         channel.send(Tag::InCgroup)?;
     }
+    log::debug(|| "setns_init: about to exec".to_owned());
     see_through(
         &channel,
         guard,
@@ -293,6 +300,15 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         },
         plan.appearance.stages(),
     )
+}
+
+/// Gives the processors that this thread, and a child of it, may run on, as a mask.
+fn describe_affinity() -> String {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return "unknown".to_owned() };
+    let digit = |place: usize| (0..4).fold(0, |digit, bit| digit | u32::from(set.is_set(place * 4 + bit)) << bit);
+    let digits = (0..CpuSet::MAX_CPU / 4).rev().map(digit).skip_while(|digit| *digit == 0);
+    let digits: String = digits.filter_map(|digit| char::from_digit(digit, 16)).collect();
+    format!("0x{digits}")
 }
 
 fn explain_clone(errno: Errno) -> Error {

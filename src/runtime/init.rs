@@ -23,7 +23,7 @@ use rustix::thread::{Gid, Uid};
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
 use super::workload::{Before, Ending, FilterState, Place, Prepared};
-use super::{console, hooks, workload};
+use super::{attributes, console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
 use crate::namespaces::plan::{Join, Stages, enter};
@@ -111,6 +111,7 @@ fn become_workload(
         surroundings.entrances.enter().context("enter the container's cgroups")?;
         let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
         surroundings.cgroup.verify(&text)?;
+        attributes::take_every_processor();
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }

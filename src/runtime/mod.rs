@@ -18,6 +18,7 @@ mod label;
 pub mod landlock;
 mod listener;
 pub mod mounts;
+mod notify;
 mod parent;
 mod pause;
 mod pid_file;

@@ -7,23 +7,23 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, PosixRlimitType, Process, Spec};
 
 use super::attributes::Attributes;
 use super::capability::{self, Masks};
 use super::hooks::{HookPlan, Output};
 use super::label::Labels;
 use super::landlock::{self, Landlock};
-use super::listener;
+use super::{listener, notify};
 use crate::error::{Context, Error, Result};
 use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
-use crate::rootfs::plan::{RootfsPlan, Surroundings};
+use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
-use crate::support::base64;
+use crate::support::{base64, log};
 use crate::sys::clone::CloneFlags;
 use crate::sys::process::CStringArray;
 
@@ -38,6 +38,10 @@ pub struct Choices {
     pub preserved_fds: u32,
     /// Those of them that the workload is told about as a socket-activating manager would (sd_listen_fds(3)).
     pub listening_fds: u32,
+    /// What the manager calls them (sd_listen_fds_with_names(3)).
+    pub listening_names: Option<String>,
+    /// Whether the workload has a notify socket (sd_notify(3)).
+    pub has_notify_socket: bool,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
 }
@@ -175,6 +179,20 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
     })
 }
 
+impl Plan {
+    /// Adds a mount of the runtime's own, behind those of the configuration. Its source is a directory of the state's,
+    /// which is closed to everybody else.
+    pub(super) fn add_mount(&mut self, mount: &Mount) -> Result<()> {
+        let mut mount = MountPlan::new(mount, Path::new("/"), None)?;
+        let has_user_namespace = self.namespaces.has_own(LinuxNamespaceType::User);
+        if has_user_namespace && rustix::process::geteuid().is_root() {
+            crate::rootfs::bind::open_source(&mut mount, self.rootfs.detachment)?;
+        }
+        self.rootfs.mounts.push(mount);
+        Ok(())
+    }
+}
+
 impl ProcessPlan {
     /// Leaves out what the caller cannot give, and gives the warnings about it.
     pub(super) fn fit_to_caller(&mut self, has_user_namespace: bool, is_root: bool) -> Result<Vec<String>> {
@@ -211,6 +229,8 @@ pub(super) fn seccomp_filter(spec: &Spec) -> Result<Option<Program>> {
         let variable = std::env::var_os("RUN_OCI_SECCOMP_RECEIVER").map(PathBuf::from);
         listener::complete(listener, annotation("run.oci.seccomp.receiver"), variable)?;
     }
+    // runc's words.
+    log::debug(|| format!("seccomp filter flags: {}", program.flags));
     Ok(Some(program))
 }
 
@@ -232,6 +252,8 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
     let mut wants_home = true;
     // Of a name that is there twice the last counts, as in a shell: programs differ in which of two they take.
     let mut names = HashSet::with_capacity(env.len());
+    let own = own_variables(choices);
+    names.extend(own.iter().map(|entry| name_of(entry)));
     for entry in env.iter().rev().filter(|entry| names.insert(name_of(entry))) {
         match entry.strip_prefix("HOME=") {
             Some("") => continue,
@@ -241,9 +263,8 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         environment.push(CString::new(entry.as_str()).with_context(|| format!("process.env: {}", name_of(entry)))?);
     }
     environment.reverse();
-    if choices.listening_fds > 0 {
-        environment.push(CString::new(format!("LISTEN_FDS={}", choices.listening_fds))?);
-        environment.push(c"LISTEN_PID=1".to_owned());
+    for entry in own {
+        environment.push(CString::new(entry)?);
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     let argv =
@@ -300,6 +321,20 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         warnings,
         dies_with_parent: choices.dies_with_parent,
     })
+}
+
+/// What the workload is told of its sockets, whatever the configuration says of them.
+fn own_variables(choices: &Choices) -> Vec<String> {
+    let mut entries = Vec::new();
+    if choices.listening_fds > 0 {
+        entries.push(format!("LISTEN_FDS={}", choices.listening_fds));
+        entries.push("LISTEN_PID=1".to_owned());
+        entries.extend(choices.listening_names.as_ref().map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    if choices.has_notify_socket {
+        entries.push(notify::VARIABLE.to_owned());
+    }
+    entries
 }
 
 /// The name of an environment entry: values can be secrets and stay out of messages.

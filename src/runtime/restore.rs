@@ -100,6 +100,7 @@ impl Runtime {
             warnings: plan.warnings.into_iter().chain(warnings.iter().map(ToString::to_string)).collect(),
             directory: directory.disarm(),
             cgroup,
+            notify: None,
         };
         if let Err(error) = hand_over(container, &mut running) {
             running.kill_and_remove();

@@ -6,6 +6,7 @@
 //!     state.json          0600  replaced by rename(2), never written in place
 //!     config.json         0600  what the container was made of; appears once it is made
 //!     exec.fifo                 only between create and start
+//!     notify/             0755  the workload's socket for sd_notify(3), where the caller has one; see `notify`
 //!     criu-root/                only while `restore` works: the root file system is mounted here
 //! ```
 //!
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::hooks::HookPlan;
 use crate::cgroups;
 use crate::error::{Context, Error, Kind, Result};
+use crate::support::remove::remove_tree;
 
 /// Version of the OCI runtime specification that `state` answers with.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -114,6 +116,9 @@ const CONFIG_FILE: &str = "config.json";
 const UNPUBLISHED_CONFIG_FILE: &str = ".config.json";
 /// The fifo in which init waits for `start`.
 pub const EXEC_FIFO: &str = "exec.fifo";
+
+/// Where the workload's notify socket is.
+const NOTIFY_DIRECTORY: &str = "notify";
 
 /// Where `restore` mounts the root file system for CRIU.
 const CRIU_ROOT: &str = "criu-root";
@@ -337,6 +342,26 @@ impl StateDirectory {
         rustix::fs::statat(&self.fd, EXEC_FIFO, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
+    /// Makes the directory of the workload's notify socket, and gives its path.
+    pub(super) fn make_notify_directory(&self) -> Result<PathBuf> {
+        let path = self.path.join(NOTIFY_DIRECTORY);
+        rustix::fs::mkdirat(&self.fd, NOTIFY_DIRECTORY, Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Opens the directory of the workload's notify socket.
+    pub(super) fn open_notify_directory(&self) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let describe = || format!("open {}/{NOTIFY_DIRECTORY}", self.path.display());
+        match rustix::fs::openat(&self.fd, NOTIFY_DIRECTORY, flags, Mode::empty()) {
+            Err(Errno::NOENT) => Err(Error::from(Errno::NOENT)
+                .context(describe())
+                .with_hint("it is there where `create` was called with NOTIFY_SOCKET, too")),
+            answer => answer.with_context(describe),
+        }
+    }
+
     /// Makes the directory that `restore` mounts the root file system on.
     pub fn make_criu_root(&self) -> Result<PathBuf> {
         let path = self.path.join(CRIU_ROOT);
@@ -371,6 +396,7 @@ impl StateDirectory {
         }
         match rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY) => {
+                remove_tree(&self.fd, NOTIFY_DIRECTORY).with_context(|| format!("remove {}", self.path.display()))?;
                 self.remove_criu_root()?;
                 Ok(rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR)?)
             }

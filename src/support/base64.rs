@@ -1,4 +1,18 @@
-//! Base64 as RFC 4648 has it, section 4: the standard alphabet, padded. Reads only.
+//! Base64 as RFC 4648 has it, section 4: the standard alphabet, padded.
+
+/// Writes bytes as a text in one line.
+pub fn encode(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word = group.iter().chain([&0, &0]).take(3).fold(0, |word, byte| word << 8 | usize::from(*byte));
+        for place in 0..4 {
+            let is_padding = place > group.len();
+            text.push(if is_padding { '=' } else { char::from(LETTERS[word >> (18 - 6 * place) & 63]) });
+        }
+    }
+    text
+}
 
 /// Reads a text; blanks and line ends in it are passed over, anything else that is not base64 makes it none.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
@@ -36,7 +50,16 @@ fn value(letter: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (&[255, 254, 253, 0], "//79AA==")]
+        {
+            assert_eq!((encode(bytes).as_str(), decode(text).as_deref()), (text, Some(bytes)));
+        }
+    }
 
     #[test]
     fn texts_of_the_rfc_are_read() {

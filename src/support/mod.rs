@@ -2,6 +2,8 @@
 
 pub mod atomic;
 pub mod base64;
+pub mod caller;
+pub mod config_file;
 pub mod id;
 pub mod lock;
 pub mod log;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 
-use super::passed::Passed;
+use super::passed::{Passed, notify_socket};
 use super::{Invocation, Verb};
 use crate::cli::status::Status;
 use crate::error::{Context, Result};
@@ -84,11 +84,13 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
                 no_new_keyring: args.no_new_keyring,
                 preserved_fds: fds.count,
                 listening_fds: fds.listening,
-                dies_with_parent: false,
+                listening_names: fds.names,
+                ..Choices::default()
             },
             pid_file: pid_file.as_deref(),
             console_socket: console.as_deref(),
             pidfd_socket: pidfd.as_deref(),
+            manager: notify_socket().as_deref(),
         },
         mode,
     )?;

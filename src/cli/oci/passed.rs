@@ -1,5 +1,7 @@
-//! Descriptors of the caller's that the workload gets: what `--preserve-fds` counts and what a socket-activating manager
-//! left. Opens none and passes none on.
+//! What the caller's service manager has left for the workload: descriptors, which `--preserve-fds` counts, too, and the
+//! socket to be notified at. Opens none and passes none on.
+
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
@@ -7,19 +9,23 @@ use crate::error::{Error, Result};
 use crate::sys::process::is_open;
 
 /// Descriptors of the caller's that the workload gets.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Passed {
     /// All of them, from 3 on.
     pub(super) count: u32,
     /// Those that a socket-activating manager gave.
     pub(super) listening: u32,
+    /// What the manager calls those, if it says so.
+    pub(super) names: Option<String>,
 }
 
 impl Passed {
     /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
     /// container (CVE-2024-21626).
     pub(super) fn find(preserved: u32) -> Result<Self> {
-        Self::count(preserved, listen_fds())
+        let listening = listen_fds();
+        let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| listening > 0);
+        Ok(Self { names, ..Self::count(preserved, listening)? })
     }
 
     /// Does so for a process that no socket-activating manager knows of: it is not the first of its container.
@@ -40,8 +46,13 @@ impl Passed {
                 return Err(Error::from(Errno::BADF).context(describe));
             }
         }
-        Ok(Self { count, listening })
+        Ok(Self { count, listening, names: None })
     }
+}
+
+/// The socket at which the caller's service manager is to be notified (sd_notify(3)).
+pub(super) fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The number of descriptors that a socket-activating manager passes to this process (sd_listen_fds(3)).

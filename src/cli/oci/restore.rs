@@ -96,6 +96,7 @@ impl Restore {
                 pid_file: pid_file.as_deref(),
                 console_socket: console_socket.as_deref(),
                 pidfd_socket: None,
+                manager: None,
             },
             options: common.options()?,
             lsm_profile,

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 
+use super::passed::notify_socket;
 use super::{Invocation, Verb};
 use crate::cli::status::Status;
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub(super) struct Start {
 
 impl Verb for Start {
     fn run(self, invocation: &Invocation) -> Result<Status> {
-        invocation.runtime.start(&self.id).map(|()| Status::Success)
+        let warning = invocation.runtime.start(&self.id, notify_socket().as_deref())?;
+        invocation.log.warnings(warning.as_slice());
+        Ok(Status::Success)
     }
 }

@@ -96,7 +96,7 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     plan.entrances.enter().map_err(explain_entrance)?;
     let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
     plan.cgroup.verify(&text)?;
-    plan.affinity.set_final(None)
+    plan.affinity.set_final()
 }
 
 fn explain_entrance(errno: Errno) -> Error {
