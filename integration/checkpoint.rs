@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     let with_criu = |test: Test| test.root().needs(Need::Husk).needs(Need::Criu).needs(Need::Busybox);
     let mut tests: Vec<Test> = [
         test!(a_container_comes_back_with_its_memory),
+        test!(processes_of_exec_come_back_too),
         test!(it_goes_on_where_it_was_left_running),
         test!(mounts_come_back_as_they_were),
         test!(places_for_mounts_are_made_again),
@@ -128,6 +129,24 @@ fn a_container_comes_back_with_its_memory(scene: &Scene) {
     assert_eq!(keeper.state()["bundle"], created["bundle"]);
     let descriptors = read_host(keeper.bundle.directory.join("checkpoint/descriptors.json"));
     assert_eq!(descriptors, r#"["/tmp/in","/dev/null","/dev/null"]"#);
+    keeper.delete();
+}
+
+/// CRIU restores into a time namespace, and saves no processes that are in different ones.
+fn processes_of_exec_come_back_too(scene: &Scene) {
+    let keeper = Keeper::new(scene);
+    keeper.start();
+    keeper.checkpoint().success();
+    keeper.restore().success();
+    let script = "sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!";
+    let outcome = scene.runtime().args(["exec", &keeper.bundle.id, "/bin/sh", "-c", script]).run().success();
+    let time = |file: &str| std::fs::read_link(keeper.proc(file)).unwrap();
+    let report = scene.runtime().args(["exec", &keeper.bundle.id, "/probe"]).run().success().report();
+    assert_eq!(report["namespaces"]["time"], time("ns/time").to_str().unwrap());
+    keeper.checkpoint().success();
+    keeper.restore().success();
+    let process = format!("/proc/{}", outcome.stdout.trim());
+    scene.runtime().args(["exec", &keeper.bundle.id, "/bin/ls", "-d", &process]).run().success();
     keeper.delete();
 }
 

@@ -30,6 +30,7 @@ mod kill;
 mod labels;
 mod landlock;
 mod limits;
+mod login;
 mod mount_sharing;
 mod mounts;
 mod mounts_verb;
@@ -104,6 +105,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        login::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

@@ -20,7 +20,7 @@ pub(crate) mod user;
 pub(crate) use agent::{Agent, Answer};
 pub(crate) use bundle::Bundle;
 pub(crate) use guest::Guest;
-pub(crate) use husk::{Invocation, Outcome};
+pub(crate) use husk::{Invocation, Outcome, Running};
 pub(crate) use needs::Need;
 pub(crate) use scene::Scene;
 pub(crate) use suite::Test;

@@ -9,12 +9,18 @@
 mod docs;
 mod engine;
 mod face;
+mod images;
+mod login;
+mod logout;
 mod oci;
 mod printer;
+mod progress;
+mod prompt;
 mod report;
 mod run;
 mod status;
 mod table;
+pub mod template;
 mod unshare;
 
 use std::ffi::OsString;

@@ -582,6 +582,7 @@ mod tests {
             created: record::now(),
             image: "oci:image".into(),
             image_id: None,
+            layers: Vec::new(),
             command: vec!["true".into()],
             labels: BTreeMap::new(),
             remove: false,

@@ -22,7 +22,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, Ending, FilterState, Place, Prepared};
+use super::workload::{Before, Filtering, Place, Prepared};
 use super::{attributes, console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
@@ -30,6 +30,7 @@ use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::seccomp::Program;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
 use crate::sys::process::{CStringArray, close_all_but, exit_now};
@@ -135,7 +136,7 @@ fn become_workload(
     if !plan.hooks.create_container.is_empty() {
         // Where runc's hooks find themselves; the pivot leaves it.
         rustix::process::fchdir(tree.root()).context("enter the root file system")?;
-        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, None, plan, surroundings)?;
     }
     tree.enter(&plan.rootfs)?;
     match hidden {
@@ -160,28 +161,32 @@ fn become_workload(
         }
         None => None,
     };
-    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    if plan.exec_fifo.is_some() && has_hooks {
+        // Then it is not the stub that waits, which has handlers of its own.
+        signal::end_at_ending().context("handle signals")?;
+    }
+    let filtering = Filtering::of(process, has_hooks);
+    let mut prepared = workload::take_credentials(process, &plan.proc, channel, filtering)?;
     let envp = environment.as_ref();
     if !has_hooks {
         let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
         let place = if hidden.is_some() { Place::OutOfSight } else { Place::Container };
-        let ending = Ending { filter: FilterState::of(process), before, place };
-        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, &ending);
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, before, place);
     }
     if hidden.is_some() {
         appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
     let proc = own_proc.as_ref().unwrap_or(&plan.proc);
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
-    let filter = workload::load_filter_before_hooks(process, channel)?;
+    workload::load_filter_before_hooks(process, channel, &mut prepared)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
-    run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
-    let ending = Ending { filter, before: Before::Nothing, place: Place::Container };
-    workload::play_tape(process, proc, channel, &prepared, envp, &ending)
+    let filter = prepared.filter(process);
+    run_container_hooks("startContainer", "created", &hooks, filter, plan, surroundings)?;
+    workload::play_tape(process, proc, channel, &prepared, envp, Before::Nothing, Place::Container)
 }
 
 /// Clones init into the PID namespace that was joined, where it is seen; the child ends here. Only for hooks inside the
@@ -322,6 +327,7 @@ fn run_container_hooks(
     moment: &str,
     status: &str,
     list: &[Hook],
+    filter: Option<&Program>,
     plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {
@@ -329,7 +335,8 @@ fn run_container_hooks(
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
+    let state = (surroundings.state_for_hooks)(status, pid);
+    hooks::run_filtered(moment, list, &state, &plan.hook_output, filter)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

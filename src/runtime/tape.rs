@@ -6,11 +6,12 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use super::capability::Masks;
 use super::protocol::{LISTENER_LENGTH, LISTENER_NUMBER_OFFSET};
 use crate::seccomp::Program;
-use crate::sys::calls;
 use crate::sys::process::CStringArray;
 use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PASSES_FAILURE};
+use crate::sys::{calls, stub};
 
 /// What a call of the tape is for; sent back when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(super) enum Step {
     Seccomp,
     /// The listener of the filter, and the word that it has arrived.
     Listener,
+    /// The capability that the filter wanted, and that goes again.
+    Capabilities,
     /// The workload.
     Exec,
 }
@@ -57,6 +60,7 @@ impl Step {
             Self::CloseDescriptors,
             Self::Seccomp,
             Self::Listener,
+            Self::Capabilities,
             Self::Exec,
         ]
         .into_iter()
@@ -77,6 +81,7 @@ impl Step {
             Self::CloseDescriptors => "close descriptors",
             Self::Seccomp => "load the seccomp filter",
             Self::Listener => "hand over the seccomp listener",
+            Self::Capabilities => "drop capabilities",
             Self::Exec => "exec",
         }
     }
@@ -186,16 +191,20 @@ impl Tape {
         self.push(calls::READ, &[self.report_to(), answer, 8], Step::Appear, Failure::Ends);
     }
 
-    /// Says whether a filter that is on by then lets [`Self::appear`] and [`Self::lead_session`] do their work.
+    /// Says whether [`Self::appear`] may come behind a filter, and with it all that follows.
     pub(super) fn may_appear(filter: &Program) -> bool {
         // Descriptors and addresses are not known yet; no profile has rules about those.
         [
+            (calls::CAPSET, [DATA_ADDRESS, DATA_ADDRESS, 0, 0, 0, 0]),
             (calls::CLONE, [calls::CLONE_SIBLING, 0, DATA_ADDRESS, 0, 0, 0]),
             (calls::SENDMSG, [3, DATA_ADDRESS, calls::MSG_NOSIGNAL, 0, 0, 0]),
+            (calls::EXIT_GROUP, [0; 6]),
             (calls::READ, [3, DATA_ADDRESS, 8, 0, 0, 0]),
+            (calls::PRCTL, [calls::PR_SET_PDEATHSIG, calls::SIGKILL, 0, 0, 0, 0]),
             (calls::SETSID, [0; 6]),
             (calls::IOCTL, [0, calls::TIOCSCTTY, 0, 0, 0, 0]),
-            (calls::PRCTL, [calls::PR_SET_PDEATHSIG, calls::SIGKILL, 0, 0, 0, 0]),
+            (calls::PRLIMIT64, [0, 0, DATA_ADDRESS, 0, 0, 0]),
+            (calls::WRITE, [3, DATA_ADDRESS, 1, 0, 0, 0]),
         ]
         .into_iter()
         .all(|(number, arguments)| filter.allows(number, arguments))
@@ -241,6 +250,33 @@ impl Tape {
         limit[8..].copy_from_slice(&hard.to_le_bytes());
         let limit = self.put(&limit, 8);
         self.push(calls::PRLIMIT64, &[0, resource.into(), limit, 0], Step::Limit, Failure::Ends);
+    }
+
+    /// Sets the capabilities, of which there may only be fewer. Ambient ones that are lost to the other sets go with them.
+    pub(super) fn capabilities(&mut self, masks: &Masks) {
+        let header = self.put(&u64::from(calls::CAPABILITY_VERSION).to_le_bytes(), 8);
+        let mut sets = [0; 24];
+        for (half, shift) in [(0, 0), (12, 32)] {
+            for (place, mask) in [masks.effective, masks.permitted, masks.inheritable].into_iter().enumerate() {
+                let at = half + place * 4;
+                sets[at..at + 4].copy_from_slice(&((mask >> shift) as u32).to_le_bytes());
+            }
+        }
+        let sets = self.put(&sets, 8);
+        self.push(calls::CAPSET, &[header, sets], Step::Capabilities, Failure::Ends);
+    }
+
+    /// Ends at a signal, also as the first process of a PID namespace, to which the kernel sends none that has no handler.
+    pub(super) fn end_at(&mut self, signal: i32) {
+        let handler = stub::end_at_signal();
+        // As the kernel has it: handler, flags, restorer, mask. The handler never returns.
+        let mut action = [0; 32];
+        for (place, word) in [handler, calls::SA_RESTORER, handler].into_iter().enumerate() {
+            action[place * 8..place * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let action = self.put(&action, 8);
+        let arguments = [signal.unsigned_abs().into(), action, 0, calls::SIGNAL_MASK_LENGTH];
+        self.push(calls::RT_SIGACTION, &arguments, Step::Wait, Failure::IsPassedOver);
     }
 
     /// Reads one byte from a fifo, and waits for it.

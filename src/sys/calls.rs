@@ -32,6 +32,16 @@ pub const SETSID: u64 = number(libc::SYS_setsid);
 pub const IOCTL: u64 = number(libc::SYS_ioctl);
 /// prlimit(2).
 pub const PRLIMIT64: u64 = number(libc::SYS_prlimit64);
+/// capset(2).
+pub const CAPSET: u64 = number(libc::SYS_capset);
+/// rt_sigaction(2).
+pub const RT_SIGACTION: u64 = number(libc::SYS_rt_sigaction);
+/// capset's version with 64 bits in two halves (`_LINUX_CAPABILITY_VERSION_3` of linux/capability.h).
+pub const CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// sigaction's flag for a restorer, without which the kernel of x86-64 calls no handler.
+pub const SA_RESTORER: u64 = 0x0400_0000;
+/// Length of the kernel's signal masks.
+pub const SIGNAL_MASK_LENGTH: u64 = 8;
 /// prctl's operation that names the process.
 pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 /// prctl's operation that says who may look into the process.

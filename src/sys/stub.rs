@@ -80,9 +80,13 @@ std::arch::global_asm!(
     "    mov eax, 1", // write
     "    syscall",
     "5:  mov edi, 255",
-    "    mov eax, 231", // exit_group
+    "6:  mov eax, 231", // exit_group
     "    syscall",
     "    ud2",
+    ".globl husk_stub_signal",
+    "husk_stub_signal:", // a handler, with the signal's number in edi
+    "    add edi, 128",
+    "    jmp 6b",
     "husk_stub_end:",
     ".popsection",
 );
@@ -129,9 +133,13 @@ std::arch::global_asm!(
     "    mov x8, #64",
     "    svc #0",
     "5:  mov x0, #255",
-    "    mov x8, #94",
+    "6:  mov x8, #94",
     "    svc #0",
     "    brk #1",
+    ".globl husk_stub_signal",
+    "husk_stub_signal:",
+    "    add w0, w0, #128",
+    "    b 6b",
     "husk_stub_end:",
     ".popsection",
 );
@@ -139,6 +147,13 @@ std::arch::global_asm!(
 unsafe extern "C" {
     static husk_stub_start: u8;
     static husk_stub_end: u8;
+    static husk_stub_signal: u8;
+}
+
+/// Gives the address in the program of a signal handler that ends it, with the status that a shell gives for the signal.
+pub fn end_at_signal() -> u64 {
+    let offset = (&raw const husk_stub_signal).addr() - (&raw const husk_stub_start).addr();
+    CODE_ADDRESS + (HEADERS_LENGTH + offset) as u64
 }
 
 fn code() -> &'static [u8] {

@@ -235,6 +235,11 @@ impl Client {
         &self.registry
     }
 
+    /// Asks whether the registry is one, and takes the login.
+    pub fn ping(&self) -> Result<()> {
+        self.send(&Call::get("/v2/", ""))?.success().map(drop)
+    }
+
     pub(crate) fn patience(&self) -> Patience {
         self.patience
     }

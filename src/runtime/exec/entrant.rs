@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::super::protocol::{Channel, Tag};
-use super::super::workload::{Before, Ending, FilterState, Place};
+use super::super::workload::{Before, Filtering, Place};
 use super::super::{init, workload};
 use super::{Appearance, Plan};
 use crate::error::{Context, Error, Result};
@@ -81,9 +81,8 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
         workload::make_terminal(process, channel)?;
         Place::Container
     };
-    let prepared = workload::take_credentials(process, plan.proc, channel)?;
-    let ending = Ending { filter: FilterState::of(process), before: Before::Ready, place };
-    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), &ending)
+    let prepared = workload::take_credentials(process, plan.proc, channel, Filtering::Last)?;
+    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), Before::Ready, place)
 }
 
 /// What is done from the host's side.
