@@ -11,3 +11,4 @@ pub mod credentials;
 pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
+pub mod registries;
