@@ -1,29 +1,37 @@
 //! `husk pull`, `images` and `rmi`, and the same below `husk image`.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::printer;
-use super::progress::Bar;
+use super::progress::{self, Bar};
 use super::report;
 use super::status::Status;
 use super::table::Table;
 use crate::engine::engine::Engine;
 use crate::engine::images::pull::{self, PullOptions};
+use crate::engine::images::push;
 use crate::engine::images::remote::RemoteOptions;
 use crate::engine::images::remove as removal;
 use crate::engine::images::remove::Gone;
+use crate::engine::images::tag;
 use crate::engine::settings;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
+use crate::image::registry::push::Uploaded;
 use crate::storage::images::{ImageRecord, NameRecord};
 
 /// `husk image …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Image {
     Pull(Pull),
+    Push(Push),
+    Tag(Tag),
+    Untag(Untag),
     #[command(visible_alias = "list")]
     Ls(List),
     #[command(visible_alias = "remove")]
@@ -63,6 +71,50 @@ pub(super) struct Pull {
     remote: Remote,
     /// Names of the images
     #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Send an image to a registry
+///
+/// Blobs that the registry has, or can take from another of its repositories, are not sent. An image that was pulled arrives
+/// byte for byte as it came.
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// Say nothing of the progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Write the digest of the manifest to a file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Where to send it, if that is not its name
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<String>,
+}
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub(super) struct Tag {
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The new names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Take names away from an image, and leave the image
+#[derive(Debug, Args)]
+pub(super) struct Untag {
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The names; all of them if none is given
+    #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
 
@@ -107,6 +159,48 @@ pub(super) fn pull(args: Pull) -> Result<Status> {
         bar.clear();
         printer::print(&format!("{}\n", pulled?.image.id.hex()))?;
     }
+    Ok(Status::Success)
+}
+
+/// Runs `push`.
+pub(super) fn push(args: &Push) -> Result<Status> {
+    let destination = args.destination.as_deref().unwrap_or(&args.image);
+    let destination = Reference::parse(destination.strip_prefix("docker://").unwrap_or(destination))?;
+    let engine = Engine::open(settings::File::default())?;
+    let say = |progress: push::Progress| {
+        if !args.quiet {
+            let what = match progress.uploaded {
+                Uploaded::Exists => "exists already",
+                Uploaded::Mounted => "mounted",
+                Uploaded::Sent => "sent",
+            };
+            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+        }
+    };
+    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
+    if let Some(path) = &args.digestfile {
+        let open = || File::options().write(true).create(true).truncate(true).open(path);
+        let write = || open()?.write_all(pushed.digest.to_string().as_bytes());
+        write().with_context(|| format!("write {}", path.display()))?;
+    }
+    if !args.quiet {
+        let name = destination.tag().unwrap_or_default();
+        progress::say(&format!("{name}: digest: {} size: {}", pushed.digest, pushed.size));
+    }
+    Ok(Status::Success)
+}
+
+/// Runs `tag`.
+pub(super) fn tag(args: &Tag) -> Result<Status> {
+    let names = args.names.iter().map(|name| Reference::parse(name)).collect::<Result<Vec<_>>>()?;
+    tag::tag(&Engine::open(settings::File::default())?, &args.image, &names)?;
+    Ok(Status::Success)
+}
+
+/// Runs `untag`.
+pub(super) fn untag(args: &Untag) -> Result<Status> {
+    let names = args.names.iter().map(|name| Reference::parse(name)).collect::<Result<Vec<_>>>()?;
+    tag::untag(&Engine::open(settings::File::default())?, &args.image, &names)?;
     Ok(Status::Success)
 }
 

@@ -85,6 +85,11 @@ impl Bar {
     }
 }
 
+/// Tells the user one thing, on a line of its own.
+pub(super) fn say(text: &str) {
+    write(&format!("{text}\n"));
+}
+
 fn short(digest: &Digest) -> String {
     digest.hex()[..12].to_owned()
 }

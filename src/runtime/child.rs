@@ -26,7 +26,7 @@ use crate::sys::process::exit_now;
 
 /// Runs the child to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> ! {
-    match clone_init(plan, channel) {
+    match clone_init(plan, channel, surroundings) {
         Ok(Side::Init) => match channel.expect(Tag::Known) {
             Ok(()) => init::run(plan, channel, surroundings),
             // The parent or the child was killed; there is nobody to tell.
@@ -55,7 +55,7 @@ enum Side<'a> {
 /// 3. A new user namespace comes after: it would take the right to join.
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it; unless that has to wait.
-fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
+fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> Result<Side<'a>> {
     init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
@@ -65,6 +65,10 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
     let mut hidden = find_hidden(plan);
+    // Whom systemd is to move is init, which is not there yet: the parent makes sure of that one.
+    if namespaces.joins(LinuxNamespaceType::Cgroup) && !surroundings.cgroup.adopts() {
+        init::enter_cgroups(plan, surroundings)?;
+    }
     for join in &namespaces.join {
         if !hidden.as_ref().is_some_and(|hidden| !hidden.has_joined && std::ptr::eq(hidden.processes, join)) {
             enter(join)?;

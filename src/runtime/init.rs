@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, LinuxNamespaceType};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -100,7 +100,7 @@ fn become_workload(
     surroundings: &Surroundings<'_>,
     hidden: Option<&Hidden<'_>>,
 ) -> Result<Infallible> {
-    let is_known = prepare_process(plan, channel)?;
+    let is_known = prepare_process(plan, channel, surroundings)?;
     // With two stages it has been waited for already.
     let mut waits = plan.namespaces.stages == Stages::One && !is_known;
     if waits && surroundings.cgroup.adopts() {
@@ -109,16 +109,20 @@ fn become_workload(
         waits = false;
     }
     let view_of_cgroups = || {
-        surroundings.entrances.enter().context("enter the container's cgroups")?;
-        let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
-        surroundings.cgroup.verify(&text)?;
-        attributes::take_every_processor();
+        if !plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            enter_cgroups(plan, surroundings)?;
+        }
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
+    let have_mapped = |mount, tree: &OwnedFd| {
+        channel.send_tree(mount, tree.as_fd())?;
+        channel.expect(Tag::IdsMapped)
+    };
+    let processes = hidden.map(|hidden| hidden.processes.fd.as_fd());
+    let tree = setup::prepare(&plan.rootfs, processes, have_mapped, view_of_cgroups)?;
     if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
@@ -223,8 +227,18 @@ fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&Hos
     workload::take_terminal(process)
 }
 
+/// Enters the cgroups where it was not born, and makes sure of it. From a cgroup namespace that is joined they would have
+/// other names (cgroup_namespaces(7)), so that comes before it is.
+pub(super) fn enter_cgroups(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<()> {
+    surroundings.entrances.enter().context("enter the container's cgroups")?;
+    let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
+    surroundings.cgroup.verify(&text)?;
+    attributes::take_every_processor();
+    Ok(())
+}
+
 /// Gives whether the parent has said already that init is known.
-fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
+fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<bool> {
     let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
     if has_fresh_ids {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
@@ -244,14 +258,24 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     if plan.namespaces.creates(CloneFlags::NEWUSER) {
         become_root_inside(plan)?;
     }
+    let mut is_known = false;
     if plan.namespaces.stages == Stages::One {
+        if plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            if surroundings.cgroup.adopts() {
+                channel.expect(Tag::Known)?;
+                is_known = true;
+            }
+            enter_cgroups(plan, surroundings)?;
+        }
         for join in &plan.namespaces.join {
             enter(join)?;
         }
-    }
-    let is_known = !plan.net_devices.is_empty() && plan.namespaces.stages == Stages::One;
-    if is_known {
-        channel.expect(Tag::Known)?;
+        let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+        if asks_parent && !is_known {
+            // Else this word would be taken for the answer.
+            channel.expect(Tag::Known)?;
+            is_known = true;
+        }
     }
     if !plan.net_devices.is_empty() {
         // Before sysctls that are theirs, and hooks that look for them.

@@ -27,6 +27,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap;
 use crate::namespaces::net_device;
 use crate::namespaces::plan::Stages;
+use crate::rootfs::bind;
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::signal::Signals;
@@ -203,6 +204,11 @@ fn attend(
                 channel.send(Tag::DevicesMoved)?;
                 continue;
             }
+            (Some(Message::WantsIds { mount, tree }), Some(launching)) => {
+                bind::map_for_init(&launching.plan.rootfs, mount as usize, &tree)?;
+                channel.send(Tag::IdsMapped)?;
+                continue;
+            }
             (message, _) => message,
         };
         match message {
@@ -336,6 +342,10 @@ fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
         // Such a PID namespace takes nobody any more (pid_namespaces(7)).
         Some(Step::Appear) if errno == Errno::NOMEM => {
             return Error::new(Kind::State, "the first process of the container's PID namespace has ended");
+        }
+        Some(Step::Capabilities) => {
+            let error = Error::from(errno).context(Step::Capabilities.describe());
+            return error.with_hint("without noNewPrivileges the seccomp profile must allow capset");
         }
         Some(step) => (false, step.describe().to_owned()),
     };

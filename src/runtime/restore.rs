@@ -26,7 +26,7 @@ use super::{cgroup_view, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::host::HostProc;
-use crate::rootfs::mount;
+use crate::rootfs::mount::{self, Aid};
 use crate::rootfs::plan::{MountPlan, MountSource, RootSource};
 use crate::rootfs::setup::open_root_tree;
 use crate::spec::mount_options::MountOptions;
@@ -278,13 +278,15 @@ fn make_places(root: &Root, mounts: &[MountPlan]) -> Result<()> {
                 && path.starts_with(&other.destination)
         })
     };
+    // It is the places that count here; criu mounts what they are for.
+    let aid = Aid { processes: None, map_ids: &|_| Ok(()) };
     for entry in mounts {
         if is_made_by_criu(&entry.destination) {
             continue;
         }
         match &entry.source {
             // In what is bound there are places to make, too.
-            MountSource::Bind { .. } => drop(mount::mount(root, entry, None)?),
+            MountSource::Bind { .. } => drop(mount::mount(root, entry, &aid)?),
             MountSource::New { .. } => {
                 let options = MountOptions::default();
                 drop(mount::open_target(root, &entry.destination, FileType::Directory, &options)?);

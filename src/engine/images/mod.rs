@@ -5,5 +5,7 @@
 
 pub mod find;
 pub mod pull;
+pub mod push;
 pub mod remote;
 pub mod remove;
+pub mod tag;

@@ -274,6 +274,11 @@ impl Client {
         unreachable!("the last try returns")
     }
 
+    /// Sends a request once, for those that must not arrive twice.
+    pub(crate) fn send_once(&self, call: &Call<'_>) -> Result<Answer> {
+        self.exchange(call)
+    }
+
     /// Makes a request, with the credentials that it turns out to need, and follows where it is led.
     fn exchange(&self, call: &Call<'_>) -> Result<Answer> {
         let origin = self.reach()?;
