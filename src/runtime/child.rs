@@ -111,12 +111,10 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
 ///
 /// Before kernel 6.17 a procfs is made from inside its PID namespace only; there, init is seen while it mounts. With a
 /// user namespace, too, the PID namespace may be one that only the caller has rights over, and is joined while they last.
-/// Whoever listens to a filter that comes before the rights go is told of the process that loads it, so that is init.
+/// And [`ProcessPlan::can_appear_late`](super::plan::ProcessPlan) says which processes cannot leave the work to another.
 fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
     let namespaces = &plan.namespaces;
-    let has_early_listener = !plan.process.no_new_privileges
-        && plan.process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
-    if has_early_listener {
+    if !plan.process.can_appear_late() {
         return None;
     }
     let processes = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Pid)?;
