@@ -40,6 +40,7 @@ mod notify;
 mod pivot;
 mod probe;
 mod process;
+mod pull;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -81,6 +82,7 @@ fn tests() -> Vec<support::Test> {
         annotations::tests,
         landlock::tests,
         process::tests,
+        pull::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
