@@ -51,4 +51,6 @@ pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
 pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
+#[cfg(any(test, fuzzing))]
+pub use systemd::count_values;
 pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

@@ -9,6 +9,8 @@
 mod docs;
 mod engine;
 mod face;
+pub mod filter;
+pub mod format;
 mod images;
 mod login;
 mod logout;
@@ -19,7 +21,7 @@ mod prompt;
 mod report;
 mod run;
 mod status;
-mod table;
+pub mod table;
 pub mod template;
 mod unshare;
 
