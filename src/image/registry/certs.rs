@@ -144,10 +144,9 @@ fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
     let mut certificates = Vec::new();
     for item in parse_pem(pem) {
-        match item.map_err(|_| Error::invalid("not PEM"))? {
-            PemItem::Certificate(certificate) => certificates.push(certificate),
-            // A key beside its certificate; what else there may be is not ours.
-            _ => {}
+        // A key may stand beside its certificate; what else there is, is not ours.
+        if let PemItem::Certificate(certificate) = item.map_err(|_| Error::invalid("not PEM"))? {
+            certificates.push(certificate);
         }
     }
     if certificates.is_empty() {

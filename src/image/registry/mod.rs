@@ -15,3 +15,4 @@ pub mod origin;
 pub mod proxy;
 pub mod push;
 pub mod registries;
+pub mod resolver;
