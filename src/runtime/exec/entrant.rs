@@ -60,6 +60,7 @@ fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
     prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
+    enter_root(plan)?;
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
         Cloned::Child => Ok(Side::Entrant),
         Cloned::Parent(pid, pidfd) => {
@@ -83,6 +84,7 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
         prepare(plan, channel)?;
         plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
         become_root(plan)?;
+        enter_root(plan)?;
     }
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
     signal::reset_dispositions();
@@ -102,7 +104,7 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
 fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
-    if plan.is_moved {
+    if plan.waits_to_be_moved() {
         channel.expect(Tag::InCgroup)?;
     }
     plan.entrances.enter().map_err(explain_entrance)?;
@@ -128,6 +130,14 @@ fn become_root(plan: &Plan<'_>) -> Result<()> {
         become_undumpable()?;
     }
     Ok(())
+}
+
+/// The root of a mount namespace that the container has not to itself is not the container's: whoever enters it has the
+/// host's files.
+fn enter_root(plan: &Plan<'_>) -> Result<()> {
+    let Some(root) = &plan.root else { return Ok(()) };
+    rustix::process::fchdir(root).context("change to the container's root")?;
+    rustix::process::chroot(c".").context("chroot into the container's root")
 }
 
 fn become_undumpable() -> Result<()> {
