@@ -30,6 +30,7 @@ mod kill;
 mod labels;
 mod landlock;
 mod limits;
+mod mount_namespace;
 mod mount_sharing;
 mod mounts;
 mod mounts_verb;
@@ -83,6 +84,7 @@ fn tests() -> Vec<support::Test> {
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
         mounts_verb::tests,
