@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     let with_criu = |test: Test| test.root().needs(Need::Husk).needs(Need::Criu).needs(Need::Busybox);
     let mut tests: Vec<Test> = [
         test!(a_container_comes_back_with_its_memory),
+        test!(processes_of_exec_come_back_too),
         test!(it_goes_on_where_it_was_left_running),
         test!(mounts_come_back_as_they_were),
         test!(places_for_mounts_are_made_again),
@@ -28,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     .map(with_criu)
     .collect();
     tests.extend([
+        test!(landlock_is_not_lost).root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Landlock(1)),
         test!(without_criu_one_line_says_so).root().needs(Need::Husk).needs(Need::Busybox),
         test!(only_what_runs_is_saved).root().needs(Need::Husk),
         test!(what_a_killed_restore_left_is_removed).root().needs(Need::Husk),
@@ -127,6 +129,24 @@ fn a_container_comes_back_with_its_memory(scene: &Scene) {
     assert_eq!(keeper.state()["bundle"], created["bundle"]);
     let descriptors = read_host(keeper.bundle.directory.join("checkpoint/descriptors.json"));
     assert_eq!(descriptors, r#"["/tmp/in","/dev/null","/dev/null"]"#);
+    keeper.delete();
+}
+
+/// CRIU restores into a time namespace, and saves no processes that are in different ones.
+fn processes_of_exec_come_back_too(scene: &Scene) {
+    let keeper = Keeper::new(scene);
+    keeper.start();
+    keeper.checkpoint().success();
+    keeper.restore().success();
+    let script = "sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!";
+    let outcome = scene.runtime().args(["exec", &keeper.bundle.id, "/bin/sh", "-c", script]).run().success();
+    let time = |file: &str| std::fs::read_link(keeper.proc(file)).unwrap();
+    let report = scene.runtime().args(["exec", &keeper.bundle.id, "/probe"]).run().success().report();
+    assert_eq!(report["namespaces"]["time"], time("ns/time").to_str().unwrap());
+    keeper.checkpoint().success();
+    keeper.restore().success();
+    let process = format!("/proc/{}", outcome.stdout.trim());
+    scene.runtime().args(["exec", &keeper.bundle.id, "/bin/ls", "-d", &process]).run().success();
     keeper.delete();
 }
 
@@ -231,6 +251,20 @@ fn what_criu_would_lose_is_not_saved(scene: &Scene) {
     mount["gidMappings"] = map;
     keeper.start();
     keeper.checkpoint().exits_with(1).says("id maps of mounts (/mapped)");
+    keeper.answers("second");
+    keeper.delete();
+}
+
+/// The kernel shows nobody what a process has put on itself, so a restored one would be without it.
+fn landlock_is_not_lost(scene: &Scene) {
+    let mut keeper = Keeper::new(scene);
+    // Nobody makes block devices.
+    let rules = json!({ "handledAccessFs": 1 << 11, "rules": [] });
+    keeper.bundle.config["annotations"] = json!({ "org.husk.landlock": rules.to_string() });
+    keeper.start();
+    for words in [&["checkpoint"][..], &["checkpoint", "--leave-running"], &["checkpoint", "--pre-dump"]] {
+        keeper.command(words).run().exits_with(1).says("does not save Landlock's rules (org.husk.landlock)");
+    }
     keeper.answers("second");
     keeper.delete();
 }

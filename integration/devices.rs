@@ -9,11 +9,13 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(default_devices).and_plain(),
         test!(links_of_dev).and_plain(),
+        test!(a_listed_ptmx_is_the_containers_own).and_plain(),
         test!(devices_work).and_plain(),
         test!(listed_devices_are_made).root(),
         test!(a_device_of_the_host_is_bound).user().needs(Need::File("/dev/fuse")).needs(Need::NotCrun),
         test!(an_unknown_device_type_is_refused).root().needs(Need::NotCrun),
         test!(rules_decide_what_opens).root(),
+        test!(letters_that_name_no_access).root().needs(Need::NotCrun),
         test!(unlisted_devices_can_not_be_made).root(),
         test!(masked_files_read_as_empty).and_plain(),
         test!(masked_directories_are_empty).and_plain(),
@@ -63,6 +65,13 @@ fn links_of_dev(scene: &Scene) {
     for (path, target) in links {
         assert_eq!(report["stats"][path]["target"], target, "{path}");
     }
+}
+
+/// Engines list it with the others; the host's node would make terminals that belong to the host.
+fn a_listed_ptmx_is_the_containers_own(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["devices"] = json!([{ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2 }]);
+    assert_eq!(bundle.probe(["--stat", "/dev/ptmx"]).report()["stats"]["/dev/ptmx"]["target"], "pts/ptmx");
 }
 
 fn devices_work(scene: &Scene) {
@@ -116,6 +125,33 @@ fn an_unknown_device_type_is_refused(scene: &Scene) {
     bundle.run().exits_with(1).says_one_of(&["/dev/odd", "\"x\"", "x", "type"]);
 }
 
+/// What reading and writing the kernel's log comes to under rules.
+fn opens_under(scene: &Scene, rules: &Value) -> [Value; 2] {
+    let mut bundle = scene.bundle();
+    // Readable for anybody who may, so that only the rules decide.
+    bundle.config["linux"]["devices"] =
+        json!([{ "path": "/dev/log-of-the-kernel", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }]);
+    for set in ["bounding", "permitted", "effective"] {
+        bundle.config["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
+    }
+    bundle.config["linux"]["resources"]["devices"] = rules.clone();
+    bundle.tries(["open:/dev/log-of-the-kernel", "open-write:/dev/log-of-the-kernel"]);
+    let report = bundle.report();
+    ["open", "open-write"].map(|verb| report["tries"][format!("{verb}:/dev/log-of-the-kernel")].clone())
+}
+
+/// runc passes over them, and has such a rule in its own tests.
+fn letters_that_name_no_access(scene: &Scene) {
+    let rule = |access: &str| json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": access });
+    for (access, expected) in [("ra", ["ok", "EPERM"]), ("wrar", ["ok", "ok"])] {
+        let rules = json!([{ "allow": false, "access": "rwm" }, rule(access)]);
+        assert_eq!(opens_under(scene, &rules), expected.map(Value::from), "{access}");
+    }
+    let mut bundle = scene.bundle();
+    bundle.config["linux"]["resources"]["devices"] = json!([rule("a")]);
+    bundle.run().exits_with(1).says("linux.resources.devices[0].access");
+}
+
 fn rules_decide_what_opens(scene: &Scene) {
     let deny = json!({ "allow": false, "access": "rwm" });
     let rows = [
@@ -129,19 +165,7 @@ fn rules_decide_what_opens(scene: &Scene) {
         ),
     ];
     for (rules, expected) in rows {
-        let mut bundle = scene.bundle();
-        // The kernel's log: readable for anybody who may, so that only the rules decide.
-        bundle.config["linux"]["devices"] =
-            json!([{ "path": "/dev/log-of-the-kernel", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }]);
-        for set in ["bounding", "permitted", "effective"] {
-            bundle.config["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
-        }
-        bundle.config["linux"]["resources"]["devices"] = rules.clone();
-        bundle.tries(["open:/dev/log-of-the-kernel", "open-write:/dev/log-of-the-kernel"]);
-        let report = bundle.report();
-        let found =
-            ["open", "open-write"].map(|verb| report["tries"][format!("{verb}:/dev/log-of-the-kernel")].clone());
-        assert_eq!(found, expected.map(Value::from), "{rules}");
+        assert_eq!(opens_under(scene, &rules), expected.map(Value::from), "{rules}");
     }
 }
 

@@ -30,6 +30,7 @@ mod kill;
 mod labels;
 mod landlock;
 mod limits;
+mod login;
 mod mount_namespace;
 mod mount_sharing;
 mod mounts;
@@ -40,6 +41,7 @@ mod notify;
 mod pivot;
 mod probe;
 mod process;
+mod pull;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -81,6 +83,7 @@ fn tests() -> Vec<support::Test> {
         annotations::tests,
         landlock::tests,
         process::tests,
+        pull::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -106,6 +109,7 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         host::tests,
         bad_image::tests,
+        login::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

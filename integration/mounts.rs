@@ -1,9 +1,11 @@
 //! Mounts, each with its options as the kernel shows them inside.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::bind_flags::with_user_namespace;
 use super::support::scene::write;
 use super::support::{Bundle, Need, Scene, Test, Who, test};
 
@@ -25,6 +27,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(bind_with_mapped_ids).root().needs(Need::Husk).needs(Need::Kernel(5, 19)),
         test!(destinations_stay_inside).and_plain().needs(Need::NotCrun),
         test!(order_is_kept).and_plain(),
+        test!(sources_in_the_root_are_what_mounts_brought).and_plain().needs(Need::NotCrun),
+        test!(sources_in_the_root_with_mapped_ids).root().needs(Need::NotCrun).needs(Need::Kernel(5, 19)),
+        test!(sources_in_the_root_do_not_lead_out).and_plain().needs(Need::Husk),
+        test!(destinations_named_from_the_host).and_plain().needs(Need::NotCrun),
         test!(root_read_only).and_plain(),
         test!(root_writable).and_plain(),
         test!(root_propagation).root().needs(Need::NotRunc),
@@ -315,6 +321,84 @@ fn destinations_stay_inside(scene: &Scene) {
     for path in ["/tmp/a/inside", "/tmp/b/inside", "/tmp/c/inside"] {
         assert_eq!(report["reads"][path], "mounted", "{path}");
     }
+}
+
+/// A mount of the list is what a later one of it binds; only the container's own tree has it.
+fn sources_in_the_root_are_what_mounts_brought(scene: &Scene) {
+    let source = scene.tree("source", &[("sub/inside", "brought")]);
+    for with_namespace in [false, true] {
+        let mut bundle = scene.bundle();
+        if with_namespace && scene.who == Who::Root {
+            // Whose root may not pass: it is by the descriptor that the source is found.
+            with_user_namespace(&mut bundle);
+            std::fs::set_permissions(&bundle.directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let [over, sub] = ["tmp/over", "tmp/over/sub"].map(|path| bundle.rootfs(path));
+        bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).mount("/tmp/over", "bind", &source, &["bind"]);
+        bundle.mount("/var", "bind", bundle.rootfs("tmp"), &["rbind"]).mount("/etc", "bind", over, &["bind", "ro"]);
+        bundle.mount("/root", "bind", sub, &["bind"]);
+        let paths = ["/var/over/sub/inside", "/etc/sub/inside", "/root/inside"];
+        for path in paths {
+            bundle.probe(["--read", path]);
+        }
+        let report = bundle.report();
+        for path in paths {
+            assert_eq!(report["reads"][path], "brought", "{path}");
+        }
+        check_options(find(&report, "/etc"), &["ro"], &[]);
+        assert_eq!(std::fs::read_dir(bundle.rootfs("tmp")).unwrap().count(), 0, "nothing is mounted on the host");
+    }
+}
+
+/// Init alone sees the source, and in a user namespace the parent alone may map it.
+fn sources_in_the_root_with_mapped_ids(scene: &Scene) {
+    let source = scene.tree("source", &[("inside", "brought")]);
+    for (with_namespace, id) in [(false, 4321), (true, 5)] {
+        let mut bundle = scene.bundle();
+        if with_namespace {
+            with_user_namespace(&mut bundle);
+        }
+        bundle.mount("/var", "bind", &source, &["bind"]);
+        bundle.mount("/tmp", "bind", bundle.rootfs("var"), &["rbind"]).probe(["--stat", "/tmp/inside"]);
+        let host_id = if with_namespace { 100_000 + id } else { id };
+        let map = json!([{ "containerID": 0, "hostID": host_id, "size": 1 }]);
+        let mount = bundle.config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["uidMappings"] = map.clone();
+        mount["gidMappings"] = map;
+        let file = bundle.report()["stats"]["/tmp/inside"].clone();
+        assert_eq!((&file["uid"], &file["gid"]), (&json!(id), &json!(id)), "user namespace: {with_namespace}");
+    }
+}
+
+/// Whoever wrote the image wrote its links, and a bind of what they name on the host would be theirs to choose.
+fn sources_in_the_root_do_not_lead_out(scene: &Scene) {
+    let sentinel = scene.sentinel();
+    let name = sentinel.file_name().unwrap().to_str().unwrap();
+    for target in [sentinel.clone(), Path::new("../../../../../../..").join(sentinel.strip_prefix("/").unwrap())] {
+        let mut bundle = scene.bundle();
+        std::os::unix::fs::symlink(&target, bundle.rootfs("outside")).unwrap();
+        bundle.mount("/tmp", "bind", bundle.rootfs("outside"), &["rbind"]);
+        bundle.run().exits_with(1).says("outside").says("ENOENT");
+    }
+    let mut bundle = scene.bundle();
+    std::os::unix::fs::symlink("/", bundle.rootfs("top")).unwrap();
+    bundle.mount("/tmp", "bind", bundle.rootfs("top/etc"), &["bind"]).probe(["--list", "/tmp", "--list", "/etc"]);
+    let lists = bundle.report()["lists"].clone();
+    assert_eq!(lists["/tmp"], lists["/etc"]);
+    assert!(!lists["/tmp"].to_string().contains(name));
+}
+
+/// As runc takes them; and judged as what they are then.
+fn destinations_named_from_the_host(scene: &Scene) {
+    let source = scene.tree("source", &[("inside", "mounted")]);
+    let mut bundle = scene.bundle();
+    let place = bundle.rootfs("tmp/place");
+    bundle.mount(place.to_str().unwrap(), "bind", &source, &["bind"]).probe(["--read", "/tmp/place/inside"]);
+    assert_eq!(bundle.report()["reads"]["/tmp/place/inside"], "mounted");
+    let mut bundle = scene.bundle();
+    let place = bundle.rootfs("tmp/../proc/self/attr");
+    bundle.mount(place.to_str().unwrap(), "tmpfs", "tmpfs", &[]);
+    bundle.run().exits_with(1).says("cannot be mounted because it is inside /proc");
 }
 
 fn order_is_kept(scene: &Scene) {

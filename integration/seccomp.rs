@@ -2,9 +2,12 @@
 //!
 //! `alarm` (37) stands for any call: it takes one number, never fails, and the probe is gone before it rings.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
-use super::support::{Bundle, Need, Scene, Test, test};
+use super::support::husk::read_host;
+use super::support::{Bundle, Need, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     if cfg!(not(target_arch = "x86_64")) {
@@ -24,6 +27,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(log_lets_the_call_through),
         test!(a_trace_without_tracer_fails),
         test!(without_no_new_privileges).root(),
+        test!(our_own_calls_need_not_be_allowed).and_plain().needs(Need::Husk),
+        test!(nobody_keeps_what_the_filter_wanted).root().needs(Need::Husk),
+        test!(without_capset_there_is_no_workload).and_plain().needs(Need::Husk),
+        test!(hooks_inside_are_filtered).and_plain().needs(Need::Busybox),
         test!(unknown_names_are_ignored),
         test!(an_unknown_action_is_refused),
         test!(an_unknown_operator_is_refused).needs(Need::NotCrun),
@@ -215,6 +222,104 @@ fn without_no_new_privileges(scene: &Scene) {
     let report = bundle.report();
     assert_eq!((&report["seccomp"], &report["no_new_privs"]), (&json!(2), &json!(false)));
     assert_eq!(report["tries"]["syscall:37:18"], "ENOMSG");
+}
+
+/// What husk makes on the way, with and without noNewPrivileges: behind the filter there is only the exec; and without,
+/// the drop of the capability that the filter wanted.
+fn our_own_calls_need_not_be_allowed(scene: &Scene) {
+    let calls = "execveat memfd_create close_range openat2 open_tree move_mount mount_setattr fsopen fsconfig fspick mount \
+        pivot_root chdir fchdir setsid setgroups setresuid setresgid seccomp sendmsg recvmsg socketpair clone clone3 \
+        unshare setns keyctl fchown umask";
+    let calls: Vec<&str> = calls.split_whitespace().collect();
+    let may_be_other = scene.who == Who::Root;
+    for (no_new_privileges, uid) in [(true, 0), (false, 0), (true, 1000), (false, 1000)] {
+        if uid != 0 && !may_be_other {
+            continue;
+        }
+        let profile = rules(json!([{ "names": calls, "action": "SCMP_ACT_KILL_PROCESS" }]));
+        let mut bundle = bundle_with(scene, profile);
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.config["process"]["user"] = json!({ "uid": uid, "gid": 0 });
+        bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 100 }]);
+        bundle.args(["/probe", "--quiet"]);
+        bundle.run().success();
+        bundle.args(["/probe", "--quiet", "--block"]);
+        bundle.write();
+        let verb = |words: &[&str]| scene.runtime().args(words).run().success();
+        let mut create = scene.runtime();
+        create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+        create.start_with(Stdio::null(), Stdio::null(), Stdio::null()).finish().success();
+        verb(&["start", &bundle.id]);
+        verb(&["exec", &bundle.id, "/probe", "--quiet"]);
+        verb(&["delete", "--force", &bundle.id]);
+    }
+}
+
+/// Without noNewPrivileges the filter wants CAP_SYS_ADMIN, and nobody but its loading has it: neither who waits for
+/// `start`, nor the workload, whose sets are those of the configuration.
+fn nobody_keeps_what_the_filter_wanted(scene: &Scene) {
+    const STATUS: &str = "/proc/self/status";
+    const SYS_ADMIN: u64 = 1 << 21;
+    let sets = |status: &str| {
+        let masks = status.lines().filter_map(|line| line.strip_prefix("Cap")?.split_once(":\t"));
+        masks.map(|(name, mask)| (name.to_owned(), u64::from_str_radix(mask, 16).unwrap())).collect::<Vec<_>>()
+    };
+    for uid in [0, 1000] {
+        let rule = json!({ "names": ["alarm"], "action": "SCMP_ACT_ERRNO" });
+        let mut bundle = bundle_with(scene, rules(json!([rule])));
+        bundle.config["process"]["user"] = json!({ "uid": uid, "gid": 0 });
+        for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+            bundle.config["process"]["capabilities"][set] = json!(["CAP_KILL", "CAP_CHOWN"]);
+        }
+        bundle.probe(["--read", STATUS]);
+        let seen = [true, false].map(|no_new_privileges| {
+            bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            sets(bundle.report()["reads"][STATUS].as_str().unwrap())
+        });
+        assert_eq!(
+            seen[1],
+            [("Inh", 33), ("Prm", 33), ("Eff", 33), ("Bnd", 33), ("Amb", 33)].map(|(n, m)| (n.to_owned(), m))
+        );
+        assert_eq!(seen[0], seen[1]);
+        bundle.write();
+        let mut create = scene.runtime();
+        create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+        create.start_with(Stdio::null(), Stdio::null(), Stdio::null()).finish().success();
+        let state = scene.runtime().args(["state", &bundle.id]).run().success().stdout;
+        let state: Value = serde_json::from_str(&state).unwrap();
+        let waiting = sets(&read_host(format!("/proc/{}/status", state["pid"])));
+        scene.runtime().args(["delete", "--force", &bundle.id]).run().success();
+        assert_eq!(waiting.len(), 5);
+        assert!(waiting.iter().all(|(_, mask)| mask & SYS_ADMIN == 0), "{waiting:?}");
+    }
+}
+
+/// Rather none than one with the capability that husk has kept for the filter.
+fn without_capset_there_is_no_workload(scene: &Scene) {
+    let rule = json!({ "names": ["capset"], "action": "SCMP_ACT_ERRNO" });
+    let mut bundle = bundle_with(scene, rules(json!([rule])));
+    bundle.config["process"]["noNewPrivileges"] = json!(false);
+    let outcome = bundle.run_as_husk().exits_with(1).says("drop capabilities: operation not permitted (EPERM)");
+    assert_eq!(outcome.stdout, "");
+    outcome.says("hint: without noNewPrivileges the seccomp profile must allow capset");
+    bundle.config["process"]["noNewPrivileges"] = json!(true);
+    assert_eq!(bundle.report()["seccomp"], 2);
+}
+
+/// startContainer is the last that happens before the workload, and inside.
+fn hooks_inside_are_filtered(scene: &Scene) {
+    for no_new_privileges in [true, false] {
+        let rule = json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS" });
+        let mut bundle = bundle_with(scene, rules(json!([rule])));
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]);
+        let hook = |script: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+        bundle.config["hooks"]["startContainer"] = hook("exec mkdir /dev/shm/x");
+        // The words are runc's.
+        bundle.run().exits_with(1).says("error running startContainer hook").says("bad system call");
+        bundle.config["hooks"]["startContainer"] = hook("true");
+        assert_eq!(bundle.report()["seccomp"], 2);
+    }
 }
 
 /// Profiles name calls of kernels to come and of other architectures.

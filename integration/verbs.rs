@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(an_oom_is_an_event).root().needs(Need::CgroupV1("memory")),
         test!(features_are_what_callers_look_for).and_plain(),
         test!(the_log_has_one_record).and_plain(),
+        test!(a_created_container_ends_at_a_signal).and_plain().needs(Need::Busybox),
         test!(debug_records_go_to_the_log).and_plain(),
         test!(wrong_words).and_plain(),
         test!(one_dash_is_as_good_as_two).and_plain(),
@@ -369,6 +370,20 @@ fn the_log_has_one_record(scene: &Scene) {
     assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2);
     let outcome = scene.runtime().arg("--log").arg(scene.path().join("no/such")).arg("features").run();
     outcome.exits_with(1).says("no such file or directory");
+}
+
+/// It is the first process of a PID namespace, to which the kernel sends no signal that it has no handler for.
+fn a_created_container_ends_at_a_signal(scene: &Scene) {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        for hooks in [json!({}), json!({ "startContainer": [{ "path": "/bin/true" }] })] {
+            let mut bundle = waiting(scene);
+            bundle.config["hooks"] = hooks;
+            create(&bundle, scene);
+            verb(scene, &["kill", &bundle.id, signal]).success();
+            wait_until_stopped(scene, &bundle.id);
+            verb(scene, &["delete", &bundle.id]).success();
+        }
+    }
 }
 
 fn debug_records_go_to_the_log(scene: &Scene) {

@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     LinuxSyscallBuilder,
 };
 
+use crate::cli::template::Template;
 use crate::error::Error;
 use crate::image::tar::{Entry, Reader};
 use crate::image::{self, limits};
@@ -117,6 +118,14 @@ pub fn image_documents(bytes: &[u8]) {
     }
 }
 
+/// A message of a D-Bus, as systemd answers: no more values than bytes.
+pub fn dbus(bytes: &[u8]) {
+    match crate::cgroups::count_values(bytes) {
+        Ok(values) => assert!(values <= bytes.len(), "{values} values in {} bytes", bytes.len()),
+        Err(error) => check_message(&error),
+    }
+}
+
 /// Lists of users and groups, and of mounts: an id is one that is written there.
 pub fn tables(bytes: &[u8]) {
     for entry in passwd::passwd_entries(bytes).flatten() {
@@ -136,6 +145,24 @@ pub fn tables(bytes: &[u8]) {
     }
     if let Ok(mounts) = mountinfo::parse(bytes) {
         assert!(mountinfo::visible(&mounts).len() <= mounts.len());
+    }
+}
+
+/// A template of `--format`, a line, and the document that it is about: a message, or a text of bounded length.
+pub fn templates(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (template, document) = text.split_once('\n').unwrap_or((&text, "null"));
+    let document = serde_json::from_str(document).unwrap_or(serde_json::Value::Null);
+    match Template::parse(template) {
+        Err(error) => check_message(&error),
+        Ok(template) => {
+            for answer in [template.render(&document), template.render_header(&document)] {
+                match answer {
+                    Err(error) => check_message(&error),
+                    Ok(text) => assert!(text.len() <= 64 << 20, "{} bytes", text.len()),
+                }
+            }
+        }
     }
 }
 
@@ -313,5 +340,5 @@ mod tests {
         )* };
     }
 
-    targets!(config documents seccomp seccomp_json mount_options layer image_documents tables);
+    targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates);
 }

@@ -1,12 +1,16 @@
 //! A terminal for a command: a pty whose other side the test holds, to send keys, change the size and look at the modes.
 
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::pty::OpenptFlags;
-use rustix::termios::{Termios, Winsize};
+use rustix::termios::{LocalModes, Termios, Winsize};
 
 use super::husk::{Invocation, Running};
 use super::launch::Step;
+
+/// Generous: only a program that never gets there may meet it.
+const ECHO_LIMIT: Duration = Duration::from_secs(30);
 
 /// The test's side of a terminal.
 pub(crate) struct Terminal {
@@ -56,8 +60,18 @@ impl Terminal {
         )
     }
 
+    /// Waits until a program has turned the echo on or off. Nothing tells of it, so that this looks again and again.
+    pub(crate) fn await_echo(&self, echoes: bool) {
+        let deadline = Instant::now() + ECHO_LIMIT;
+        let modes = || rustix::termios::tcgetattr(&self.theirs).expect("read the terminal's modes").local_modes;
+        while modes().contains(LocalModes::ECHO) != echoes {
+            assert!(Instant::now() < deadline, "the terminal's echo stays as it is: {}", self.modes());
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn is_raw(&self) -> bool {
         let modes = rustix::termios::tcgetattr(&self.theirs).expect("read the terminal's modes");
-        !modes.local_modes.intersects(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+        !modes.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
     }
 }

@@ -24,12 +24,13 @@ impl Access {
     pub(super) const WRITE: Self = Self(4);
     pub(super) const ALL: Self = Self(7);
 
-    fn parse(text: &str) -> Option<Self> {
-        text.bytes().try_fold(Self::NONE, |access, letter| match letter {
-            b'r' => Some(access.with(Self::READ)),
-            b'w' => Some(access.with(Self::WRITE)),
-            b'm' => Some(access.with(Self::MAKE_NODE)),
-            _ => None,
+    /// In any order; letters that name no access are passed over, as by runc and crun.
+    fn parse(text: &str) -> Self {
+        text.bytes().fold(Self::NONE, |access, letter| match letter {
+            b'r' => access.with(Self::READ),
+            b'w' => access.with(Self::WRITE),
+            b'm' => access.with(Self::MAKE_NODE),
+            _ => access,
         })
     }
 
@@ -137,12 +138,13 @@ impl Rules {
             Err(Error::invalid(format!("linux.resources.devices[{index}].{field}: {cause}")))
         };
         let text = entry.access().as_deref().unwrap_or_default();
-        let access = match Access::parse(text) {
-            // runc refuses it as well: it is never meant.
-            Some(access) if access.is_empty() => return wrong("access", "empty"),
-            Some(access) => access,
-            None => return wrong("access", &format!("`{text}` has letters other than r, w and m")),
-        };
+        let access = Access::parse(text);
+        match access.is_empty() {
+            // It is never meant.
+            true if text.is_empty() => return wrong("access", "empty"),
+            true => return wrong("access", &format!("`{text}` has none of the letters r, w and m")),
+            false => {}
+        }
         let Some(major) = number(entry.major()) else { return wrong("major", "not a device number") };
         let Some(minor) = number(entry.minor()) else { return wrong("minor", "not a device number") };
         let kinds: &[Kind] = match entry.typ().unwrap_or(LinuxDeviceType::A) {
@@ -445,13 +447,22 @@ mod tests {
         assert!(!some.allows(Kind::Block, 8, 0, Access::READ.with(Access::WRITE)));
     }
 
+    /// runc's own tests deny `rwa`.
+    #[test]
+    fn letters_that_name_no_access_are_passed_over() {
+        let rules = rules(&[(true, B, Some(8), Some(0), "wrm"), (false, B, Some(8), Some(0), "rwa")]).unwrap();
+        assert!(!rules.allows(Kind::Block, 8, 0, Access::READ));
+        assert!(!rules.allows(Kind::Block, 8, 0, Access::WRITE));
+        assert!(rules.allows(Kind::Block, 8, 0, Access::MAKE_NODE));
+    }
+
     #[test]
     fn bad_entries_name_their_field() {
         for (bad, expected) in [
             ((true, C, Some(1), Some(3), ""), "linux.resources.devices[0].access: empty"),
             (
-                (true, C, Some(1), Some(3), "rx"),
-                "linux.resources.devices[0].access: `rx` has letters other than r, w and m",
+                (true, C, Some(1), Some(3), "x"),
+                "linux.resources.devices[0].access: `x` has none of the letters r, w and m",
             ),
             ((true, C, Some(-2), Some(3), "r"), "linux.resources.devices[0].major: not a device number"),
             ((true, C, Some(1), Some(1 << 33), "r"), "linux.resources.devices[0].minor: not a device number"),
@@ -522,7 +533,7 @@ mod tests {
             let (kind_letter, rest) = line.split_once(' ').unwrap();
             let (numbers, letters) = rest.split_once(' ').unwrap();
             let (a, b) = numbers.split_once(':').unwrap();
-            let exception = Access::parse(letters).unwrap();
+            let exception = Access::parse(letters);
             let enough =
                 if lists.allow_by_default { exception.meets(access) } else { access.without(exception).is_empty() };
             kind_letter == if kind == Kind::Block { "b" } else { "c" }

@@ -55,4 +55,6 @@ pub use layout::{Hierarchy, Layout, Mode};
 pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
 pub use resctrl_usage::ResctrlStats;
+#[cfg(any(test, fuzzing))]
+pub use systemd::count_values;
 pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

@@ -7,7 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, oci, run, unshare};
+use super::{docs, images, login, logout, oci, run, unshare};
+use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -23,7 +24,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Login(login::Login),
+    Logout(logout::Logout),
     Run(Box<run::Run>),
+    Pull(images::Pull),
+    Push(images::Push),
+    Tag(images::Tag),
+    Untag(images::Untag),
+    Images(images::List),
+    Rmi(images::Remove),
+    /// Manage images
+    #[command(subcommand)]
+    Image(images::Image),
     Unshare(unshare::Unshare),
     /// What the build needs of the executable
     #[command(subcommand, hide = true)]
@@ -76,7 +88,18 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
+        Command::Login(args) => {
+            let options = RemoteOptions { verify_tls: args.tls_verify, authfile: None };
+            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+        }
+        Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
+        Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(args),
+        Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
+        Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
+        Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(args),
+        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(args),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }

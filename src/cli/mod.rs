@@ -9,12 +9,20 @@
 mod docs;
 mod engine;
 mod face;
+pub mod filter;
+pub mod format;
+mod images;
+mod login;
+mod logout;
 mod oci;
 mod printer;
+mod progress;
+mod prompt;
 mod report;
 mod run;
 mod status;
-mod table;
+pub mod table;
+pub mod template;
 mod unshare;
 
 use std::ffi::OsString;

@@ -4,7 +4,7 @@ use clap::{Args, Parser};
 
 use super::status::Status;
 use crate::engine::engine::Engine;
-use crate::engine::options::{EnvironmentEntry, Limits, Network, RunOptions, SwapLimit};
+use crate::engine::options::{EnvironmentEntry, Limits, Network, PullPolicy, RunOptions, SwapLimit};
 use crate::engine::volume_option::Volume;
 use crate::engine::{run, settings};
 use crate::error::{Error, Result};
@@ -14,8 +14,9 @@ use crate::support::units;
 
 /// Run a command in a new container
 ///
-/// IMAGE is oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:ROOTFS, or host: for this machine's own
-/// root file system under a layer that is thrown away.
+/// IMAGE is the name or id of an image, which is pulled where it is not here; or docker://NAME, oci:DIR[:TAG],
+/// oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:ROOTFS, or host: for this machine's own root file system under a
+/// layer that is thrown away.
 ///
 /// The exit status is the command's, or 128 + the signal that ended it; 125 if husk failed, 126 if the command cannot be
 /// executed, 127 if it does not exist.
@@ -46,6 +47,9 @@ pub(super) struct Run {
     /// Keep standard input open
     #[arg(long, short)]
     interactive: bool,
+    /// When to fetch the image: missing, always, never or newer
+    #[arg(long, value_name = "POLICY", default_value = "missing")]
+    pull: PullPolicy,
     /// Run this instead of the image's entry point; empty for none
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
@@ -105,6 +109,7 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         volume,
         tty,
         interactive,
+        pull,
         entrypoint,
         read_only,
         hostname,
@@ -140,6 +145,7 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         environment: env,
         working_directory: workdir,
         user,
+        pull,
         entrypoint: entrypoint.map(|entrypoint| if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint] }),
         command,
         volumes,

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A column is no narrower, its padding included: what `runc list` gives its `tabwriter`.
-const LEAST_WIDTH: usize = 12;
+/// A column of runc's tables is no narrower, its padding included.
+const RUNC_LEAST_WIDTH: usize = 12;
+
+/// The same of docker's tables.
+const DOCKER_LEAST_WIDTH: usize = 10;
 
 /// Spaces after the longest cell of a column.
 const PADDING: usize = 3;
@@ -11,44 +14,70 @@ const PADDING: usize = 3;
 /// A table under construction; [`fmt::Display`] prints it, each line ended.
 pub(super) struct Table {
     columns: usize,
-    rows: Vec<Vec<String>>,
+    lines: String,
 }
 
 impl Table {
     /// Begins a table with its header.
     pub(super) fn new(header: &[&str]) -> Self {
-        Self { columns: header.len(), rows: vec![header.iter().map(|cell| clean(cell)).collect()] }
+        let mut table = Self { columns: header.len(), lines: String::new() };
+        table.row(header);
+        table
     }
 
     /// Adds a row of as many cells as the header has.
     pub(super) fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
         let row: Vec<String> = cells.into_iter().map(|cell| clean(cell.as_ref())).collect();
         assert_eq!(row.len(), self.columns, "a row has as many cells as the header");
-        self.rows.push(row);
+        self.lines.push_str(&row.join("\t"));
+        self.lines.push('\n');
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(last) = self.columns.checked_sub(1) else { return Ok(()) };
-        let width = |column: usize| {
-            let longest = self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-            (longest + PADDING).max(LEAST_WIDTH)
-        };
-        let widths: Vec<usize> = (0..last).map(width).collect();
-        for row in &self.rows {
-            for (cell, width) in row.iter().zip(&widths) {
-                write!(f, "{cell:<width$}")?;
-            }
-            // Nothing follows the last cell, so nothing is added to it.
-            writeln!(f, "{}", row[last])?;
-        }
-        Ok(())
+        f.write_str(&align(&self.lines, RUNC_LEAST_WIDTH))
     }
 }
 
+/// Aligns what tabs separate, as docker does in its tables: three spaces behind the longest cell, ten columns at least.
+///
+/// A cell belongs to a column if a tab ends it. A column is made of the cells of lines that follow one another; lines may have
+/// different numbers of cells. Width is counted in characters.
+pub fn align_columns(text: &str) -> String {
+    align(text, DOCKER_LEAST_WIDTH)
+}
+
+fn align(text: &str, least: usize) -> String {
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    // The widths of each line's cells but the last, which no tab ends.
+    let mut widths: Vec<Vec<usize>> = vec![Vec::new(); lines.len()];
+    let most = lines.iter().map(|cells| cells.len() - 1).max().unwrap_or_default();
+    for column in 0..most {
+        let has_column = |line: usize| lines.get(line).is_some_and(|cells| column + 1 < cells.len());
+        let mut line = 0;
+        while line < lines.len() {
+            let end = (line..lines.len()).find(|line| !has_column(*line)).unwrap_or(lines.len());
+            let longest = lines[line..end].iter().map(|cells| cells[column].chars().count()).max();
+            let width = (longest.unwrap_or_default() + PADDING).max(least);
+            widths[line..end].iter_mut().for_each(|widths| widths.push(width));
+            line = end.max(line + 1);
+        }
+    }
+    let mut aligned = String::with_capacity(text.len() * 2);
+    for (cells, widths) in lines.iter().zip(&widths) {
+        for (index, cell) in cells.iter().enumerate() {
+            aligned.push_str(cell);
+            let missing = widths.get(index).map_or(0, |width| width - cell.chars().count());
+            aligned.extend(std::iter::repeat_n(' ', missing));
+        }
+        aligned.push('\n');
+    }
+    aligned
+}
+
 /// Shows control characters as `?`: names and labels come from others, and a terminal would obey them.
-fn clean(cell: &str) -> String {
+pub(super) fn clean(cell: &str) -> String {
     cell.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
@@ -78,6 +107,26 @@ mod tests {
                 table.row(*row);
             }
             assert_eq!(table.to_string(), *expected);
+        }
+    }
+
+    #[test]
+    fn lines_may_have_any_number_of_cells() {
+        for (text, expected) in [
+            ("", ""),
+            ("a", "a\n"),
+            ("a\tb\n", "a         b\n"),
+            ("abcdefgh\tb\nx\ty", "abcdefgh   b\nx          y\n"),
+            // The line between ends the first column; the next begins another.
+            ("abcdefgh\tb\nplain\nx\ty\n", "abcdefgh   b\nplain\nx         y\n"),
+            (
+                "a\tb\tc\nd\te\nlonger than that\tf\tg\n",
+                "a                  b         c\nd                  e\nlonger than that   f         g\n",
+            ),
+            ("\t\tx\n", "                    x\n"),
+            ("a\t\n", "a         \n"),
+        ] {
+            assert_eq!(align_columns(text), expected, "{text:?}");
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod engine;
 pub mod files;
 pub mod host;
+pub mod images;
 pub mod options;
 pub mod record;
 pub mod run;

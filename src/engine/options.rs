@@ -13,6 +13,31 @@ use crate::support::passwd::{Principal, UserSpec};
 
 use super::volume_option::{Tmpfs, Volume};
 
+/// When an image is fetched from its registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Where it is not here.
+    #[default]
+    Missing,
+    /// Before each use; what is here already is not fetched again.
+    Always,
+    Never,
+}
+
+impl FromStr for PullPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "missing" | "ifnotpresent" | "false" => Ok(Self::Missing),
+            // Asking the registry is cheap where nothing has changed: newer means the same.
+            "always" | "newer" | "true" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(Error::invalid(format!("{text:?} is none of always, missing, never, newer"))),
+        }
+    }
+}
+
 /// Everything that can be asked for.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -35,6 +60,8 @@ pub struct RunOptions {
     pub user: Option<UserSpec>,
     /// `--group-add`
     pub additional_groups: Vec<Principal>,
+    /// `--pull`
+    pub pull: PullPolicy,
     /// `--entrypoint`; the empty list (`--entrypoint ""`) takes the image's away.
     pub entrypoint: Option<Vec<String>>,
     /// What follows the image.

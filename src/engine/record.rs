@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::image::digest::Digest;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -61,6 +62,9 @@ pub struct Record {
     /// The digest of its configuration, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// The image's layers, by diff id: the store keeps them as long as the container exists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Digest>,
     /// Entry point and arguments.
     pub command: Vec<String>,
     /// The image's and the user's; for people and filters, never read by husk. (CVE-2026-53488 and its kin)

@@ -13,13 +13,16 @@ use oci_spec::runtime::Spec;
 use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
-use super::options::{RunOptions, SeccompChoice};
+use super::images::{find, pull};
+use super::options::{PullPolicy, RunOptions, SeccompChoice};
 use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
 use super::settings::CgroupManager;
 use super::{files, host};
 use crate::error::{Context, Error, Kind, Result};
+use crate::image::digest::Digest;
 use crate::image::platform::Platform;
-use crate::image::resolve;
+use crate::image::reference::Reference;
+use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
 use crate::monitor::{self, Job, Outcome};
 use crate::namespaces::idmap::IdMaps;
@@ -29,7 +32,9 @@ use crate::runtime::plan::Choices;
 use crate::spec::load::Document;
 use crate::spec::validate;
 use crate::storage::copy::{Access, merge_layers};
+use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
+use crate::storage::store::Store;
 use crate::support::id::ContainerId;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
 use crate::support::root::Root;
@@ -42,7 +47,16 @@ struct Contents {
     id: Option<String>,
     /// Its layers as directories, lowest first; one for `dir:`, none for `host:`.
     layers: Vec<PathBuf>,
+    diff_ids: Vec<Digest>,
     is_host: bool,
+    /// Keeps the layers in the store until the container's record does.
+    _held: Option<Held>,
+}
+
+impl Contents {
+    fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
+        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, _held: None }
+    }
 }
 
 /// Runs a container in the foreground and gives the way it ended. `tell` gets lines for the user.
@@ -53,7 +67,7 @@ pub fn run(
     require_limits: bool,
     tell: &dyn Fn(&str),
 ) -> Result<Exit> {
-    let contents = fetch(engine, &Source::parse(image)?, tell)?;
+    let contents = fetch(engine, &Source::parse(image)?, options, tell)?;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
     let draft = match containers.begin(naming.clone()) {
@@ -105,6 +119,7 @@ pub fn run(
         created: started,
         image: image.to_owned(),
         image_id: contents.id.clone(),
+        layers: contents.diff_ids.clone(),
         command: config::command(&contents.config, options)?,
         labels: labels(&contents.config, options),
         remove: options.remove,
@@ -115,6 +130,7 @@ pub fn run(
         stop_timeout_seconds: options.stop_timeout_seconds,
     };
     let (container, supervision) = draft.commit(&record, Some(started))?;
+    drop(contents);
     let clear = |outcome: &Outcome| {
         let exit = exit_record(outcome, started);
         if options.remove || matches!(outcome, Outcome::NotStarted(_)) {
@@ -171,20 +187,48 @@ fn run_under_monitor(
 }
 
 /// Brings the image's contents into the store.
-fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Contents> {
+fn fetch(engine: &Engine, source: &Source, options: &RunOptions, tell: &dyn Fn(&str)) -> Result<Contents> {
     let local = match source {
         Source::Host => {
-            return Ok(Contents { config: ImageConfig::default(), id: None, layers: Vec::new(), is_host: true });
+            return Ok(Contents::bare(Vec::new(), true));
         }
         Source::Directory(path) => {
             let path = std::path::absolute(path).with_context(|| format!("dir:{}", path.display()))?;
             Root::open(&path).map_err(|error| error.context(format!("dir:{}", path.display())))?;
-            return Ok(Contents { config: ImageConfig::default(), id: None, layers: vec![path], is_host: false });
+            return Ok(Contents::bare(vec![path], false));
         }
+        Source::Named(word) => return fetch_named(engine, word, options, tell),
+        Source::Registry(reference) => return fetch_named(engine, &reference.to_string(), options, tell),
         Source::Local(local) => local,
     };
     let store = engine.store()?;
+    let held = store.hold()?;
     let (image, reader) = resolve::open(local, &Platform::host(), &|| store.scratch_file())?;
+    if store.find_layers(&image)?.is_none() {
+        engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
+    }
+    contents(&store, image, held, tell)
+}
+
+/// Finds an image in the store, or pulls it.
+fn fetch_named(engine: &Engine, word: &str, options: &RunOptions, tell: &dyn Fn(&str)) -> Result<Contents> {
+    let store = engine.store()?;
+    let held = store.hold()?;
+    let found = if options.pull == PullPolicy::Always { None } else { find::find_in(&store, word)? };
+    let record = match found {
+        Some(found) => found.image,
+        None if options.pull == PullPolicy::Never => return Err(find::unknown(word)),
+        None => {
+            tell(&format!("{word} is not here: pulling it"));
+            let reference = Reference::parse(word)?;
+            pull::pull(engine, &reference, &pull::PullOptions::default(), &|_| ())?.image
+        }
+    };
+    let image = find::open(&store, &record)?;
+    contents(&store, image, held, tell)
+}
+
+fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Result<Contents> {
     let host = Platform::host();
     if image.platform.architecture != host.architecture {
         let (theirs, ours) = (&image.platform.architecture, &host.architecture);
@@ -193,13 +237,9 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
     for line in &image.config.ignored {
         tell(&format!("image: {line}"));
     }
-    let layers = if let Some(layers) = store.find_layers(&image)? {
-        layers
-    } else {
-        engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
-        let found = store.find_layers(&image)?;
-        found.ok_or_else(|| Error::new(Kind::Other, "a layer vanished from the store"))?
-    };
+    let layers = store.find_layers(&image)?;
+    let layers = layers.ok_or_else(|| Error::new(Kind::Other, "a layer vanished from the store"))?;
+    let diff_ids = image.layers.iter().map(|layer| layer.diff_id).collect();
     let id = Some(image.config_digest.to_string());
     let config = image.config;
     let config = ImageConfig {
@@ -212,7 +252,7 @@ fn fetch(engine: &Engine, source: &Source, tell: &dyn Fn(&str)) -> Result<Conten
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, is_host: false })
+    Ok(Contents { config, id, layers, diff_ids, is_host: false, _held: Some(held) })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.

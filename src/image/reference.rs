@@ -105,9 +105,6 @@ impl Reference {
         {
             return Err(wrong(format!("{tag:?} is not a tag")));
         }
-        let is_registry = |first: &str| {
-            first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
-        };
         let (registry, path) = match name.split_once('/') {
             Some((first, path)) if is_registry(first) => (first, path.to_owned()),
             Some(_) => (DEFAULT_REGISTRY, name.to_owned()),
@@ -201,6 +198,11 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         Self::parse(text)
     }
+}
+
+/// Tells whether the first component of a name is a registry, as docker tells it.
+pub(crate) fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 /// Checks a tag: a letter, digit or underscore, then those, dots and dashes; 128 bytes at most.

@@ -49,6 +49,16 @@ pub struct Layer {
 pub trait LayerReader: Send + Sync {
     /// Opens the layer at this place of [`Image::layers`]. The bytes are not verified yet.
     fn open_layer(&self, index: usize) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// Says how many layers are best read at once: by default, as many as there are cores, since memory is no wait.
+    fn parallel(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// Is told, once its reader is gone, whether the layer's bytes were read to their end and proved.
+    fn close_layer(&self, _index: usize, _is_proved: bool) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Opens an image in local files, choosing by platform where there are several.
@@ -181,7 +191,7 @@ pub(crate) fn describe(
 }
 
 /// Picks one image of an index.
-fn choose(mut choices: Vec<Choice>, selector: &Selector, platform: &Platform) -> Result<Choice> {
+pub(crate) fn choose(mut choices: Vec<Choice>, selector: &Selector, platform: &Platform) -> Result<Choice> {
     let not_found = |message: String| Error::new(Kind::NotFound, message);
     if choices.is_empty() {
         return Err(not_found("it holds no image".to_owned()));

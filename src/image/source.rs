@@ -5,11 +5,18 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+
+use super::digest::Digest;
+use super::reference::Reference;
 
 /// What IMAGE means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// An image by its name, or its id: in the store, or else in a registry.
+    Named(String),
+    /// `docker://NAME`: an image in a registry.
+    Registry(Reference),
     /// An image in files on this machine.
     Local(Local),
     /// `dir:ROOTFS`: a root file system as it is.
@@ -62,7 +69,10 @@ pub enum Selector {
 impl Source {
     /// Reads what was typed as IMAGE.
     pub fn parse(text: &str) -> Result<Self> {
-        let Some((scheme, rest)) = text.split_once(':') else { return Err(no_registry(text)) };
+        if let Some(name) = text.strip_prefix("docker://") {
+            return Ok(Self::Registry(Reference::parse(name)?));
+        }
+        let Some((scheme, rest)) = text.split_once(':') else { return named(text) };
         let format = match scheme {
             "oci" => Format::OciLayout,
             "oci-archive" => Format::OciArchive,
@@ -70,7 +80,7 @@ impl Source {
             "dir" => return Ok(Self::Directory(path(text, rest)?)),
             "host" if rest.is_empty() => return Ok(Self::Host),
             "host" => return Err(Error::invalid(format!("image {text:?}: nothing follows host:"))),
-            _ => return Err(no_registry(text)),
+            _ => return named(text),
         };
         let (path_text, selector) = match rest.split_once(':') {
             None => (rest, Selector::Only),
@@ -100,14 +110,19 @@ fn selector(text: &str, name: &str) -> Result<Selector> {
     }
 }
 
-fn no_registry(text: &str) -> Error {
-    Error::new(Kind::NotFound, format!("image {text:?}: images by name need a registry, which is not supported yet"))
-        .with_hint("use oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS or host:")
+/// Reads a name, or the beginning of an id, which looks like one.
+fn named(text: &str) -> Result<Source> {
+    let is_id = text.parse::<Digest>().is_ok() || text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        Reference::parse(text)?;
+    }
+    Ok(Source::Named(text.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn local(format: Format, path: &str, selector: Selector) -> Source {
         Source::Local(Local { format, path: path.into(), selector })
@@ -141,10 +156,13 @@ mod tests {
         ] {
             assert_eq!(Source::parse(text).unwrap_err().kind(), Kind::Invalid, "{text}");
         }
-        for text in ["alpine", "alpine:3", "docker://alpine", ""] {
-            let error = Source::parse(text).unwrap_err();
-            assert_eq!(error.kind(), Kind::NotFound, "{text}");
-            assert!(error.hint().unwrap().contains("oci:DIR"), "{text}");
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for text in ["alpine", "alpine:3", "127.0.0.1:5000/x:1", "0a1b", &digest, &digest[7..]] {
+            assert_eq!(Source::parse(text).unwrap(), Source::Named(text.to_owned()));
+        }
+        assert_eq!(Source::parse("docker://a/b").unwrap(), Source::Registry("a/b".parse().unwrap()));
+        for text in ["", "Alpine", "docker://", "docker:x y", "http://a.io/b"] {
+            assert_eq!(Source::parse(text).unwrap_err().kind(), Kind::Invalid, "{text}");
         }
     }
 }

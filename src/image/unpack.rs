@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Kind, Result};
 use super::limits::LayerLimits;
 use super::resolve::Layer;
 use super::stream::{Inflater, LayerStream};
-use super::tar::{Entry, Reader};
+use super::tar::{Entry, EntryKind, Reader};
 use tree::Tree;
 
 /// What becomes of owners.
@@ -86,6 +86,8 @@ impl Form {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
     pub entries: u64,
+    /// Bytes of its regular files.
+    pub bytes: u64,
     /// The layer hides all layers below it. Overlayfs does not see that on a layer's root: its user must.
     pub is_opaque: bool,
 }
@@ -142,6 +144,9 @@ fn unpack_entries(
         }
         if entry.size > limits.bytes {
             return Err(Error::invalid(format!("entry {}: limit: larger than the quota", entry.name())));
+        }
+        if entry.kind == EntryKind::Regular {
+            unpacked.bytes = unpacked.bytes.saturating_add(entry.size);
         }
         tree.add(&entry, reader).with_context(|| format!("entry {}", entry.name()))?;
     }

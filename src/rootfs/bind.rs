@@ -14,10 +14,11 @@ use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 
 use super::mount::{clone_tree, map_ids};
-use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan};
+use super::plan::{MountPlan, MountSource, Origin, RootSource, RootfsPlan};
 use super::setup;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::{self, IdMaps};
+use crate::spec::mount_options::MountOptions;
 use crate::sys::mount::{Change, Reach, mount_setattr};
 
 /// The container's own user namespace.
@@ -40,29 +41,26 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
             *tree = Some(detach(setup::open_root_tree(path)?, MountPropagationFlags::DOWNSTREAM)?);
         }
         for mount in &mut plan.mounts {
-            if matches!(&mount.source, MountSource::Bind { path, .. } if is_closed_to(maps, path)) {
+            if matches!(&mount.source, MountSource::Bind { path, origin: Origin::Host } if is_closed_to(maps, path)) {
                 open_source(mount, detachment)?;
             }
         }
     }
     for mount in &mut plan.mounts {
         if mount.id_maps.is_some() || mount.options.idmap.is_some() {
-            let mapped = open_mapped(mount, container).and_then(|opened| detach(opened, detachment));
-            let mapped = mapped.with_context(|| mount.describe())?;
-            if let MountSource::Bind { tree, .. } = &mut mount.source {
-                *tree = Some(mapped);
-            }
+            let prepared = prepare_mapped(mount, container, detachment).map_err(explain_mapping);
+            prepared.with_context(|| mount.describe())?;
         }
     }
     Ok(())
 }
 
-/// Opens the source of one mount for init.
+/// Opens the source of one mount for init, unless it is init that is to find it.
 pub fn open_source(mount: &mut MountPlan, detachment: MountPropagationFlags) -> Result<()> {
     let describe = mount.describe();
-    if let MountSource::Bind { path, tree } = &mut mount.source {
+    if let MountSource::Bind { path, origin: origin @ Origin::Host } = &mut mount.source {
         let opened = clone_tree(path, &mount.options).and_then(|opened| detach(opened, detachment));
-        *tree = Some(opened.with_context(|| describe)?);
+        *origin = Origin::Parent(opened.with_context(|| describe)?);
     }
     Ok(())
 }
@@ -81,29 +79,51 @@ fn is_closed_to(maps: &IdMaps, path: &Path) -> bool {
     matches!(answer, Err(Errno::ACCESS))
 }
 
-fn open_mapped(mount: &MountPlan, container: UserNamespace<'_>) -> Result<OwnedFd> {
-    let MountSource::Bind { path, .. } = &mount.source else {
-        return Err(Error::invalid("id-mapped mounts are only supported for bind-mounts"));
-    };
-    let is_recursive = mount.options.idmap.as_ref().is_some_and(|idmap| idmap.is_recursive);
-    let act = || {
-        let opened = clone_tree(path, &mount.options)?;
-        match (mount.id_maps.as_ref().or(container.maps), container.joined) {
-            (Some(maps), _) => map_ids(&opened, &idmap::open_user_namespace(maps)?, is_recursive)?,
-            (None, Some(joined)) => map_ids(&opened, joined, is_recursive)?,
-            (None, None) => {
-                return Err(Error::invalid("id-mapped mounts must have both uid and gid mappings specified")
-                    .with_hint("`idmap` alone stands for the container's user namespace, and it has none"));
-            }
+/// Makes the tree with its ids mapped; or the namespace alone, where the tree is not there yet.
+fn prepare_mapped(
+    mount: &mut MountPlan,
+    container: UserNamespace<'_>,
+    detachment: MountPropagationFlags,
+) -> Result<()> {
+    let namespace = match (mount.id_maps.as_ref().or(container.maps), container.joined) {
+        (Some(maps), _) => idmap::open_user_namespace(maps)?,
+        (None, Some(joined)) => take(joined)?,
+        (None, None) => {
+            return Err(Error::invalid("id-mapped mounts must have both uid and gid mappings specified")
+                .with_hint("`idmap` alone stands for the container's user namespace, and it has none"));
         }
-        Ok(opened)
     };
-    act().map_err(|error| match error.errno() {
+    match &mut mount.source {
+        MountSource::Bind { origin: Origin::Root(_), .. } => mount.maps_later = Some(namespace),
+        MountSource::Bind { path, origin } => {
+            let opened = clone_tree(path, &mount.options)?;
+            map(&opened, &namespace, &mount.options)?;
+            *origin = Origin::Parent(detach(opened, detachment)?);
+        }
+        _ => return Err(Error::invalid("id-mapped mounts are only supported for bind-mounts")),
+    }
+    Ok(())
+}
+
+/// Maps the ids of a tree that init has made, for which it has not the rights in its user namespace.
+pub fn map_for_init(plan: &RootfsPlan, index: usize, tree: &OwnedFd) -> Result<()> {
+    let waiting = plan.mounts.get(index).and_then(|mount| Some((mount, mount.maps_later.as_ref()?)));
+    let (mount, namespace) = waiting.ok_or_else(|| Error::invalid("init has sent a tree that is not to be mapped"))?;
+    map(tree, namespace, &mount.options).map_err(explain_mapping).with_context(|| mount.describe())
+}
+
+fn map(tree: &OwnedFd, namespace: &OwnedFd, options: &MountOptions) -> Result<()> {
+    let is_recursive = options.idmap.as_ref().is_some_and(|idmap| idmap.is_recursive);
+    map_ids(tree, namespace, is_recursive)
+}
+
+fn explain_mapping(error: Error) -> Error {
+    match error.errno() {
         Some(Errno::PERM) if !rustix::process::geteuid().is_root() => error
             .context("id-mapped mounts are not supported for rootless containers")
             .with_hint("the kernel maps ids for whoever has CAP_SYS_ADMIN where the file system was mounted"),
         _ => error,
-    })
+    }
 }
 
 /// Does to a tree that was copied in the host's namespace what init does to the rest: a copy of a shared mount is its

@@ -3,11 +3,11 @@
 //! A mount is read-only, nosuid … before anybody can see it, and it lands on the inode that was looked at: between the
 //! look and the attaching there is no path (CVE-2021-30465).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 
 use super::attributes::{replace_attributes, set_recursive_attributes};
-use super::plan::{Data, MountPlan, MountSource};
+use super::plan::{Data, MountPlan, MountSource, Origin};
 use super::{bind, copy_up, host, overlay};
 use crate::error::{Context, Error, Result};
 use crate::spec::mount_options::{Bind, MountOptions, Propagation};
@@ -28,24 +28,43 @@ const MOUNT_POINT_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// Makes one mount of the plan below `root`. Cgroup mounts are [`super::cgroup_mount`]'s.
 ///
-/// A procfs shows the PID namespace `processes`, or else this process's own.
-///
 /// Gives a mount that is to be made read-only at the end: later mounts, devices and links have their places in it.
-pub fn mount(root: &Root, plan: &MountPlan, processes: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
-    act(root, plan, processes).with_context(|| plan.describe())
+pub fn mount(root: &Root, plan: &MountPlan, aid: &Aid<'_>) -> Result<Option<OwnedFd>> {
+    act(root, plan, aid).with_context(|| plan.describe())
 }
 
-fn act(root: &Root, plan: &MountPlan, processes: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
+/// What a mount may need beside the root and its plan.
+#[derive(Clone, Copy)]
+pub struct Aid<'a> {
+    /// The PID namespace that a procfs shows; without it, it is this process's own.
+    pub processes: Option<BorrowedFd<'a>>,
+    /// Maps the ids of a tree whose plan has [`MountPlan::maps_later`].
+    pub map_ids: &'a dyn Fn(&OwnedFd) -> Result<()>,
+}
+
+impl Aid<'_> {
+    /// Where there is none to be had.
+    pub const NONE: Self =
+        Self { processes: None, map_ids: &|_| Err(Error::unsupported("nobody is there to map the ids")) };
+}
+
+fn act(root: &Root, plan: &MountPlan, aid: &Aid<'_>) -> Result<Option<OwnedFd>> {
     let options = &plan.options;
     match &plan.source {
-        MountSource::Bind { path, tree } => {
-            if options.copies_symlink && is_symlink(path)? {
-                return copy_symlink(root, path, &plan.destination).map(|()| None);
+        MountSource::Bind { path, origin } => {
+            if options.copies_symlink
+                && let Some(target) = read_symlink(root, path, origin)?
+            {
+                return copy_symlink(root, &target, &plan.destination).map(|()| None);
             }
-            let tree = match tree {
-                Some(tree) => bind::take(tree)?,
-                None => clone_tree(path, options)?,
+            let tree = match origin {
+                Origin::Host => clone_tree(path, options)?,
+                Origin::Parent(tree) => bind::take(tree)?,
+                Origin::Root(inside) => clone_inside(root, inside, options)?,
             };
+            if plan.maps_later.is_some() {
+                (aid.map_ids)(&tree)?;
+            }
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
             if plan.covers_proc {
                 host::require_proc(&tree)?;
@@ -57,7 +76,7 @@ fn act(root: &Root, plan: &MountPlan, processes: Option<BorrowedFd<'_>>) -> Resu
             set_propagation(&tree, options)?;
             Ok(None)
         }
-        MountSource::New { kind, source, data } => mount_new(root, plan, kind, source, data, processes),
+        MountSource::New { kind, source, data } => mount_new(root, plan, kind, source, data, aid.processes),
         MountSource::Remount { data } => {
             let target = root.open_at(&plan.destination, OFlags::PATH, Mode::empty())?;
             if !data.is_empty() || !options.superblock.is_empty() {
@@ -129,6 +148,18 @@ pub fn clone_tree(path: &Path, options: &MountOptions) -> Result<OwnedFd> {
         flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
     open_tree(CWD, path, flags).map_err(|errno| explain_source(path, errno))
+}
+
+/// Makes a detached copy of a tree that lies in the root file system, with what is mounted in it by now.
+///
+/// Its symlinks lead nowhere else, whoever wrote them: followed on the host, they would make a bind of any file there.
+fn clone_inside(root: &Root, path: &Path, options: &MountOptions) -> Result<OwnedFd> {
+    let mut flags = OFlags::PATH;
+    flags.set(OFlags::NOFOLLOW, options.keeps_source_link);
+    let describe = || format!("open {} in the root file system", path.display());
+    let source = root.open_at(path, flags, Mode::empty()).with_context(describe)?;
+    let reach = if options.bind == Bind::Recursive { Reach::Tree } else { Reach::One };
+    clone_fd(&source, reach).map_err(|errno| explain_source(path, errno))
 }
 
 /// A missing source and a locked tree are what people meet; both have a way out.
@@ -343,19 +374,23 @@ pub fn map_ids(tree: &OwnedFd, namespace: &OwnedFd, is_recursive: bool) -> Resul
 }
 
 /// Recreates a symlink of the host in the container (`copy-symlink`).
-fn copy_symlink(root: &Root, path: &Path, destination: &Path) -> Result<()> {
-    let target = rustix::fs::readlinkat(CWD, path, Vec::new())?;
+fn copy_symlink(root: &Root, target: &CStr, destination: &Path) -> Result<()> {
     let parent = destination.parent().unwrap_or(Path::new("/"));
     let name = destination.file_name().ok_or(Errno::INVAL)?;
     let directory = root.make_directories(parent, MOUNT_POINT_MODE)?;
-    match rustix::fs::symlinkat(&target, &directory, name) {
-        Err(Errno::EXIST) if rustix::fs::readlinkat(&directory, name, Vec::new()).as_ref() == Ok(&target) => Ok(()),
+    match rustix::fs::symlinkat(target, &directory, name) {
+        Err(Errno::EXIST) if rustix::fs::readlinkat(&directory, name, Vec::new()).as_deref() == Ok(target) => Ok(()),
         answer => Ok(answer?),
     }
 }
 
-/// Says whether `path` is a symlink, without opening what it names.
-fn is_symlink(path: &Path) -> Result<bool, Errno> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+/// Gives what a source says if it is a symlink, without opening what it names.
+fn read_symlink(root: &Root, path: &Path, origin: &Origin) -> Result<Option<CString>, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let source = match origin {
+        Origin::Root(inside) => root.open_at(inside, flags, Mode::empty())?,
+        Origin::Host | Origin::Parent(_) => rustix::fs::open(path, flags, Mode::empty())?,
+    };
+    let is_symlink = FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode) == FileType::Symlink;
+    is_symlink.then(|| rustix::fs::readlinkat(&source, c"", Vec::new())).transpose()
 }

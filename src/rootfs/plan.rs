@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
 use rustix::mount::MountPropagationFlags;
@@ -74,6 +74,8 @@ pub struct MountPlan {
     pub options: MountOptions,
     /// Its own id maps.
     pub id_maps: Option<IdMaps>,
+    /// The user namespace that has them, where the parent is to map a tree that only init can make.
+    pub maps_later: Option<OwnedFd>,
     /// Whether it is mounted on `/proc`.
     pub covers_proc: bool,
     /// The label that its root gets.
@@ -85,12 +87,12 @@ pub type Data = [(CString, Option<CString>)];
 
 /// What is mounted.
 pub enum MountSource {
-    /// A file or directory of the host.
+    /// A file or directory.
     Bind {
-        /// Where it is.
+        /// Where it is on the host.
         path: PathBuf,
-        /// Opened by the parent, where init could not.
-        tree: Option<OwnedFd>,
+        /// Who finds it there.
+        origin: Origin,
     },
     /// A new instance of a file system.
     New { kind: CString, source: CString, data: Vec<(CString, Option<CString>)> },
@@ -98,6 +100,16 @@ pub enum MountSource {
     Cgroup,
     /// Other attributes for what is mounted there already, and other options for its file system.
     Remount { data: Vec<(CString, Option<CString>)> },
+}
+
+/// Where the tree of a bind comes from.
+pub enum Origin {
+    /// Init finds it by its path, before the pivot.
+    Host,
+    /// The parent has opened it, where init could not.
+    Parent(OwnedFd),
+    /// It lies at this path of the root file system, where a mount before it may have brought it.
+    Root(PathBuf),
 }
 
 /// One device node.
@@ -114,6 +126,13 @@ pub struct DevicePlan {
     pub uid: u32,
     /// Group inside the container.
     pub gid: u32,
+}
+
+impl RootfsPlan {
+    /// Says whether init will send trees to the parent, to have their ids mapped.
+    pub fn has_late_maps(&self) -> bool {
+        self.mounts.iter().any(|mount| mount.maps_later.is_some())
+    }
 }
 
 impl MountPlan {
@@ -149,7 +168,7 @@ impl MountPlan {
             MountSource::Remount { data: data(&options)? }
         } else if is_bind {
             let source = source.ok_or_else(|| Error::invalid("a bind needs a source"))?;
-            MountSource::Bind { path: bundle.join(source), tree: None }
+            MountSource::Bind { path: bundle.join(source), origin: Origin::Host }
         } else if matches!(kind, "cgroup" | "cgroup2") {
             MountSource::Cgroup
         } else {
@@ -162,7 +181,15 @@ impl MountPlan {
             return Err(Error::invalid("id-mapped mounts are only supported for bind-mounts"));
         }
         let covers_proc = clean(destination) == Path::new("/proc");
-        Ok(Self { destination: destination.to_owned(), source, options, id_maps, covers_proc, label: None })
+        Ok(Self {
+            destination: destination.to_owned(),
+            source,
+            options,
+            id_maps,
+            covers_proc,
+            maps_later: None,
+            label: None,
+        })
     }
 }
 
@@ -195,7 +222,13 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
     let linux = spec.linux().as_ref();
     let mut mounts = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        mounts.push(MountPlan::new(mount, bundle, surroundings.id_maps)?);
+        let mut mount = MountPlan::new(mount, bundle, surroundings.id_maps)?;
+        if let MountSource::Bind { path, origin } = &mut mount.source
+            && let Some(inside) = place_in_root(path, &directory)
+        {
+            *origin = Origin::Root(inside);
+        }
+        mounts.push(mount);
     }
     let label = MountLabel::of(spec)?;
     if let Some(label) = &label {
@@ -265,6 +298,16 @@ fn check_without_mounts(spec: &Spec) -> Result<()> {
     }
 }
 
+/// Gives the path inside the root file system of what lies below its directory, by the words alone.
+///
+/// With the host's `/` as the root everything would, so there nothing does; nor does what has `..` in it, which is the
+/// kernel's to follow.
+fn place_in_root(path: &Path, root: &Path) -> Option<PathBuf> {
+    let inside = path.strip_prefix(root).ok()?;
+    let is_plain = inside.components().all(|component| matches!(component, Component::Normal(_)));
+    (root.parent().is_some() && is_plain).then(|| Path::new("/").join(inside))
+}
+
 /// A path that is named twice is covered once.
 fn distinct_paths(list: Option<&Vec<String>>) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -326,6 +369,10 @@ fn device_plans(spec: &Spec) -> Result<Vec<DevicePlan>> {
         let number =
             |number: i64| u32::try_from(number).map_err(|_| Error::invalid("number out of range").context(describe()));
         let path = Path::new("/").join(device.path());
+        if path == Path::new("/dev/ptmx") {
+            // Always the container's own devpts instance: the host's node would make terminals there.
+            continue;
+        }
         // The spec's own entry wins over the default node of the same name.
         plans.retain(|plan| plan.path != path);
         plans.push(DevicePlan {
@@ -356,6 +403,20 @@ mod tests {
         }
         let shared = MountPropagationFlags::SHARED;
         assert_eq!(propagation_flags("shared").unwrap(), (shared, Some(shared)));
+    }
+
+    #[test]
+    fn sources_in_the_root_are_found_by_their_words() {
+        for (path, root, expected) in [
+            ("/b/rootfs/mnt/x", "/b/rootfs", Some("/mnt/x")),
+            ("/b/./rootfs//x/", "/b/rootfs", Some("/x")),
+            ("/b/rootfs", "/b/rootfs", Some("/")),
+            ("/b/rootfs2/x", "/b/rootfs", None),
+            ("/b/rootfs/../x", "/b/rootfs", None),
+            ("/x", "/", None),
+        ] {
+            assert_eq!(place_in_root(Path::new(path), Path::new(root)).as_deref(), expected.map(Path::new), "{path}");
+        }
     }
 
     fn mount_plan(mount: &serde_json::Value) -> Result<MountPlan> {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tree};
 
 use super::cgroup_mount::{self, CgroupView};
+use super::mount::Aid;
 use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
 use super::{bind, device, mask, mount, overlay, pivot};
 use crate::error::{Context, Error, Result};
@@ -29,10 +30,12 @@ pub struct Prepared {
 /// 4. Devices and links of `/dev`, which the mounts have brought.
 /// 5. Read-only and masked paths, over all that was mounted.
 ///
-/// A procfs shows the PID namespace `processes`, or else this process's own.
+/// A procfs shows the PID namespace `processes`, or else this process's own. `map_ids` has a tree mapped that is for the
+/// mount of this number in the plan ([`bind::map_for_init`]).
 pub fn prepare(
     plan: &RootfsPlan,
     processes: Option<BorrowedFd<'_>>,
+    map_ids: impl Fn(usize, &OwnedFd) -> Result<()>,
     before_cgroups: impl FnOnce() -> Result<CgroupView>,
 ) -> Result<Prepared> {
     if plan.switch == Switch::Chroot {
@@ -48,7 +51,7 @@ pub fn prepare(
     let mut unsealed = Vec::new();
     let mut before_cgroups = Some(before_cgroups);
     let mut view = None;
-    for entry in &plan.mounts {
+    for (index, entry) in plan.mounts.iter().enumerate() {
         if matches!(entry.source, MountSource::Cgroup) {
             if let Some(before_cgroups) = before_cgroups.take() {
                 view = Some(before_cgroups()?);
@@ -56,7 +59,8 @@ pub fn prepare(
             let view = view.as_ref().ok_or_else(|| Error::unsupported("no cgroup view"))?;
             cgroup_mount::mount(&root, entry, view).with_context(|| entry.describe())?;
         } else {
-            unsealed.extend(mount::mount(&root, entry, processes)?);
+            let aid = Aid { processes, map_ids: &|tree| map_ids(index, tree) };
+            unsealed.extend(mount::mount(&root, entry, &aid)?);
         }
     }
     if let Some(before_cgroups) = before_cgroups {

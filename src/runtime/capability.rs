@@ -6,6 +6,9 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::error::{Context, Result};
 
+/// What loading a seccomp filter wants of a process without no_new_privs (seccomp(2)).
+pub const SYS_ADMIN: u64 = 1 << 21;
+
 /// The five sets of capabilities(7), each a mask of bits numbered as in linux/capability.h.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Masks {
@@ -44,6 +47,27 @@ impl Masks {
             *set &= allowed;
         }
         wanted & !allowed
+    }
+
+    /// Adds what the process is to keep for itself over the exec of a program of ours.
+    #[must_use]
+    pub fn with(&self, kept: u64) -> Self {
+        Self {
+            bounding: self.bounding,
+            effective: self.effective | kept,
+            inheritable: self.inheritable | kept,
+            permitted: self.permitted | kept,
+            ambient: self.ambient | kept,
+        }
+    }
+
+    /// Gives the sets that are left of these once their owner has executed a program without file capabilities
+    /// (capabilities(7), "Transformation of capabilities during execve()").
+    #[must_use]
+    pub fn after_exec(&self, uid: u32) -> Self {
+        let ambient = self.ambient & !self.unraisable();
+        let permitted = if uid == 0 { self.bounding | self.inheritable } else { ambient };
+        Self { effective: permitted, permitted, ambient, ..*self }
     }
 
     /// Drops from the bounding set what is not in the plan's. Wants CAP_SETPCAP, so it comes before the user changes.
@@ -87,6 +111,13 @@ impl Masks {
         }
         Ok(())
     }
+}
+
+/// Makes some of what this process holds inheritable, which it must be before the bounding set loses it (capset(2)).
+pub fn make_inheritable(mask: u64) -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context("read capabilities")?;
+    sets.inheritable |= CapabilitySet::from_bits_retain(mask);
+    rustix::thread::set_capabilities(None, sets).context("keep a capability for the seccomp filter")
 }
 
 /// Names every capability that is understood, sorted.
@@ -179,6 +210,16 @@ mod tests {
                 .unwrap();
         let masks = Masks::from_spec(&sets);
         assert_eq!((masks.bounding, masks.ambient, masks.permitted), (1 | 1 << 5, 1 << 40, 0));
+    }
+
+    #[test]
+    fn an_exec_leaves_what_the_kernel_says() {
+        let masks = Masks { bounding: 0b111, effective: 0b1, inheritable: 0b1010, permitted: 0b11, ambient: 0b110 };
+        let root = masks.after_exec(0);
+        assert_eq!((root.permitted, root.effective, root.inheritable), (0b1111, 0b1111, 0b1010));
+        let user = masks.after_exec(1);
+        assert_eq!((user.permitted, user.effective, user.ambient, user.bounding), (0b10, 0b10, 0b10, 0b111));
+        assert_eq!(masks.with(1 << 4).after_exec(1).permitted, 0b10 | 1 << 4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
@@ -205,6 +205,12 @@ impl Runtime {
             log::debug(|| format!("child process in init(): process {}", init.as_raw_nonzero()));
             record(init)?;
             cgroup.adopt(init)?;
+            if plan.namespaces.joins(LinuxNamespaceType::Cgroup) && cgroup.cgroup().adopts() {
+                // From where it is soon, if not now, its cgroups have other names.
+                let path = format!("{}/cgroup", init.as_raw_nonzero());
+                let text = plan.proc.read(&path).with_context(|| format!("read /proc/{path}"))?;
+                cgroup.cgroup().verify(&text)?;
+            }
             resctrl.as_ref().map_or(Ok(()), |begun| begun.group().join(init))
         };
         let launched = parent::launch(

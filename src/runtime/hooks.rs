@@ -7,8 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use oci_spec::runtime::{Hook, Spec};
@@ -16,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::seccomp::Program;
+use crate::sys::{seccomp, signal};
 
 /// Their names in the configuration, in the order of a container's life.
 pub const MOMENTS: [&str; 6] =
@@ -118,16 +121,30 @@ impl HookPlan {
 
 /// Runs hooks in order, each with `state` on its standard input; the first that fails ends the series.
 pub fn run(moment: &str, hooks: &[Hook], state: &[u8], output: &Output) -> Result<()> {
+    run_filtered(moment, hooks, state, output, None)
+}
+
+/// The same for hooks that are to be held by the workload's seccomp filter, from a process that is not.
+pub fn run_filtered(
+    moment: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    output: &Output,
+    filter: Option<&Program>,
+) -> Result<()> {
     for (number, hook) in hooks.iter().enumerate() {
         // Callers look for the words before the path; they are runc's.
-        run_one(hook, state, output)
+        run_one(hook, state, output, filter)
             .with_context(|| format!("error running {moment} hook #{number}: {}", hook.path().display()))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8], output: &Output) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], output: &Output, filter: Option<&Program>) -> Result<()> {
     let mut command = Command::new(hook.path());
+    if let Some(program) = filter {
+        seccomp::install_in_child(&mut command, program.filter.clone(), program.flags);
+    }
     let mut args = hook.args().iter().flatten();
     if let Some(name) = args.next() {
         std::os::unix::process::CommandExt::arg0(&mut command, name);
@@ -157,7 +174,15 @@ fn run_one(hook: &Hook, state: &[u8], output: &Output) -> Result<()> {
     let length = errors.read_at(&mut said, 0).unwrap_or(0);
     let said = String::from_utf8_lossy(&said[..length]);
     let colon = if said.trim().is_empty() { "" } else { ": " };
-    Err(Error::new(Kind::Other, format!("{status}{colon}{}", said.trim())))
+    Err(Error::new(Kind::Other, format!("{}{colon}{}", describe(status), said.trim())))
+}
+
+/// Says how a hook ended; of a filter's verdict in runc's words.
+fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal::BAD_CALL) => "signal: bad system call".to_owned(),
+        _ => status.to_string(),
+    }
 }
 
 /// Most of what a failed hook said that is told.

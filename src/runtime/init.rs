@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, LinuxNamespaceType};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -22,7 +22,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, FilterState, Prepared};
+use super::workload::{Before, Filtering, Place, Prepared};
 use super::{attributes, console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
@@ -30,6 +30,7 @@ use crate::namespaces::plan::{Join, Stages, enter};
 use crate::rootfs::cgroup_mount::CgroupView;
 use crate::rootfs::host::HostProc;
 use crate::rootfs::setup;
+use crate::seccomp::Program;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone_sibling, unshare};
 use crate::sys::process::{CStringArray, close_all_but, exit_now};
@@ -90,7 +91,7 @@ pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surround
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
-/// 10. In a PID namespace that is joined, all of this was the child's work, and only now there is init.
+/// 10. In a PID namespace that is joined, all of this was the child's work, and only now, or by the tape, there is init.
 /// 11. `create` waits here for `start`.
 /// 12. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(
@@ -99,7 +100,7 @@ fn become_workload(
     surroundings: &Surroundings<'_>,
     hidden: Option<&Hidden<'_>>,
 ) -> Result<Infallible> {
-    let is_known = prepare_process(plan, channel)?;
+    let is_known = prepare_process(plan, channel, surroundings)?;
     // With two stages it has been waited for already.
     let mut waits = plan.namespaces.stages == Stages::One && !is_known;
     if waits && surroundings.cgroup.adopts() {
@@ -108,16 +109,20 @@ fn become_workload(
         waits = false;
     }
     let view_of_cgroups = || {
-        surroundings.entrances.enter().context("enter the container's cgroups")?;
-        let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
-        surroundings.cgroup.verify(&text)?;
-        attributes::take_every_processor();
+        if !plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            enter_cgroups(plan, surroundings)?;
+        }
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
         Ok(surroundings.view.clone())
     };
-    let tree = setup::prepare(&plan.rootfs, hidden.map(|hidden| hidden.processes.fd.as_fd()), view_of_cgroups)?;
+    let have_mapped = |mount, tree: &OwnedFd| {
+        channel.send_tree(mount, tree.as_fd())?;
+        channel.expect(Tag::IdsMapped)
+    };
+    let processes = hidden.map(|hidden| hidden.processes.fd.as_fd());
+    let tree = setup::prepare(&plan.rootfs, processes, have_mapped, view_of_cgroups)?;
     if waits {
         // Sent long ago: the parent had less to do. Without it, and so with a parent that was killed, nothing starts.
         channel.expect(Tag::Known)?;
@@ -135,7 +140,7 @@ fn become_workload(
     if !plan.hooks.create_container.is_empty() {
         // Where runc's hooks find themselves; the pivot leaves it.
         rustix::process::fchdir(tree.root()).context("enter the root file system")?;
-        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, plan, surroundings)?;
+        run_container_hooks("createContainer", "creating", &plan.hooks.create_container, None, plan, surroundings)?;
     }
     tree.enter(&plan.rootfs)?;
     match hidden {
@@ -150,37 +155,47 @@ fn become_workload(
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
+    let has_hooks = !plan.hooks.start_container.is_empty();
     let own_proc = match hidden {
         Some(hidden) => {
             if !hidden.has_joined {
                 enter(hidden.processes)?;
             }
-            workload::proc_after(process, hidden.processes.fd.as_fd())?
+            if has_hooks { workload::proc_after(process, hidden.processes.fd.as_fd())? } else { None }
         }
         None => None,
     };
-    let prepared = workload::take_credentials(process, &plan.proc, channel)?;
+    if plan.exec_fifo.is_some() && has_hooks {
+        // Then it is not the stub that waits, which has handlers of its own.
+        signal::end_at_ending().context("handle signals")?;
+    }
+    let filtering = Filtering::of(process, has_hooks);
+    let mut prepared = workload::take_credentials(process, &plan.proc, channel, filtering)?;
+    let envp = environment.as_ref();
+    if !has_hooks {
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        let place = if hidden.is_some() { Place::OutOfSight } else { Place::Container };
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, before, place);
+    }
     if hidden.is_some() {
         appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
     let proc = own_proc.as_ref().unwrap_or(&plan.proc);
-    let envp = environment.as_ref();
-    if plan.hooks.start_container.is_empty() {
-        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
-        return workload::play_tape(process, proc, channel, &prepared, envp, FilterState::of(process), before);
-    }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
-    let filter = workload::load_filter_before_hooks(process, channel)?;
+    workload::load_filter_before_hooks(process, channel, &mut prepared)?;
     channel.send(Tag::Ready)?;
     if let Some(fifo) = &plan.exec_fifo {
         wait_for_start(fifo)?;
     }
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
-    run_container_hooks("startContainer", "created", &hooks, plan, surroundings)?;
-    workload::play_tape(process, proc, channel, &prepared, envp, filter, Before::Nothing)
+    let filter = prepared.filter(process);
+    run_container_hooks("startContainer", "created", &hooks, filter, plan, surroundings)?;
+    workload::play_tape(process, proc, channel, &prepared, envp, Before::Nothing, Place::Container)
 }
 
-/// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
+/// Clones init into the PID namespace that was joined, where it is seen; the child ends here. Only for hooks inside the
+/// container, which husk itself has to start there: else the tape does this, and no process of husk's own executable is
+/// ever seen.
 ///
 /// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
 fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&HostProc>) -> Result<()> {
@@ -212,8 +227,18 @@ fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&Hos
     workload::take_terminal(process)
 }
 
+/// Enters the cgroups where it was not born, and makes sure of it. From a cgroup namespace that is joined they would have
+/// other names (cgroup_namespaces(7)), so that comes before it is.
+pub(super) fn enter_cgroups(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<()> {
+    surroundings.entrances.enter().context("enter the container's cgroups")?;
+    let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
+    surroundings.cgroup.verify(&text)?;
+    attributes::take_every_processor();
+    Ok(())
+}
+
 /// Gives whether the parent has said already that init is known.
-fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
+fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<bool> {
     let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
     if has_fresh_ids {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
@@ -233,14 +258,24 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     if plan.namespaces.creates(CloneFlags::NEWUSER) {
         become_root_inside(plan)?;
     }
+    let mut is_known = false;
     if plan.namespaces.stages == Stages::One {
+        if plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            if surroundings.cgroup.adopts() {
+                channel.expect(Tag::Known)?;
+                is_known = true;
+            }
+            enter_cgroups(plan, surroundings)?;
+        }
         for join in &plan.namespaces.join {
             enter(join)?;
         }
-    }
-    let is_known = !plan.net_devices.is_empty() && plan.namespaces.stages == Stages::One;
-    if is_known {
-        channel.expect(Tag::Known)?;
+        let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+        if asks_parent && !is_known {
+            // Else this word would be taken for the answer.
+            channel.expect(Tag::Known)?;
+            is_known = true;
+        }
     }
     if !plan.net_devices.is_empty() {
         // Before sysctls that are theirs, and hooks that look for them.
@@ -316,6 +351,7 @@ fn run_container_hooks(
     moment: &str,
     status: &str,
     list: &[Hook],
+    filter: Option<&Program>,
     plan: &Plan,
     surroundings: &Surroundings<'_>,
 ) -> Result<()> {
@@ -323,7 +359,8 @@ fn run_container_hooks(
         return Ok(());
     }
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    hooks::run(moment, list, &(surroundings.state_for_hooks)(status, pid), &plan.hook_output)
+    let state = (surroundings.state_for_hooks)(status, pid);
+    hooks::run_filtered(moment, list, &state, &plan.hook_output, filter)
 }
 
 /// Reads the byte that `start` writes, and with it the word that the exec comes next.

@@ -18,8 +18,8 @@ use super::protocol::{Channel, Message};
 use super::state::State;
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::host::HostProc;
-use crate::rootfs::mount;
-use crate::rootfs::plan::{MountPlan, MountSource};
+use crate::rootfs::mount::{self, Aid};
+use crate::rootfs::plan::{MountPlan, MountSource, Origin};
 use crate::spec::validate::validate_mounts;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -101,7 +101,7 @@ impl Inside {
         for plan in plans {
             match change {
                 MountChange::Add => {
-                    if let Some(unsealed) = mount::mount(&root, plan, None)? {
+                    if let Some(unsealed) = mount::mount(&root, plan, &Aid::NONE)? {
                         let change = Change { set: attr::RDONLY, ..Change::default() };
                         mount_setattr(&unsealed, Reach::One, &change).context("make a mount read-only")?;
                     }
@@ -135,14 +135,14 @@ fn plan(mount: &Mount, change: MountChange) -> Result<MountPlan> {
     }
     let describe = plan.describe();
     match &mut plan.source {
-        MountSource::Bind { path, tree } => {
+        MountSource::Bind { path, origin } => {
             let opened = mount::clone_tree(path, &plan.options).with_context(|| describe.clone())?;
             if plan.options.propagation.is_empty() {
                 let private = u64::from(MountPropagationFlags::PRIVATE.bits());
                 mount_setattr(&opened, Reach::Tree, &Change { propagation: private, ..Change::default() })
                     .with_context(|| describe.clone())?;
             }
-            *tree = Some(opened);
+            *origin = Origin::Parent(opened);
         }
         MountSource::New { kind, .. } if !OF_NAMESPACES.iter().any(|name| name.as_bytes() == kind.to_bytes()) => {}
         _ => return Err(Error::unsupported(format!("{describe}: not in a container that runs"))),

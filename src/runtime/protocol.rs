@@ -4,12 +4,13 @@
 //! [`Message::Failed`] before it means: init became the workload.
 //!
 //! ```text
-//!  parent                                             child (two stages only)
+//!  parent                                             child (two stages and `exec`)
 //!    │  ───────────── clone3 ──────────────────────────▶ │
 //!    │  ◀──────────── WantsMaps ──────────────────────── │  after unshare(NEWUSER)
 //!    │  ───────────── MapsWritten ─────────────────────▶ │
 //!    │  ◀──────────── Hidden ─────────────────────────── │  only in a PID namespace that is joined: then Known, and
-//!    │                                                   │  all that init says but Ready, come before Init
+//!    │                                                   │  all that init says but Ready, come before Init;
+//!    │                                                   │  `exec` does the same, and without that word
 //!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
 //!    │                                                  _exit
 //!    │                                                init
@@ -19,6 +20,8 @@
 //!    │  ───────────── InCgroup ────────────────────────▶ │  `exec` alone, where the process could not be born there
 //!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
 //!    │  ───────────── DevicesMoved ────────────────────▶ │
+//!    │  ◀──────────── WantsIds {mount} + tree ────────── │  only for id-mapped binds of what lies in the root file
+//!    │  ───────────── IdsMapped ───────────────────────▶ │  system: init alone sees it, the parent alone may map it
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
 //!    │  ───────────── HooksDone ───────────────────────▶ │
 //!    │  ◀──────────── Terminal + pty master ──────────── │  only with process.terminal
@@ -76,6 +79,10 @@ pub enum Message {
     WantsDevices,
     /// The interfaces are in init's network namespace.
     DevicesMoved,
+    /// A tree for the mount of this number waits to have its ids mapped.
+    WantsIds { mount: u32, tree: OwnedFd },
+    /// They are mapped: the tree is the same one on both sides.
+    IdsMapped,
     /// The root file system is mounted and not yet pivoted into.
     MountsDone,
     /// The hooks of the runtime namespace have run.
@@ -118,6 +125,12 @@ impl Channel {
     /// Sends who init is.
     pub fn send_init(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
         self.send_bytes(Tag::Init, &pid.to_ne_bytes(), Some(pidfd))
+    }
+
+    /// Sends a tree whose ids are to be mapped.
+    pub fn send_tree(&self, mount: usize, tree: BorrowedFd<'_>) -> Result<()> {
+        let mount = u32::try_from(mount).map_err(|_| Error::invalid("too many mounts"))?;
+        self.send_bytes(Tag::WantsIds, &mount.to_ne_bytes(), Some(tree))
     }
 
     /// Sends the listener.
@@ -210,6 +223,10 @@ pub enum Tag {
     ExecFailed,
     /// See [`Message::InCgroup`].
     InCgroup,
+    /// See [`Message::WantsIds`].
+    WantsIds,
+    /// See [`Message::IdsMapped`].
+    IdsMapped,
 }
 
 impl Message {
@@ -224,6 +241,8 @@ impl Message {
             Self::Hidden => Tag::Hidden,
             Self::WantsDevices => Tag::WantsDevices,
             Self::DevicesMoved => Tag::DevicesMoved,
+            Self::WantsIds { .. } => Tag::WantsIds,
+            Self::IdsMapped => Tag::IdsMapped,
             Self::MountsDone => Tag::MountsDone,
             Self::HooksDone => Tag::HooksDone,
             Self::Terminal { .. } => Tag::Terminal,
@@ -250,6 +269,11 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         tag if tag == Tag::Hidden as u8 => Message::Hidden,
         tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
         tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
+        tag if tag == Tag::WantsIds as u8 => {
+            let mount = body.try_into().map(u32::from_ne_bytes).map_err(|_| malformed())?;
+            Message::WantsIds { mount, tree: fd.ok_or_else(malformed)? }
+        }
+        tag if tag == Tag::IdsMapped as u8 => Message::IdsMapped,
         tag if tag == Tag::MountsDone as u8 => Message::MountsDone,
         tag if tag == Tag::HooksDone as u8 => Message::HooksDone,
         tag if tag == Tag::Terminal as u8 => Message::Terminal { master: fd.ok_or_else(malformed)? },

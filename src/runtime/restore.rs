@@ -7,11 +7,13 @@
 //! <root>/<id>/criu-root   the root file system, mounted for as long as CRIU works
 //! ```
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxNamespaceType;
-use rustix::fs::FileType;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
@@ -23,7 +25,8 @@ use super::state::{State, StateDirectory, process_stat};
 use super::{cgroup_view, hooks};
 use crate::cgroups::{self, Cgroup, Hierarchies};
 use crate::error::{Context, Error, Kind, Result};
-use crate::rootfs::mount;
+use crate::rootfs::host::HostProc;
+use crate::rootfs::mount::{self, Aid};
 use crate::rootfs::plan::{MountPlan, MountSource, RootSource};
 use crate::rootfs::setup::open_root_tree;
 use crate::spec::mount_options::MountOptions;
@@ -196,9 +199,38 @@ fn word_of(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
+/// Adds the time namespace that CRIU gives to all that it restores, so that clocks go on where they were. `exec` enters
+/// what the configuration names, and CRIU saves no container whose processes have different ones.
+fn with_time_namespace<'a>(spec: &'a Spec, proc: &HostProc, pid: i32) -> Result<Cow<'a, Spec>> {
+    let inode = |who: &str| {
+        let path = format!("{who}/ns/time");
+        match rustix::fs::statat(proc, &path, AtFlags::empty()) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            // KERNEL(5.6): there are none.
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("inspect /proc/{path}")),
+        }
+    };
+    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let is_listed = listed.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Time);
+    if is_listed || inode("self")? == inode(&pid.to_string())? {
+        return Ok(Cow::Borrowed(spec));
+    }
+    let Some(mut linux) = spec.linux().clone() else { return Ok(Cow::Borrowed(spec)) };
+    let mut spec = spec.clone();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let mut time = LinuxNamespace::default();
+    time.set_typ(LinuxNamespaceType::Time);
+    namespaces.push(time);
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+    Ok(Cow::Owned(spec))
+}
+
 fn hand_over(request: &container::Request<'_>, running: &mut Running) -> Result<()> {
     running.directory.save(&running.state)?;
-    running.directory.write_config(request.spec.spec())?;
+    let spec = with_time_namespace(request.spec.spec(), &HostProc::open()?, running.state.pid)?;
+    running.directory.write_config(&spec)?;
     running.directory.publish_config()?;
     let wanted = HandOver { console_socket: request.console_socket, pidfd_socket: None, pid_file: request.pid_file };
     wanted.serve(&mut running.init)
@@ -249,13 +281,15 @@ fn make_places(root: &Root, mounts: &[MountPlan]) -> Result<()> {
                 && path.starts_with(&other.destination)
         })
     };
+    // It is the places that count here; criu mounts what they are for.
+    let aid = Aid { processes: None, map_ids: &|_| Ok(()) };
     for entry in mounts {
         if is_made_by_criu(&entry.destination) {
             continue;
         }
         match &entry.source {
             // In what is bound there are places to make, too.
-            MountSource::Bind { .. } => drop(mount::mount(root, entry, None)?),
+            MountSource::Bind { .. } => drop(mount::mount(root, entry, &aid)?),
             MountSource::New { .. } => {
                 let options = MountOptions::default();
                 drop(mount::open_target(root, &entry.destination, FileType::Directory, &options)?);

@@ -13,17 +13,18 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::{Gid, Uid};
 
-use super::console;
 use super::plan::ProcessPlan;
 use super::protocol::{Channel, ListenerGoes, Tag};
 use super::tape::{Step, Tape};
+use super::{capability, console};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::host::{self, HostProc};
+use crate::seccomp::Program;
 use crate::support::passwd;
 use crate::support::root::Root;
 use crate::sys::landlock::restrict_self;
 use crate::sys::process::{CStringArray, keep_over_exec, new_session_keyring, resource_limit, set_resource_limit};
-use crate::sys::stub;
+use crate::sys::{signal, stub};
 
 /// Most that is read of the container's passwd.
 const PASSWD_LIMIT_BYTES: usize = 10 << 20;
@@ -114,9 +115,33 @@ fn environment_with_home(process: &ProcessPlan, home: &[u8]) -> CStringArray {
     CStringArray::new(strings)
 }
 
-/// Says whether the tape sets the limits. A filter that is loaded early need not let it.
-fn limits_wait(process: &ProcessPlan) -> bool {
-    process.seccomp.is_none() || process.no_new_privileges
+/// When the filter is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filtering {
+    /// Last, by the tape, so that the profile need allow next to nothing for us. Without no_new_privs that wants
+    /// CAP_SYS_ADMIN, which the process keeps until then.
+    Last,
+    /// With the credentials, and all that comes after is filtered.
+    WithCredentials,
+}
+
+impl Filtering {
+    /// Decides it for a process that is `seen` by others of a container, or waits for something, before its tape.
+    pub(super) fn of(process: &ProcessPlan, seen: bool) -> Self {
+        // Who is seen has no more rights than the workload.
+        if seen && !process.no_new_privileges { Self::WithCredentials } else { Self::Last }
+    }
+
+    /// Gives what the process keeps for the loading.
+    fn keeps(self, process: &ProcessPlan) -> u64 {
+        let wants = process.seccomp.is_some() && !process.no_new_privileges;
+        if wants && self == Self::Last { capability::SYS_ADMIN } else { 0 }
+    }
+
+    /// Says whether the tape sets the limits. A filter that is loaded early need not let it.
+    fn limits_wait(self, process: &ProcessPlan) -> bool {
+        process.seccomp.is_none() || self == Self::Last
+    }
 }
 
 /// What the tape is written with, beside the plan.
@@ -124,9 +149,17 @@ pub(super) struct Prepared {
     executable: CString,
     /// The Landlock ruleset that is still to be put on.
     ruleset: Option<OwnedFd>,
+    filtering: Filtering,
+    /// Whether the filter is still to be loaded.
+    filter_waits: bool,
 }
 
 impl Prepared {
+    /// Gives the filter that is still to be loaded.
+    pub(super) fn filter<'a>(&self, process: &'a ProcessPlan) -> Option<&'a Program> {
+        process.seccomp.as_ref().filter(|_| self.filter_waits)
+    }
+
     /// The number of the descriptor that is still needed.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         self.ruleset.as_ref().map(AsRawFd::as_raw_fd)
@@ -139,12 +172,17 @@ pub(super) fn proc_after(process: &ProcessPlan, processes: BorrowedFd<'_>) -> Re
 }
 
 /// Turns into the workload's user, and finds the executable with that user's rights.
-pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc, channel: &Channel) -> Result<Prepared> {
+pub(super) fn take_credentials(
+    process: &ProcessPlan,
+    proc: &HostProc,
+    channel: &Channel,
+    filtering: Filtering,
+) -> Result<Prepared> {
     let mut ruleset = match &process.landlock {
         Some(landlock) => Some(landlock.make_ruleset(&Root::open(Path::new("/"))?)?),
         None => None,
     };
-    let waits = limits_wait(process);
+    let waits = filtering.limits_wait(process);
     for &(resource, soft, hard) in &process.rlimits {
         let describe = || format!("set resource limit {} to {soft}:{hard}", limit_name(resource));
         let (soft, hard) = if waits {
@@ -162,9 +200,12 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc, channel: 
     process.attributes.apply()?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
-    } else {
-        // Without no_new_privs a filter wants CAP_SYS_ADMIN, which is gone further down (seccomp(2)).
+    }
+    let kept = filtering.keeps(process);
+    if filtering == Filtering::WithCredentials {
         load_filter(process, channel)?;
+    } else if kept != 0 {
+        capability::make_inheritable(kept)?;
     }
     process.capabilities.apply_bounding()?;
     // Set-user-id takes the capabilities along only if asked to.
@@ -203,12 +244,13 @@ pub(super) fn take_credentials(process: &ProcessPlan, proc: &HostProc, channel: 
     }
     verify_cwd(&process.cwd)?;
     rustix::thread::set_keep_capabilities(false).context("keep capabilities")?;
-    process.capabilities.apply()?;
+    process.capabilities.with(kept).apply()?;
     if process.dies_with_parent {
         // The change of user has cleared it (prctl(2)).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("follow the parent's death")?;
     }
-    Ok(Prepared { executable: find_executable(process, proc)?, ruleset })
+    let filter_waits = process.seccomp.is_some() && filtering == Filtering::Last;
+    Ok(Prepared { executable: find_executable(process, proc)?, ruleset, filtering, filter_waits })
 }
 
 pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
@@ -301,29 +343,16 @@ fn load_filter(process: &ProcessPlan, channel: &Channel) -> Result<()> {
 
 /// Loads a filter with a listener before `start`, where the parent is still there to take it, and hooks are to come
 /// between `start` and the tape.
-pub(super) fn load_filter_before_hooks(process: &ProcessPlan, channel: &Channel) -> Result<FilterState> {
-    let has_listener = process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
-    if process.no_new_privileges && has_listener {
+pub(super) fn load_filter_before_hooks(
+    process: &ProcessPlan,
+    channel: &Channel,
+    prepared: &mut Prepared,
+) -> Result<()> {
+    if prepared.filter(process).is_some_and(|program| program.listener.is_some()) {
         load_filter(process, channel)?;
-        return Ok(FilterState::Loaded);
+        prepared.filter_waits = false;
     }
-    Ok(FilterState::of(process))
-}
-
-/// Whether the tape has to load the filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FilterState {
-    /// There is none, or it is loaded.
-    Loaded,
-    /// The tape loads it.
-    Waits,
-}
-
-impl FilterState {
-    /// Where the filter is after [`take_credentials`].
-    pub(super) fn of(process: &ProcessPlan) -> Self {
-        if process.seccomp.is_some() && process.no_new_privileges { Self::Waits } else { Self::Loaded }
-    }
+    Ok(())
 }
 
 /// What the tape does between husk's own last step and the workload.
@@ -337,6 +366,27 @@ pub(super) enum Before<'a> {
     ReadyAndWait(&'a OwnedFd),
 }
 
+/// Where the process is that begins the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the workload is to be.
+    Container,
+    /// Outside of the PID namespace, which it has entered for its children.
+    OutOfSight,
+}
+
+impl ProcessPlan {
+    /// Says whether a process out of sight can do all the work, and the tape of it clones the one that is seen.
+    ///
+    /// Without no_new_privs the filter comes before that: nobody is seen with the capability that loads it. It has to let
+    /// the calls pass, and whoever listens to it is told of the process that loads it. Some schedulers are not for the children of a process (sched(7), sched_setattr(2)).
+    pub(super) fn can_appear_late(&self) -> bool {
+        let is_inherited = self.attributes.are_inherited();
+        let early = self.seccomp.as_ref().filter(|_| !self.no_new_privileges);
+        is_inherited && early.is_none_or(|filter| filter.listener.is_none() && Tape::may_appear(filter))
+    }
+}
+
 /// Leaves husk's own executable for a sealed one that makes the last calls.
 pub(super) fn play_tape(
     process: &ProcessPlan,
@@ -344,12 +394,12 @@ pub(super) fn play_tape(
     channel: &Channel,
     prepared: &Prepared,
     envp: Option<&CStringArray>,
-    filter: FilterState,
     before: Before<'_>,
+    place: Place,
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
     let labels = &process.labels.at_exec;
-    let capacity = 10 + process.rlimits.len() + 2 * labels.len();
+    let capacity = 19 + signal::ENDING.len() + process.rlimits.len() + 2 * labels.len();
     let mut tape = Tape::new(capacity, channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
@@ -360,18 +410,54 @@ pub(super) fn play_tape(
     if let (Some(ruleset), Some(landlock)) = (&prepared.ruleset, &process.landlock) {
         tape.landlock(ruleset.as_fd(), landlock.flags);
     }
-    if limits_wait(process) {
+    let program = prepared.filter(process);
+    let kept = prepared.filtering.keeps(process);
+    let confine = |tape: &mut Tape| {
+        // What need not come after the filter comes before it.
+        tape.close_from(process.preserved_fds.saturating_add(3));
+        let Some(program) = program else { return };
+        tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
+        if program.listener.is_some() {
+            tape.send_listener(Tag::Listener as u8);
+        }
+        if kept != 0 {
+            tape.capabilities(&process.capabilities.after_exec(process.uid));
+        }
+    };
+    let is_first = place == Place::OutOfSight && kept != 0;
+    if place == Place::OutOfSight {
+        if !labels.is_empty() {
+            tape.close(proc.as_fd());
+        }
+        if let Some(ruleset) = &prepared.ruleset {
+            tape.close(ruleset.as_fd());
+        }
+        if is_first {
+            confine(&mut tape);
+        }
+        // All of the above is inherited. What is seen from here on has the sealed file for its executable, the container's
+        // root, the workload's rights, and no descriptor that leads out.
+        tape.appear(Tag::Init as u8);
+        if process.dies_with_parent {
+            tape.die_with_parent();
+        }
+        tape.lead_session(process.terminal);
+    }
+    if prepared.filtering.limits_wait(process) {
         for &(resource, soft, hard) in &process.rlimits {
             tape.limit(resource, soft, hard);
         }
     }
-    let program = process.seccomp.as_ref().filter(|_| filter == FilterState::Waits);
-    let first = process.preserved_fds.saturating_add(3);
-    if let Some(program) = program.filter(|program| program.listener.is_some()) {
-        // The parent takes the listener, so this is before `start`; and before that, all that need not come after.
-        tape.close_from(first);
-        tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
-        tape.send_listener(Tag::Listener as u8);
+    let waits = matches!(before, Before::ReadyAndWait(_));
+    // The parent takes the listener, so that is before `start`. And nobody waits with a capability of ours.
+    let is_early = !is_first && program.is_some_and(|program| program.listener.is_some() || (waits && kept != 0));
+    if waits {
+        for signal in signal::ENDING {
+            tape.end_at(signal);
+        }
+    }
+    if is_early {
+        confine(&mut tape);
     }
     match before {
         Before::Nothing => {}
@@ -381,13 +467,8 @@ pub(super) fn play_tape(
             tape.wait_in_fifo(fifo.as_fd());
         }
     }
-    match program {
-        Some(program) if program.listener.is_some() => {}
-        Some(program) => {
-            tape.close_from(first);
-            tape.seccomp(&crate::sys::seccomp::to_bytes(&program.filter), program.flags);
-        }
-        None => tape.close_from(first),
+    if !is_first && !is_early {
+        confine(&mut tape);
     }
     tape.exec(&prepared.executable, &process.argv, envp.unwrap_or(&process.envp));
     let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
@@ -404,8 +485,8 @@ pub(super) fn play_tape(
     }
     stub::exec(&stub, NAME).map_err(|errno| {
         let error = Error::from(errno).context("exec the sealed last stage");
-        if process.seccomp.is_some() && !process.no_new_privileges {
-            return error.with_hint("without noNewPrivileges the seccomp profile must allow execveat");
+        if process.seccomp.is_some() && prepared.filtering == Filtering::WithCredentials {
+            return error.with_hint("the seccomp profile must allow execveat here: see noNewPrivileges");
         }
         error
     })

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::validate::clean;
 use super::{locate, shape};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -47,13 +48,31 @@ pub struct Document<T> {
 /// Reads the configuration of a bundle.
 pub fn load(bundle: &Path) -> Result<Document<Spec>> {
     let bytes = read(&bundle.join(CONFIG_FILE), CONFIG_FILE.as_ref())?;
-    parse(CONFIG_FILE, &bytes)
+    parse(CONFIG_FILE, &bytes).map(|document| settle(document, bundle))
 }
 
-/// Reads a configuration that is not in its bundle, or has another name there.
-pub fn load_file(file: &Path) -> Result<Document<Spec>> {
+/// Reads a bundle's configuration that is not in it, or has another name there.
+pub fn load_file(file: &Path, bundle: &Path) -> Result<Document<Spec>> {
     let bytes = read(file, file)?;
     parse(&file.file_name().unwrap_or(file.as_os_str()).to_string_lossy(), &bytes)
+        .map(|document| settle(document, bundle))
+}
+
+/// Takes destinations that name the root file system on the host from there, as runc does, before they are judged.
+fn settle(mut document: Document<Spec>, bundle: &Path) -> Document<Spec> {
+    let spec = &mut document.value;
+    let Some(root) = spec.root().as_ref().map(|root| clean(&bundle.join(root.path()))) else { return document };
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let Some(inside) = clean(mount.destination()).strip_prefix(&root).ok().map(|path| Path::new("/").join(path))
+        else {
+            continue;
+        };
+        // With a root of `/` it is the same place; the root itself is no place for a mount.
+        if root != Path::new("/") && inside != Path::new("/") {
+            mount.set_destination(inside);
+        }
+    }
+    document
 }
 
 /// Reads a whole configuration; `name` is what messages call it.
@@ -529,15 +548,15 @@ mod tests {
         assert_eq!(error.report(), "JSON specification file config.json not found");
         assert_eq!(error.kind(), Kind::NotFound);
         let file = bundle.path().join("other.json");
-        assert!(load_file(&file).unwrap_err().report().contains("other.json not found"));
+        assert!(load_file(&file, bundle.path()).unwrap_err().report().contains("other.json not found"));
 
         rustix::fs::mkfifoat(rustix::fs::CWD, bundle.path().join(CONFIG_FILE), Mode::from_raw_mode(0o600)).unwrap();
         assert!(load(bundle.path()).unwrap_err().report().ends_with("config.json: not a regular file"));
-        assert!(load_file(Path::new("/dev/zero")).unwrap_err().report().ends_with("not a regular file"));
-        assert!(load_file(bundle.path()).is_err());
+        assert!(load_file(Path::new("/dev/zero"), bundle.path()).unwrap_err().report().ends_with("not a regular file"));
+        assert!(load_file(bundle.path(), bundle.path()).is_err());
 
         let big = std::fs::OpenOptions::new().write(true).create_new(true).open(&file).unwrap();
         big.set_len(SIZE_LIMIT as u64 + 1).unwrap();
-        assert!(load_file(&file).unwrap_err().report().contains("larger than"));
+        assert!(load_file(&file, bundle.path()).unwrap_err().report().contains("larger than"));
     }
 }

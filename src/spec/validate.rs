@@ -252,13 +252,6 @@ pub fn validate_resources(resources: &LinuxResources) -> Result<()> {
 }
 
 fn check_resources(resources: &LinuxResources, field: &str) -> Result<()> {
-    for (index, device) in resources.devices().iter().flatten().enumerate() {
-        let access = device.access().as_deref().unwrap_or_default();
-        if access.bytes().any(|letter| !b"rwm".contains(&letter)) {
-            let what = format!("{access:?} holds more than the letters r, w and m");
-            return Err(bad(format_args!("{field}.devices[{index}].access"), what));
-        }
-    }
     if let Some(swappiness) = resources.memory().and_then(|memory| memory.swappiness()).filter(|value| *value > 100) {
         return Err(bad(format_args!("{field}.memory.swappiness"), format_args!("{swappiness} is above 100")));
     }
@@ -357,7 +350,6 @@ mod tests {
                 json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}),
                 "linux.memoryPolicy.flags: MPOL_F_STATIC_NODES and",
             ),
-            ("linux.resources.devices", json!([{"allow": true, "access": "rx"}]), "linux.resources.devices[0].access"),
             ("linux.resources.memory.swappiness", json!(101), "linux.resources.memory.swappiness"),
             (
                 "linux.resources.hugepageLimits",
@@ -380,7 +372,7 @@ mod tests {
             ("linux.devices", json!([{"path": "/dev/fifo", "type": "p", "fileMode": 8630}])),
             ("linux.rootfsPropagation", json!("rslave")),
             ("linux.rootfsPropagation", json!("")),
-            ("linux.resources.devices", json!([{"allow": false, "access": "rwm"}, {"allow": true}])),
+            ("linux.resources.devices", json!([{"allow": false, "access": "rwa"}, {"allow": true}])),
             ("linux.resources.hugepageLimits", json!([{"pageSize": "2MB", "limit": 1}])),
             ("annotations", json!({"a": ""})),
         ];

@@ -12,7 +12,10 @@
 //! disk. A layer never changes once it is in place: containers write above it. `store` makes layers; `root` makes a
 //! container's directories; `copy` merges layers into one tree where overlayfs cannot be had. Nothing here mounts.
 
+pub mod blobs;
 pub mod copy;
+pub mod images;
 pub mod lock;
 pub mod root;
 pub mod store;
+pub mod sweep;

@@ -5,7 +5,6 @@
 //! in `tmp/` is removed by the next one that has to unpack something. It never removes a layer.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +12,14 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::limits::LayerLimits;
-use crate::image::resolve::{Image, Layer, LayerReader};
+use crate::image::resolve::{Image, LayerReader};
 use crate::image::unpack::{Form, unpack_layer};
+use crate::support::atomic;
 use crate::support::remove::remove_tree;
 
 use super::lock::Lock;
@@ -35,6 +36,18 @@ pub struct Store {
     root: OwnedFd,
     form: Form,
     limits: LayerLimits,
+}
+
+/// The file beside a layer that says what is in it.
+const FACTS: &str = "layer.json";
+
+/// What is known of a layer that is in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// Bytes of its regular files.
+    pub size: u64,
+    /// Entries of its tar.
+    pub entries: u64,
 }
 
 /// What happens while layers are made, for a person who waits.
@@ -70,6 +83,15 @@ impl Store {
     /// Says where the store is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says in which form this caller's layers are.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// Finds the layers of an image, lowest first, or nothing if one is missing. One system call a layer.
@@ -113,6 +135,15 @@ impl Store {
         missing.sort_by_key(|index| std::cmp::Reverse(image.layers[*index].blob.size));
         self.make_layers(image, reader, &places, &missing, report)?;
         self.find_layers(image)?.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))
+    }
+
+    /// Says what is in a layer; none where it is not in the store.
+    pub fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
+        let Some((path, _)) = self.find(diff_id)? else { return Ok(None) };
+        let Some((directory, _)) = path.rsplit_once('/') else { return Ok(None) };
+        let fd = rustix::fs::openat(&self.root, directory, OPEN_PATH, Mode::empty())?;
+        let facts = atomic::read(fd.as_fd(), FACTS, 4096)?.unwrap_or_default();
+        Ok(Some(serde_json::from_slice(&facts).unwrap_or_default()))
     }
 
     /// Makes an unnamed file for what has to lie on disk for a while.
@@ -160,12 +191,7 @@ impl Store {
         let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let work = || {
             while let Some(&index) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let layer = &image.layers[index];
-                let open = || {
-                    report(Event::Unpacking { diff_id: layer.diff_id, index, total: image.layers.len() });
-                    reader.open_layer(index)
-                };
-                let made = self.make_layer(layer, &open, places, report);
+                let made = self.make_layer(image, index, reader, places, report);
                 if let Err(error) = made {
                     // The others finish what they have begun: it is kept, and the next try begins there.
                     next.store(missing.len(), Ordering::Relaxed);
@@ -176,9 +202,8 @@ impl Store {
                 }
             }
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
-            for _ in 1..missing.len().min(cores).min(MOST_THREADS) {
+            for _ in 1..missing.len().min(reader.parallel()).min(MOST_THREADS) {
                 // Where no thread can be had, this one does all the work.
                 let _ = std::thread::Builder::new().name("unpack".to_owned()).spawn_scoped(scope, work);
             }
@@ -196,13 +221,15 @@ impl Store {
     }
 
     /// Makes one layer, or waits until another process has made it.
-    fn make_layer<'a>(
+    fn make_layer(
         &self,
-        layer: &Layer,
-        open: &dyn Fn() -> Result<Box<dyn Read + Send + 'a>>,
+        image: &Image,
+        index: usize,
+        reader: &dyn LayerReader,
         places: &Places,
         report: &(dyn Fn(Event) + Sync),
     ) -> Result<()> {
+        let layer = &image.layers[index];
         let diff_id = layer.diff_id;
         let key = format!("{}.{}.{}", self.form.name(), diff_id.algorithm().name(), diff_id.hex());
         let staging = places.staging.as_fd();
@@ -219,7 +246,14 @@ impl Store {
         rustix::fs::chmodat(&directory, "diff", PRIVATE, AtFlags::empty())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::openat(&directory, "diff", flags, Mode::empty())?;
-        let unpacked = unpack_layer(open()?, layer, root, self.form, self.limits)?;
+        report(Event::Unpacking { diff_id, index, total: image.layers.len() });
+        let unpacked =
+            reader.open_layer(index).and_then(|packed| unpack_layer(packed, layer, root, self.form, self.limits));
+        let closed = reader.close_layer(index, unpacked.is_ok());
+        let unpacked = unpacked?;
+        closed?;
+        let facts = serde_json::to_vec(&LayerFacts { size: unpacked.bytes, entries: unpacked.entries })?;
+        atomic::create(directory.as_fd(), FACTS, &facts)?;
         if unpacked.is_opaque {
             rustix::fs::renameat(&directory, "diff", &directory, "opaque")?;
         }
@@ -248,6 +282,9 @@ impl Places {
                 continue;
             }
             let key = name.strip_suffix(".lock").unwrap_or(name);
+            if key.starts_with(super::blobs::PARTIAL_PREFIX) {
+                continue; // the next one to want it goes on with it
+            }
             if let Some(_lock) = Lock::try_take(self.staging.as_fd(), &format!("{key}.lock"))? {
                 remove_tree(&self.staging, key)?;
             }
@@ -269,7 +306,7 @@ impl Drop for RemoveOnDrop<'_> {
 }
 
 /// Opens a directory of the store, making it if it is missing.
-fn open_private(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+pub(super) fn open_private(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let open = || rustix::fs::openat(parent, name, OPEN_PATH | OFlags::NOFOLLOW, Mode::empty());
     match open() {
         Err(Errno::NOENT) => {}

@@ -8,6 +8,7 @@ pub mod id;
 pub mod lock;
 pub mod log;
 pub mod mountinfo;
+pub mod network;
 pub mod number_set;
 pub mod passwd;
 pub mod remove;

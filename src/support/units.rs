@@ -2,7 +2,7 @@
 //!
 //! What is read follows Docker's flags, what is printed Docker's tables. No locale, no clock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
 
@@ -152,6 +152,11 @@ pub fn human_duration(duration: Duration) -> String {
     }
 }
 
+/// Prints how long ago something was, as in tables of images (`2 weeks ago`). What is yet to come was just now.
+pub fn human_ago(then: SystemTime, now: SystemTime) -> String {
+    format!("{} ago", human_duration(now.duration_since(then).unwrap_or_default()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +278,20 @@ mod tests {
         for (seconds, text) in rows {
             assert_eq!(human_duration(Duration::from_secs(seconds)), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn times_are_printed_as_ages() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30);
+        for (seconds, text) in [
+            (0, "Less than a second ago"),
+            (90, "About a minute ago"),
+            (14 * 86_400, "2 weeks ago"),
+            (1 << 30, "34 years ago"),
+        ] {
+            assert_eq!(human_ago(now - Duration::from_secs(seconds), now), text, "{seconds}");
+        }
+        assert_eq!(human_ago(now + Duration::from_secs(9), now), "Less than a second ago");
     }
 
     proptest! {

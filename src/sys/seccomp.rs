@@ -5,6 +5,8 @@
 )]
 
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::ptr;
 
 use rustix::io::Errno;
@@ -71,6 +73,13 @@ pub fn install(filter: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Er
     let fd = i32::try_from(answer).map_err(|_| Errno::BADF)?;
     // SAFETY: with FLAG_NEW_LISTENER the answer is a descriptor that was made for this call and that nobody else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Has a program that is to be started installed a filter on, just before its exec. Nobody gets a listener.
+pub fn install_in_child(command: &mut Command, filter: Vec<Instruction>, flags: u32) {
+    let flags = flags & !(FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV);
+    // SAFETY: between fork and exec the closure makes one system call, and neither allocates nor locks.
+    unsafe { command.pre_exec(move || install(&filter, flags).map(drop).map_err(Into::into)) };
 }
 
 /// Says whether the kernel knows a flag of [`install`].

@@ -1,9 +1,9 @@
 //! Signal masks, dispositions and `signalfd(2)`.
-#![expect(unsafe_code, reason = "sigaction is unsafe in every library, since handlers are; only SIG_DFL is set here")]
+#![expect(unsafe_code, reason = "sigaction is unsafe in every library, since handlers are; ours but end the process")]
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 
@@ -51,6 +51,10 @@ impl AsFd for Signals {
 
 /// Ends a process, whatever it says.
 pub const KILL: i32 = libc::SIGKILL;
+/// What ends a process that has nothing to say to it, and that people and engines send to end one.
+pub const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+/// A system call that is none, or that a filter forbids.
+pub const BAD_CALL: i32 = libc::SIGSYS;
 /// A child has changed its state.
 pub const CHILD: i32 = libc::SIGCHLD;
 /// A pipe has no reader.
@@ -120,6 +124,22 @@ pub fn reset_dispositions() {
         // directly, since the C library keeps signals 32 and 33 to itself.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<()>(), MASK_LENGTH) };
     }
+}
+
+/// Ends this process at a signal of [`ENDING`], with the status that a shell gives for it, until the next exec.
+///
+/// To the first process of a PID namespace the kernel sends none that has no handler (pid_namespaces(7)).
+pub fn end_at_ending() -> Result<(), Errno> {
+    extern "C" fn end(number: libc::c_int) {
+        super::process::exit_now(128 + number);
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for number in ENDING {
+        let signal = Signal::try_from(number).map_err(errno)?;
+        // SAFETY: the handler makes one system call and never returns, so it may run at any moment.
+        unsafe { sigaction(signal, &action) }.map_err(errno)?;
+    }
+    Ok(())
 }
 
 fn errno(errno: nix::Error) -> Errno {

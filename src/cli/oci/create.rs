@@ -67,7 +67,7 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
     let bundle = std::path::absolute(&args.bundle).with_context(|| format!("--bundle {}", args.bundle.display()))?;
     Root::open(&bundle)?;
     let document = match &args.config {
-        Some(file) => load::load_file(file)?,
+        Some(file) => load::load_file(file, &bundle)?,
         None => load::load(&bundle)?,
     };
     let spec = validate::validate(document)?;

@@ -13,7 +13,7 @@ use crate::image::reference::Repository;
 use super::client::{Answer, Call, Client, Payload, transport};
 
 /// Reads a blob of a registry from a position to its end.
-pub struct BlobReader<'a> {
+pub(crate) struct BlobReader<'a> {
     client: &'a Client,
     repository: &'a Repository,
     digest: Digest,
@@ -26,7 +26,13 @@ pub struct BlobReader<'a> {
 
 impl<'a> BlobReader<'a> {
     /// Prepares to read a blob of `size` bytes from `position` on; nothing is sent before the first read.
-    pub fn new(client: &'a Client, repository: &'a Repository, digest: Digest, position: u64, size: u64) -> Self {
+    pub(crate) fn new(
+        client: &'a Client,
+        repository: &'a Repository,
+        digest: Digest,
+        position: u64,
+        size: u64,
+    ) -> Self {
         Self { client, repository, digest, position, size, body: None, failures: 0 }
     }
 

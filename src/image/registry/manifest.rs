@@ -14,16 +14,16 @@ use super::client::{Call, Client, Payload};
 
 /// A document as a registry gave it, verified.
 #[derive(Clone, Debug)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     pub(crate) descriptor: Descriptor,
-    pub document: Document,
-    pub media_type: String,
-    pub bytes: Vec<u8>,
+    pub(crate) document: Document,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Fetched {
     /// Gives the digest of the bytes.
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.descriptor.digest
     }
 }

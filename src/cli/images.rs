@@ -1,0 +1,279 @@
+//! `husk pull`, `images` and `rmi`, and the same below `husk image`.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::printer;
+use super::progress::{self, Bar};
+use super::report;
+use super::status::Status;
+use super::table::Table;
+use crate::engine::engine::Engine;
+use crate::engine::images::pull::{self, PullOptions};
+use crate::engine::images::push;
+use crate::engine::images::remote::RemoteOptions;
+use crate::engine::images::remove as removal;
+use crate::engine::images::remove::Gone;
+use crate::engine::images::tag;
+use crate::engine::settings;
+use crate::error::{Context, Error, Result};
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+use crate::image::registry::push::Uploaded;
+use crate::storage::images::{ImageRecord, NameRecord};
+
+/// `husk image …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Image {
+    Pull(Pull),
+    Push(Push),
+    Tag(Tag),
+    Untag(Untag),
+    #[command(visible_alias = "list")]
+    Ls(List),
+    #[command(visible_alias = "remove")]
+    Rm(Remove),
+}
+
+/// How registries are spoken to.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// Check the registry's certificate, and speak nothing but TLS
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+    /// File that holds the logins
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl Remote {
+    fn options(&self) -> RemoteOptions {
+        RemoteOptions { verify_tls: self.tls_verify, authfile: self.authfile.clone() }
+    }
+}
+
+/// Fetch an image from a registry
+///
+/// Prints the image's id. Layers are fetched and unpacked in one pass, several at once; what a killed pull has left is gone
+/// on with.
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// Platform of the image
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
+    /// Say nothing of the progress
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    remote: Remote,
+    /// Names of the images
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Send an image to a registry
+///
+/// Blobs that the registry has, or can take from another of its repositories, are not sent. An image that was pulled arrives
+/// byte for byte as it came.
+#[derive(Debug, Args)]
+pub(super) struct Push {
+    /// Say nothing of the progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Write the digest of the manifest to a file
+    #[arg(long, value_name = "FILE")]
+    digestfile: Option<PathBuf>,
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Where to send it, if that is not its name
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<String>,
+}
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub(super) struct Tag {
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The new names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Take names away from an image, and leave the image
+#[derive(Debug, Args)]
+pub(super) struct Untag {
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The names; all of them if none is given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// List the images
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Print ids only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print ids in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+}
+
+/// Remove names, and images with their last name
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// Remove all names of an image, also of one that a container uses
+    #[arg(long, short)]
+    force: bool,
+    /// Names or ids of the images
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// Runs `pull`.
+pub(super) fn pull(args: Pull) -> Result<Status> {
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
+    let options = PullOptions { platform, remote: args.remote.options() };
+    let names = args.names.iter().map(|name| {
+        let name = name.strip_prefix("docker://").unwrap_or(name);
+        Reference::parse(name)
+    });
+    let names: Vec<Reference> = names.collect::<Result<_>>()?;
+    let engine = Engine::open(settings::File::default())?;
+    for name in &names {
+        let bar = Bar::new(args.quiet);
+        let pulled = pull::pull(&engine, name, &options, &|progress| bar.show(progress));
+        bar.clear();
+        printer::print(&format!("{}\n", pulled?.image.id.hex()))?;
+    }
+    Ok(Status::Success)
+}
+
+/// Runs `push`.
+pub(super) fn push(args: &Push) -> Result<Status> {
+    let destination = args.destination.as_deref().unwrap_or(&args.image);
+    let destination = Reference::parse(destination.strip_prefix("docker://").unwrap_or(destination))?;
+    let engine = Engine::open(settings::File::default())?;
+    let say = |progress: push::Progress| {
+        if !args.quiet {
+            let what = match progress.uploaded {
+                Uploaded::Exists => "exists already",
+                Uploaded::Mounted => "mounted",
+                Uploaded::Sent => "sent",
+            };
+            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+        }
+    };
+    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
+    if let Some(path) = &args.digestfile {
+        let open = || File::options().write(true).create(true).truncate(true).open(path);
+        let write = || open()?.write_all(pushed.digest.to_string().as_bytes());
+        write().with_context(|| format!("write {}", path.display()))?;
+    }
+    if !args.quiet {
+        let name = destination.tag().unwrap_or_default();
+        progress::say(&format!("{name}: digest: {} size: {}", pushed.digest, pushed.size));
+    }
+    Ok(Status::Success)
+}
+
+/// Runs `tag`.
+pub(super) fn tag(args: &Tag) -> Result<Status> {
+    let names = args.names.iter().map(|name| Reference::parse(name)).collect::<Result<Vec<_>>>()?;
+    tag::tag(&Engine::open(settings::File::default())?, &args.image, &names)?;
+    Ok(Status::Success)
+}
+
+/// Runs `untag`.
+pub(super) fn untag(args: &Untag) -> Result<Status> {
+    let names = args.names.iter().map(|name| Reference::parse(name)).collect::<Result<Vec<_>>>()?;
+    tag::untag(&Engine::open(settings::File::default())?, &args.image, &names)?;
+    Ok(Status::Success)
+}
+
+/// Runs `images`.
+pub(super) fn list(args: List) -> Result<Status> {
+    let engine = Engine::open(settings::File::default())?;
+    let store = engine.store()?;
+    let (images, names) = (store.images()?, store.names()?);
+    let mut rows: Vec<(&ImageRecord, Option<&NameRecord>)> = Vec::new();
+    for image in &images {
+        let before = rows.len();
+        rows.extend(names.iter().filter(|name| name.image == Some(image.id)).map(|name| (image, Some(name))));
+        if rows.len() == before {
+            rows.push((image, None));
+        }
+    }
+    rows.sort_by(|one, other| {
+        (&other.0.created, one.1.map(|name| &name.name)).cmp(&(&one.0.created, other.1.map(|name| &name.name)))
+    });
+    let id = |image: &ImageRecord| {
+        let hex = image.id.hex();
+        if args.no_trunc { image.id.to_string() } else { hex[..12].to_owned() }
+    };
+    if args.quiet {
+        let mut seen = std::collections::HashSet::new();
+        let lines = rows.iter().filter(|(image, _)| seen.insert(image.id)).map(|(image, _)| id(image) + "\n");
+        printer::print(&lines.collect::<String>())?;
+        return Ok(Status::Success);
+    }
+    let mut header = vec!["REPOSITORY", "TAG"];
+    if args.digests {
+        header.push("DIGEST");
+    }
+    header.extend(["IMAGE ID", "CREATED", "SIZE"]);
+    let mut table = Table::new(&header);
+    for (image, name) in rows {
+        let reference = name.and_then(|name| Reference::parse_exact(&name.name).ok());
+        let none = || "<none>".to_owned();
+        let mut cells = vec![
+            reference.as_ref().map_or_else(none, |reference| reference.repository().familiar()),
+            reference.as_ref().and_then(Reference::tag).map_or_else(none, ToOwned::to_owned),
+        ];
+        if args.digests {
+            cells.push(name.map_or_else(none, |name| name.target.digest.to_string()));
+        }
+        cells.extend([id(image), image.created.clone().unwrap_or_else(|| "N/A".to_owned()), image.size.to_string()]);
+        table.row(cells);
+    }
+    printer::print(&table.to_string())?;
+    Ok(Status::Success)
+}
+
+/// Runs `rmi`.
+pub(super) fn remove(args: Remove) -> Result<Status> {
+    let engine = Engine::open(settings::File::default())?;
+    let mut failure: Option<Error> = None;
+    for word in &args.images {
+        match removal::remove(&engine, word, args.force) {
+            Ok(gone) => {
+                for gone in gone {
+                    printer::print(&match gone {
+                        Gone::Untagged(name) => format!("Untagged: {name}\n"),
+                        Gone::Deleted(id) => format!("Deleted: {id}\n"),
+                    })?;
+                }
+            }
+            Err(error) => {
+                // The others are tried; the last failure is the command's.
+                if let Some(earlier) = failure.replace(error) {
+                    report::engine_error(&earlier);
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(Status::Success), Err)
+}
