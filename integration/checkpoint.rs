@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     .map(with_criu)
     .collect();
     tests.extend([
+        test!(landlock_is_not_lost).root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Landlock(1)),
         test!(without_criu_one_line_says_so).root().needs(Need::Husk).needs(Need::Busybox),
         test!(only_what_runs_is_saved).root().needs(Need::Husk),
         test!(what_a_killed_restore_left_is_removed).root().needs(Need::Husk),
@@ -250,6 +251,20 @@ fn what_criu_would_lose_is_not_saved(scene: &Scene) {
     mount["gidMappings"] = map;
     keeper.start();
     keeper.checkpoint().exits_with(1).says("id maps of mounts (/mapped)");
+    keeper.answers("second");
+    keeper.delete();
+}
+
+/// The kernel shows nobody what a process has put on itself, so a restored one would be without it.
+fn landlock_is_not_lost(scene: &Scene) {
+    let mut keeper = Keeper::new(scene);
+    // Nobody makes block devices.
+    let rules = json!({ "handledAccessFs": 1 << 11, "rules": [] });
+    keeper.bundle.config["annotations"] = json!({ "org.husk.landlock": rules.to_string() });
+    keeper.start();
+    for words in [&["checkpoint"][..], &["checkpoint", "--leave-running"], &["checkpoint", "--pre-dump"]] {
+        keeper.command(words).run().exits_with(1).says("does not save Landlock's rules (org.husk.landlock)");
+    }
     keeper.answers("second");
     keeper.delete();
 }

@@ -2,6 +2,7 @@
 //! not have. Rows A1, B1, B2 and B3 of the advisories that the other runtimes had to write.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,14 @@ use super::support::launch::Step;
 use super::support::leak::cgroup_v1;
 use super::support::scene::write;
 use super::support::suite::kit;
-use super::support::{Guest, Invocation, Need, Scene, Test, test};
+use super::support::{Bundle, Guest, Invocation, Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(own_executable_is_out_of_reach).and_plain(),
         test!(working_directory_through_a_descriptor).and_plain(),
         test!(nobody_inside_looks_into_it).needs(Need::Busybox).needs(Need::Program("strace")),
+        test!(the_mightiest_inside_finds_nothing).root().needs(Need::Busybox).needs(Need::Program("strace")),
         test!(a_container_that_is_not_ready).root().needs(Need::Busybox),
         test!(capability_sets_are_exact),
         test!(the_filter_holds).and_plain(),
@@ -69,32 +71,83 @@ fn traced<'a>(scene: &'a Scene, guest: &Guest<'_>, inject: &str, words: &[&str])
     command
 }
 
-/// B2, CVE-2016-9962: between entering and the exec the process holds what is the host's. In a user namespace from its
-/// first moment, and without one once its capabilities are the container's, nothing but dumpability keeps root inside from
-/// tracing it.
+/// What a process of the container sees of newcomers: a line for each name, executable, and what leads out of its root.
+/// `$0` is a file of the host. Ends when one that it has seen has become the probe.
+const WATCH: &str = r#"echo up; last=; seen=
+while :; do
+    found=
+    for p in /proc/[0-9]*; do
+        read -r name < $p/comm || continue
+        case "$name" in husk*) ;; *) continue;; esac
+        found=1
+        out=
+        for d in $p/root $p/cwd $p/fd/*; do [ -e "$d$0" ] && out=out; [ -e "$d/1/root$0" ] && out=out; done
+        line="$name $(readlink $p/exe) $out"
+        [ "$line" = "$last" ] || [ ! -d $p ] || echo "$line"
+        last=$line seen=1
+    done
+    [ -z "$seen" ] || [ -n "$found" ] || { echo gone; exit; }
+done 2> /dev/null"#;
+
+/// B2, CVE-2016-9962: between entering and the exec the process of `exec` holds what is the host's. What the container
+/// sees of it is kept closed by dumpability: in a user namespace from its first moment, and without one too.
 fn nobody_inside_looks_into_it(scene: &Scene) {
-    // Looks at every process named after husk until it has another name, and says what it ran from if that could be seen.
-    const WATCH: &str = "echo up; seen=; while :; do found=; for p in /proc/[0-9]*; do \
-        read -r name < $p/comm || continue; case \"$name\" in husk*) found=1; seen=$name; exe=$(readlink $p/exe); \
-        case \"$exe\" in ''|/memfd:*|/probe) ;; *) echo looked into $name: $exe; exit;; esac;; esac; done 2> /dev/null; \
-        [ -z \"$seen\" ] || [ -n \"$found\" ] || { echo kept out of $seen; exit; }; done";
-    // The stub may be seen: it is a sealed file that holds nothing of the host's.
-    // The first thing after the namespaces is a session, the last in husk's own executable is the stub.
-    for (call, is_remapped) in [("setsid", true), ("memfd_create", false)] {
+    let sentinel = scene.sentinel();
+    for is_remapped in [true, false] {
         let mut bundle = scene.bundle();
         if is_remapped && scene.who == super::support::Who::Root {
             let all: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
             bundle.config["process"]["capabilities"] = json!({ "bounding": all, "permitted": all, "effective": all });
             remap(&mut bundle);
         }
-        let guest = Guest::start(scene, bundle);
-        let mut watching = guest.exec(&[], &["/bin/sh", "-c", WATCH]).start();
-        watching.line_with("up");
-        traced(scene, &guest, &format!("{call}:delay_enter=500000"), &["/probe", "--quiet"]).run().success();
-        let line = watching.line();
-        watching.finish().success();
-        assert_eq!(line, "kept out of husk:[2:INIT]", "at {call}");
+        for line in watch(scene, bundle, &sentinel) {
+            // The stub may be seen where who looks is the mightier: it is a sealed file that holds nothing of the host's.
+            let is_closed = line == "husk:[2:INIT]  " || line.starts_with("husk:[2:INIT] /memfd:");
+            assert!(is_closed && !line.ends_with("out"), "{line}");
+        }
     }
+}
+
+/// B2 and A1 where dumpability keeps nobody out: root inside is root, and may trace all that it sees. It sees the process
+/// once that is the sealed stub in the container's root, with nothing of the host's open.
+fn the_mightiest_inside_finds_nothing(scene: &Scene) {
+    let sentinel = scene.sentinel();
+    for no_new_privileges in [true, false] {
+        let mut bundle = scene.bundle();
+        for set in ["bounding", "permitted", "effective"] {
+            bundle.config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
+        }
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["clone3", "mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }],
+        });
+        for line in watch(scene, bundle, &sentinel) {
+            assert_eq!(line, "husk:[2:INIT] /memfd:husk (deleted) ", "noNewPrivileges {no_new_privileges}");
+        }
+    }
+}
+
+/// Has a container watch an `exec` that takes its time at the first call of its process inside, at the last before the
+/// stub, and as the stub.
+fn watch(scene: &Scene, bundle: Bundle<'_>, sentinel: &Path) -> Vec<String> {
+    let guest = Guest::start(scene, bundle);
+    let mut watching = guest.exec(&[], &["/bin/sh", "-c", WATCH, sentinel.to_str().unwrap()]).start();
+    watching.line_with("up");
+    let calls = "setsid,memfd_create,execve:delay_enter=200000";
+    traced(scene, &guest, calls, &["/probe", "--quiet"]).run().success();
+    let mut lines = Vec::new();
+    loop {
+        match watching.line() {
+            line if line == "gone" => break,
+            // Between the look at the name and that at the executable it has become the probe.
+            line if line.starts_with("husk:[2:INIT] /probe ") => {}
+            line => lines.push(line),
+        }
+    }
+    watching.finish().success();
+    assert!(!lines.is_empty(), "it saw nobody");
+    lines
 }
 
 /// Before init has pivoted, its mount namespace is the host's files.

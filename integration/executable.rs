@@ -65,8 +65,10 @@ fn a_closed_pipe_ends_quietly(scene: &Scene) {
 /// Most system calls and processes between the exec of husk and the exec of the workload. They may only go down.
 const BUNDLE_CALLS: usize = 590;
 const FULL_BUNDLE_CALLS: usize = 665;
-const EXEC_CALLS: usize = 255;
+const EXEC_CALLS: usize = 250;
 const PROCESSES: usize = 2;
+/// One more for `exec`: what is seen in the container's PID namespace is cloned there by the stub, for safety's sake.
+const EXEC_PROCESSES: usize = 3;
 
 /// Counts, by strace, from the exec of the runtime to the exec of the workload.
 fn count(scene: &Scene, bundle: &super::support::Bundle<'_>) -> (usize, usize) {
@@ -111,7 +113,7 @@ fn start_path_of_exec(scene: &Scene) {
     let (calls, processes) = count_trace(&trace);
     scene.note(format!("{calls} system calls, {processes} processes"));
     assert!(calls <= EXEC_CALLS, "{calls} system calls on the way of exec, at most {EXEC_CALLS} allowed");
-    assert!(processes <= PROCESSES, "{processes} processes on the way of exec, at most {PROCESSES} allowed");
+    assert!(processes <= EXEC_PROCESSES, "{processes} processes on the way of exec, at most {EXEC_PROCESSES} allowed");
 }
 
 fn start_path_with_limits_and_a_filter(scene: &Scene) {

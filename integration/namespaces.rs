@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(unlisted_ones_are_the_callers).root(),
         test!(the_process_is_number_one).and_plain(),
         test!(joined_by_path).root(),
+        test!(joined_cgroup_namespace_of_a_container).root(),
         test!(joined_pid_namespace_of_a_container).root(),
         test!(user_namespace_with_maps).root(),
         test!(time_offsets).root().needs(Need::NotRunc).needs(Need::NotCrun).needs(Need::File("/proc/self/ns/time")),
@@ -89,6 +90,33 @@ fn joined_pid_namespace_of_a_container(scene: &Scene) {
     assert!(report["pid"].as_u64().unwrap() > 1);
     scene.runtime().args(["kill", &first.id, "TERM"]).run().success();
     running.finish().success();
+}
+
+/// From inside it the container's own cgroup has another name than from where husk looks, and is verified all the same.
+fn joined_cgroup_namespace_of_a_container(scene: &Scene) {
+    for user in [false, true] {
+        let mut first = scene.bundle();
+        first.args(["/probe", "--report", "--catch"]).namespace("cgroup", None);
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+        if user {
+            first.namespace("user", None);
+            first.config["linux"]["uidMappings"] = map.clone();
+            first.config["linux"]["gidMappings"] = map;
+        }
+        let mut running = first.command().start();
+        let holder = running.report();
+        let state = scene.runtime().args(["state", &first.id]).run().success().stdout;
+        let state: Value = serde_json::from_str(&state).unwrap();
+        let namespaces = Path::new("/proc").join(state["pid"].to_string()).join("ns");
+        let mut second = scene.bundle();
+        second.namespace("cgroup", Some(&namespaces.join("cgroup")));
+        if user {
+            second.namespace("user", Some(&namespaces.join("user")));
+        }
+        assert_eq!(second.report()["namespaces"]["cgroup"], holder["namespaces"]["cgroup"]);
+        scene.runtime().args(["kill", &first.id, "TERM"]).run().success();
+        running.finish().success();
+    }
 }
 
 fn user_namespace_with_maps(scene: &Scene) {

@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(without_no_new_privileges).root(),
         test!(our_own_calls_need_not_be_allowed).and_plain().needs(Need::Husk),
         test!(nobody_keeps_what_the_filter_wanted).root().needs(Need::Husk),
+        test!(without_capset_there_is_no_workload).and_plain().needs(Need::Husk),
         test!(hooks_inside_are_filtered).and_plain().needs(Need::Busybox),
         test!(unknown_names_are_ignored),
         test!(an_unknown_action_is_refused),
@@ -291,6 +292,18 @@ fn nobody_keeps_what_the_filter_wanted(scene: &Scene) {
         assert_eq!(waiting.len(), 5);
         assert!(waiting.iter().all(|(_, mask)| mask & SYS_ADMIN == 0), "{waiting:?}");
     }
+}
+
+/// Rather none than one with the capability that husk has kept for the filter.
+fn without_capset_there_is_no_workload(scene: &Scene) {
+    let rule = json!({ "names": ["capset"], "action": "SCMP_ACT_ERRNO" });
+    let mut bundle = bundle_with(scene, rules(json!([rule])));
+    bundle.config["process"]["noNewPrivileges"] = json!(false);
+    let outcome = bundle.run_as_husk().exits_with(1).says("drop capabilities: operation not permitted (EPERM)");
+    assert_eq!(outcome.stdout, "");
+    outcome.says("hint: without noNewPrivileges the seccomp profile must allow capset");
+    bundle.config["process"]["noNewPrivileges"] = json!(true);
+    assert_eq!(bundle.report()["seccomp"], 2);
 }
 
 /// startContainer is the last that happens before the workload, and inside.

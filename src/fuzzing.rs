@@ -118,6 +118,14 @@ pub fn image_documents(bytes: &[u8]) {
     }
 }
 
+/// A message of a D-Bus, as systemd answers: no more values than bytes.
+pub fn dbus(bytes: &[u8]) {
+    match crate::cgroups::count_values(bytes) {
+        Ok(values) => assert!(values <= bytes.len(), "{values} values in {} bytes", bytes.len()),
+        Err(error) => check_message(&error),
+    }
+}
+
 /// Lists of users and groups, and of mounts: an id is one that is written there.
 pub fn tables(bytes: &[u8]) {
     for entry in passwd::passwd_entries(bytes).flatten() {
@@ -332,5 +340,5 @@ mod tests {
         )* };
     }
 
-    targets!(config documents seccomp seccomp_json mount_options layer image_documents tables templates);
+    targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates);
 }

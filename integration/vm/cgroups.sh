@@ -240,8 +240,10 @@ if [ "$me" = 0 ]; then
     rmdir /sys/fs/cgroup/husk-vm 2>/dev/null
 fi
 
-# The engine takes systemd where it is, without being told.
-HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run $husk run --rm --memory 64m host: -- sleep 1000 2>/dev/null &
+# The engine takes systemd where it is, without being told. (The kernel keeps from a first process the signals that it has
+# not asked for.)
+HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run \
+    $husk run --rm --memory 64m host: -- sh -c 'trap exit TERM; sleep 1000 & wait' 2>/dev/null &
 engine=$!
 unit=''
 for _ in $(seq 100); do

@@ -35,8 +35,8 @@ pub(super) struct Login {
     #[arg(long)]
     password_stdin: bool,
     /// Print the user who is logged in, and do nothing else
-    #[arg(long, conflicts_with_all = ["username", "password", "password_stdin"])]
-    get_login: bool,
+    #[arg(long = "get-login", conflicts_with_all = ["username", "password", "password_stdin"])]
+    only_tells: bool,
     /// File to keep the login in
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -52,10 +52,10 @@ pub(super) struct Login {
 ///
 /// `verify` is given the registry's host and the login; what it refuses is not kept.
 pub(super) fn run(args: Login, verify: &dyn Fn(&str, &Credential) -> Result<()>) -> Result<Status> {
-    let Login { username, password, password_stdin, get_login, authfile, tls_verify: _, registry } = args;
+    let Login { username, password, password_stdin, only_tells, authfile, tls_verify: _, registry } = args;
     let scope = Scope::parse(registry.as_deref().unwrap_or(DEFAULT_REGISTRY))?;
     let credentials = Credentials::load(&Caller::current(), authfile.as_deref());
-    if get_login {
+    if only_tells {
         return print_user(&credentials, &scope);
     }
     let login = match (username, password) {

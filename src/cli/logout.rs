@@ -38,11 +38,9 @@ pub(super) fn run(args: Logout) -> Result<Status> {
         return Ok(Status::Success);
     }
     let scope = Scope::parse(registry.as_deref().unwrap_or(DEFAULT_REGISTRY))?;
-    let had_one = !credentials.remove(&scope)?.is_empty();
     // Docker's words, and its status: to be logged out is what was wanted.
-    printer::print(&match had_one {
-        true => format!("Removing login credentials for {scope}\n"),
-        false => format!("Not logged in to {scope}\n"),
-    })?;
+    let words =
+        if credentials.remove(&scope)?.is_empty() { "Not logged in to" } else { "Removing login credentials for" };
+    printer::print(&format!("{words} {scope}\n"))?;
     Ok(Status::Success)
 }

@@ -58,11 +58,16 @@ impl NamespacePlan {
         self.create.contains(flag)
     }
 
+    /// Says whether a namespace of this kind is joined.
+    pub fn joins(&self, kind: LinuxNamespaceType) -> bool {
+        self.join.iter().any(|join| join.kind == kind)
+    }
+
     /// Says whether the workload is in another namespace of this kind than its parent, new or joined.
     pub fn has_own(&self, kind: LinuxNamespaceType) -> bool {
         (kind == LinuxNamespaceType::Cgroup && self.creates_cgroup_namespace)
             || self.creates(flag(kind))
-            || self.join.iter().any(|join| join.kind == kind)
+            || self.joins(kind)
     }
 }
 

@@ -48,7 +48,8 @@ pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Resu
     }
     for mount in &mut plan.mounts {
         if mount.id_maps.is_some() || mount.options.idmap.is_some() {
-            prepare_mapped(mount, container, detachment).with_context(|| mount.describe())?;
+            let prepared = prepare_mapped(mount, container, detachment).map_err(explain_mapping);
+            prepared.with_context(|| mount.describe())?;
         }
     }
     Ok(())
@@ -85,7 +86,7 @@ fn prepare_mapped(
     detachment: MountPropagationFlags,
 ) -> Result<()> {
     let namespace = match (mount.id_maps.as_ref().or(container.maps), container.joined) {
-        (Some(maps), _) => idmap::open_user_namespace(maps).map_err(explain_mapping)?,
+        (Some(maps), _) => idmap::open_user_namespace(maps)?,
         (None, Some(joined)) => take(joined)?,
         (None, None) => {
             return Err(Error::invalid("id-mapped mounts must have both uid and gid mappings specified")
@@ -108,12 +109,12 @@ fn prepare_mapped(
 pub fn map_for_init(plan: &RootfsPlan, index: usize, tree: &OwnedFd) -> Result<()> {
     let waiting = plan.mounts.get(index).and_then(|mount| Some((mount, mount.maps_later.as_ref()?)));
     let (mount, namespace) = waiting.ok_or_else(|| Error::invalid("init has sent a tree that is not to be mapped"))?;
-    map(tree, namespace, &mount.options).with_context(|| mount.describe())
+    map(tree, namespace, &mount.options).map_err(explain_mapping).with_context(|| mount.describe())
 }
 
 fn map(tree: &OwnedFd, namespace: &OwnedFd, options: &MountOptions) -> Result<()> {
     let is_recursive = options.idmap.as_ref().is_some_and(|idmap| idmap.is_recursive);
-    map_ids(tree, namespace, is_recursive).map_err(explain_mapping)
+    map_ids(tree, namespace, is_recursive)
 }
 
 fn explain_mapping(error: Error) -> Error {

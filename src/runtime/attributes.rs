@@ -60,6 +60,12 @@ impl Attributes {
         Ok(())
     }
 
+    /// Says whether a child has them, too (sched(7)): none is born to SCHED_DEADLINE, and some schedulers are reset at a
+    /// fork.
+    pub(super) fn are_inherited(&self) -> bool {
+        self.scheduler.as_ref().is_none_or(|one| one.policy != DEADLINE && one.flags & RESET_ON_FORK == 0)
+    }
+
     fn explain_scheduler(&self, errno: Errno) -> Error {
         if errno == Errno::PERM && self.has_own_processors {
             // The words are runc's. sched_setattr(2) gives EPERM for SCHED_DEADLINE on a part of the processors.
@@ -151,6 +157,10 @@ fn set_affinity(field: &str, processors: &NumberSet, thread: Option<Pid>) -> Res
     })
 }
 
+/// `SCHED_DEADLINE` and `SCHED_FLAG_RESET_ON_FORK` of linux/sched.h.
+const DEADLINE: u32 = 6;
+const RESET_ON_FORK: u64 = 0x01;
+
 /// The numbers of linux/sched.h.
 fn scheduler_numbers(scheduler: &Scheduler) -> schedule::Scheduler {
     let policy = match scheduler.policy() {
@@ -160,10 +170,10 @@ fn scheduler_numbers(scheduler: &Scheduler) -> schedule::Scheduler {
         LinuxSchedulerPolicy::SchedBatch => 3,
         LinuxSchedulerPolicy::SchedIso => 4,
         LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
+        LinuxSchedulerPolicy::SchedDeadline => DEADLINE,
     };
     let flag = |flag: &LinuxSchedulerFlag| match flag {
-        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedResetOnFork => RESET_ON_FORK,
         LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
         LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
         LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::cgroup_view;
 use super::container::{Runtime, destroy, not_found};
 use super::criu::{self, Verb};
+use super::landlock;
 use super::state::{State, Status};
 use crate::cgroups::{self, Cgroup};
 use crate::error::{Context, Error, Kind, Result};
@@ -124,6 +125,12 @@ impl<'a> Facts<'a> {
             self.rootfs.mounts.iter().find(|mount| mount.id_maps.is_some() || mount.options.idmap.is_some())
         {
             return lost(&format!("the id maps of mounts ({})", mount.destination.display()));
+        }
+        // Nothing shows a process's Landlock domain, so nobody can save it.
+        let annotations = self.spec.annotations().as_ref();
+        let rules = annotations.and_then(|annotations| annotations.get(landlock::ANNOTATION)).map(String::as_str);
+        if landlock::plan(rules, &mut Vec::new())?.is_some() {
+            return lost(&format!("Landlock's rules ({})", landlock::ANNOTATION));
         }
         Ok(())
     }

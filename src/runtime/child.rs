@@ -26,7 +26,7 @@ use crate::sys::process::exit_now;
 
 /// Runs the child to its end.
 pub(super) fn run(plan: &Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> ! {
-    match clone_init(plan, channel) {
+    match clone_init(plan, channel, surroundings) {
         Ok(Side::Init) => match channel.expect(Tag::Known) {
             Ok(()) => init::run(plan, channel, surroundings),
             // The parent or the child was killed; there is nobody to tell.
@@ -55,7 +55,7 @@ enum Side<'a> {
 /// 3. A new user namespace comes after: it would take the right to join.
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it; unless that has to wait.
-fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
+fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> Result<Side<'a>> {
     init::set_oom_score(&plan.process, &plan.proc)?;
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
@@ -65,6 +65,10 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
     let mut hidden = find_hidden(plan);
+    // Whom systemd is to move is init, which is not there yet: the parent makes sure of that one.
+    if namespaces.joins(LinuxNamespaceType::Cgroup) && !surroundings.cgroup.adopts() {
+        init::enter_cgroups(plan, surroundings)?;
+    }
     for join in &namespaces.join {
         if !hidden.as_ref().is_some_and(|hidden| !hidden.has_joined && std::ptr::eq(hidden.processes, join)) {
             enter(join)?;
@@ -107,12 +111,10 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel) -> Result<Side<'a>> {
 ///
 /// Before kernel 6.17 a procfs is made from inside its PID namespace only; there, init is seen while it mounts. With a
 /// user namespace, too, the PID namespace may be one that only the caller has rights over, and is joined while they last.
-/// Whoever listens to a filter that comes before the rights go is told of the process that loads it, so that is init.
+/// And [`ProcessPlan::can_appear_late`](super::plan::ProcessPlan) says which processes cannot leave the work to another.
 fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
     let namespaces = &plan.namespaces;
-    let has_early_listener = !plan.process.no_new_privileges
-        && plan.process.seccomp.as_ref().is_some_and(|program| program.listener.is_some());
-    if has_early_listener {
+    if !plan.process.can_appear_late() {
         return None;
     }
     let processes = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Pid)?;

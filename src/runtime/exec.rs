@@ -9,10 +9,9 @@ mod process;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
-use rustix::process::DumpableBehavior;
 use rustix::thread::CpuSet;
 
 use super::attributes::ExecAffinity;
@@ -20,10 +19,11 @@ use super::console;
 use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
 use super::hooks::{HookPlan, Output};
-use super::parent::{Answers, Init, KillOnDrop, meet_init, see_through};
+use super::parent::{Answers, Init, KillOnDrop, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory};
+use crate::cgroups::resctrl::Group;
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::enter::Inhabitant;
@@ -74,6 +74,32 @@ impl Execution {
     }
 }
 
+/// When the entrant is in the container's PID namespace, where others see it, and with CAP_SYS_PTRACE more than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Appearance {
+    /// From its birth: the container has the caller's.
+    Always,
+    /// Before it becomes the workload, with all that it still has. Only where it can't be late.
+    Early,
+    /// Once it is the stub.
+    Late,
+}
+
+impl Appearance {
+    fn of(kinds: CloneFlags, process: &ProcessPlan) -> Self {
+        match kinds.contains(CloneFlags::NEWPID) {
+            false => Self::Always,
+            true if process.can_appear_late() => Self::Late,
+            true => Self::Early,
+        }
+    }
+
+    /// Whether one process enters, and another stays.
+    fn stages(self) -> Stages {
+        if self == Self::Always { Stages::One } else { Stages::Two }
+    }
+}
+
 /// Everything the entrant needs, computed before the clone.
 struct Plan<'a> {
     process: ProcessPlan,
@@ -83,17 +109,28 @@ struct Plan<'a> {
     inhabitant: Inhabitant<'a>,
     /// Namespaces that the container has of its own.
     kinds: CloneFlags,
-    stages: Stages,
+    appearance: Appearance,
     /// The cgroups to be in; on v2 the entrant is born there.
     cgroup: Cgroup,
-    /// Whether the entrant can't be born there, and waits until it has been moved.
+    /// Whether the entrant can't be born there, and has to be moved.
     is_moved: bool,
     /// Whether the caller has named the cgroup, be it as `/`.
     has_named_cgroup: bool,
     /// The doors to those of v1.
     entrances: Entrances,
+    /// The container's root, where that is not the root of its mount namespace.
+    root: Option<OwnedFd>,
+    /// The resctrl group to be in.
+    resctrl: Option<Group>,
     /// The host's `/proc`.
     proc: &'a HostProc,
+}
+
+impl Plan<'_> {
+    /// Whether the entrant waits until the parent has brought it where it is to be.
+    fn waits_to_be_moved(&self) -> bool {
+        self.is_moved || self.resctrl.is_some()
+    }
 }
 
 impl Runtime {
@@ -170,19 +207,35 @@ fn plan<'a>(
     process.has_own_keyring = !state.keeps_keyring;
 
     let is_root = rustix::process::geteuid().is_root();
-    let (privileged, stages) = if is_root { (Privileged::Yes, Stages::One) } else { (Privileged::No, Stages::Two) };
+    let privileged = if is_root { Privileged::Yes } else { Privileged::No };
     let inhabitant = Inhabitant { pid: state.pid, pidfd: first, proc: proc.as_fd(), privileged };
     let kinds = inhabitant.kinds(&spec)?;
     let has_user_namespace = kinds.contains(CloneFlags::NEWUSER);
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let is_own = |ns: &LinuxNamespace| ns.typ() == LinuxNamespaceType::Mount && ns.path().is_none();
+    let root = if namespaces.iter().any(is_own) { None } else { Some(inhabitant.root()?) };
     let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     for (controllers, path) in request.subgroups {
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
-    let is_moved = false;
+    let appearance = Appearance::of(kinds, &process);
+    let (is_moved, resctrl) = (false, state.resctrl.clone());
     let has_named_cgroup = !request.subgroups.is_empty();
-    let plan =
-        Plan { process, affinity, inhabitant, kinds, stages, cgroup, is_moved, has_named_cgroup, entrances, proc };
+    let plan = Plan {
+        process,
+        affinity,
+        inhabitant,
+        kinds,
+        appearance,
+        cgroup,
+        is_moved,
+        has_named_cgroup,
+        entrances,
+        root,
+        resctrl,
+        proc,
+    };
     Ok((plan, warnings))
 }
 
@@ -224,14 +277,6 @@ fn cgroup_of_first(record: &Record, pid: i32, proc: &HostProc) -> Result<Cgroup>
 /// Clones the entrant and sees it through.
 fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
-    let own_pid_namespace = match plan.stages {
-        Stages::One => {
-            // What is born in the container's PID namespace is never dumpable there, not for an instant (CVE-2016-9962).
-            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
-            bear_children_in(&plan)?
-        }
-        Stages::Two => None,
-    };
     // Inherited: on v2 there is no moment between the birth and the cgroup.
     plan.affinity.set_initial(None)?;
     // runc's words, here and below, which its users look for.
@@ -261,17 +306,17 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
         }
     };
     drop(their_channel);
-    drop(own_pid_namespace);
-    log::debug(|| format!("nsexec container setup: cloned into namespaces that are there, {:?}", plan.stages));
+    log::debug(|| format!("nsexec container setup: cloned into namespaces that are there, {:?}", plan.appearance));
     log::debug(|| format!("child process in init(): process {}", pid.as_raw_nonzero()));
-    let mut guard = KillOnDrop::new(pid, pidfd);
+    let guard = KillOnDrop::new(pid, pidfd);
     if plan.is_moved {
         plan.cgroup.join(pid, Hierarchies::Every)?;
-        channel.send(Tag::InCgroup)?;
     }
-    if plan.stages == Stages::Two {
-        guard = meet_init(None, &channel, guard)?;
-        channel.send(Tag::Known)?;
+    if let Some(group) = &plan.resctrl {
+        group.join(pid)?;
+    }
+    if plan.waits_to_be_moved() {
+        channel.send(Tag::InCgroup)?;
     }
     log::debug(|| "setns_init: about to exec".to_owned());
     see_through(
@@ -285,6 +330,7 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
             state_for_hooks: &|_, _| Vec::new(),
             state_for_listener,
         },
+        plan.appearance.stages(),
     )
 }
 
@@ -295,28 +341,6 @@ fn describe_affinity() -> String {
     let digits = (0..CpuSet::MAX_CPU / 4).rev().map(digit).skip_while(|digit| *digit == 0);
     let digits: String = digits.filter_map(|digit| char::from_digit(digit, 16)).collect();
     format!("0x{digits}")
-}
-
-/// Lets the next child be born in the container's PID namespace, until the answer is dropped.
-fn bear_children_in(plan: &Plan<'_>) -> Result<Option<OwnPidNamespace>> {
-    if !plan.kinds.contains(CloneFlags::NEWPID) {
-        return Ok(None);
-    }
-    plan.inhabitant.enter(CloneFlags::NEWPID)?;
-    Ok(Some(OwnPidNamespace))
-}
-
-/// Gives this process's later children its own PID namespace again.
-struct OwnPidNamespace;
-
-impl Drop for OwnPidNamespace {
-    fn drop(&mut self) {
-        let namespace = rustix::fs::open(c"/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
-        if let Ok(namespace) = namespace {
-            let kind = rustix::thread::LinkNameSpaceType::ProcessID;
-            let _ = rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind));
-        }
-    }
 }
 
 fn explain_clone(errno: Errno) -> Error {

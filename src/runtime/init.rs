@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, LinuxNamespaceType};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -22,7 +22,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::{Plan, ProcessPlan};
 use super::protocol::{Channel, Tag};
-use super::workload::{Before, Filtering, Prepared};
+use super::workload::{Before, Filtering, Place, Prepared};
 use super::{attributes, console, hooks, workload};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Result};
@@ -91,7 +91,7 @@ pub(super) fn run_hidden(plan: &Plan, channel: &Channel, surroundings: &Surround
 ///  7. The pivot, the terminal from the container's devpts, the read-only root.
 ///  8. Limits while we may still raise them, then the credentials.
 ///  9. The executable is looked up, so that `create` reports what is missing.
-/// 10. In a PID namespace that is joined, all of this was the child's work, and only now there is init.
+/// 10. In a PID namespace that is joined, all of this was the child's work, and only now, or by the tape, there is init.
 /// 11. `create` waits here for `start`.
 /// 12. The rest is a tape that a sealed stub plays: seccomp last, so that the profile need allow nothing but the exec.
 fn become_workload(
@@ -100,7 +100,7 @@ fn become_workload(
     surroundings: &Surroundings<'_>,
     hidden: Option<&Hidden<'_>>,
 ) -> Result<Infallible> {
-    let is_known = prepare_process(plan, channel)?;
+    let is_known = prepare_process(plan, channel, surroundings)?;
     // With two stages it has been waited for already.
     let mut waits = plan.namespaces.stages == Stages::One && !is_known;
     if waits && surroundings.cgroup.adopts() {
@@ -109,10 +109,9 @@ fn become_workload(
         waits = false;
     }
     let view_of_cgroups = || {
-        surroundings.entrances.enter().context("enter the container's cgroups")?;
-        let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
-        surroundings.cgroup.verify(&text)?;
-        attributes::take_every_processor();
+        if !plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            enter_cgroups(plan, surroundings)?;
+        }
         if plan.namespaces.creates_cgroup_namespace {
             unshare(CloneFlags::NEWCGROUP).context("make a cgroup namespace")?;
         }
@@ -156,30 +155,32 @@ fn become_workload(
     tree.seal(&plan.rootfs)?;
     drop(tree);
 
+    let has_hooks = !plan.hooks.start_container.is_empty();
     let own_proc = match hidden {
         Some(hidden) => {
             if !hidden.has_joined {
                 enter(hidden.processes)?;
             }
-            workload::proc_after(process, hidden.processes.fd.as_fd())?
+            if has_hooks { workload::proc_after(process, hidden.processes.fd.as_fd())? } else { None }
         }
         None => None,
     };
-    if plan.exec_fifo.is_some() && !plan.hooks.start_container.is_empty() {
+    if plan.exec_fifo.is_some() && has_hooks {
         // Then it is not the stub that waits, which has handlers of its own.
         signal::end_at_ending().context("handle signals")?;
     }
-    let filtering = Filtering::of(process, hidden.is_some() || !plan.hooks.start_container.is_empty());
+    let filtering = Filtering::of(process, has_hooks);
     let mut prepared = workload::take_credentials(process, &plan.proc, channel, filtering)?;
+    let envp = environment.as_ref();
+    if !has_hooks {
+        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
+        let place = if hidden.is_some() { Place::OutOfSight } else { Place::Container };
+        return workload::play_tape(process, &plan.proc, channel, &prepared, envp, before, place);
+    }
     if hidden.is_some() {
         appear(plan, channel, &prepared, own_proc.as_ref())?;
     }
     let proc = own_proc.as_ref().unwrap_or(&plan.proc);
-    let envp = environment.as_ref();
-    if plan.hooks.start_container.is_empty() {
-        let before = plan.exec_fifo.as_ref().map_or(Before::Ready, Before::ReadyAndWait);
-        return workload::play_tape(process, proc, channel, &prepared, envp, before);
-    }
     // Hooks inside the container come between `start` and the workload, so husk waits for `start` itself.
     workload::load_filter_before_hooks(process, channel, &mut prepared)?;
     channel.send(Tag::Ready)?;
@@ -189,10 +190,12 @@ fn become_workload(
     let hooks = with_environment(&plan.hooks.start_container, envp.unwrap_or(&process.envp));
     let filter = prepared.filter(process);
     run_container_hooks("startContainer", "created", &hooks, filter, plan, surroundings)?;
-    workload::play_tape(process, proc, channel, &prepared, envp, Before::Nothing)
+    workload::play_tape(process, proc, channel, &prepared, envp, Before::Nothing, Place::Container)
 }
 
-/// Clones init into the PID namespace that was joined, where it is seen; the child ends here.
+/// Clones init into the PID namespace that was joined, where it is seen; the child ends here. Only for hooks inside the
+/// container, which husk itself has to start there: else the tape does this, and no process of husk's own executable is
+/// ever seen.
 ///
 /// Neither has a descriptor of the host's by then, and the plan's are not to be used any more.
 fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&HostProc>) -> Result<()> {
@@ -224,8 +227,18 @@ fn appear(plan: &Plan, channel: &Channel, prepared: &Prepared, proc: Option<&Hos
     workload::take_terminal(process)
 }
 
+/// Enters the cgroups where it was not born, and makes sure of it. From a cgroup namespace that is joined they would have
+/// other names (cgroup_namespaces(7)), so that comes before it is.
+pub(super) fn enter_cgroups(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<()> {
+    surroundings.entrances.enter().context("enter the container's cgroups")?;
+    let text = plan.proc.read("self/cgroup").context("read /proc/self/cgroup")?;
+    surroundings.cgroup.verify(&text)?;
+    attributes::take_every_processor();
+    Ok(())
+}
+
 /// Gives whether the parent has said already that init is known.
-fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
+fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'_>) -> Result<bool> {
     let has_fresh_ids = plan.namespaces.stages == Stages::One && plan.namespaces.creates(CloneFlags::NEWUSER);
     if has_fresh_ids {
         // An ordinary user's parent may write the maps of a dumpable process only. Nothing was joined yet, so nobody
@@ -245,16 +258,24 @@ fn prepare_process(plan: &Plan, channel: &Channel) -> Result<bool> {
     if plan.namespaces.creates(CloneFlags::NEWUSER) {
         become_root_inside(plan)?;
     }
+    let mut is_known = false;
     if plan.namespaces.stages == Stages::One {
+        if plan.namespaces.joins(LinuxNamespaceType::Cgroup) {
+            if surroundings.cgroup.adopts() {
+                channel.expect(Tag::Known)?;
+                is_known = true;
+            }
+            enter_cgroups(plan, surroundings)?;
+        }
         for join in &plan.namespaces.join {
             enter(join)?;
         }
-    }
-    let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
-    let is_known = asks_parent && plan.namespaces.stages == Stages::One;
-    if is_known {
-        // Else this word would be taken for the answer.
-        channel.expect(Tag::Known)?;
+        let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+        if asks_parent && !is_known {
+            // Else this word would be taken for the answer.
+            channel.expect(Tag::Known)?;
+            is_known = true;
+        }
     }
     if !plan.net_devices.is_empty() {
         // Before sysctls that are theirs, and hooks that look for them.

@@ -24,7 +24,7 @@ use super::tape::Step;
 use super::{child, hooks, init, landlock, listener};
 use crate::cgroups::{Cgroup, Entrances};
 use crate::error::{Context, Error, Kind, Result};
-use crate::namespaces::idmap::{self, IdMaps};
+use crate::namespaces::idmap;
 use crate::namespaces::net_device;
 use crate::namespaces::plan::Stages;
 use crate::rootfs::bind;
@@ -130,7 +130,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         }
         launching.make_known(pid, &channel)?;
     }
-    attend(&channel, guard, &answers, Some(&launching))
+    attend(&channel, guard, &answers, stages, Some(&launching))
 }
 
 /// What init is answered only while its container is made.
@@ -149,9 +149,9 @@ impl Launching<'_> {
     }
 }
 
-/// Answers init until it is ready or has become the workload.
-pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answers<'_>) -> Result<Init> {
-    attend(channel, guard, answers, None)
+/// Answers a process that enters a container until it has become the workload; with two stages, a child comes first.
+pub(super) fn see_through(channel: &Channel, guard: KillOnDrop, answers: &Answers<'_>, stages: Stages) -> Result<Init> {
+    attend(channel, guard, answers, stages, None)
 }
 
 /// Answers init, and before it the child, which may do much of init's work.
@@ -159,52 +159,57 @@ fn attend(
     channel: &Channel,
     mut guard: KillOnDrop,
     answers: &Answers<'_>,
+    stages: Stages,
     launching: Option<&Launching<'_>>,
 ) -> Result<Init> {
-    let mut child_of = launching.filter(|launching| launching.plan.namespaces.stages == Stages::Two);
+    let mut is_child = stages == Stages::Two;
     let mut is_hidden = false;
     let mut terminal = None;
     let mut is_ready = false;
     loop {
-        if child_of.is_some() {
+        if is_child {
             guard.wait_for_word(channel)?;
         }
         let pid = guard.pid().as_raw_nonzero().get();
-        let message = match (channel.receive()?, child_of, launching) {
-            (Some(Message::WantsMaps), Some(launching), _) => {
+        let message = match (channel.receive()?, launching) {
+            (Some(Message::WantsMaps), Some(launching)) if is_child => {
                 if let Some(maps) = &launching.plan.namespaces.id_maps {
                     idmap::write(guard.pid(), maps).context("map the ids of the user namespace")?;
                 }
                 channel.send(Tag::MapsWritten)?;
                 continue;
             }
-            (Some(Message::Hidden), Some(launching), _) => {
+            (Some(Message::Hidden), Some(launching)) if is_child => {
                 is_hidden = true;
                 launching.make_known(guard.pid(), channel)?;
                 continue;
             }
-            (Some(Message::Init { pid, pidfd }), Some(launching), _) => {
-                child_of = None;
+            (Some(Message::Init { pid, pidfd }), launching) if is_child => {
+                is_child = false;
                 guard.hand_over(pid, pidfd)?;
-                if is_hidden {
-                    (launching.surroundings.on_clone)(guard.pid())?;
-                    let _ = channel.send(Tag::Known);
-                } else {
-                    launching.make_known(guard.pid(), channel)?;
+                match launching {
+                    Some(launching) if !is_hidden => launching.make_known(guard.pid(), channel)?,
+                    Some(launching) => {
+                        (launching.surroundings.on_clone)(guard.pid())?;
+                        let _ = channel.send(Tag::Known);
+                    }
+                    None => {
+                        let _ = channel.send(Tag::Known);
+                    }
                 }
                 continue;
             }
-            (Some(Message::WantsDevices), _, Some(launching)) => {
+            (Some(Message::WantsDevices), Some(launching)) => {
                 move_net_devices(launching.plan, pid)?;
                 channel.send(Tag::DevicesMoved)?;
                 continue;
             }
-            (Some(Message::WantsIds { mount, tree }), _, Some(launching)) => {
+            (Some(Message::WantsIds { mount, tree }), Some(launching)) => {
                 bind::map_for_init(&launching.plan.rootfs, mount as usize, &tree)?;
                 channel.send(Tag::IdsMapped)?;
                 continue;
             }
-            (message, ..) => message,
+            (message, _) => message,
         };
         match message {
             Some(Message::MountsDone) => {
@@ -250,30 +255,6 @@ fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
     let namespace = rustix::fs::openat(&plan.proc, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open /proc/{path}"))?;
     net_device::move_all(devices, namespace.as_fd(), &format!("/proc/{path}"))
-}
-
-/// Follows the child in between until it has made init, and reaps it.
-pub(super) fn meet_init(id_maps: Option<&IdMaps>, channel: &Channel, mut child: KillOnDrop) -> Result<KillOnDrop> {
-    loop {
-        child.wait_for_word(channel)?;
-        match channel.receive()? {
-            Some(Message::WantsMaps) => {
-                if let Some(maps) = id_maps {
-                    idmap::write(child.pid(), maps).context("map the ids of the user namespace")?;
-                }
-                channel.send(Tag::MapsWritten)?;
-            }
-            Some(Message::Init { pid, pidfd }) => {
-                child.hand_over(pid, pidfd)?;
-                return Ok(child);
-            }
-            Some(Message::Failed(error)) => return Err(error),
-            None => return Err(child.explain_end()),
-            Some(message) => {
-                return Err(Error::new(Kind::Other, format!("child: unexpected {:?}", message.tag())));
-            }
-        }
-    }
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.
@@ -357,6 +338,14 @@ fn explain_exec(process: &ProcessPlan, errno: Errno, step: u32) -> Error {
         Some(Step::Label) if let [label, ..] = &process.labels.at_exec[..] => return label.explain(errno),
         Some(Step::Landlock) => {
             return Error::from(errno).context(landlock::ANNOTATION).context(Step::Landlock.describe());
+        }
+        // Such a PID namespace takes nobody any more (pid_namespaces(7)).
+        Some(Step::Appear) if errno == Errno::NOMEM => {
+            return Error::new(Kind::State, "the first process of the container's PID namespace has ended");
+        }
+        Some(Step::Capabilities) => {
+            let error = Error::from(errno).context(Step::Capabilities.describe());
+            return error.with_hint("without noNewPrivileges the seccomp profile must allow capset");
         }
         Some(step) => (false, step.describe().to_owned()),
     };

@@ -4,12 +4,13 @@
 //! [`Message::Failed`] before it means: init became the workload.
 //!
 //! ```text
-//!  parent                                             child (two stages only)
+//!  parent                                             child (two stages and `exec`)
 //!    │  ───────────── clone3 ──────────────────────────▶ │
 //!    │  ◀──────────── WantsMaps ──────────────────────── │  after unshare(NEWUSER)
 //!    │  ───────────── MapsWritten ─────────────────────▶ │
 //!    │  ◀──────────── Hidden ─────────────────────────── │  only in a PID namespace that is joined: then Known, and
-//!    │                                                   │  all that init says but Ready, come before Init
+//!    │                                                   │  all that init says but Ready, come before Init;
+//!    │                                                   │  `exec` does the same, and without that word
 //!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
 //!    │                                                  _exit
 //!    │                                                init

@@ -8,8 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::capability::Masks;
 use super::protocol::{LISTENER_LENGTH, LISTENER_NUMBER_OFFSET};
+use crate::seccomp::Program;
 use crate::sys::process::CStringArray;
-use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH};
+use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PASSES_FAILURE};
 use crate::sys::{calls, stub};
 
 /// What a call of the tape is for; sent back when it fails.
@@ -22,6 +23,10 @@ pub(super) enum Step {
     Label,
     /// The Landlock ruleset.
     Landlock,
+    /// The clone of the process that others are to see, and the word of it.
+    Appear,
+    /// The session, its terminal, and that it ends with the parent.
+    Session,
     /// A resource limit.
     Limit,
     /// The word that only the exec is left.
@@ -47,6 +52,8 @@ impl Step {
             Self::Name,
             Self::Label,
             Self::Landlock,
+            Self::Appear,
+            Self::Session,
             Self::Limit,
             Self::Ready,
             Self::Wait,
@@ -66,6 +73,8 @@ impl Step {
             Self::Name => "name the process",
             Self::Label => "write a label",
             Self::Landlock => "restrict the process by Landlock",
+            Self::Appear => "clone into the container's PID namespace",
+            Self::Session => "start a session",
             Self::Limit => "set resource limits",
             Self::Ready => "say that the workload is ready",
             Self::Wait => "wait in exec.fifo",
@@ -92,6 +101,8 @@ struct Call {
     failure: Failure,
     /// Where the low half of the answer goes; 0 is nowhere.
     answer_to: u64,
+    /// How many of the next calls are left out if the answer is 0.
+    skipped_at_zero: u32,
 }
 
 /// A tape being written. Strings and arrays are laid behind the table, whose length is fixed when the tape is begun.
@@ -145,6 +156,71 @@ impl Tape {
     pub(super) fn landlock(&mut self, ruleset: BorrowedFd<'_>, flags: u32) {
         let ruleset = ruleset.as_raw_fd().unsigned_abs().into();
         self.push(calls::LANDLOCK_RESTRICT_SELF, &[ruleset, flags.into()], Step::Landlock, Failure::Ends);
+    }
+
+    /// Closes a descriptor.
+    pub(super) fn close(&mut self, fd: BorrowedFd<'_>) {
+        let number = fd.as_raw_fd().unsigned_abs().into();
+        self.push(calls::CLOSE_RANGE, &[number, number, 0], Step::CloseDescriptors, Failure::Ends);
+    }
+
+    /// Clones a sibling, which plays the rest once the parent has answered; tells the parent of it, and ends.
+    ///
+    /// It is the first that is seen in a PID namespace entered before. Older clone(2), for filters that are on by then.
+    pub(super) fn appear(&mut self, tag: u8) {
+        let mut control = [0; (calls::CMSG_FD_LENGTH).next_multiple_of(8)];
+        control[..8].copy_from_slice(&(calls::CMSG_FD_LENGTH as u64).to_le_bytes());
+        for (place, word) in control[8..].chunks_exact_mut(4).zip(calls::CMSG_FDS) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let control_length = control.len() as u64;
+        let control = self.put(&control, 8);
+        // As `Channel::send_init` has it; the kernel and the stub fill in who it is.
+        let message = self.put(&[tag, 0, 0, 0, 0], 1);
+        let part = self.put_words(&[message, 5]);
+        let header: [u64; calls::MSGHDR_WORDS] = [0, 0, part, 1, control, control_length, 0];
+        let header = self.put_words(&header);
+        let pidfd = control + calls::CMSG_FD_OFFSET as u64;
+        self.push(calls::CLONE, &[calls::CLONE_SIBLING, 0, pidfd], Step::Appear, Failure::Ends);
+        self.answer_into(message + 1);
+        self.calls.last_mut().expect("a call was pushed").skipped_at_zero = 2;
+        self.push(calls::SENDMSG, &[self.report_to(), header, calls::MSG_NOSIGNAL], Step::Appear, Failure::Ends);
+        self.push(calls::EXIT_GROUP, &[0], Step::Appear, Failure::Ends);
+        // The parent's answer. From one that was killed there is none, and the word that comes next ends in SIGPIPE.
+        let answer = self.put(&[0; 8], 8);
+        self.push(calls::READ, &[self.report_to(), answer, 8], Step::Appear, Failure::Ends);
+    }
+
+    /// Says whether [`Self::appear`] may come behind a filter, and with it all that follows.
+    pub(super) fn may_appear(filter: &Program) -> bool {
+        // Descriptors and addresses are not known yet; no profile has rules about those.
+        [
+            (calls::CAPSET, [DATA_ADDRESS, DATA_ADDRESS, 0, 0, 0, 0]),
+            (calls::CLONE, [calls::CLONE_SIBLING, 0, DATA_ADDRESS, 0, 0, 0]),
+            (calls::SENDMSG, [3, DATA_ADDRESS, calls::MSG_NOSIGNAL, 0, 0, 0]),
+            (calls::EXIT_GROUP, [0; 6]),
+            (calls::READ, [3, DATA_ADDRESS, 8, 0, 0, 0]),
+            (calls::PRCTL, [calls::PR_SET_PDEATHSIG, calls::SIGKILL, 0, 0, 0, 0]),
+            (calls::SETSID, [0; 6]),
+            (calls::IOCTL, [0, calls::TIOCSCTTY, 0, 0, 0, 0]),
+            (calls::PRLIMIT64, [0, 0, DATA_ADDRESS, 0, 0, 0]),
+            (calls::WRITE, [3, DATA_ADDRESS, 1, 0, 0, 0]),
+        ]
+        .into_iter()
+        .all(|(number, arguments)| filter.allows(number, arguments))
+    }
+
+    /// Ends with the parent from now on.
+    pub(super) fn die_with_parent(&mut self) {
+        self.push(calls::PRCTL, &[calls::PR_SET_PDEATHSIG, calls::SIGKILL], Step::Session, Failure::Ends);
+    }
+
+    /// Leads a session, whose terminal standard input is if it has one.
+    pub(super) fn lead_session(&mut self, has_terminal: bool) {
+        self.push(calls::SETSID, &[], Step::Session, Failure::Ends);
+        if has_terminal {
+            self.push(calls::IOCTL, &[0, calls::TIOCSCTTY, 0], Step::Session, Failure::Ends);
+        }
     }
 
     /// Says over the channel that only the exec is left.
@@ -247,7 +323,8 @@ impl Tape {
                 out.extend_from_slice(&argument.to_le_bytes());
             }
             out.extend_from_slice(&(call.step as u32).to_le_bytes());
-            out.extend_from_slice(&u32::from(call.failure == Failure::IsPassedOver).to_le_bytes());
+            let passes = if call.failure == Failure::IsPassedOver { PASSES_FAILURE } else { 0 };
+            out.extend_from_slice(&(call.skipped_at_zero << 1 | passes).to_le_bytes());
             out.extend_from_slice(&call.answer_to.to_le_bytes());
         }
         out.extend_from_slice(&END.to_le_bytes());
@@ -260,7 +337,7 @@ impl Tape {
         assert!(self.calls.len() < self.capacity, "the table's length was fixed when the tape was begun");
         let mut all = [0; 6];
         all[..arguments.len()].copy_from_slice(arguments);
-        self.calls.push(Call { number, arguments: all, step, failure, answer_to: 0 });
+        self.calls.push(Call { number, arguments: all, step, failure, answer_to: 0, skipped_at_zero: 0 });
     }
 
     /// Has the answer of the last call written to an address.
@@ -287,6 +364,11 @@ impl Tape {
         self.data.resize(start - self.data_offset(), 0);
         self.data.extend_from_slice(bytes);
         DATA_ADDRESS + start as u64
+    }
+
+    fn put_words(&mut self, words: &[u64]) -> u64 {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.put(&bytes, 8)
     }
 
     fn put_string(&mut self, string: &CStr) -> u64 {

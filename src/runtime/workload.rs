@@ -366,6 +366,27 @@ pub(super) enum Before<'a> {
     ReadyAndWait(&'a OwnedFd),
 }
 
+/// Where the process is that begins the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the workload is to be.
+    Container,
+    /// Outside of the PID namespace, which it has entered for its children.
+    OutOfSight,
+}
+
+impl ProcessPlan {
+    /// Says whether a process out of sight can do all the work, and the tape of it clones the one that is seen.
+    ///
+    /// Without no_new_privs the filter comes before that: nobody is seen with the capability that loads it. It has to let
+    /// the calls pass, and whoever listens to it is told of the process that loads it. Some schedulers are not for the children of a process (sched(7), sched_setattr(2)).
+    pub(super) fn can_appear_late(&self) -> bool {
+        let is_inherited = self.attributes.are_inherited();
+        let early = self.seccomp.as_ref().filter(|_| !self.no_new_privileges);
+        is_inherited && early.is_none_or(|filter| filter.listener.is_none() && Tape::may_appear(filter))
+    }
+}
+
 /// Leaves husk's own executable for a sealed one that makes the last calls.
 pub(super) fn play_tape(
     process: &ProcessPlan,
@@ -374,10 +395,11 @@ pub(super) fn play_tape(
     prepared: &Prepared,
     envp: Option<&CStringArray>,
     before: Before<'_>,
+    place: Place,
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
     let labels = &process.labels.at_exec;
-    let capacity = 11 + signal::ENDING.len() + process.rlimits.len() + 2 * labels.len();
+    let capacity = 19 + signal::ENDING.len() + process.rlimits.len() + 2 * labels.len();
     let mut tape = Tape::new(capacity, channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
@@ -387,11 +409,6 @@ pub(super) fn play_tape(
     }
     if let (Some(ruleset), Some(landlock)) = (&prepared.ruleset, &process.landlock) {
         tape.landlock(ruleset.as_fd(), landlock.flags);
-    }
-    if prepared.filtering.limits_wait(process) {
-        for &(resource, soft, hard) in &process.rlimits {
-            tape.limit(resource, soft, hard);
-        }
     }
     let program = prepared.filter(process);
     let kept = prepared.filtering.keeps(process);
@@ -407,9 +424,33 @@ pub(super) fn play_tape(
             tape.capabilities(&process.capabilities.after_exec(process.uid));
         }
     };
+    let is_first = place == Place::OutOfSight && kept != 0;
+    if place == Place::OutOfSight {
+        if !labels.is_empty() {
+            tape.close(proc.as_fd());
+        }
+        if let Some(ruleset) = &prepared.ruleset {
+            tape.close(ruleset.as_fd());
+        }
+        if is_first {
+            confine(&mut tape);
+        }
+        // All of the above is inherited. What is seen from here on has the sealed file for its executable, the container's
+        // root, the workload's rights, and no descriptor that leads out.
+        tape.appear(Tag::Init as u8);
+        if process.dies_with_parent {
+            tape.die_with_parent();
+        }
+        tape.lead_session(process.terminal);
+    }
+    if prepared.filtering.limits_wait(process) {
+        for &(resource, soft, hard) in &process.rlimits {
+            tape.limit(resource, soft, hard);
+        }
+    }
     let waits = matches!(before, Before::ReadyAndWait(_));
     // The parent takes the listener, so that is before `start`. And nobody waits with a capability of ours.
-    let is_early = program.is_some_and(|program| program.listener.is_some() || (waits && kept != 0));
+    let is_early = !is_first && program.is_some_and(|program| program.listener.is_some() || (waits && kept != 0));
     if waits {
         for signal in signal::ENDING {
             tape.end_at(signal);
@@ -426,7 +467,7 @@ pub(super) fn play_tape(
             tape.wait_in_fifo(fifo.as_fd());
         }
     }
-    if !is_early {
+    if !is_first && !is_early {
         confine(&mut tape);
     }
     tape.exec(&prepared.executable, &process.argv, envp.unwrap_or(&process.envp));

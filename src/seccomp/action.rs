@@ -69,6 +69,11 @@ impl Action {
         value & 0xffff_0000 == Self::NOTIFY.0
     }
 
+    /// Says whether a value that a filter returns has the call made, with nobody else asked.
+    pub(super) fn is_made(value: u32) -> bool {
+        matches!(Self(value & 0xffff_0000), Self::ALLOW | Self::LOG)
+    }
+
     /// Says whether the call is made or handed to somebody who decides, rather than refused.
     ///
     /// TRACE is among them, as in runc: a tracer emulates calls, new ones too.

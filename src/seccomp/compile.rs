@@ -13,6 +13,7 @@ use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, 
 use super::abi::{Abi, Multiplexer, Width, X32_BIT};
 use super::action::Action;
 use super::assemble::{Assembler, Label, Question};
+use super::interpret::{self, Call};
 use super::policy::{Comparison, Policy, Test, UnknownNames};
 use super::table::{self, FIRST_PRIVATE_SLOT, Row, SLOTS};
 use crate::error::{Error, Result};
@@ -118,6 +119,14 @@ impl Program {
             flags &= !seccomp::FLAG_WAIT_KILLABLE_RECV;
         }
         Self { filter, flags, listener }
+    }
+
+    /// Says whether the filter has a call of this machine's own ABI made. One whose instructions are not known here may
+    /// say anything, so it does not.
+    pub fn allows(&self, number: u64, arguments: [u64; 6]) -> bool {
+        let Ok(number) = u32::try_from(number) else { return false };
+        let call = Call { number, architecture: Abi::OF_THIS_MACHINE[0].audit_architecture(), arguments };
+        interpret::trace(&self.filter, &call).is_some_and(|(answer, _)| Action::is_made(answer))
     }
 }
 

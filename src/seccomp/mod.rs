@@ -25,6 +25,7 @@ mod assemble;
 mod compile;
 mod default;
 mod features;
+mod interpret;
 mod policy;
 mod table;
 

@@ -9,6 +9,8 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
 
 use super::abi::Abi;
 use super::compile::compile_for;
+use super::interpret;
+pub(super) use super::interpret::Call;
 use super::policy::UnknownNames;
 use super::table::{Row, number_of_slot};
 use crate::sys::seccomp::Instruction;
@@ -18,14 +20,6 @@ const UNKNOWN: u32 = 0x0005_0026;
 
 const X86: &[Abi] = &[Abi::X86_64, Abi::I386, Abi::X32];
 const MACHINES: [&[Abi]; 3] = [X86, &[Abi::Aarch64, Abi::Arm], &[Abi::Riscv64]];
-
-/// What the kernel shows a filter of a system call, but for the instruction pointer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Call {
-    pub(super) number: u32,
-    pub(super) architecture: u32,
-    pub(super) arguments: [u64; 6],
-}
 
 /// Gives the number of a call in an ABI.
 pub(super) fn number_of(abi: Abi, name: &str) -> Option<u32> {
@@ -39,34 +33,7 @@ pub(super) fn run(program: &[Instruction], call: &Call) -> u32 {
 
 /// Runs a program and counts its steps.
 pub(super) fn trace(program: &[Instruction], call: &Call) -> (u32, usize) {
-    let load = |offset: u32| -> u32 {
-        let (argument, half) = ((offset.wrapping_sub(16) / 8) as usize, offset % 8);
-        match offset {
-            0 => call.number,
-            4 => call.architecture,
-            16..64 if half == 0 => (call.arguments[argument] & 0xffff_ffff).try_into().unwrap(),
-            16..64 if half == 4 => (call.arguments[argument] >> 32).try_into().unwrap(),
-            _ => panic!("load of {offset}"),
-        }
-    };
-    let mut accumulator = 0;
-    let mut at = 0;
-    for step in 1.. {
-        let Instruction { code, jt, jf, k } = program[at];
-        let mut branch = |holds: bool| at += usize::from(if holds { jt } else { jf });
-        match code {
-            0x20 => accumulator = load(k),
-            0x54 => accumulator &= k,
-            0x05 => at += k as usize,
-            0x15 => branch(accumulator == k),
-            0x25 => branch(accumulator > k),
-            0x35 => branch(accumulator >= k),
-            0x06 => return (k, step),
-            _ => panic!("instruction {code:#x} at {at}"),
-        }
-        at += 1;
-    }
-    unreachable!("every jump goes forward")
+    interpret::trace(program, call).unwrap_or_else(|| panic!("an instruction that no filter of ours has: {call:?}"))
 }
 
 /// A profile that was read, and a machine.

@@ -20,6 +20,16 @@ pub const CLOSE_RANGE: u64 = number(libc::SYS_close_range);
 pub const SECCOMP: u64 = number(libc::SYS_seccomp);
 /// execve(2).
 pub const EXECVE: u64 = number(libc::SYS_execve);
+/// clone(2), whose flags a seccomp filter can look at.
+pub const CLONE: u64 = number(libc::SYS_clone);
+/// sendmsg(2).
+pub const SENDMSG: u64 = number(libc::SYS_sendmsg);
+/// exit_group(2).
+pub const EXIT_GROUP: u64 = number(libc::SYS_exit_group);
+/// setsid(2).
+pub const SETSID: u64 = number(libc::SYS_setsid);
+/// ioctl(2).
+pub const IOCTL: u64 = number(libc::SYS_ioctl);
 /// prlimit(2).
 pub const PRLIMIT64: u64 = number(libc::SYS_prlimit64);
 /// capset(2).
@@ -36,6 +46,16 @@ pub const SIGNAL_MASK_LENGTH: u64 = 8;
 pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 /// prctl's operation that says who may look into the process.
 pub const PR_SET_DUMPABLE: u64 = libc::PR_SET_DUMPABLE as u64;
+/// prctl's operation that says which signal comes with the parent's death.
+pub const PR_SET_PDEATHSIG: u64 = libc::PR_SET_PDEATHSIG as u64;
+/// The signal that ends whatever gets it.
+pub const SIGKILL: u64 = libc::SIGKILL as u64;
+/// clone's flags for a sibling that the caller gets a descriptor of.
+pub const CLONE_SIBLING: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+/// ioctl's operation that makes a terminal the session's (asm-generic/ioctls.h; its type differs between C libraries).
+pub const TIOCSCTTY: u64 = 0x540e;
+/// sendmsg's flag that makes a closed other side an error and no signal.
+pub const MSG_NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
 /// openat2's flags to write a file, close-on-exec.
 pub const WRITE_ONLY_CLOEXEC: u64 = (libc::O_WRONLY | libc::O_CLOEXEC) as u64;
 /// openat2's way of resolving a path: nothing above, no magic link, no other mount.
@@ -46,3 +66,13 @@ pub const OPEN_HOW_LENGTH: usize = 24;
 pub const CLOSE_RANGE_CLOEXEC: u64 = libc::CLOSE_RANGE_CLOEXEC as u64;
 /// seccomp's operation that loads a filter.
 pub const SECCOMP_SET_MODE_FILTER: u64 = libc::SECCOMP_SET_MODE_FILTER as u64;
+
+/// Words of `struct msghdr`: name, its length, parts, their count, control data, its length, flags.
+pub const MSGHDR_WORDS: usize = 7;
+/// Length of a `struct cmsghdr` with one descriptor (unix(7)), and where the descriptor stands in it.
+pub const CMSG_FD_LENGTH: usize = 20;
+pub const CMSG_FD_OFFSET: usize = 16;
+/// The level and type of control data that are descriptors.
+pub const CMSG_FDS: [i32; 2] = [libc::SOL_SOCKET, libc::SCM_RIGHTS];
+
+const _: () = assert!(size_of::<libc::msghdr>() == MSGHDR_WORDS * 8 && size_of::<libc::cmsghdr>() == CMSG_FD_OFFSET);

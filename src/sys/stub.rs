@@ -26,7 +26,10 @@ pub const FRAME_LENGTH: usize = 16;
 /// Length of the report: tag, errno, step, each four bytes.
 pub const REPORT_LENGTH: usize = 12;
 /// Length of a call in the table: number, six arguments, step, flags, and where the low half of the answer goes (0: nowhere).
+/// Of the flags, [`PASSES_FAILURE`] is the lowest; above it stands how many calls are left out if the answer is 0.
 pub const CALL_LENGTH: usize = 72;
+/// The flag of a call whose failure does not end the program.
+pub const PASSES_FAILURE: u32 = 1;
 /// In the place of a call's number: the end of the table.
 pub const END: u64 = u64::MAX;
 /// Segments begin where pages do, whatever their size (up to 64 KiB on aarch64).
@@ -57,10 +60,16 @@ std::arch::global_asm!(
     "    test rcx, rcx",
     "    jz 3f",
     "    mov [rcx], eax",
-    "3:  add rbx, 72",
+    "3:  test rax, rax", // 0, and perhaps the next calls are for those who get another answer
+    "    jnz 6f",
+    "    mov ecx, [rbx + 60]",
+    "    shr ecx, 1",
+    "    imul ecx, ecx, 72",
+    "    add rbx, rcx",
+    "6:  add rbx, 72",
     "    jmp 2b",
-    "4:  cmp dword ptr [rbx + 60], 0", // is its failure passed over?
-    "    jne 3b",
+    "4:  test dword ptr [rbx + 60], 1", // is its failure passed over?
+    "    jnz 3b",
     "    neg eax",
     "    mov rsi, 0x410000",
     "    mov [rsi + 4], eax",
@@ -105,10 +114,15 @@ std::arch::global_asm!(
     "    ldr x9, [x19, #64]",
     "    cbz x9, 3f",
     "    str w0, [x9]",
-    "3:  add x19, x19, #72",
+    "3:  cbnz x0, 6f",
+    "    ldr w9, [x19, #60]",
+    "    lsr w9, w9, #1",
+    "    mov x10, #72",
+    "    madd x19, x9, x10, x19",
+    "6:  add x19, x19, #72",
     "    b 2b",
     "4:  ldr w9, [x19, #60]",
-    "    cbnz w9, 3b",
+    "    tbnz w9, #0, 3b",
     "    neg w9, w0",
     "    mov x1, #0x410000",
     "    str w9, [x1, #4]",

@@ -23,3 +23,5 @@ pub(super) use manager::{Manager, scope_properties};
 pub use manager::{Owner, Scope, is_reachable};
 pub(super) use properties::{Properties, devices, limits};
 pub(super) use unit::Unit;
+#[cfg(any(test, fuzzing))]
+pub use wire::count_values;

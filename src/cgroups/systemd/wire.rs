@@ -278,6 +278,23 @@ impl Incoming {
     }
 }
 
+/// Reads a message for the fuzzer, and gives how many values that hold no others are in it.
+#[cfg(any(test, fuzzing))]
+pub fn count_values(bytes: &[u8]) -> Result<usize> {
+    fn count(value: &Value) -> usize {
+        match value {
+            Value::Array(_, values) | Value::Tuple(values) => values.iter().map(count).sum(),
+            Value::Variant(value) => count(value),
+            _ => 1,
+        }
+    }
+    if let Some(preamble) = bytes.first_chunk() {
+        let length = message_length(preamble)?;
+        assert!((PREAMBLE_BYTES..=MESSAGE_LIMIT_BYTES).contains(&length), "{length}");
+    }
+    Ok(Incoming::decode(bytes)?.body.iter().map(count).sum())
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,

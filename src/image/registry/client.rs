@@ -294,7 +294,7 @@ impl Client {
             let status = answer.status();
             if status == StatusCode::UNAUTHORIZED && is_home && !has_renewed {
                 has_renewed = true;
-                if !self.renew(&origin, &answer, call.scope)? {
+                if !self.renew(&origin, &answer, call.scope, authorization.as_deref())? {
                     return Ok(answer);
                 }
                 continue;
@@ -337,18 +337,18 @@ impl Client {
     }
 
     /// Gets what a challenge asks for; false where there is nothing more to offer.
-    fn renew(&self, origin: &Origin, answer: &Answer, scope: &str) -> Result<bool> {
+    /// `refused` is what it got; another thread may have got better since.
+    fn renew(&self, origin: &Origin, answer: &Answer, scope: &str, refused: Option<&str>) -> Result<bool> {
         let headers = answer.response.headers().get_all(WWW_AUTHENTICATE);
         let challenge = Challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()))?;
         match challenge {
             None => Ok(false),
             Some(Challenge::Basic) => {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).wants_basic = true;
                 // What was refused once is refused again.
-                let is_new = !state.wants_basic && matches!(self.login, Some(Login::Basic { .. }));
-                state.wants_basic = true;
-                Ok(is_new)
+                Ok(self.authorization(scope).is_some_and(|offer| Some(&*offer) != refused))
             }
+            Some(Challenge::Bearer { .. }) if self.authorization(scope).as_deref() != refused => Ok(true),
             Some(Challenge::Bearer { realm, service, scope: asked }) => {
                 let wanted = if scope.is_empty() { asked.unwrap_or_default() } else { scope.to_owned() };
                 let token = self
@@ -496,7 +496,11 @@ fn retry_after(text: &str) -> Option<Duration> {
 fn failed(error: ureq::Error, url: &str) -> Error {
     let place = Origin::of_url(url).map_or_else(|_| url.to_owned(), |origin| origin.to_string());
     let (kind, text) = match error {
-        ureq::Error::HostNotFound => (Kind::Other, "the host is not found".to_owned()),
+        // A name that is unknown, and a port where nobody listens, are still so a second later.
+        ureq::Error::HostNotFound => (Kind::NotFound, "the host is not found".to_owned()),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            (Kind::NotFound, "connection refused (ECONNREFUSED)".to_owned())
+        }
         ureq::Error::Timeout(_) => (Kind::Other, "no answer in time".to_owned()),
         ureq::Error::ConnectionFailed => (Kind::Other, "no connection".to_owned()),
         ureq::Error::Io(error) if is_certificate(&error) => (Kind::Invalid, format!("TLS: {error}")),
@@ -505,7 +509,14 @@ fn failed(error: ureq::Error, url: &str) -> Error {
         ureq::Error::Tls(error) => (Kind::Invalid, format!("TLS: {error}")),
         error => (Kind::Invalid, error.to_string()),
     };
-    Error::new(kind, text).context(format!("ask {place}"))
+    let is_self_signed = text.contains("CaUsedAsEndEntity");
+    let error = Error::new(kind, text).context(format!("ask {place}"));
+    if is_self_signed {
+        return error.with_hint(
+            "the registry shows the certificate of an authority as its own: have that authority sign one for the host",
+        );
+    }
+    error
 }
 
 fn is_certificate(error: &io::Error) -> bool {

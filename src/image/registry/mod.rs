@@ -6,10 +6,13 @@
 
 pub mod auth;
 pub(crate) mod blob;
+pub mod certs;
 pub mod client;
 pub mod credentials;
 pub mod login;
 pub(crate) mod manifest;
 pub mod origin;
+pub mod proxy;
 pub mod push;
 pub mod registries;
+pub mod resolver;

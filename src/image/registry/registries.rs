@@ -51,10 +51,12 @@ impl Registries {
             let mut endpoints = Vec::new();
             if repository.registry() == DEFAULT_REGISTRY {
                 for mirror in self.daemon.mirrors() {
-                    endpoints.push(self.endpoint(mirror, repository.path(), None, true)?);
+                    let endpoint = endpoint(mirror, repository.path(), self.is_insecure_unsaid(mirror))?;
+                    endpoints.push(Endpoint { is_mirror: true, ..endpoint });
                 }
             }
-            endpoints.push(self.endpoint(repository.registry(), repository.path(), None, false)?);
+            let registry = repository.registry();
+            endpoints.push(endpoint(registry, repository.path(), self.is_insecure_unsaid(registry))?);
             return Ok(endpoints);
         };
         if entry.blocked {
@@ -79,36 +81,27 @@ impl Registries {
         for (location, insecure, is_mirror) in places.chain([(&entry.location[..], entry.insecure, false)]) {
             let name = if location.is_empty() { name.clone() } else { format!("{location}{rest}") };
             let (host, path) = name.split_once('/').unwrap_or((&name, ""));
-            let endpoint = self.endpoint(host, path, Some(insecure), is_mirror).map_err(|error| {
+            // As an entry decides alone, only loopback's rule is left for what it says nothing about.
+            let is_insecure = insecure.unwrap_or_else(|| is_loopback(without_port(host)));
+            let endpoint = endpoint(host, path, is_insecure).map_err(|error| {
                 error.context(format!("{}: location {location:?} for {repository}", entry.origin.display()))
             })?;
-            endpoints.push(endpoint);
+            endpoints.push(Endpoint { is_mirror, ..endpoint });
         }
         Ok(endpoints)
-    }
-
-    /// `insecure` is what an entry says of it, where one does.
-    fn endpoint(&self, host: &str, path: &str, insecure: Option<Option<bool>>, is_mirror: bool) -> Result<Endpoint> {
-        let repository = Repository::new(host, path)?;
-        let is_insecure = match insecure {
-            Some(Some(insecure)) => insecure,
-            Some(None) => is_loopback(without_port(host)),
-            None => is_loopback(without_port(host)) || self.daemon.is_insecure(host),
-        };
-        let host = match host {
-            DEFAULT_REGISTRY | "index.docker.io" => DOCKER_HUB_HOST,
-            other => other,
-        };
-        Ok(Endpoint { host: host.to_owned(), repository, is_insecure, is_mirror })
     }
 
     /// Says whether a registry's certificate is not to be checked, where no image is meant (`login`, `search`).
     pub fn is_insecure(&self, host: &str) -> bool {
         match self.file.find_host(host).map(|entry: &Entry| entry.insecure) {
-            Some(Some(insecure)) => insecure,
-            Some(None) => is_loopback(without_port(host)),
-            None => is_loopback(without_port(host)) || self.daemon.is_insecure(host),
+            Some(insecure) => insecure.unwrap_or_else(|| is_loopback(without_port(host))),
+            None => self.is_insecure_unsaid(host),
         }
+    }
+
+    /// The same, where no entry of registries.conf is about the host.
+    fn is_insecure_unsaid(&self, host: &str) -> bool {
+        is_loopback(without_port(host)) || self.daemon.is_insecure(host)
     }
 
     /// Gives what a name that somebody typed can mean, in the order in which it is to be tried; never nothing.
@@ -139,6 +132,15 @@ impl Registries {
             _ => Ok(candidates),
         }
     }
+}
+
+fn endpoint(host: &str, path: &str, is_insecure: bool) -> Result<Endpoint> {
+    let repository = Repository::new(host, path)?;
+    let host = match host {
+        DEFAULT_REGISTRY | "index.docker.io" => DOCKER_HUB_HOST,
+        other => other,
+    };
+    Ok(Endpoint { host: host.to_owned(), repository, is_insecure, is_mirror: false })
 }
 
 /// Gives the part of a text before its tag and digest, where it names no registry.

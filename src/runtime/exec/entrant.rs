@@ -2,25 +2,26 @@
 //!
 //! | | when it starts | when it ends |
 //! |---|---|---|
-//! | namespaces | the caller's, but for the container's PID namespace | the container's |
+//! | namespaces | the caller's | the container's |
 //! | user | the caller's | the workload's |
 //! | root | the host's | the container's |
 //! | may | what the caller may | what the workload may |
 //!
-//! Without rights over the container's namespaces from outside, a child in between enters its user namespace first and
-//! clones the entrant from there, as [`super::super::child`] does for init.
+//! Who enters a PID namespace is not in it: its children are. So nobody inside sees this process, which has the host's
+//! descriptors and runs from the host's executable (CVE-2016-9962, CVE-2019-5736, CVE-2024-21626). What they see is cloned
+//! last, by the sealed stub.
 
 use std::convert::Infallible;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::super::protocol::{Channel, Tag};
-use super::super::workload::{Before, Filtering};
+use super::super::workload::{Before, Filtering, Place};
 use super::super::{init, workload};
-use super::Plan;
+use super::{Appearance, Plan};
 use crate::error::{Context, Error, Result};
-use crate::namespaces::plan::Stages;
 use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::exit_now;
@@ -31,59 +32,41 @@ const FAILED: i32 = 255;
 
 /// Runs the entrant, or the child before it, to its end.
 pub(super) fn run(plan: &Plan<'_>, channel: &Channel) -> ! {
-    let answer = match plan.stages {
-        Stages::One => become_workload(plan, channel),
-        Stages::Two => match clone_entrant(plan, channel) {
-            // Not a word of ours before the child has said who we are.
-            Ok(Side::Entrant) => channel.expect(Tag::Known).and_then(|()| become_workload(plan, channel)),
-            Ok(Side::Child) => exit_now(0),
-            Err(error) => Err(error),
-        },
-    };
-    let Err(error) = answer;
+    let Err(error) = enter(plan, channel).and_then(|()| become_workload(plan, channel));
     channel.send_failure(&error);
     exit_now(FAILED)
 }
 
-enum Side {
-    Child,
-    Entrant,
-}
-
-/// The child's part:
-///
 /// 1. What an ordinary user may do only as long as it owns its own `/proc/self`, and the cgroups.
-/// 2. Not dumpable before the first join (CVE-2016-9962).
+/// 2. Not dumpable before the first join.
 /// 3. All namespaces at once, and root of the user namespace: our own id has no number there.
-/// 4. The entrant, with the caller as its parent, so that the caller can wait for it.
-fn clone_entrant(plan: &Plan<'_>, channel: &Channel) -> Result<Side> {
+/// 4. Where the entrant has to be in the PID namespace for what is to come, it is cloned here, with the caller as its
+///    parent, so that the caller can wait for it.
+fn enter(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
+    enter_root(plan)?;
+    if plan.appearance != Appearance::Early {
+        return Ok(());
+    }
     match clone3(CloneFlags::PARENT, None).context("clone into the container")? {
-        Cloned::Child => Ok(Side::Entrant),
+        // Not a word of ours before the child has said who we are.
+        Cloned::Child => channel.expect(Tag::Known),
         Cloned::Parent(pid, pidfd) => {
-            channel.send_init(pid.as_raw_nonzero().get(), std::os::fd::AsFd::as_fd(&pidfd))?;
-            Ok(Side::Child)
+            channel.send_init(pid.as_raw_nonzero().get(), pidfd.as_fd())?;
+            exit_now(0)
         }
     }
 }
 
 /// The order is init's, without what makes a container:
 ///
-/// 1. The OOM score and the cgroups, through the host's `/proc` and the parent's doors; not dumpable before anything of
-///    the container's is entered.
-/// 2. All namespaces at once; the PID namespace it was born in.
-/// 3. A session, a session keyring, the terminal from the container's devpts.
-/// 4. Limits while we may still raise them, then the credentials.
-/// 5. The executable is looked up, then the tape.
+/// 1. A session, a session keyring, the terminal from the container's devpts.
+/// 2. Limits while we may still raise them, then the credentials.
+/// 3. The executable is looked up, then the tape.
 fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
     let process = &plan.process;
-    if plan.stages == Stages::One {
-        prepare(plan, channel)?;
-        plan.inhabitant.enter(plan.kinds.difference(CloneFlags::NEWPID))?;
-        become_root(plan)?;
-    }
     let _ = rustix::thread::set_name(c"husk:[2:INIT]");
     signal::reset_dispositions();
     signal::unblock_all().context("unblock signals")?;
@@ -92,17 +75,22 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
         let root = Root::open(std::path::Path::new("/"))?;
         workload::complete_environment(process, &root)
     };
-    workload::make_terminal(process, channel)?;
-    // Seen it is all the time, and has had all the rights before.
+    let place = if plan.appearance == Appearance::Late {
+        workload::provide_terminal(process, channel)?;
+        Place::OutOfSight
+    } else {
+        workload::make_terminal(process, channel)?;
+        Place::Container
+    };
     let prepared = workload::take_credentials(process, plan.proc, channel, Filtering::Last)?;
-    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), Before::Ready)
+    workload::play_tape(process, plan.proc, channel, &prepared, environment.as_ref(), Before::Ready, place)
 }
 
 /// What is done from the host's side.
 fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
-    if plan.is_moved {
+    if plan.waits_to_be_moved() {
         channel.expect(Tag::InCgroup)?;
     }
     plan.entrances.enter().map_err(explain_entrance)?;
@@ -128,6 +116,14 @@ fn become_root(plan: &Plan<'_>) -> Result<()> {
         become_undumpable()?;
     }
     Ok(())
+}
+
+/// The root of a mount namespace that the container has not to itself is not the container's: whoever enters it has the
+/// host's files.
+fn enter_root(plan: &Plan<'_>) -> Result<()> {
+    let Some(root) = &plan.root else { return Ok(()) };
+    rustix::process::fchdir(root).context("change to the container's root")?;
+    rustix::process::chroot(c".").context("chroot into the container's root")
 }
 
 fn become_undumpable() -> Result<()> {
