@@ -31,6 +31,7 @@ mod labels;
 mod landlock;
 mod limits;
 mod login;
+mod mount_namespace;
 mod mount_sharing;
 mod mounts;
 mod mounts_verb;
@@ -86,6 +87,7 @@ fn tests() -> Vec<support::Test> {
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
         mounts_verb::tests,
