@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(wrong_values_are_named_by_field).and_plain().needs(Need::Husk),
         test!(missing_fields_are_named).and_plain().needs(Need::Husk),
         test!(fields_that_are_not_implemented_are_refused_by_name).root().needs(Need::Husk),
+        test!(sections_for_others_are_passed_over_with_a_word).needs(Need::Husk),
         test!(a_configuration_that_never_ends).needs(Need::Husk),
         test!(a_missing_executable).and_plain().needs(Need::NotCrun).needs(Need::Busybox),
         test!(an_executable_without_permission).and_plain().needs(Need::NotCrun),
@@ -153,12 +154,19 @@ fn fields_that_are_not_implemented_are_refused_by_name(scene: &Scene) {
         ("/linux/mountLabel", json!("system_u:object_r:svirt_sandbox_file_t:s0"), "mountLabel"),
         ("/process/selinuxLabel", json!("system_u:system_r:svirt_lxc_net_t:s0"), "selinuxLabel"),
         ("/process/apparmorProfile", json!("no-such-profile"), "apparmorProfile"),
-        ("/vm", json!({ "kernel": { "path": "/vmlinuz" } }), "vm"),
     ];
     for (pointer, value, name) in rows {
         let message = with_field(scene, pointer, &value);
         assert!(message.contains(name), "{pointer}: {message}");
     }
+}
+
+/// runc passes over them in silence.
+fn sections_for_others_are_passed_over_with_a_word(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.config["vm"] = json!({ "kernel": { "path": "/vmlinuz" } });
+    bundle.config["freebsd"] = json!({ "devices": [] });
+    bundle.run().success().says("vm: ignored: ").says("freebsd: ignored: ");
 }
 
 /// A file without end, and one that blocks: refused, not read.

@@ -511,7 +511,7 @@ fn sources_that_are_none(scene: &Scene) {
         ("docker-archive:/dev/zero".to_owned(), "/dev/zero"),
         ("oci:".to_owned(), "oci:"),
         ("dir:".to_owned(), "dir:"),
-        ("nonsense:x".to_owned(), "nonsense"),
+        ("Nonsense:x".to_owned(), "Nonsense"),
     ] {
         refused(scene, &image, &[named]);
     }

@@ -31,6 +31,7 @@ mod labels;
 mod landlock;
 mod limits;
 mod login;
+mod mount_namespace;
 mod mount_sharing;
 mod mounts;
 mod mounts_verb;
@@ -40,6 +41,7 @@ mod notify;
 mod pivot;
 mod probe;
 mod process;
+mod pull;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -81,9 +83,11 @@ fn tests() -> Vec<support::Test> {
         annotations::tests,
         landlock::tests,
         process::tests,
+        pull::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
+        mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
         mounts_verb::tests,

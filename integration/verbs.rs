@@ -229,6 +229,13 @@ fn processes_are_listed(scene: &Scene) {
         assert!(lines.len() == 2 && lines[0].starts_with("UID ") && lines[1].contains(&pid), "{table}");
         let table = verb(scene, &["ps", id, "-e", "-x"]).success().stdout;
         assert!(table.lines().next().unwrap().contains("PID TTY"), "{table}");
+        // Where the program is not there, husk makes the table.
+        let own = scene.runtime().env("PATH", "/nonexistent").args(["ps", id]).run().success().stdout;
+        let columns = |line: &str| line.split_ascii_whitespace().take(3).map(str::to_owned).collect::<Vec<_>>();
+        let of_ps = verb(scene, &["ps", id]).success().stdout;
+        assert_eq!(columns(&own), columns(&of_ps));
+        let rows = [&own, &of_ps].map(|table| columns(table.lines().nth(1).unwrap()));
+        assert_eq!(rows[0], rows[1], "{own}{of_ps}");
         verb(scene, &["ps", id, "-o", "comm"]).exits_with(1).says("couldn't find PID field in ps output");
     } else {
         assert!(listed == "null\n" || listed == format!("[{pid}]\n"), "{listed}");

@@ -154,6 +154,10 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+
     pub(crate) fn blobs(&self) -> PathBuf {
         self.directory.join("blobs/sha256")
     }

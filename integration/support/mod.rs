@@ -9,6 +9,7 @@ pub(crate) mod launch;
 pub(crate) mod leak;
 pub(crate) mod needs;
 pub(crate) mod receiver;
+pub(crate) mod registry;
 pub(crate) mod scene;
 pub(crate) mod sentinel;
 pub(crate) mod suite;

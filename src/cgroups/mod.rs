@@ -23,6 +23,7 @@
 //! | `freezer` | freezing, thawing, killing |
 //! | `oom` | hearing of the OOM killer |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
+//! | `resctrl`, `resctrl_usage` | caches and memory bandwidth, in a tree of their own; the figures of it |
 //! | `tree` | walks below a cgroup |
 //! | `file` | reading and writing |
 
@@ -36,6 +37,8 @@ mod layout;
 mod legacy;
 mod oom;
 mod plan;
+pub mod resctrl;
+mod resctrl_usage;
 mod setting;
 pub mod stats;
 mod systemd;
@@ -51,6 +54,7 @@ pub use handle::{Cgroup, Directory, Entrances, Hierarchies, Record};
 pub use layout::{Hierarchy, Layout, Mode};
 pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
+pub use resctrl_usage::ResctrlStats;
 #[cfg(any(test, fuzzing))]
 pub use systemd::count_values;
 pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};

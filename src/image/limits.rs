@@ -8,6 +8,9 @@ pub const MANIFEST_BYTES: usize = 4 << 20;
 /// Bytes of an image's configuration.
 pub const CONFIG_BYTES: usize = 4 << 20;
 
+/// Bytes of a packed layer.
+pub const BLOB_BYTES: u64 = 64 << 30;
+
 /// Layers of an image; overlayfs takes 500 lower directories (`OVL_MAX_STACK`).
 pub const LAYERS: usize = 500;
 

@@ -120,7 +120,13 @@ pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     }
     let mut layers = Vec::new();
     for (index, layer) in manifest.layers().iter().enumerate() {
-        let read = || Ok((Descriptor::new(layer)?, media::layer(layer.media_type().as_ref())?));
+        let read = || {
+            let descriptor = Descriptor::new(layer)?;
+            if descriptor.size > limits::BLOB_BYTES {
+                return Err(Error::invalid(format!("size: limit: more than {} bytes", limits::BLOB_BYTES)));
+            }
+            Ok((descriptor, media::layer(layer.media_type().as_ref())?))
+        };
         layers.push(read().map_err(|error: Error| error.context(format!("layers[{index}]")))?);
     }
     Ok(Manifest { config, layers })

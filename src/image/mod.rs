@@ -22,6 +22,7 @@ pub mod source;
 pub(crate) mod stream;
 pub(crate) mod tar;
 pub mod unpack;
+pub mod write;
 
 #[cfg(test)]
 #[path = "fixtures/image.rs"]

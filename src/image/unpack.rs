@@ -10,6 +10,8 @@ mod attributes;
 mod names;
 mod tree;
 
+pub(in crate::image) use attributes::is_wanted;
+
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -47,6 +49,22 @@ impl OverlayXattr {
         match self {
             Self::Trusted => "trusted.overlay.opaque",
             Self::User => "user.overlay.opaque",
+        }
+    }
+
+    /// Gives the name of the attribute of a directory that has its lower contents under another name (`redirect_dir`).
+    pub fn redirect(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.redirect",
+            Self::User => "user.overlay.redirect",
+        }
+    }
+
+    /// Gives the name of the attribute of a file whose contents are still below (`metacopy`).
+    pub fn metacopy(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.metacopy",
+            Self::User => "user.overlay.metacopy",
         }
     }
 

@@ -75,6 +75,16 @@ impl Inhabitant<'_> {
         }
     }
 
+    /// Opens its root directory, which is not that of its mount namespace where it was put there by chroot(2).
+    pub fn root(&self) -> Result<OwnedFd> {
+        let path = format!("{}/root", self.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::openat(self.proc, &path, flags, Mode::empty()).with_context(|| format!("open /proc/{path}"))?;
+        // As in `enter_each`.
+        if has_ended(self.pidfd)? { Err(gone()) } else { Ok(root) }
+    }
+
     fn enter_each(&self, kinds: CloneFlags) -> Result<()> {
         let mut wanted: Vec<_> = KINDS.into_iter().filter(|(kind, _)| kinds.contains(flag(*kind))).collect();
         wanted.sort_by_key(|(kind, _)| join_order(*kind, self.privileged));

@@ -245,8 +245,8 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
     } else {
         RootSource::Directory(directory, None)
     };
-    if !surroundings.has_mount_namespace && (is_root_mount || !mounts.is_empty()) {
-        return Err(Error::invalid("mounts: need a new mount namespace in linux.namespaces"));
+    if !surroundings.has_mount_namespace {
+        check_without_mounts(spec)?;
     }
     let binds_dev = mounts
         .iter()
@@ -274,6 +274,28 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
         readonly_paths: distinct_paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         switch,
     })
+}
+
+/// In a mount namespace that others live in, every mount would be theirs, too, and would stay when the container has gone;
+/// runc makes them and leaves them. So such a container is its root file system and no more.
+fn check_without_mounts(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let lists = |list: Option<&Vec<String>>| list.is_some_and(|list| !list.is_empty());
+    let needs = [
+        ("mounts", spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty())),
+        ("root.readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
+        ("process.terminal", spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false))),
+        ("linux.rootfsPropagation", linux.is_some_and(|linux| linux.rootfs_propagation().is_some())),
+        ("linux.maskedPaths", lists(linux.and_then(|linux| linux.masked_paths().as_ref()))),
+        ("linux.readonlyPaths", lists(linux.and_then(|linux| linux.readonly_paths().as_ref()))),
+    ];
+    match needs.iter().find(|(_, is_asked)| *is_asked) {
+        Some((field, _)) => {
+            Err(Error::unsupported(format!("{field}: needs a new mount namespace in linux.namespaces"))
+                .with_hint("in the one of others, what the container mounts would be theirs, and would stay there"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Gives the path inside the root file system of what lies below its directory, by the words alone.

@@ -39,6 +39,8 @@ pub fn prepare(
     before_cgroups: impl FnOnce() -> Result<CgroupView>,
 ) -> Result<Prepared> {
     if plan.switch == Switch::Chroot {
+        // The cgroups are entered all the same.
+        before_cgroups()?;
         return Ok(Prepared { root: open_root_directory(plan)?, unsealed: Vec::new() });
     }
     mount_change(c"/", plan.detachment).context("detach the host's mounts")?;

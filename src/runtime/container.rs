@@ -23,7 +23,7 @@ use super::state::{
     OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
 };
 use super::{cgroup_view, console, hooks, pid_file};
-use crate::cgroups::{self, Cgroup, Hierarchies};
+use crate::cgroups::{self, Cgroup, Hierarchies, resctrl};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
 use crate::support::log;
@@ -156,6 +156,11 @@ impl Runtime {
                 tolerance: self.tolerance,
             },
         )?;
+        let resctrl = match linux.and_then(|linux| linux.intel_rdt().as_ref()) {
+            Some(wanted) => Some(resctrl::plan(&resctrl::find()?, request.id, wanted)?),
+            None => None,
+        };
+        let group = resctrl.as_ref().map(|plan| plan.group().clone());
         let directory = RemoveOnDrop(Some(self.claim(request.id)?));
         log::debug(|| format!("container {} of bundle {}", request.id, request.bundle.display()));
         if mode == Mode::Create {
@@ -178,15 +183,16 @@ impl Runtime {
         };
         // Whoever finds this after a kill knows what there may be to remove.
         let first = Self::template(request, &plan, cgroup_plan.record());
-        directory.get().save(&State { hooks: hooks::HookPlan::default(), ..first })?;
+        directory.get().save(&State { hooks: hooks::HookPlan::default(), resctrl: group.clone(), ..first })?;
         log::debug(|| format!("cgroups: {:?}", cgroup_plan.record().cgroup_paths()));
         let mut cgroup = cgroup_plan
             .begin()
             .map_err(|error| name_limits(error, linux.and_then(|linux| linux.resources().as_ref())))?;
         cgroup.finish()?;
+        let resctrl = resctrl.map(resctrl::Plan::begin).transpose()?;
         let entrances = cgroup.cgroup().entrances(Hierarchies::Legacy)?;
         let view = cgroup_view::of(&layout, cgroup.cgroup(), &plan.namespaces);
-        let template = Self::template(request, &plan, cgroup.cgroup().record());
+        let template = State { resctrl: group, ..Self::template(request, &plan, cgroup.cgroup().record()) };
         let start_time = Cell::new(0);
         let record = |init: Pid| {
             let pid = init.as_raw_nonzero().get();
@@ -205,7 +211,7 @@ impl Runtime {
                 let text = plan.proc.read(&path).with_context(|| format!("read /proc/{path}"))?;
                 cgroup.cgroup().verify(&text)?;
             }
-            Ok(())
+            resctrl.as_ref().map_or(Ok(()), |begun| begun.group().join(init))
         };
         let launched = parent::launch(
             &plan,
@@ -225,6 +231,7 @@ impl Runtime {
             Err(error) => {
                 // What the hooks before have set up, these take away (runtime-spec, "Lifecycle" 4-6 and 13).
                 drop(cgroup);
+                drop(resctrl);
                 drop(directory);
                 run_poststop(&template);
                 return Err(error);
@@ -235,6 +242,9 @@ impl Runtime {
         directory.get().publish_config()?;
         let (cgroup, warnings) = cgroup.keep();
         plan.warnings.extend(warnings.iter().map(ToString::to_string));
+        if let Some(group) = resctrl {
+            group.keep();
+        }
         let mut running = Running {
             init,
             state: State { pid, start_time: start_time.get(), ..template },
@@ -317,6 +327,7 @@ impl Runtime {
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             owner: rustix::process::getuid().as_raw(),
             cgroups: Some(cgroups),
+            resctrl: None,
             hooks: plan.hooks.clone(),
             keeps_keyring: !plan.process.has_own_keyring,
         }
@@ -529,9 +540,10 @@ impl Running {
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
         let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());
+        let removed_group = self.state.resctrl.as_ref().map_or(Ok(()), resctrl::Group::delete);
         let removed = self.directory.remove();
         run_poststop(&self.state);
-        removed_cgroup.and(removed)
+        removed_cgroup.and(removed_group).and(removed)
     }
 }
 
@@ -544,7 +556,8 @@ pub(super) fn destroy(directory: &StateDirectory, state: &State) -> Result<()> {
         }),
         None => Ok(()),
     };
-    let removed = removed_cgroup.and_then(|()| directory.remove());
+    let removed_group = state.resctrl.as_ref().map_or(Ok(()), resctrl::Group::delete);
+    let removed = removed_cgroup.and(removed_group).and_then(|()| directory.remove());
     run_poststop(state);
     removed
 }

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::container::Runtime;
 use super::state::Status;
-use crate::cgroups::Cgroup;
+use crate::cgroups::resctrl::Group;
 use crate::cgroups::stats::Stats;
+use crate::cgroups::{Cgroup, ResctrlStats};
 use crate::error::{Context, Error, Kind, Result};
 
 /// One event, in the shape of runc's `types.Event`.
@@ -23,25 +24,22 @@ pub struct Event {
     data: Option<Data>,
 }
 
-/// The figures of the cgroups, and the parts of runc's shape that have no figures here.
+/// The figures of the cgroups, and the parts of runc's shape that are no cgroup's.
 #[derive(Debug, Serialize)]
 struct Data {
     #[serde(flatten)]
     stats: Stats,
-    intel_rdt: IntelRdt,
+    intel_rdt: ResctrlStats,
     /// runc fills it for interfaces of its own kind of network, which `config.json` cannot ask for.
     network_interfaces: Option<()>,
 }
-
-/// Figures of a resctrl group: none, and still an object.
-#[derive(Debug, Serialize)]
-struct IntelRdt {}
 
 /// A container that is being listened to.
 pub struct Events {
     id: String,
     init: OwnedFd,
     cgroup: Cgroup,
+    resctrl: Option<Group>,
 }
 
 impl Runtime {
@@ -54,7 +52,8 @@ impl Runtime {
         };
         let not_running = || Error::new(Kind::State, format!("container with id {id} is not running"));
         let init = init.ok_or_else(not_running)?;
-        Ok(Events { id: id.to_owned(), init, cgroup: Cgroup::open(state.cgroups.unwrap_or_default())? })
+        let cgroup = Cgroup::open(state.cgroups.unwrap_or_default())?;
+        Ok(Events { id: id.to_owned(), init, cgroup, resctrl: state.resctrl })
     }
 }
 
@@ -62,7 +61,8 @@ impl Events {
     /// Reads the figures.
     pub fn stats(&self) -> Result<Event> {
         let stats = self.cgroup.stats().context("unable to get container cgroup stats")?;
-        let data = Data { stats, intel_rdt: IntelRdt {}, network_interfaces: None };
+        let intel_rdt = self.resctrl.as_ref().map(Group::stats).transpose()?.unwrap_or_default();
+        let data = Data { stats, intel_rdt, network_interfaces: None };
         Ok(Event { kind: "stats", id: self.id.clone(), data: Some(data) })
     }
 

@@ -9,7 +9,7 @@ mod process;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
@@ -23,6 +23,7 @@ use super::parent::{Answers, Init, KillOnDrop, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory};
+use crate::cgroups::resctrl::Group;
 use crate::cgroups::{Cgroup, Entrances, Hierarchies, Record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::enter::Inhabitant;
@@ -111,14 +112,25 @@ struct Plan<'a> {
     appearance: Appearance,
     /// The cgroups to be in; on v2 the entrant is born there.
     cgroup: Cgroup,
-    /// Whether the entrant can't be born there, and waits until it has been moved.
+    /// Whether the entrant can't be born there, and has to be moved.
     is_moved: bool,
     /// Whether the caller has named the cgroup, be it as `/`.
     has_named_cgroup: bool,
     /// The doors to those of v1.
     entrances: Entrances,
+    /// The container's root, where that is not the root of its mount namespace.
+    root: Option<OwnedFd>,
+    /// The resctrl group to be in.
+    resctrl: Option<Group>,
     /// The host's `/proc`.
     proc: &'a HostProc,
+}
+
+impl Plan<'_> {
+    /// Whether the entrant waits until the parent has brought it where it is to be.
+    fn waits_to_be_moved(&self) -> bool {
+        self.is_moved || self.resctrl.is_some()
+    }
 }
 
 impl Runtime {
@@ -199,16 +211,31 @@ fn plan<'a>(
     let inhabitant = Inhabitant { pid: state.pid, pidfd: first, proc: proc.as_fd(), privileged };
     let kinds = inhabitant.kinds(&spec)?;
     let has_user_namespace = kinds.contains(CloneFlags::NEWUSER);
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let is_own = |ns: &LinuxNamespace| ns.typ() == LinuxNamespaceType::Mount && ns.path().is_none();
+    let root = if namespaces.iter().any(is_own) { None } else { Some(inhabitant.root()?) };
     let warnings = process.fit_to_caller(has_user_namespace, is_root)?;
     for (controllers, path) in request.subgroups {
         cgroup = cgroup.subgroup(controllers.as_deref(), path)?;
     }
     let entrances = cgroup.entrances(Hierarchies::Legacy)?;
     let appearance = Appearance::of(kinds, &process);
-    let is_moved = false;
+    let (is_moved, resctrl) = (false, state.resctrl.clone());
     let has_named_cgroup = !request.subgroups.is_empty();
-    let plan =
-        Plan { process, affinity, inhabitant, kinds, appearance, cgroup, is_moved, has_named_cgroup, entrances, proc };
+    let plan = Plan {
+        process,
+        affinity,
+        inhabitant,
+        kinds,
+        appearance,
+        cgroup,
+        is_moved,
+        has_named_cgroup,
+        entrances,
+        root,
+        resctrl,
+        proc,
+    };
     Ok((plan, warnings))
 }
 
@@ -284,6 +311,11 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
     let guard = KillOnDrop::new(pid, pidfd);
     if plan.is_moved {
         plan.cgroup.join(pid, Hierarchies::Every)?;
+    }
+    if let Some(group) = &plan.resctrl {
+        group.join(pid)?;
+    }
+    if plan.waits_to_be_moved() {
         channel.send(Tag::InCgroup)?;
     }
     log::debug(|| "setns_init: about to exec".to_owned());

@@ -13,12 +13,16 @@ use super::{capability, landlock};
 use crate::namespaces::enter::KINDS;
 use crate::seccomp;
 use crate::spec::mount_options::FEATURE_MOUNT_OPTIONS;
-use crate::spec::unimplemented::is_refused;
 use crate::spec::validate::{OCI_VERSION_MAX, OCI_VERSION_MIN};
 
 /// The version of runc whose behaviour this is: callers that switch on features of runc look for it (features.md,
 /// "runtimes other than runc").
 pub const MOST_COMPATIBLE_RUNC: &str = "1.5.1";
+
+/// Annotations that change what husk does: whoever lets strangers choose a container's annotations keeps these from them.
+/// A dot at the end stands for all that begin so (features.md, "Unsafe annotations in `config.json`"). Its first three are
+/// runc's; of crun's there are more than files and sockets of the host to be opened.
+const UNSAFE_ANNOTATIONS: [&str; 5] = ["bundle", "org.systemd.property.", "org.criu.config", "run.oci.", "org.husk."];
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -43,8 +47,7 @@ struct Linux {
     apparmor: Enabled,
     selinux: Enabled,
     intel_rdt: IntelRdt,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_policy: Option<MemoryPolicy>,
+    memory_policy: MemoryPolicy,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
 }
@@ -95,7 +98,6 @@ struct MountExtensions {
 
 /// Fills the document.
 pub fn features() -> Features {
-    let takes = |field: &str| Enabled { enabled: !is_refused(field) };
     Features {
         oci_version_min: OCI_VERSION_MIN,
         oci_version_max: OCI_VERSION_MAX,
@@ -107,24 +109,21 @@ pub fn features() -> Features {
             cgroup: CgroupFeatures { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
             seccomp: SeccompFeatures {
                 enabled: true,
-                actions: seccomp::ACTIONS.into_iter().filter(|action| !is_refused_action(action)).collect(),
+                actions: seccomp::ACTIONS.into_iter().collect(),
                 operators: &seccomp::OPERATORS,
                 archs: &seccomp::ARCHITECTURES,
                 known_flags: &seccomp::FLAGS,
                 supported_flags: seccomp::supported_flags(),
             },
-            apparmor: takes("process.apparmorProfile"),
-            selinux: takes("linux.mountLabel"),
-            intel_rdt: {
-                let enabled = !is_refused("linux.intelRdt");
-                IntelRdt { enabled, schemata: enabled, monitoring: enabled }
-            },
-            memory_policy: (!is_refused("linux.memoryPolicy")).then(memory_policy),
+            apparmor: Enabled { enabled: true },
+            selinux: Enabled { enabled: true },
+            intel_rdt: IntelRdt { enabled: true, schemata: true, monitoring: true },
+            memory_policy: memory_policy(),
             mount_extensions: MountExtensions { idmap: Enabled { enabled: true } },
-            net_devices: takes("linux.netDevices"),
+            net_devices: Enabled { enabled: true },
         },
         annotations: annotations(),
-        potentially_unsafe_config_annotations: &["bundle", "org.systemd.property.", "org.criu.config"],
+        potentially_unsafe_config_annotations: &UNSAFE_ANNOTATIONS,
     }
 }
 
@@ -139,10 +138,6 @@ fn annotations() -> BTreeMap<&'static str, String> {
         annotations.insert("org.husk.landlock.abi", abi.to_string());
     }
     annotations
-}
-
-fn is_refused_action(action: &str) -> bool {
-    is_refused(&format!("linux.seccomp: {action}"))
 }
 
 fn namespace(kind: LinuxNamespaceType) -> &'static str {
@@ -200,11 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_not_advertised() {
+    fn what_there_is_is_told() {
         let document = serde_json::to_value(features()).unwrap();
-        assert_eq!(document["linux"]["netDevices"]["enabled"], !is_refused("linux.netDevices"));
-        let notifies = document["linux"]["seccomp"]["actions"].as_array().unwrap().contains(&"SCMP_ACT_NOTIFY".into());
-        assert_eq!(notifies, !is_refused("linux.seccomp: SCMP_ACT_NOTIFY"));
-        assert_eq!(document["linux"]["capabilities"].as_array().unwrap().len(), 41);
+        let linux = &document["linux"];
+        assert_eq!(linux["intelRdt"], serde_json::json!({"enabled": true, "schemata": true, "monitoring": true}));
+        assert_eq!(linux["mountExtensions"]["idmap"]["enabled"], true);
+        assert!(linux["seccomp"]["actions"].as_array().unwrap().contains(&"SCMP_ACT_NOTIFY".into()));
+        assert_eq!(linux["capabilities"].as_array().unwrap().len(), 41);
+        let unsafe_ones = document["potentiallyUnsafeConfigAnnotations"].as_array().unwrap();
+        for name in [landlock::ANNOTATION, "run.oci.hooks.stdout", "org.criu.config", "bundle"] {
+            let is_named = |word: &serde_json::Value| {
+                word.as_str().is_some_and(|word| name == word || word.ends_with('.') && name.starts_with(word))
+            };
+            assert!(unsafe_ones.iter().any(is_named), "{name}");
+        }
     }
 }

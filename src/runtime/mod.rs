@@ -24,6 +24,7 @@ mod pause;
 mod pid_file;
 pub mod plan;
 pub mod protocol;
+pub mod ps;
 pub mod restore;
 pub mod state;
 mod tape;

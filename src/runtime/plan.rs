@@ -20,7 +20,7 @@ use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
-use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings};
+use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings, Switch};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
 use crate::support::{base64, log};
@@ -183,6 +183,10 @@ impl Plan {
     /// Adds a mount of the runtime's own, behind those of the configuration. Its source is a directory of the state's,
     /// which is closed to everybody else.
     pub(super) fn add_mount(&mut self, mount: &Mount) -> Result<()> {
+        if self.rootfs.switch == Switch::Chroot {
+            let field = mount.destination().display();
+            return Err(Error::unsupported(format!("{field}: needs a new mount namespace in linux.namespaces")));
+        }
         let mut mount = MountPlan::new(mount, Path::new("/"), None)?;
         let has_user_namespace = self.namespaces.has_own(LinuxNamespaceType::User);
         if has_user_namespace && rustix::process::geteuid().is_root() {

@@ -57,6 +57,9 @@ impl Runtime {
         let plan = plan::plan(container.spec, container.bundle, &container.choices)?;
         let linux = container.spec.spec().linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
+        if linux.is_some_and(|linux| linux.intel_rdt().is_some()) {
+            return Err(Error::unsupported("linux.intelRdt: restore makes no resctrl groups"));
+        }
         let layout = cgroups::Layout::probe().context("find the cgroup hierarchies")?;
         let cgroup_plan = cgroups::plan(
             &layout,

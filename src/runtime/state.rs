@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hooks::HookPlan;
-use crate::cgroups;
+use crate::cgroups::{self, resctrl};
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::remove::remove_tree;
 
@@ -74,6 +74,9 @@ pub struct State {
     /// The cgroups, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroups: Option<cgroups::Record>,
+    /// The resctrl group, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Group>,
     /// Hooks that later verbs run.
     #[serde(default)]
     pub hooks: HookPlan,
@@ -566,6 +569,7 @@ mod tests {
             annotations: std::collections::BTreeMap::new(),
             owner: 0,
             cgroups: None,
+            resctrl: None,
             hooks: HookPlan::default(),
             keeps_keyring: false,
         };

@@ -1,16 +1,11 @@
 //! `update`: changes the limits of a container that lives. What is not named stays as it is, the device rules too.
 
-use std::path::Path;
-
 use oci_spec::runtime::LinuxResources;
 
 use super::container::Runtime;
 use super::state::Status;
-use crate::cgroups::{Cgroup, Warning};
+use crate::cgroups::{Cgroup, Warning, resctrl};
 use crate::error::{Error, Kind, Result};
-
-/// Where the kernel shows the cache and bandwidth allocation of Intel RDT (Documentation/filesystems/resctrl.rst).
-const RESCTRL: &str = "/sys/fs/resctrl";
 
 /// What is to be changed.
 #[derive(Debug, Default)]
@@ -28,23 +23,23 @@ impl Runtime {
     pub fn update(&self, id: &str, update: Update) -> Result<Vec<Warning>> {
         let (directory, state) = self.find(id)?;
         let Update { resources, l3_cache_schema, memory_bandwidth_schema } = update;
-        if l3_cache_schema.is_some() && !has_resctrl("L3") {
+        // The words are runc's.
+        let allocates = |resource| resctrl::find().is_ok_and(|root| resctrl::allocates(&root, resource));
+        if l3_cache_schema.is_some() && !allocates("L3") {
             return Err(Error::unsupported("Intel RDT/CAT: l3 cache schema is not enabled"));
         }
-        if memory_bandwidth_schema.is_some() && !has_resctrl("MB") {
+        if memory_bandwidth_schema.is_some() && !allocates("MB") {
             return Err(Error::unsupported("Intel RDT/MBA: memory bandwidth schema is not enabled"));
         }
-        if l3_cache_schema.is_some() || memory_bandwidth_schema.is_some() {
+        let schemata: Vec<String> = l3_cache_schema.into_iter().chain(memory_bandwidth_schema).collect();
+        if !schemata.is_empty() && state.resctrl.is_none() {
             return Err(Error::unsupported("updating a non-existent Intel RDT configuration is not supported"));
         }
         if matches!(Self::status(&directory, &state)?, Status::Stopped | Status::Creating) {
             return Err(Error::new(Kind::State, "container not running"));
         }
-        Cgroup::open(state.cgroups.unwrap_or_default())?.update(&resources)
+        let warnings = Cgroup::open(state.cgroups.unwrap_or_default())?.update(&resources)?;
+        state.resctrl.map_or(Ok(()), |group| group.set(&schemata))?;
+        Ok(warnings)
     }
-}
-
-/// Says whether the kernel allocates a resource, by the name of its line in the schemata.
-fn has_resctrl(resource: &str) -> bool {
-    Path::new(RESCTRL).join("info").join(resource).is_dir()
 }

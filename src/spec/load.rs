@@ -4,8 +4,8 @@
 //! what Go's reader accepts (and every caller of runc relies on) to what the types of `oci-spec` accept, and to say
 //! where in the document the trouble is.
 //!
-//! Properties that nobody knows are ignored, as the specification asks. Properties that it defines and our types lack
-//! are refused by name: ignoring those would run a container without what was asked for.
+//! Properties that nobody knows are ignored, as the specification asks. Of properties that it defines and our types lack,
+//! and which have no meaning here, there is a warning.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -27,16 +27,16 @@ pub const CONFIG_FILE: &str = "config.json";
 /// The largest document that is read. The largest real ones, with a seccomp rule per system call, have 200 KiB.
 const SIZE_LIMIT: usize = 16 << 20;
 
-/// What the runtime specification 1.3 defines and the types of `oci-spec` 0.10 silently drop: the key as it stands in
-/// a document, and the path.
+/// What the runtime specification has, or had, and the types of `oci-spec` 0.10 drop: the key as it stands in a document,
+/// the path, and why nothing is done about it.
 ///
 /// (`enableCMT` and `enableMBM` are there under names that serde spells differently from the specification.)
-const UNTYPED: &[(&str, &str)] = &[
-    ("\"freebsd\"", "freebsd"),
-    ("\"hwConfig\"", "vm.hwConfig"),
-    ("\"enableCMT\"", "linux.intelRdt.enableCMT"),
-    ("\"enableMBM\"", "linux.intelRdt.enableMBM"),
+const UNTYPED: &[(&str, &str, &str)] = &[
+    ("\"freebsd\"", "freebsd", "it is for another platform"),
+    ("\"enableCMT\"", "linux.intelRdt.enableCMT", RDT_REASON),
+    ("\"enableMBM\"", "linux.intelRdt.enableMBM", RDT_REASON),
 ];
+const RDT_REASON: &str = "the specification has enableMonitoring in its place";
 
 /// A part of a configuration, and what a user should hear about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +80,7 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Document<Spec>> {
     let text = utf8(name, bytes)?;
     let (mut document, repaired) = read_as::<Spec>(name, text, "", repair_spec)?;
     let text = repaired.as_deref().unwrap_or(text);
-    refuse_untyped(name, text)?;
+    document.warnings.extend(untyped(text));
     if let Some(resources) = document.value.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
         drop_absent_pids_limit(resources, text, "linux.resources.pids.limit");
     }
@@ -310,17 +310,18 @@ fn repair_process(process: &mut Value, warnings: &mut Vec<String>) {
 }
 
 /// Refuses the properties that the specification defines and that would be dropped without a word.
-fn refuse_untyped(name: &str, text: &str) -> Result<()> {
-    for (key, path) in UNTYPED {
+fn untyped(text: &str) -> impl Iterator<Item = String> {
+    let is_set = |key: &str, path: &str| {
         // The cheap question first: the key stands nowhere in nearly every document.
-        if text.contains(key)
-            && let Some(offset) = locate::start_of(text.as_bytes(), path)
-            && !text[offset..].starts_with("null")
-        {
-            return Err(refusal(name, text, "not supported", path, offset).with_kind(Kind::Unsupported));
-        }
-    }
-    Ok(())
+        text.contains(key)
+            && locate::start_of(text.as_bytes(), path).is_some_and(|offset| !text[offset..].starts_with("null"))
+    };
+    UNTYPED.iter().filter(move |(key, path, _)| is_set(key, path)).map(|(_, path, reason)| ignored(path, reason))
+}
+
+/// Says that a field is passed over, and why.
+pub(super) fn ignored(field: &str, reason: &str) -> String {
+    format!("{field}: ignored: {reason}")
 }
 
 /// Takes back the 0 that `oci-spec` puts where there is no pids limit: 0 is a limit, absence is none.
@@ -525,22 +526,18 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_ignored_and_what_the_types_lack_is_refused() {
-        assert_eq!(report(r#"{"x": 1, "linux": {"y": {}}, "process": {"z": [], "cwd": "/"}, "mounts": []}"#), "");
+    fn what_nobody_knows_is_ignored_and_what_the_types_lack_is_a_warning() {
         let rows = [
-            (r#"{"freebsd": {"devices": []}}"#, "config.json: freebsd: not supported at line 1 column 13"),
-            (
-                r#"{"vm": {"kernel": {"path": "/k"}, "hwConfig": {"vcpus": 1}}}"#,
-                "config.json: vm.hwConfig: not supported",
-            ),
-            (r#"{"linux": {"intelRdt": {"enableCMT": true}}}"#, "config.json: linux.intelRdt.enableCMT: not supported"),
-            (r#"{"linux": {"intelRdt": {"enableMBM": true}}}"#, "config.json: linux.intelRdt.enableMBM: not supported"),
+            (r#"{"x": 1, "linux": {"y": {}}, "process": {"z": [], "cwd": "/"}, "mounts": []}"#, ""),
+            (r#"{"freebsd": {"devices": []}}"#, "freebsd: ignored: "),
+            (r#"{"linux": {"intelRdt": {"enableCMT": true}}}"#, "linux.intelRdt.enableCMT: ignored: "),
+            (r#"{"linux": {"intelRdt": {"enableMBM": true}}}"#, "linux.intelRdt.enableMBM: ignored: "),
             (r#"{"freebsd": null}"#, ""),
             (r#"{"annotations": {"freebsd": "x"}, "hostname": "freebsd"}"#, ""),
         ];
         for (text, expected) in rows {
-            let report = report(text);
-            assert!(report.starts_with(expected) && report.is_empty() == expected.is_empty(), "{text}: {report}");
+            let warnings = parse("config.json", text.as_bytes()).unwrap().warnings.concat();
+            assert!(warnings.starts_with(expected) && warnings.is_empty() == expected.is_empty(), "{text}: {warnings}");
         }
     }
 

@@ -1,27 +1,26 @@
-//! The fields that the specification defines and husk does not do yet: each is refused by name, none ignored.
-//!
-//! Whoever implements one deletes its row.
+//! What a configuration may hold and husk does not do: annotations are refused by name where a container would not be what
+//! its maker asked for; sections for other platforms are passed over, with a warning.
 
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 
+use super::load;
 use crate::error::{Error, Result};
 
 /// A field, and how to see that a configuration asks for something by it.
-struct Row<T> {
+struct Row {
     field: &'static str,
-    is_set: fn(&T) -> bool,
+    is_set: fn(&Spec) -> bool,
 }
 
-const SPEC: &[Row<Spec>] = &[
-    Row { field: "vm", is_set: |spec| spec.vm().is_some() },
-    Row { field: "windows", is_set: |spec| spec.windows().is_some() },
-    Row { field: "solaris", is_set: |spec| spec.solaris().is_some() },
-    Row { field: "zos", is_set: |spec| spec.zos().is_some() },
-    // A container without one would mount on the host.
-    Row { field: "linux.namespaces: a container without a mount namespace", is_set: |spec| !has_mount_namespace(spec) },
+/// Sections for other platforms and for virtual machines. Makers of bundles for several runtimes write them, and runc and
+/// crun pass over them.
+const IGNORED: &[(Row, &str)] = &[
+    (Row { field: "vm", is_set: |spec| spec.vm().is_some() }, "husk makes containers, no virtual machines"),
+    (Row { field: "windows", is_set: |spec| spec.windows().is_some() }, OTHER_PLATFORM),
+    (Row { field: "solaris", is_set: |spec| spec.solaris().is_some() }, OTHER_PLATFORM),
+    (Row { field: "zos", is_set: |spec| spec.zos().is_some() }, OTHER_PLATFORM),
 ];
-
-const LINUX: &[Row<Linux>] = &[Row { field: "linux.intelRdt", is_set: |linux| linux.intel_rdt().is_some() }];
+const OTHER_PLATFORM: &str = "it is for another platform";
 
 /// crun's annotations that ask for another way to run a container, with the reason why there is none. Others that begin
 /// with `run.oci.` and have no meaning here are ignored, as they are for runc.
@@ -30,20 +29,14 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ("run.oci.seccomp.plugins", "husk is a static executable and loads no plugins; run.oci.seccomp.receiver works"),
 ];
 
-/// Says whether a field is refused, for `features`.
-pub fn is_refused(field: &str) -> bool {
-    SPEC.iter().map(|row| row.field).chain(LINUX.iter().map(|row| row.field)).any(|name| name == field)
-}
-
-/// Refuses a configuration that sets a field outside of its process.
-pub(super) fn refuse(spec: &Spec) -> Result<()> {
-    refuse_rows(SPEC, spec)?;
-    refuse_annotations(spec)?;
-    spec.linux().as_ref().map_or(Ok(()), |linux| refuse_rows(LINUX, linux))
+/// Says what is passed over.
+pub(super) fn ignored(spec: &Spec) -> impl Iterator<Item = String> {
+    let rows = IGNORED.iter().filter(|(row, _)| (row.is_set)(spec));
+    rows.map(|(row, reason)| load::ignored(row.field, reason))
 }
 
 /// Refuses an annotation without which the container would not be what its maker wants.
-fn refuse_annotations(spec: &Spec) -> Result<()> {
+pub(super) fn refuse(spec: &Spec) -> Result<()> {
     let Some(annotations) = spec.annotations() else { return Ok(()) };
     for (name, reason) in ANNOTATIONS {
         if let Some(value) = annotations.get(*name).filter(|value| !value.is_empty()) {
@@ -51,19 +44,6 @@ fn refuse_annotations(spec: &Spec) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn refuse_rows<T>(rows: &[Row<T>], subject: &T) -> Result<()> {
-    match rows.iter().find(|row| (row.is_set)(subject)) {
-        Some(row) => Err(Error::unsupported(format!("{}: not supported by this version of husk", row.field))),
-        None => Ok(()),
-    }
-}
-
-fn has_mount_namespace(spec: &Spec) -> bool {
-    let namespaces: &[LinuxNamespace] =
-        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount)
 }
 
 #[cfg(test)]
@@ -93,33 +73,17 @@ mod tests {
         assert_eq!(refusal(json!({"run.oci.handler": "", "run.oci.of.the.future": "1"})), "");
     }
 
-    /// Each row of the tables is asked for in the least way; an unknown field would pass, so a typo shows.
     #[test]
-    fn each_field_is_refused_by_its_name() {
-        let rows = [
-            ("vm", json!({"kernel": {"path": "/k"}})),
-            ("windows", json!({"layerFolders": []})),
-            ("solaris", json!({})),
-            ("zos", json!({})),
-            ("linux.namespaces", json!([{"type": "pid"}])),
-            ("linux.intelRdt", json!({"closID": "x"})),
-            ("linux.intelRdt", json!({"schemata": ["L3:0=1"], "enableMonitoring": true})),
-        ];
-        for (field, value) in rows {
-            let mut spec = json!({
-                "ociVersion": "1.3.0",
-                "root": {"path": "r"},
-                "process": {"user": {}, "cwd": "/", "args": ["x"]},
-                "linux": {"namespaces": [{"type": "mount"}]},
-            });
-            let pointer = format!("/{}", field.replace('.', "/"));
-            let (parent, key) = pointer.rsplit_once('/').unwrap();
-            let parent: &mut Value = if parent.is_empty() { &mut spec } else { spec.pointer_mut(parent).unwrap() };
-            parent[key] = value.clone();
-            let document = load::parse("config.json", spec.to_string().as_bytes()).unwrap();
-            let error = validate::validate(document).unwrap_err();
-            assert!(error.report().starts_with(field), "{field} = {value}: {error:?}");
-            assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{field}");
-        }
+    fn other_platforms_are_passed_over_with_a_word() {
+        let spec = json!({
+            "ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"user": {}, "cwd": "/", "args": ["x"]},
+            "linux": {"namespaces": [{"type": "mount"}], "intelRdt": {"enableCMT": true}},
+            "vm": {"kernel": {"path": "/k"}, "hwConfig": {"vcpus": 2}}, "windows": {"layerFolders": []}, "solaris": {},
+            "zos": {}, "freebsd": {"devices": []},
+        });
+        let document = load::parse("config.json", spec.to_string().as_bytes()).unwrap();
+        let validated = validate::validate(document).unwrap();
+        let warned: Vec<&str> = validated.warnings().iter().filter_map(|text| text.split(':').next()).collect();
+        assert_eq!(warned, ["freebsd", "linux.intelRdt.enableCMT", "vm", "windows", "solaris", "zos"]);
     }
 }

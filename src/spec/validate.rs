@@ -4,6 +4,7 @@
 //! `clone`. What depends on the host (does the namespace file exist, is there a cgroup controller) is the plan's to say;
 //! the one exception is whether a namespace file is the host's own, since sysctls would then reach the host.
 
+mod intel_rdt;
 mod mounts;
 mod namespaces;
 mod process;
@@ -74,6 +75,7 @@ pub fn validate(document: Document<Spec>) -> Result<Validated> {
         warnings.extend(personality_warning(linux));
     }
     unimplemented::refuse(&spec)?;
+    warnings.extend(unimplemented::ignored(&spec));
     Ok(Validated { spec, warnings })
 }
 
@@ -201,6 +203,7 @@ fn check_linux(linux: &Linux) -> Result<()> {
     if let Some(resources) = linux.resources() {
         check_resources(resources, "linux.resources")?;
     }
+    linux.intel_rdt().as_ref().map_or(Ok(()), intel_rdt::check)?;
     linux.memory_policy().as_ref().map_or(Ok(()), check_memory_policy)
 }
 

@@ -8,6 +8,7 @@ use clap::Parser;
 use super::{Invocation, Manners, Verb, json, print};
 use crate::cli::status::Status;
 use crate::error::{Context, Error, Kind, Result};
+use crate::runtime::ps::Details;
 
 /// Print the processes inside a container
 #[derive(Debug, Parser)]
@@ -35,7 +36,10 @@ impl Verb for Ps {
             // What Go makes of a list that was never begun.
             ("json", _) if pids.is_empty() => print("null\n"),
             ("json", _) => print(&format!("{}\n", json::compact(&pids)?)),
-            ("table", _) => print(&narrow(&ask_ps(&options)?, &pids)?),
+            ("table", _) => match ask_ps(&options)? {
+                Some(table) => print(&narrow(&table, &pids)?),
+                None => print(&own_table(&invocation.runtime.process_details(&pids)?)),
+            },
             _ => Err(Error::invalid("invalid format option")),
         }
     }
@@ -47,14 +51,16 @@ fn listed(pids: &[i32]) -> String {
     if lines.is_empty() { "[\n]".to_owned() } else { format!("[\n{}\n]", lines.join(",\n")) }
 }
 
-fn ask_ps(options: &[String]) -> Result<String> {
+/// Gives the answer of ps(1); none where it is not there, and nothing is asked of it but its full list.
+fn ask_ps(options: &[String]) -> Result<Option<String>> {
     let options: Vec<&str> =
         if options.is_empty() { vec!["-ef"] } else { options.iter().map(String::as_str).collect() };
     let output = Command::new("ps").args(&options).stdin(Stdio::null()).output();
     let output = match output {
+        Err(error) if error.kind() == ErrorKind::NotFound && options == ["-ef"] => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Error::new(Kind::NotFound, "ps: executable file not found in $PATH")
-                .with_hint("`ps --format json` does without that program"));
+                .with_hint("`ps --format json` does without that program, and so does `ps` without options for it"));
         }
         answer => answer.context("run ps")?,
     };
@@ -66,7 +72,28 @@ fn ask_ps(options: &[String]) -> Result<String> {
             format!("ps {}: {}: {}", options.join(" "), output.status, said.trim_end()),
         ));
     }
-    Ok(text(&output.stdout))
+    Ok(Some(text(&output.stdout)))
+}
+
+/// Writes the table that `ps -ef` would.
+fn own_table(processes: &[Details]) -> String {
+    let mut table =
+        format!("{:<8} {:>7} {:>7} {:>2} {:>5} {:<8} {:>8} CMD\n", "UID", "PID", "PPID", "C", "STIME", "TTY", "TIME");
+    for process in processes {
+        let Details { user, pid, parent, usage_percent, started, terminal, seconds, command } = process;
+        let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+        // As many letters as ps(1) gives a name, which it marks with a plus.
+        let user = if user.chars().count() > 8 {
+            format!("{}+", user.chars().take(7).collect::<String>())
+        } else {
+            user.clone()
+        };
+        let row = format!(
+            "{user:<8} {pid:>7} {parent:>7} {usage_percent:>2} {started:>5} {terminal:<8} {time:>8} {command}\n"
+        );
+        table.push_str(&row);
+    }
+    table
 }
 
 /// Keeps the header and the lines of these processes.
@@ -100,6 +127,25 @@ mod tests {
         assert_eq!(narrow(table, &[]).unwrap(), "UID          PID    PPID CMD\n");
         assert!(narrow("COMMAND\nsh\n", &[7]).is_err());
         assert!(narrow("PID\nsh\n", &[7]).is_err());
+    }
+
+    #[test]
+    fn a_table_without_ps_looks_like_its_own() {
+        let process = Details {
+            user: "systemd-network".into(),
+            pid: 7,
+            parent: 1,
+            usage_percent: 0,
+            started: "02:08".into(),
+            terminal: "?".into(),
+            seconds: 3661,
+            command: "sh -c true".into(),
+        };
+        assert_eq!(
+            own_table(&[process]),
+            "UID          PID    PPID  C STIME TTY          TIME CMD\n\
+             systemd+       7       1  0 02:08 ?        01:01:01 sh -c true\n"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod pax;
 mod reader;
 mod sparse;
 
-pub(crate) use reader::{Entry, EntryKind, Reader, Skip, Time};
+pub(crate) use reader::{Entry, EntryKind, Reader, Skip, Time, Xattr};
 
 /// Everything in a tar comes in blocks of this size.
 pub(crate) const BLOCK: usize = 512;

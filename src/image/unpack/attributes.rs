@@ -96,11 +96,11 @@ fn record(fd: BorrowedFd<'_>, entry: &Entry, node: bool) -> Result<()> {
     }
 }
 
-/// Decides which attributes an image may set.
+/// Decides which attributes an image may set, and which are written into one.
 ///
 /// `trusted.` belongs to the host's administrator and to overlayfs, `security.` to the host's policy (file capabilities
 /// are the exception that images need), and husk's and overlayfs's own names under `user.` are not the image's to forge.
-fn is_wanted(name: &[u8], kind: EntryKind) -> bool {
+pub(in crate::image) fn is_wanted(name: &[u8], kind: EntryKind) -> bool {
     let file_or_directory = matches!(kind, EntryKind::Regular | EntryKind::Directory);
     match name {
         b"security.capability" => kind == EntryKind::Regular,

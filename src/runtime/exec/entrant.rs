@@ -46,6 +46,7 @@ fn enter(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     prepare(plan, channel)?;
     plan.inhabitant.enter(plan.kinds)?;
     become_root(plan)?;
+    enter_root(plan)?;
     if plan.appearance != Appearance::Early {
         return Ok(());
     }
@@ -89,7 +90,7 @@ fn become_workload(plan: &Plan<'_>, channel: &Channel) -> Result<Infallible> {
 fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     init::set_oom_score(&plan.process, plan.proc)?;
     become_undumpable()?;
-    if plan.is_moved {
+    if plan.waits_to_be_moved() {
         channel.expect(Tag::InCgroup)?;
     }
     plan.entrances.enter().map_err(explain_entrance)?;
@@ -115,6 +116,14 @@ fn become_root(plan: &Plan<'_>) -> Result<()> {
         become_undumpable()?;
     }
     Ok(())
+}
+
+/// The root of a mount namespace that the container has not to itself is not the container's: whoever enters it has the
+/// host's files.
+fn enter_root(plan: &Plan<'_>) -> Result<()> {
+    let Some(root) = &plan.root else { return Ok(()) };
+    rustix::process::fchdir(root).context("change to the container's root")?;
+    rustix::process::chroot(c".").context("chroot into the container's root")
 }
 
 fn become_undumpable() -> Result<()> {

@@ -1,0 +1,208 @@
+//! What an overlay's upper directory adds to the layers below it, changes and deletes: `docker diff`. Reads no contents.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+use crate::image::unpack::OverlayXattr;
+use crate::support::root::Root;
+
+use super::tree::{is_opaque, is_whiteout};
+use super::walk::{Found, OPEN_DIRECTORY, join, walk};
+
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Added,
+    Changed,
+    Deleted,
+}
+
+impl ChangeKind {
+    /// Gives the letter that docker prints.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Added => 'A',
+            Self::Changed => 'C',
+            Self::Deleted => 'D',
+        }
+    }
+
+    /// Gives the number that docker's API has for it.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Changed => 0,
+            Self::Added => 1,
+            Self::Deleted => 2,
+        }
+    }
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub kind: ChangeKind,
+    /// From the root, with a slash at its beginning.
+    pub path: Vec<u8>,
+}
+
+/// Lists what the upper directory changes of these layers, the highest of them first; sorted by path.
+///
+/// A file that is in the upper directory counts as changed, whether its contents are others or not. A directory counts if
+/// its mode, owner or time is another, or if something in it counts.
+pub fn list_changes(upper: &Root, lowers: &[Root], overlay: OverlayXattr) -> Result<Vec<Change>> {
+    let mut lister = Lister { lowers, overlay, levels: Vec::new(), changes: BTreeMap::new() };
+    lister.levels.push(Level { path: Vec::new(), layers: (0..lowers.len()).collect(), hides: false });
+    walk(upper, |found| lister.add(found))?;
+    Ok(lister.changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() }).collect())
+}
+
+/// A directory of the upper tree, and the layers in which it is the same directory.
+struct Level {
+    path: Vec<u8>,
+    /// The highest first.
+    layers: Vec<usize>,
+    /// Nothing of the layers below is seen here or deeper.
+    hides: bool,
+}
+
+struct Lister<'r> {
+    lowers: &'r [Root],
+    overlay: OverlayXattr,
+    levels: Vec<Level>,
+    changes: BTreeMap<Vec<u8>, ChangeKind>,
+}
+
+/// What the layers have at a path.
+struct Below {
+    stat: Option<Stat>,
+    /// Those that have a part of the directory, if it is one.
+    layers: Vec<usize>,
+}
+
+impl Lister<'_> {
+    fn add(&mut self, found: &Found<'_>) -> Result<()> {
+        let parent = found.path[..found.path.len() - found.name.len()].strip_suffix(b"/").unwrap_or_default();
+        while self.levels.last().is_some_and(|level| level.path != parent) {
+            self.levels.pop();
+        }
+        let Some(level) = self.levels.last() else { return Ok(()) };
+        let hides = level.hides;
+        let below = self.below(&level.layers, parent, found.name)?;
+        if self.is_deletion(found)? {
+            if below.stat.is_some() {
+                self.record(found.path, ChangeKind::Deleted);
+            }
+            return Ok(());
+        }
+        let was_directory =
+            below.stat.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        match (&below.stat, found.opened) {
+            (None, _) => self.record(found.path, ChangeKind::Added),
+            (Some(stat), Some(_)) if was_directory && is_same(stat, &found.stat) => {}
+            (Some(_), _) => self.record(found.path, ChangeKind::Changed),
+        }
+        if let Some(opened) = found.opened {
+            let hides = hides || is_opaque(opened, self.overlay)?;
+            if hides {
+                self.record_missing(found, &below.layers)?;
+            }
+            self.levels.push(Level { path: found.path.to_vec(), layers: below.layers, hides });
+        }
+        Ok(())
+    }
+
+    fn is_deletion(&self, found: &Found<'_>) -> Result<bool> {
+        match found.kind() {
+            FileType::CharacterDevice => Ok(found.stat.st_rdev == 0),
+            FileType::RegularFile if found.stat.st_size == 0 => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(found.directory, found.name, flags, Mode::empty()).context("open")?;
+                is_whiteout(fd.as_fd(), 0, self.overlay)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Records what a directory of the layers has and the one that hides it does not.
+    fn record_missing(&mut self, found: &Found<'_>, layers: &[usize]) -> Result<()> {
+        let mut names = Vec::new();
+        for layer in layers {
+            let Some(directory) = self.open(*layer, found.path)? else { continue };
+            for entry in Dir::read_from(&directory).context("list directory")? {
+                let entry = entry.context("list directory")?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    names.push(entry.file_name().to_bytes().to_vec());
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        let Some(opened) = found.opened else { return Ok(()) };
+        for name in names {
+            let is_missing = match rustix::fs::statat(opened, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => true,
+                answer => answer.map(|_| false)?,
+            };
+            if is_missing && self.below(layers, found.path, &name)?.stat.is_some() {
+                self.record(&join(found.path, &name), ChangeKind::Deleted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for a name in the layers, as overlayfs merges them.
+    fn below(&self, layers: &[usize], directory: &[u8], name: &[u8]) -> Result<Below> {
+        let mut below = Below { stat: None, layers: Vec::new() };
+        for layer in layers {
+            let Some(directory) = self.open(*layer, directory)? else { continue };
+            let stat = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                answer => answer.context("look at the layers")?,
+            };
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let found = Found { directory: directory.as_fd(), name, path: name, stat, opened: None };
+            // A whiteout or a file ends what is seen of the layers; so does a directory that hides those below it.
+            if kind != FileType::Directory {
+                if below.stat.is_none() && !self.is_deletion(&found)? {
+                    below.stat = Some(stat);
+                }
+                break;
+            }
+            below.stat.get_or_insert(stat);
+            below.layers.push(*layer);
+            let opened = rustix::fs::openat(&directory, name, OPEN_DIRECTORY, Mode::empty())?;
+            if is_opaque(opened.as_fd(), self.overlay)? {
+                break;
+            }
+        }
+        Ok(below)
+    }
+
+    fn open(&self, layer: usize, directory: &[u8]) -> Result<Option<OwnedFd>> {
+        let path = if directory.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(directory)) };
+        match self.lowers[layer].open_without_symlinks(path, OPEN_DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            answer => answer.map(Some).context("open a layer's directory"),
+        }
+    }
+
+    /// Records a change, and that the directories above are touched by it.
+    fn record(&mut self, path: &[u8], kind: ChangeKind) {
+        self.changes.insert(path.to_vec(), kind);
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.changes.entry(path[..at].to_vec()).or_insert(ChangeKind::Changed);
+        }
+    }
+}
+
+fn is_same(below: &Stat, above: &Stat) -> bool {
+    let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec);
+    facts(below) == facts(above)
+}
