@@ -89,7 +89,7 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = RemoteOptions { verify_tls: args.tls_verify, authfile: None };
+            let options = RemoteOptions { verify_tls: args.tls_verify, ..RemoteOptions::default() };
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
         Command::Logout(args) => logout::run(args),

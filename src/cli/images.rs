@@ -47,11 +47,18 @@ pub(super) struct Remote {
     /// File that holds the logins
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// Folder of certificates for the registry
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
 }
 
 impl Remote {
     fn options(&self) -> RemoteOptions {
-        RemoteOptions { verify_tls: self.tls_verify, authfile: self.authfile.clone() }
+        RemoteOptions {
+            verify_tls: self.tls_verify,
+            authfile: self.authfile.clone(),
+            certificates: self.cert_dir.clone(),
+        }
     }
 }
 
@@ -147,17 +154,16 @@ pub(super) struct Remove {
 pub(super) fn pull(args: Pull) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
     let options = PullOptions { platform, remote: args.remote.options() };
-    let names = args.names.iter().map(|name| {
-        let name = name.strip_prefix("docker://").unwrap_or(name);
-        Reference::parse(name)
-    });
-    let names: Vec<Reference> = names.collect::<Result<_>>()?;
+    let names: Vec<_> = args.names.iter().map(|name| name.strip_prefix("docker://").unwrap_or(name)).collect();
+    for name in &names {
+        Reference::parse(name)?;
+    }
     let engine = Engine::open(settings::File::default())?;
     for name in &names {
         let bar = Bar::new(args.quiet);
-        let pulled = pull::pull(&engine, name, &options, &|progress| bar.show(progress));
+        let pulled = pull::pull_word(&engine, name, &options, &|progress| bar.show(progress));
         bar.clear();
-        printer::print(&format!("{}\n", pulled?.image.id.hex()))?;
+        printer::print(&format!("{}\n", pulled?.1.image.id.hex()))?;
     }
     Ok(Status::Success)
 }

@@ -21,7 +21,6 @@ use super::{files, host};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
-use crate::image::reference::Reference;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
 use crate::monitor::{self, Job, Outcome};
@@ -220,8 +219,7 @@ fn fetch_named(engine: &Engine, word: &str, options: &RunOptions, tell: &dyn Fn(
         None if options.pull == PullPolicy::Never => return Err(find::unknown(word)),
         None => {
             tell(&format!("{word} is not here: pulling it"));
-            let reference = Reference::parse(word)?;
-            pull::pull(engine, &reference, &pull::PullOptions::default(), &|_| ())?.image
+            pull::pull_word(engine, word, &pull::PullOptions::default(), &|_| ())?.1.image
         }
     };
     let image = find::open(&store, &record)?;

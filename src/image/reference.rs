@@ -138,6 +138,11 @@ impl Reference {
         Ok(Self { repository, tag: Some(tag.to_owned()), digest: None })
     }
 
+    /// Names a repository as such, for questions about its registry.
+    pub fn by_registry(repository: Repository) -> Self {
+        Self { repository, tag: None, digest: None }
+    }
+
     /// Names content of a repository.
     pub fn by_digest(repository: Repository, digest: Digest) -> Self {
         Self { repository, tag: None, digest: Some(digest) }

@@ -31,7 +31,7 @@ use crate::storage::blobs::{Begun, Blobs, Partial};
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, LayerRecord, NameRecord};
 use crate::storage::store::{Event, Store};
 
-use super::remote::{self, RemoteOptions};
+use super::remote::{Remote, RemoteOptions};
 
 /// What is pulled, and how.
 #[derive(Clone, Debug)]
@@ -79,20 +79,52 @@ pub struct Pulled {
 /// Brings an image here, or finds that it is here as the registry has it.
 pub fn pull(engine: &Engine, reference: &Reference, options: &PullOptions, report: Report<'_>) -> Result<Pulled> {
     report(Progress::Asking { reference: reference.to_string() });
-    let client = remote::client(reference.repository(), &options.remote)?;
-    let answer = pull_from(engine, &client, reference, options, report);
-    client.take_warnings().into_iter().for_each(|warning| report(Progress::Warning(warning)));
-    answer.with_context(|| format!("pull {reference}"))
+    let remote = Remote::load(&options.remote)?;
+    let sources = remote.sources(reference).with_context(|| format!("pull {reference}"))?;
+    let mut failure = None;
+    for (endpoint, client) in &sources {
+        let answer = pull_from(engine, client, &endpoint.repository, reference, options, report);
+        client.take_warnings().into_iter().for_each(|warning| report(Progress::Warning(warning)));
+        match answer {
+            // What a mirror has not, or not as it should be, is sought further on.
+            Err(error) if endpoint.is_mirror => {
+                report(Progress::Warning(format!("mirror {}: {}", endpoint.host, error.report())));
+                failure = Some(error);
+            }
+            answer => return answer.with_context(|| format!("pull {reference}")),
+        }
+    }
+    let failure = failure.unwrap_or_else(|| Error::new(Kind::NotFound, "no registry is configured for it"));
+    Err(failure.context(format!("pull {reference}")))
+}
+
+/// Brings an image here by whichever of the names that a word can mean has it.
+pub fn pull_word(
+    engine: &Engine,
+    word: &str,
+    options: &PullOptions,
+    report: Report<'_>,
+) -> Result<(Reference, Pulled)> {
+    let mut failure = None;
+    for reference in Remote::load(&options.remote)?.names(word)? {
+        match pull(engine, &reference, options, report) {
+            Ok(pulled) => return Ok((reference, pulled)),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::new(Kind::NotFound, format!("image {word}: no such image"))))
 }
 
 fn pull_from(
     engine: &Engine,
     client: &Client,
+    repository: &Repository,
     reference: &Reference,
     options: &PullOptions,
     report: Report<'_>,
 ) -> Result<Pulled> {
-    let repository = reference.repository();
     let target = client.manifest(repository, &reference.selector())?;
     let store = engine.store()?;
     let _held = store.hold()?;

@@ -17,7 +17,7 @@ use crate::storage::images::Descriptor;
 use crate::storage::store::Store;
 
 use super::find;
-use super::remote::{self, RemoteOptions};
+use super::remote::{Remote, RemoteOptions};
 
 /// Blobs that are sent at once.
 const PARALLEL: usize = 4;
@@ -60,11 +60,12 @@ pub fn push(
         {
             return Err(Error::invalid(format!("the image's digest is {}", document.digest)));
         }
-        let client = remote::client(destination.repository(), options)?;
+        let remote = Remote::load(options)?;
+        let (endpoint, client) = remote.destination(destination)?;
         // Where it came from it can be mounted from, if that is the same registry.
         let from = found.name.as_ref().and_then(|name| Reference::parse(&name.name).ok());
         let from = from.as_ref().map(Reference::repository);
-        push_image(&store, &client, destination, document, from, report)?;
+        push_image(&store, &client, &endpoint.repository, destination, document, from, report)?;
         Ok(Pushed { digest: document.digest, size: document.size })
     };
     push().with_context(|| format!("push {destination}"))
@@ -73,6 +74,7 @@ pub fn push(
 fn push_image(
     store: &Store,
     client: &Client,
+    repository: &Repository,
     destination: &Reference,
     document: &Descriptor,
     from: Option<&Repository>,
@@ -84,7 +86,6 @@ fn push_image(
     blobs.push((parsed.config.digest, parsed.config.size));
     let mut seen = std::collections::HashSet::new();
     blobs.retain(|(digest, _)| seen.insert(*digest));
-    let repository = destination.repository();
     let push_one = |&(digest, size): &(Digest, u64)| -> Result<()> {
         let (file, found) = store
             .open_blob(&digest)?

@@ -1,20 +1,17 @@
-//! How a registry is spoken to from this host: where it is, with what certificates, as whom.
+//! How registries are spoken to from this host: where they are, with what certificates, through what, as whom.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-
-use crate::error::{Context, Result};
-use crate::image::reference::{DEFAULT_REGISTRY, Repository};
+use crate::error::{Context, Error, Kind, Result};
+use crate::image::reference::{Reference, Repository};
+use crate::image::registry::certs::Trust;
 use crate::image::registry::client::{Client, Patience, Setup};
 use crate::image::registry::credentials::Credentials;
 use crate::image::registry::login::Login;
-use crate::image::registry::origin::is_loopback;
+use crate::image::registry::proxy::Proxies;
+use crate::image::registry::registries::{Endpoint, Registries};
+use crate::image::registry::resolver::HostResolver;
 use crate::support::caller::Caller;
-
-/// Where docker.io's registry really is.
-const DOCKER_HOST: &str = "registry-1.docker.io";
 
 /// What a caller may say about registries on the command line.
 #[derive(Clone, Debug, Default)]
@@ -23,41 +20,79 @@ pub struct RemoteOptions {
     pub verify_tls: Option<bool>,
     /// `--authfile`
     pub authfile: Option<PathBuf>,
+    /// `--cert-dir`
+    pub certificates: Option<PathBuf>,
 }
 
-/// Prepares to speak to a repository's registry, as whoever is logged in there.
-pub fn client(repository: &Repository, options: &RemoteOptions) -> Result<Client> {
-    let credentials = Credentials::load(&Caller::current(), options.authfile.as_deref());
-    let login = credentials.lookup(repository)?;
-    connect(repository.registry(), login, options)
+/// The host's configuration, read once a command.
+pub struct Remote<'a> {
+    caller: Caller,
+    registries: Registries,
+    credentials: Credentials,
+    trust: Trust,
+    options: &'a RemoteOptions,
+}
+
+impl<'a> Remote<'a> {
+    /// Reads the configuration.
+    pub fn load(options: &'a RemoteOptions) -> Result<Self> {
+        let caller = Caller::current();
+        let registries = Registries::load(&caller)?;
+        let credentials = Credentials::load(&caller, options.authfile.as_deref());
+        let trust = Trust::load(&caller, options.certificates.as_deref());
+        Ok(Self { caller, registries, credentials, trust, options })
+    }
+
+    /// Gives what a name that somebody typed can mean.
+    pub fn names(&self, text: &str) -> Result<Vec<Reference>> {
+        self.registries.resolve(text)
+    }
+
+    /// Gives the places to get an image from, mirrors first.
+    pub fn sources(&self, reference: &Reference) -> Result<Vec<(Endpoint, Client)>> {
+        let endpoints = self.registries.endpoints(reference)?;
+        endpoints.into_iter().map(|endpoint| self.connect(&endpoint).map(|client| (endpoint, client))).collect()
+    }
+
+    /// Gives the one place to send an image to.
+    pub fn destination(&self, reference: &Reference) -> Result<(Endpoint, Client)> {
+        let endpoints = self.registries.endpoints(reference)?;
+        let endpoint = endpoints.into_iter().find(|endpoint| !endpoint.is_mirror);
+        let endpoint = endpoint.ok_or_else(|| Error::new(Kind::NotFound, "no registry is configured for it"))?;
+        let client = self.connect(&endpoint)?;
+        Ok((endpoint, client))
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Result<Client> {
+        let login = self.credentials.lookup(&endpoint.repository)?;
+        self.client(endpoint.repository.registry(), &endpoint.host, endpoint.is_insecure, login)
+    }
+
+    fn client(&self, registry: &str, host: &str, is_insecure: bool, login: Option<Login>) -> Result<Client> {
+        let is_insecure = self.options.verify_tls.map_or(is_insecure, |verify| !verify);
+        Client::new(Setup {
+            registry: registry.to_owned(),
+            host: host.to_owned(),
+            is_insecure,
+            login,
+            tls: self.trust.tls(registry, is_insecure)?,
+            proxies: Proxies::load(&self.caller),
+            resolver: HostResolver::new(&self.caller),
+            patience: Patience::default(),
+        })
+    }
 }
 
 /// Asks a registry whether it takes a login.
 pub fn check_login(registry: &str, login: &Login, options: &RemoteOptions) -> Result<()> {
-    connect(registry, Some(login.clone()), options)?.ping().with_context(|| format!("log in to {registry}"))
-}
-
-fn connect(registry: &str, login: Option<Login>, options: &RemoteOptions) -> Result<Client> {
-    let host = if registry == DEFAULT_REGISTRY { DOCKER_HOST } else { registry };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let is_insecure = options.verify_tls.map_or_else(|| is_loopback(name), |verify| !verify);
-    let roots: Vec<_> = rustls_native_certs::load_native_certs()
-        .certs
-        .iter()
-        .map(|certificate| ureq::tls::Certificate::from_der(certificate).to_owned())
-        .collect();
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .disable_verification(is_insecure)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
-    Client::new(Setup {
-        registry: registry.to_owned(),
-        host: host.to_owned(),
-        is_insecure,
-        login,
-        tls,
-        patience: Patience::default(),
-    })
+    let check = || {
+        let remote = Remote::load(options)?;
+        // Any repository will do: the place is the registry's.
+        let probe = Reference::by_registry(Repository::new(registry, "library/probe")?);
+        let (endpoint, _) = remote.destination(&probe)?;
+        let client =
+            remote.client(registry, &endpoint.host, remote.registries.is_insecure(registry), Some(login.clone()))?;
+        client.ping()
+    };
+    check().with_context(|| format!("log in to {registry}"))
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{Method, Request, Response, StatusCode};
-use ureq::{Agent, Body, SendBody};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::base64;
@@ -21,6 +22,8 @@ use crate::support::base64;
 use super::auth::{Challenge, Token, may_have_credentials};
 use super::login::Login;
 use super::origin::Origin;
+use super::proxy::Proxies;
+use super::resolver::HostResolver;
 
 /// Redirects that one request follows.
 const REDIRECTS: usize = 10;
@@ -66,6 +69,8 @@ pub struct Setup {
     pub is_insecure: bool,
     pub login: Option<Login>,
     pub tls: ureq::tls::TlsConfig,
+    pub proxies: Proxies,
+    pub resolver: HostResolver,
     pub patience: Patience,
 }
 
@@ -76,6 +81,7 @@ pub struct Client {
     /// https, and http where that is allowed: what has answered comes first.
     origins: Mutex<Vec<Origin>>,
     login: Option<Login>,
+    proxies: Proxies,
     state: Mutex<State>,
     patience: Patience,
 }
@@ -205,7 +211,7 @@ fn printable(text: &str, limit: usize) -> String {
 impl Client {
     /// Prepares to speak to a registry; nothing is sent yet.
     pub fn new(setup: Setup) -> Result<Self> {
-        let Setup { registry, host, is_insecure, login, tls, patience } = setup;
+        let Setup { registry, host, is_insecure, login, tls, proxies, resolver, patience } = setup;
         let mut origins = vec![Origin::new(&host, true).with_context(|| format!("registry {registry}"))?];
         if is_insecure {
             origins.push(Origin::new(&host, false)?);
@@ -226,8 +232,9 @@ impl Client {
             .proxy(None)
             .tls_config(tls)
             .build();
-        let agent = Agent::new_with_config(config);
-        Ok(Self { registry, agent, origins: Mutex::new(origins), login, state: Mutex::default(), patience })
+        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+        let (origins, state) = (Mutex::new(origins), Mutex::default());
+        Ok(Self { registry, agent, origins, login, proxies, state, patience })
     }
 
     /// Gives the registry's name.
@@ -317,7 +324,7 @@ impl Client {
         while origins.len() > 1 {
             let url = format!("{}/v2/", origins[0]);
             let request = Request::get(&url).body(()).map_err(|error| Error::invalid(format!("{url}: {error}")))?;
-            match self.agent.run(request) {
+            match self.exchange_once(&url, request)? {
                 Ok(_) => origins.truncate(1),
                 Err(ureq::Error::Timeout(_) | ureq::Error::HostNotFound) => break,
                 Err(_) => {
@@ -387,7 +394,7 @@ impl Client {
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form)
                 .map_err(|error| Error::invalid(error.to_string()))?;
-            self.agent.run(request)
+            self.exchange_once(realm, request)?
         } else {
             if let Some(Login::Basic { user, .. }) = login {
                 pairs.push(("account", user));
@@ -397,7 +404,7 @@ impl Client {
             if let Some(header) = login.and_then(basic) {
                 request = request.header(AUTHORIZATION, header);
             }
-            self.agent.run(request.body(()).map_err(|error| Error::invalid(error.to_string()))?)
+            self.exchange_once(realm, request.body(()).map_err(|error| Error::invalid(error.to_string()))?)?
         };
         let response = sent.map_err(|error| failed(error, realm))?;
         let answer = Answer { response, url: realm.to_owned() };
@@ -415,17 +422,27 @@ impl Client {
         let wrong = |error: ureq::http::Error| Error::invalid(format!("{url}: {error}"));
         let sent = match &call.payload {
             Payload::None if matches!(call.method, Method::GET | Method::HEAD | Method::DELETE) => {
-                self.agent.run(request.body(()).map_err(wrong)?)
+                self.exchange_once(url, request.body(()).map_err(wrong)?)?
             }
-            Payload::None => self.agent.run(request.body(&[][..]).map_err(wrong)?),
-            Payload::Bytes(bytes) => self.agent.run(request.body(*bytes).map_err(wrong)?),
+            Payload::None => self.exchange_once(url, request.body(&[][..]).map_err(wrong)?)?,
+            Payload::Bytes(bytes) => self.exchange_once(url, request.body(*bytes).map_err(wrong)?)?,
             Payload::Stream(length, open) => {
                 let mut reader = open()?;
                 let request = request.header(CONTENT_LENGTH, *length);
-                self.agent.run(request.body(SendBody::from_reader(&mut reader)).map_err(wrong)?)
+                self.exchange_once(url, request.body(SendBody::from_reader(&mut reader)).map_err(wrong)?)?
             }
         };
         sent.map_err(|error| failed(error, url))
+    }
+
+    /// Sends a request, through the proxy that is for its URL.
+    fn exchange_once<B: AsSendBody>(
+        &self,
+        url: &str,
+        request: Request<B>,
+    ) -> Result<Result<Response<Body>, ureq::Error>> {
+        let proxy = self.proxies.of_url(url)?;
+        Ok(self.agent.run(self.agent.configure_request(request).proxy(proxy).build()))
     }
 
     fn note_warnings(&self, answer: &Answer) {
