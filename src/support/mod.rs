@@ -13,4 +13,5 @@ pub mod number_set;
 pub mod passwd;
 pub mod remove;
 pub mod root;
+pub mod strict_json;
 pub mod units;
