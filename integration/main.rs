@@ -56,6 +56,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod upkeep;
 mod verbs;
 
 use std::ffi::OsString;
@@ -116,6 +117,7 @@ fn tests() -> Vec<support::Test> {
         exec_security::tests,
         kill::tests,
         sweep::tests,
+        upkeep::tests,
         crowd::tests,
         security::tests,
         checkpoint::tests,
