@@ -94,12 +94,12 @@ fn dispatch(command: Command) -> Result<Status> {
         }
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
-        Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(args),
+        Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
-        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(args),
-        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
+        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
