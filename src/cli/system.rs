@@ -51,8 +51,7 @@ fn check(args: &Check) -> Result<Status> {
     };
     let engine = Engine::open(settings::File::default())?;
     let depth = if *quick { Depth::Sizes } else { Depth::Digests };
-    let Checked { found, left } =
-        if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
+    let Checked { found, left } = if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
     // What a repair itself brings to light is told as well.
     let new = left.iter().filter(|finding| !found.contains(finding));
     let mut text = String::new();

@@ -105,7 +105,8 @@ struct Packed<'a> {
 impl LayerReader for Packed<'_> {
     fn open_layer(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let digest = self.layers[index].digest;
-        let open = || self.store.open_blob(&digest)?.ok_or_else(|| Error::new(Kind::NotFound, "it is not in the store"));
+        let open =
+            || self.store.open_blob(&digest)?.ok_or_else(|| Error::new(Kind::NotFound, "it is not in the store"));
         let (file, _) = open().with_context(|| format!("blob {digest}"))?;
         Ok(Box::new(file))
     }
