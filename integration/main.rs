@@ -42,6 +42,7 @@ mod namespaces;
 mod net_devices;
 mod notify;
 mod pivot;
+mod policy;
 mod probe;
 mod process;
 mod pull;
@@ -59,6 +60,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod upkeep;
 mod verbs;
 
 use std::ffi::OsString;
@@ -116,12 +118,14 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         login::tests,
+        policy::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,
         exec_security::tests,
         kill::tests,
         sweep::tests,
+        upkeep::tests,
         crowd::tests,
         security::tests,
         checkpoint::tests,

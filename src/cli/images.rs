@@ -151,7 +151,7 @@ pub(super) struct Remove {
 }
 
 /// Runs `pull`.
-pub(super) fn pull(args: Pull) -> Result<Status> {
+pub(super) fn pull(args: &Pull) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
     let options = PullOptions { platform, remote: args.remote.options() };
     let names: Vec<_> = args.names.iter().map(|name| name.strip_prefix("docker://").unwrap_or(name)).collect();
@@ -211,7 +211,7 @@ pub(super) fn untag(args: &Untag) -> Result<Status> {
 }
 
 /// Runs `images`.
-pub(super) fn list(args: List) -> Result<Status> {
+pub(super) fn list(args: &List) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let store = engine.store()?;
     let (images, names) = (store.images()?, store.names()?);
@@ -260,7 +260,7 @@ pub(super) fn list(args: List) -> Result<Status> {
 }
 
 /// Runs `rmi`.
-pub(super) fn remove(args: Remove) -> Result<Status> {
+pub(super) fn remove(args: &Remove) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let mut failure: Option<Error> = None;
     for word in &args.images {

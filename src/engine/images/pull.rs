@@ -21,6 +21,7 @@ use crate::image::limits;
 use crate::image::manifest::{self, Manifest};
 use crate::image::media::Document;
 use crate::image::platform::Platform;
+use crate::image::policy::{Policy, Subject};
 use crate::image::reference::{Reference, Repository};
 use crate::image::registry::blob::BlobReader;
 use crate::image::registry::client::Client;
@@ -30,6 +31,7 @@ use crate::image::source::Selector;
 use crate::storage::blobs::{Begun, Blobs, Partial};
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, LayerRecord, NameRecord};
 use crate::storage::store::{Event, Store};
+use crate::support::caller::Caller;
 
 use super::remote::{Remote, RemoteOptions};
 
@@ -130,6 +132,9 @@ fn pull_from(
     let _held = store.hold()?;
     let mut documents = vec![target.clone()];
     let manifest = choose(client, repository, target.clone(), &options.platform, &mut documents)?;
+    let digests: Vec<Digest> = documents.iter().map(Fetched::digest).collect();
+    Policy::load(&Caller::current())?
+        .check(&Subject::Registry(reference), &digests, &|digest| client.signatures(repository, digest))?;
     let parsed =
         manifest::parse_manifest(&manifest.bytes).with_context(|| format!("manifest {}", manifest.digest()))?;
     let blobs = store.blobs()?;
