@@ -57,6 +57,7 @@ mod support;
 mod sweep;
 mod terminal;
 mod verbs;
+mod ways;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        ways::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
