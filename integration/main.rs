@@ -39,6 +39,7 @@ mod namespaces;
 mod net_devices;
 mod notify;
 mod pivot;
+mod policy;
 mod probe;
 mod process;
 mod pull;
@@ -112,6 +113,7 @@ fn tests() -> Vec<support::Test> {
         host::tests,
         bad_image::tests,
         login::tests,
+        policy::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

@@ -122,8 +122,8 @@ fn start_waits_until_it_is_ready(scene: &Scene) {
 fn start_alone_has_no_socket(scene: &Scene) {
     let manager = Manager::listen(scene);
     let bundle = scene.bundle();
-    let mut command = verb(scene, &["create"], &bundle);
-    assert!(start(&mut command).wait().unwrap().success());
+    let command = verb(scene, &["create"], &bundle);
+    assert!(start(&command).wait().unwrap().success());
     let mut command = scene.runtime();
     command.args(["start", &bundle.id]).env("NOTIFY_SOCKET", manager.path());
     command.run().exits_with(1).says("notify: no such file or directory");

@@ -1,6 +1,7 @@
 //! Registries on loopback: Debian's docker-registry, and one that is scripted and can lie.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -204,10 +205,10 @@ fn converse(stream: &TcpStream, script: &Script, log: &Mutex<Vec<Request>>, ende
         let Some(reply) = script(&request) else { return };
         let mut head = format!("HTTP/1.1 {} x\r\n", reply.status);
         for (name, value) in &reply.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").expect("a string");
         }
         if !reply.headers.iter().any(|(name, _)| name == "content-length" || name == "transfer-encoding") {
-            head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
+            write!(head, "content-length: {}\r\n", reply.body.len()).expect("a string");
         }
         head.push_str("\r\n");
         let end = reply.cut.or(reply.stall).unwrap_or(reply.body.len()).min(reply.body.len());

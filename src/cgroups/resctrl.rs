@@ -74,14 +74,14 @@ pub struct Plan {
 /// Makes the plan of a container, in the tree at `root`.
 pub fn plan(root: &Path, container_id: &str, wanted: &LinuxIntelRdt) -> Result<Plan> {
     let require = |field: &str, value: &Option<String>, resource: &str, name: &str| {
-        let is_missing = given(value).is_some() && !allocates(root, resource);
+        let is_missing = given(value.as_ref()).is_some() && !allocates(root, resource);
         // runc's words.
         let what = format!("intelRdt.{field} is specified in config, but Intel RDT/{name} is not enabled");
         if is_missing { Err(Error::unsupported(what)) } else { Ok(()) }
     };
     require("l3CacheSchema", wanted.l3_cache_schema(), "L3", "CAT")?;
     require("memBwSchema", wanted.mem_bw_schema(), "MB", "MBA")?;
-    let named = given(wanted.clos_id());
+    let named = given(wanted.clos_id().as_ref());
     let path = match named {
         Some("/") => root.to_owned(),
         name => root.join(name.unwrap_or(container_id)),
@@ -94,8 +94,8 @@ pub fn plan(root: &Path, container_id: &str, wanted: &LinuxIntelRdt) -> Result<P
     Ok(Plan { group: Group { root: root.to_owned(), path, monitoring, is_ours }, schemata, must_exist })
 }
 
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
+fn given(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
 fn schemata(wanted: &LinuxIntelRdt) -> Vec<String> {

@@ -100,8 +100,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
-        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(args),
-        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
+        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }

@@ -233,7 +233,7 @@ pub(super) fn untag(args: &Untag) -> Result<Status> {
 }
 
 /// Runs `images`.
-pub(super) fn list(args: List) -> Result<Status> {
+pub(super) fn list(args: &List) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let store = engine.store()?;
     let (images, names) = (store.images()?, store.names()?);
@@ -282,7 +282,7 @@ pub(super) fn list(args: List) -> Result<Status> {
 }
 
 /// Runs `rmi`.
-pub(super) fn remove(args: Remove) -> Result<Status> {
+pub(super) fn remove(args: &Remove) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let mut failure: Option<Error> = None;
     for word in &args.images {

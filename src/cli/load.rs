@@ -1,7 +1,7 @@
 //! `husk load`: images out of an archive.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -56,7 +56,8 @@ pub(super) fn run(args: &Load) -> Result<Status> {
         let lines = loaded.names.iter().map(|name| format!("Loaded image: {}\n", name.familiar()));
         printer::print(&lines.collect::<String>())
     };
-    let answer = load::load(&engine, archive, &platform, &|progress| bar.show(progress), &mut tell);
+    let path = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
+    let answer = load::load(&engine, archive, path, &platform, &|progress| bar.show(progress), &mut tell);
     bar.clear();
     let place = args.input.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     answer.with_context(|| format!("load {place}"))?;

@@ -28,7 +28,10 @@ use super::source::{Format, Selector};
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// An open place of images.
-pub struct Collection(Kinds);
+pub struct Collection {
+    format: Format,
+    images: Kinds,
+}
 
 enum Kinds {
     Oci(Arc<dyn Blobs>),
@@ -64,36 +67,39 @@ impl Collection {
     /// Opens a place whose form is known. `scratch` makes an unnamed file for an archive that is compressed.
     pub fn open(format: Format, path: &Path, scratch: &dyn Fn() -> Result<File>) -> Result<Self> {
         let open = || {
-            Ok(Self(match format {
+            Ok(match format {
                 Format::OciLayout => Kinds::Oci(Arc::new(Layout::open(path)?)),
                 Format::OciArchive => Kinds::Oci(Arc::new(OciArchive::open(path, scratch)?)),
                 Format::DockerArchive => Kinds::Docker(Arc::new(DockerArchive::open(path, scratch)?)),
-            }))
+            })
         };
-        open().map_err(|error: Error| error.context(format!("{}:{}", format.scheme(), path.display())))
+        let images = open().map_err(|error: Error| error.context(format!("{}:{}", format.scheme(), path.display())))?;
+        Ok(Self { format, images })
     }
 
     /// Opens an archive of either kind, from a file, a pipe or whatever else ends.
     pub fn open_archive(file: File, scratch: &dyn Fn() -> Result<File>) -> Result<Self> {
         let archive = archive::Archive::from_file(file, scratch)?;
         if archive.has("oci-layout") {
-            return Ok(Self(Kinds::Oci(Arc::new(OciArchive::new(archive)?))));
+            let images = Kinds::Oci(Arc::new(OciArchive::new(archive)?));
+            return Ok(Self { format: Format::OciArchive, images });
         }
         if archive.has("manifest.json") {
-            return Ok(Self(Kinds::Docker(Arc::new(DockerArchive::new(archive)?))));
+            let images = Kinds::Docker(Arc::new(DockerArchive::new(archive)?));
+            return Ok(Self { format: Format::DockerArchive, images });
         }
         Err(Error::invalid("no archive of images: there is neither a file oci-layout nor manifest.json in it")
             .with_hint("`husk import` makes an image of a root file system"))
     }
 
-    /// Says whether its names are docker's.
-    pub fn is_docker_archive(&self) -> bool {
-        matches!(self.0, Kinds::Docker(_))
+    /// Says how it was found to be laid out.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Opens the one image that is meant.
     pub fn select(&self, selector: &Selector, platform: &Platform) -> Result<Member> {
-        match &self.0 {
+        match &self.images {
             Kinds::Oci(blobs) => {
                 let choices = manifest::parse_index(&blobs.index()?).context("index.json")?;
                 let choice = resolve::choose(choices, selector, platform).context("index.json")?;
@@ -105,7 +111,7 @@ impl Collection {
 
     /// Opens every image, one after the other; of one for several platforms, the part for this one.
     pub fn for_each(&self, platform: &Platform, mut visit: impl FnMut(Member) -> Result<()>) -> Result<()> {
-        match &self.0 {
+        match &self.images {
             Kinds::Oci(blobs) => {
                 let choices = manifest::parse_index(&blobs.index()?).context("index.json")?;
                 for choice in by_name(choices, platform)? {

@@ -28,6 +28,9 @@ pub enum Subject<'a> {
     Local { transport: &'a str, path: &'a Path },
 }
 
+/// Fetches the signatures of a manifest.
+pub type Signatures<'a> = &'a dyn Fn(&Digest) -> Result<Vec<Signature>>;
+
 /// The policy of a machine or a user.
 #[derive(Debug)]
 pub struct Policy(Option<(PathBuf, File)>);
@@ -46,20 +49,16 @@ impl Policy {
         Ok(Self(None))
     }
 
-    /// Tells whether an image may be used, whose manifest has this digest.
+    /// Tells whether an image may be used.
     ///
-    /// `signatures` is called at most once, and only where a requirement needs them.
-    pub fn check(
-        &self,
-        subject: &Subject<'_>,
-        manifest: &Digest,
-        signatures: &dyn Fn() -> Result<Vec<Signature>>,
-    ) -> Result<()> {
+    /// `manifests` are the digests of its manifest and of the indexes that led to it: who has signed an index has signed what
+    /// is in it. `signatures` fetches those of one of them; it is called only where a requirement needs them, and once.
+    pub fn check(&self, subject: &Subject<'_>, manifests: &[Digest], signatures: Signatures<'_>) -> Result<()> {
         let Some((path, file)) = &self.0 else { return Ok(()) };
         let (transport, scopes) = scopes(subject);
         let mut fetched = None;
         for requirement in file.requirements(transport, &scopes) {
-            meets(requirement, subject, manifest, signatures, &mut fetched).map_err(|error| {
+            meets(requirement, subject, manifests, signatures, &mut fetched).map_err(|error| {
                 let name = match subject {
                     Subject::Registry(reference) => reference.familiar(),
                     Subject::Local { transport, path } => format!("{transport}:{}", path.display()),
@@ -75,9 +74,9 @@ impl Policy {
 fn meets(
     requirement: &Requirement,
     subject: &Subject<'_>,
-    manifest: &Digest,
-    signatures: &dyn Fn() -> Result<Vec<Signature>>,
-    fetched: &mut Option<Vec<Signature>>,
+    manifests: &[Digest],
+    signatures: Signatures<'_>,
+    fetched: &mut Option<Vec<(Digest, Signature)>>,
 ) -> Result<()> {
     let (keys, identity) = match requirement {
         Requirement::Accept => return Ok(()),
@@ -92,11 +91,15 @@ fn meets(
     };
     let keys = read_keys(keys)?;
     if fetched.is_none() {
-        *fetched = Some(signatures().context("fetch its signatures")?);
+        let mut all = Vec::new();
+        for manifest in manifests {
+            let of_it = signatures(manifest).context("fetch its signatures")?;
+            all.extend(of_it.into_iter().map(|signature| (*manifest, signature)));
+        }
+        *fetched = Some(all);
     }
-    let signatures = fetched.as_deref().unwrap_or_default();
     let mut why = Error::invalid("a signature is required, and there is none");
-    for signature in signatures {
+    for (manifest, signature) in fetched.iter().flatten() {
         let verified = sigstore::verify(signature, &keys).and_then(|Statement { digest, name }| {
             if digest != *manifest {
                 return Err(Error::invalid(format!("it is for {digest}")));

@@ -107,8 +107,7 @@ impl Reference {
         }
         let (registry, path) = match name.split_once('/') {
             Some((first, path)) if is_registry(first) => (first, path.to_owned()),
-            Some(_) => (DEFAULT_REGISTRY, name.to_owned()),
-            None => (DEFAULT_REGISTRY, name.to_owned()),
+            Some(_) | None => (DEFAULT_REGISTRY, name.to_owned()),
         };
         let (registry, path) = match registry {
             "index.docker.io" | "registry-1.docker.io" | DEFAULT_REGISTRY if path.contains('/') => {

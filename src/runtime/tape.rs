@@ -259,7 +259,8 @@ impl Tape {
         for (half, shift) in [(0, 0), (12, 32)] {
             for (place, mask) in [masks.effective, masks.permitted, masks.inheritable].into_iter().enumerate() {
                 let at = half + place * 4;
-                sets[at..at + 4].copy_from_slice(&((mask >> shift) as u32).to_le_bytes());
+                sets[at..at + 4]
+                    .copy_from_slice(&u32::try_from((mask >> shift) & 0xffff_ffff).unwrap_or(u32::MAX).to_le_bytes());
             }
         }
         let sets = self.put(&sets, 8);

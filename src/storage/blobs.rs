@@ -172,7 +172,7 @@ impl Blobs {
     }
 }
 
-impl<'a> Partial<'a> {
+impl Partial<'_> {
     /// Says how many bytes are at hand.
     pub fn length(&self) -> u64 {
         self.length.load(Ordering::Acquire)

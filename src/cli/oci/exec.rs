@@ -83,11 +83,11 @@ impl Verb for Exec {
     fn run(self, invocation: &Invocation) -> Result<Status> {
         // Before anything of ours is open. The words are runc's.
         let fds = Passed::find_preserved(self.preserve_fds)?;
-        exec(invocation, &self, fds).context("exec failed")
+        exec(invocation, &self, &fds).context("exec failed")
     }
 }
 
-fn exec(invocation: &Invocation, args: &Exec, fds: Passed) -> Result<Status> {
+fn exec(invocation: &Invocation, args: &Exec, fds: &Passed) -> Result<Status> {
     let id = args.words[0].to_str().ok_or_else(|| Error::invalid("the container id is not UTF-8"))?;
     let given: Document<Process>;
     let mut warnings: &[String] = &[];

@@ -4,7 +4,7 @@ use std::slice::Iter;
 
 use serde_json::{Number, Value};
 
-use super::value::{DEPTH, Datum, Text, exponent_of, general, show, sorted, type_name};
+use super::value::{DEPTH, Datum, Shape, Text, exponent_of, general, show, sorted, type_name};
 use crate::error::{Error, Result};
 
 /// As wide as Go lets a number be.
@@ -41,7 +41,16 @@ pub(super) fn printf(format: &str, arguments: &[Datum<'_>]) -> Result<String> {
         }
         match arguments.next() {
             None => into.push(&format!("%!{verb}(MISSING)"))?,
-            Some(argument) => value(argument.value().unwrap_or(&Value::Null), verb, flags, &mut into, 0)?,
+            Some(argument) => {
+                // Of structs alone, `+` says more.
+                let flags = Flags { plus: flags.plus && verb != 'v', ..flags };
+                match argument {
+                    Datum::Value(value, Shape::List | Shape::Map(_)) if value.is_null() => {
+                        self::value(&Value::Array(Vec::new()), verb, flags, &mut into, 0)?;
+                    }
+                    argument => value(argument.value().unwrap_or(&Value::Null), verb, flags, &mut into, 0)?,
+                }
+            }
         }
     }
     into.push(rest)?;
@@ -114,17 +123,18 @@ fn value(value: &Value, verb: char, flags: Flags, into: &mut Text, depth: usize)
         return Err(Error::invalid(format!("limit: the value is deeper than {DEPTH}")));
     }
     match (value, verb) {
-        // Of structs alone, `+` says more.
-        (_, 'v') if flags.plus => self::value(value, verb, Flags { plus: false, ..flags }, into, depth),
-        (_, 'T') if depth == 0 => pad(if value.is_null() { "<nil>" } else { type_name(value) }, flags, into),
+        (_, 'T') if depth == 0 => {
+            pad(&string(if value.is_null() { "<nil>" } else { type_name(value) }, 's', flags), flags, into)
+        }
         (Value::Null, 'v') => pad("<nil>", flags, into),
         (Value::Null, verb) => into.push(&format!("%!{verb}(<nil>)")),
         (Value::Bool(value), 't' | 'v') => pad(if *value { "true" } else { "false" }, flags, into),
         (Value::String(text), 's' | 'v' | 'q' | 'x' | 'X') => pad(&string(text, verb, flags), flags, into),
         (Value::Number(number), verb) => match numeral(number, verb, flags) {
-            Some(text) if matches!(verb, 'c' | 'q' | 'U') => pad(&text, flags, into),
+            Some(text) if verb == 'U' => pad(&text, Flags { zero: false, ..flags }, into),
+            Some(text) if matches!(verb, 'c' | 'q') => pad(&text, flags, into),
             Some(text) => pad_number(&text, flags, into),
-            None => complain(value, verb, into),
+            None => complain(value, verb, flags, into),
         },
         (Value::Array(list), verb) => {
             into.push("[")?;
@@ -144,14 +154,15 @@ fn value(value: &Value, verb: char, flags: Flags, into: &mut Text, depth: usize)
             }
             into.push("]")
         }
-        _ => complain(value, verb, into),
+        _ => complain(value, verb, flags, into),
     }
 }
 
 /// `%!d(string=x)`: the verb is not for such a value.
-fn complain(value: &Value, verb: char, into: &mut Text) -> Result<()> {
+fn complain(value: &Value, verb: char, flags: Flags, into: &mut Text) -> Result<()> {
     into.push(&format!("%!{verb}({}=", type_name(value)))?;
-    show(value, into, 0)?;
+    // Of the few that can come here, all have a `v`.
+    self::value(value, 'v', Flags { alternate: false, ..flags }, into, 1)?;
     into.push(")")
 }
 
@@ -168,7 +179,8 @@ fn string(text: &str, verb: char, flags: Flags) -> String {
         'v' if flags.alternate => quote(&cut, '"'),
         'x' | 'X' => {
             let pairs: Vec<String> = cut.bytes().map(|byte| format!("{byte:02x}")).collect();
-            let text = pairs.join(if flags.space { " " } else { "" });
+            let prefix = if flags.alternate && !pairs.is_empty() { "0x" } else { "" };
+            let text = prefix.to_owned() + &pairs.join(if flags.space { " " } else { "" });
             if verb == 'X' { text.to_uppercase() } else { text }
         }
         _ => cut,
@@ -232,7 +244,8 @@ fn numeral(number: &Number, verb: char, flags: Flags) -> Option<String> {
             return Some(match verb {
                 'c' => letter.to_string(),
                 'q' => quote(&letter.to_string(), '\''),
-                _ => format!("U+{:04X}", u32::from(letter)),
+                _ if flags.alternate => format!("U+{size:04X} '{letter}'"),
+                _ => format!("U+{size:04X}"),
             });
         }
         _ => return None,

@@ -77,6 +77,8 @@ const PRINTED: &[(&str, &str)] = &[
     (r#"{{printf "%6.2f|%-8.1f|%+.1e|%08.3f" 3.14159 2.0 12345.678 -3.14159}}"#, "  3.14|2.0     |+1.2e+04|-003.142"),
     (r#"{{printf "%v" .Config.Labels}}"#, "map[com.example.cpu:4 com.example.zone:<eu&1> plain:x]"),
     (r#"{{printf "%10v|%-6v|%06d|%+v" "ab" true -42 7}}"#, "        ab|true  |-00042|7"),
+    (r#"{{printf "%.2T|%#x|%8t|%+s|%.2o|%U|%#U" 1 "hi" 5 4 "abc" 536870912 'z'}}"#, "in|0x6869|%!t(int=       5)|%!s(int=+4)|%!o(string=ab)|U+20000000|U+007A 'z'"),
+    (r#"{{printf "%s %d %v" .Config.Entrypoint .Config.Entrypoint .HostConfig.CapAdd}}"#, "[] [] []"),
     (r#"{{print 1 2 "a" "b" 3 4.5 true nil}}"#, "1 2ab3 4.5 true <nil>"),
     (r#"{{println "a" 1 2}}"#, "a 1 2\n"),
     ("{{print}}{{println}}", "\n"),

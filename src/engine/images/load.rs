@@ -15,11 +15,13 @@ use crate::error::{Context, Error, Result};
 use crate::image::collection::{Collection, Described, Member};
 use crate::image::manifest::Descriptor as Layer;
 use crate::image::platform::Platform;
+use crate::image::policy::{Policy, Subject};
 use crate::image::reference::{Reference, is_registry};
 use crate::image::resolve::LayerReader;
-use crate::image::source::Local;
+use crate::image::source::{Format, Local};
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, NameRecord};
 use crate::storage::store::Store;
+use crate::support::caller::Caller;
 
 use super::keep::{self, Origin};
 use super::pull::{Progress, Report};
@@ -51,10 +53,11 @@ pub fn check_input(file: &File) -> Result<()> {
     }
 }
 
-/// Brings all images of an archive here; `loaded` is told each when it is in place.
+/// Brings all images of an archive here; `loaded` is told each when it is in place. `path` is where it lies, for the policy.
 pub fn load(
     engine: &Engine,
     archive: File,
+    path: &Path,
     platform: &Platform,
     report: Report<'_>,
     loaded: &mut dyn FnMut(&Loaded) -> Result<()>,
@@ -63,7 +66,9 @@ pub fn load(
     let _held = store.hold()?;
     let collection = Collection::open_archive(archive, &|| store.scratch_file())?;
     let naming = Naming::of(&collection);
+    let policy = Policy::load(&Caller::current())?;
     collection.for_each(platform, |member| {
+        check(&policy, collection.format(), path, &member)?;
         let names = member.names.iter().map(|name| naming.read(name)).collect::<Result<Vec<_>>>()?;
         loaded(&keep_member(engine, &store, member, names, report)?)
     })
@@ -78,6 +83,7 @@ pub fn pull_local(engine: &Engine, local: &Local, platform: &Platform, report: R
     let collection = Collection::open(local.format, &local.path, &|| store.scratch_file())?;
     let pull = || {
         let member = collection.select(&local.selector, platform)?;
+        check(&Policy::load(&Caller::current())?, local.format, &local.path, &member)?;
         let naming = Naming::of(&collection);
         let names = member.names.iter().map(|name| naming.read(name)).collect::<Result<Vec<_>>>()?;
         keep_member(engine, &store, member, names, report)
@@ -96,7 +102,10 @@ enum Naming {
 
 impl Naming {
     fn of(collection: &Collection) -> Self {
-        if collection.is_docker_archive() { Self::Docker } else { Self::Local }
+        match collection.format() {
+            Format::DockerArchive => Self::Docker,
+            Format::OciLayout | Format::OciArchive => Self::Local,
+        }
     }
 
     fn read(self, name: &str) -> Result<Reference> {
@@ -106,6 +115,13 @@ impl Naming {
             _ => Reference::parse(name),
         }
     }
+}
+
+/// Asks the machine's policy. Files hold no signatures.
+fn check(policy: &Policy, format: Format, path: &Path, member: &Member) -> Result<()> {
+    let path = std::path::absolute(path)?;
+    let digests: Vec<_> = member.documents.iter().map(|document| document.digest).collect();
+    policy.check(&Subject::Local { transport: format.scheme(), path: &path }, &digests, &|_| Ok(Vec::new()))
 }
 
 fn keep_member(

@@ -19,6 +19,7 @@ use crate::image::limits;
 use crate::image::manifest::{self, Descriptor as Layer, Manifest};
 use crate::image::media::Document;
 use crate::image::platform::Platform;
+use crate::image::policy::{Policy, Subject};
 use crate::image::reference::{Reference, Repository};
 use crate::image::registry::blob::BlobReader;
 use crate::image::registry::client::Client;
@@ -26,6 +27,7 @@ use crate::image::registry::manifest::Fetched;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Selector;
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, NameRecord};
+use crate::support::caller::Caller;
 
 use super::keep::{self, Origin};
 use super::remote::{Remote, RemoteOptions};
@@ -127,6 +129,9 @@ fn pull_from(
     let _held = store.hold()?;
     let mut documents = vec![target.clone()];
     let manifest = choose(client, repository, target.clone(), &options.platform, &mut documents)?;
+    let digests: Vec<Digest> = documents.iter().map(Fetched::digest).collect();
+    Policy::load(&Caller::current())?
+        .check(&Subject::Registry(reference), &digests, &|digest| client.signatures(repository, digest))?;
     let parsed =
         manifest::parse_manifest(&manifest.bytes).with_context(|| format!("manifest {}", manifest.digest()))?;
     let blobs = store.blobs()?;

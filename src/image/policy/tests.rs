@@ -24,7 +24,7 @@ fn parse(text: &str) -> Result<Policy> {
 
 fn check_with(policy: &Policy, name: &str, signatures: &[Signature]) -> Result<()> {
     let reference = Reference::parse(name).unwrap();
-    policy.check(&Subject::Registry(&reference), &digest(SIGNED), &|| Ok(signatures.to_vec()))
+    policy.check(&Subject::Registry(&reference), &[digest(SIGNED)], &|_| Ok(signatures.to_vec()))
 }
 
 fn is_allowed(policy: &Policy, name: &str) -> bool {
@@ -113,7 +113,7 @@ fn the_most_special_scope_decides() {
         ("dir", "/", false),
     ] {
         let subject = Subject::Local { transport, path: Path::new(path) };
-        let answer = policy.check(&subject, &digest(SIGNED), &|| Ok(Vec::new()));
+        let answer = policy.check(&subject, &[digest(SIGNED)], &|_| Ok(Vec::new()));
         assert_eq!(answer.is_ok(), allowed, "{transport}:{path}");
     }
 }
@@ -166,11 +166,30 @@ fn a_signature_is_needed_and_verified() {
     assert!(report(&policy, "quay.io/team/app:2", std::slice::from_ref(&good)).contains("is not what policy takes"));
 
     let reference = Reference::parse(name).unwrap();
-    let failing = policy.check(&Subject::Registry(&reference), &digest(SIGNED), &|| Err(Error::invalid("no network")));
+    let failing =
+        policy.check(&Subject::Registry(&reference), &[digest(SIGNED)], &|_| Err(Error::invalid("no network")));
     assert!(failing.unwrap_err().report().ends_with("fetch its signatures: no network"));
     let local = Subject::Local { transport: "oci", path: Path::new("/x") };
-    let failing = policy.check(&local, &digest(SIGNED), &|| panic!("nothing to fetch"));
+    let failing = policy.check(&local, &[digest(SIGNED)], &|_| panic!("nothing to fetch"));
     assert!(failing.unwrap_err().report().contains("local files have none"));
+}
+
+#[test]
+fn who_signs_an_index_signs_what_is_in_it() {
+    let policy = signed_with(&Value::Null);
+    let reference = Reference::parse("quay.io/team/app:1").unwrap();
+    let manifest = digest(&SIGNED.replace("e3b0", "0000"));
+    // The signature is one of the index, and found there alone.
+    let of_index = |asked: &Digest| {
+        let is_index = *asked == digest(SIGNED);
+        Ok(is_index.then(|| signature(fixture!("payload.json"), fixture!("p256.sig"))).into_iter().collect())
+    };
+    let check = |manifests: &[Digest]| policy.check(&Subject::Registry(&reference), manifests, &of_index);
+    check(&[digest(SIGNED), manifest]).unwrap();
+    assert!(check(&[manifest]).is_err());
+    // One that lies beside another manifest is not good for that.
+    let beside = |_: &Digest| Ok(vec![signature(fixture!("payload.json"), fixture!("p256.sig"))]);
+    assert!(policy.check(&Subject::Registry(&reference), &[manifest], &beside).is_err());
 }
 
 #[test]
@@ -237,11 +256,11 @@ fn signatures_are_fetched_once_and_only_where_they_count() {
     let count = |policy: &Policy, name: &str| {
         fetched.set(0);
         let reference = Reference::parse(name).unwrap();
-        let fetch = || {
+        let fetch = |_: &Digest| {
             fetched.set(fetched.get() + 1);
             Ok(vec![signature(fixture!("payload.json"), fixture!("p256.sig"))])
         };
-        let _ = policy.check(&Subject::Registry(&reference), &digest(SIGNED), &fetch);
+        let _ = policy.check(&Subject::Registry(&reference), &[digest(SIGNED)], &fetch);
         fetched.get()
     };
     assert_eq!(count(&policy(&json!({ "default": accept() })), "a"), 0);

@@ -15,7 +15,7 @@ use crate::spec::load::parse_json;
 use super::origin::Origin;
 
 /// How long a token lives whose registry does not say so: the token specification's default.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A token is not used in its last seconds: it could end on the way.
 const LIFETIME_MARGIN: Duration = Duration::from_secs(5);

@@ -65,7 +65,7 @@ impl<'a> BlobReader<'a> {
     }
 
     /// Counts a connection that ended, and says whether to try another.
-    fn go_on(&mut self, error: Error) -> io::Result<()> {
+    fn go_on(&mut self, error: &Error) -> io::Result<()> {
         self.body = None;
         self.failures += 1;
         let patience = self.client.patience();
@@ -91,7 +91,7 @@ impl Read for BlobReader<'_> {
             };
             match body.read(buffer) {
                 Ok(0) if self.position < self.size && !buffer.is_empty() => {
-                    self.go_on(Error::new(crate::error::Kind::Other, "the connection ended early"))?;
+                    self.go_on(&Error::new(crate::error::Kind::Other, "the connection ended early"))?;
                 }
                 Ok(length) => {
                     self.position += length as u64;
@@ -101,7 +101,7 @@ impl Read for BlobReader<'_> {
                     return Ok(length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.go_on(transport(&error))?,
+                Err(error) => self.go_on(&transport(&error))?,
             }
         }
     }

@@ -6,6 +6,7 @@
 //! for a registry that the user or loopback's rule has made insecure (CVE-2014-5277).
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -51,9 +52,9 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
-            stall: Duration::from_secs(60),
+            stall: Duration::from_mins(1),
             pause: Duration::from_millis(250),
-            longest_pause: Duration::from_secs(60),
+            longest_pause: Duration::from_mins(1),
             tries: 5,
         }
     }
@@ -482,7 +483,9 @@ fn query(pairs: &[(&str, &str)]) -> String {
         for byte in value.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => text.push(char::from(byte)),
-                _ => text.push_str(&format!("%{byte:02X}")),
+                _ => {
+                    let _ = write!(text, "%{byte:02X}");
+                }
             }
         }
     }
@@ -537,7 +540,7 @@ fn failed(error: ureq::Error, url: &str) -> Error {
 }
 
 fn is_certificate(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
 }
 
 /// The failure of a body that is being read.

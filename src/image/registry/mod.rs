@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod push;
 pub mod registries;
 pub mod resolver;
+pub(crate) mod signatures;

@@ -3,6 +3,7 @@
 //! A blob that is there already is not sent; one that another repository of the registry has is mounted from it; a large
 //! one goes in pieces, and goes on where a connection broke.
 
+use std::fmt::Write as _;
 use std::io::Read;
 
 use ureq::http::{Method, StatusCode};
@@ -185,7 +186,7 @@ impl Place {
 fn push_scope(repository: &Repository, from: Option<&Repository>) -> String {
     let mut scope = format!("repository:{}:pull,push", repository.path());
     if let Some(from) = from.filter(|from| from.registry() == repository.registry() && *from != repository) {
-        scope.push_str(&format!(" repository:{}:pull", from.path()));
+        let _ = write!(scope, " repository:{}:pull", from.path());
     }
     scope
 }

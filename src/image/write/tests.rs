@@ -441,7 +441,7 @@ fn contents(tree: &Path) -> BTreeMap<String, String> {
 }
 
 /// Mounts an overlay in namespaces of a child's own, runs a script in it, and copies what the kernel shows then.
-fn through_overlayfs(place: &Path, name: &str, lowers: &[&Path], script: &str) -> Option<PathBuf> {
+fn through_overlayfs(place: &Path, name: &str, lowers: &[&Path], form: Form, script: &str) -> Option<PathBuf> {
     let [mounted, upper, work, shown] = ["mounted", "upper", "work", "shown"].map(|part| {
         let path = place.join(format!("{name}.{part}"));
         std::fs::create_dir(&path).unwrap();
@@ -449,8 +449,9 @@ fn through_overlayfs(place: &Path, name: &str, lowers: &[&Path], script: &str) -
     });
     let lower: Vec<_> = lowers.iter().map(|layer| layer.to_str().unwrap()).collect();
     let script = format!(
-        "mount -t overlay overlay -o userxattr,lowerdir={},upperdir={},workdir={} {m} || exit 42
+        "mount -t overlay overlay -o {}lowerdir={},upperdir={},workdir={} {m} || exit 42
          cd {m} && {script} && cp -a {m}/. {}",
+        if form.overlay == OverlayXattr::User { "userxattr," } else { "" },
         lower.join(":"),
         upper.display(),
         work.display(),
@@ -474,6 +475,18 @@ fn through_overlayfs(place: &Path, name: &str, lowers: &[&Path], script: &str) -
 
 #[test]
 fn a_layer_of_the_kernels_own_making_says_what_was_done() {
+    check_layer_of_the_kernels_own_making(RECORD);
+}
+
+/// With the attributes of the host's root.
+#[test]
+fn a_layer_of_roots_own_making_says_what_was_done() {
+    if is_full_root("a_layer_of_roots_own_making_says_what_was_done") {
+        check_layer_of_the_kernels_own_making(KEEP);
+    }
+}
+
+fn check_layer_of_the_kernels_own_making(form: Form) {
     let place = tempfile::tempdir().unwrap();
     let low = Tar::new()
         .directory("etc/")
@@ -494,15 +507,15 @@ fn a_layer_of_the_kernels_own_making_says_what_was_done() {
     let high = Tar::new().file("etc/middle", b"m").directory("hidden/").file("hidden/.wh.low", b"").finish();
     let [low, high] = [("low", low), ("high", high)].map(|(name, tar)| {
         let path = place.path().join(name);
-        unpack(&path, &tar, RECORD);
+        unpack(&path, &tar, form);
         path
     });
     let script = "echo new > etc/passwd; rm etc/gone etc/middle; rm -r old; mkdir old; echo c > old/b; echo d > old/d
                   chmod 700 var/log; mkdir -p new/dir; echo n > new/dir/f; ln new/dir/f new/link; ln -s f new/s
                   touch hidden/low; rm replaced; mkdir replaced; mkfifo new/p; touch tmp; rm tmp; ls same/f";
-    let Some(upper) = through_overlayfs(place.path(), "one", &[&high, &low], script) else { return };
+    let Some(upper) = through_overlayfs(place.path(), "one", &[&high, &low], form, script) else { return };
     let lowers = [Root::open(&high).unwrap(), Root::open(&low).unwrap()];
-    let changes = list_changes(&Root::open(&upper).unwrap(), &lowers, OverlayXattr::User).unwrap();
+    let changes = list_changes(&Root::open(&upper).unwrap(), &lowers, form.overlay).unwrap();
     let lines: Vec<String> = changes
         .iter()
         .map(|change| format!("{} {}", change.kind.letter(), String::from_utf8_lossy(&change.path)))
@@ -530,11 +543,11 @@ fn a_layer_of_the_kernels_own_making_says_what_was_done() {
     ];
     assert_eq!(lines, expected);
 
-    let (tar, _) = layer_of(&upper, RECORD).unwrap();
+    let (tar, _) = layer_of(&upper, form).unwrap();
     let committed = place.path().join("committed");
-    unpack(&committed, &tar, RECORD);
+    unpack(&committed, &tar, form);
     // The new layer on top of the others shows what the container saw.
-    through_overlayfs(place.path(), "two", &[&committed, &high, &low], "true").unwrap();
+    through_overlayfs(place.path(), "two", &[&committed, &high, &low], form, "true").unwrap();
     let [before, after] = ["one.shown", "two.shown"].map(|name| contents(&place.path().join(name)));
     assert_eq!(before, after);
     assert_eq!(before.len(), 19, "{before:?}");

@@ -344,12 +344,38 @@ impl Owner {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
 mod tests {
     use std::io::{Seek, SeekFrom};
 
     use super::*;
     use crate::image::digest::Algorithm;
     use crate::image::media::Compression;
+
+    /// What stood there when it was looked at may be anything by the time it is opened.
+    #[test]
+    fn nothing_else_is_read_in_place_of_a_file() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        std::fs::write(path("secret"), "secret").unwrap();
+        let directory = Root::open(place.path()).unwrap();
+        let replace: [(&str, &dyn Fn()); 4] = [
+            ("symlink", &|| std::os::unix::fs::symlink("secret", path("f")).unwrap()),
+            ("fifo", &|| rustix::fs::mkfifoat(rustix::fs::CWD, path("f"), Mode::RWXU).unwrap()),
+            ("directory", &|| std::fs::create_dir(path("f")).unwrap()),
+            ("other file", &|| std::fs::hard_link(path("secret"), path("f")).unwrap()),
+        ];
+        for (name, replace) in replace {
+            std::fs::write(path("f"), "").unwrap();
+            let stat = rustix::fs::stat(path("f")).unwrap();
+            let found = Found { directory: directory.as_fd(), name: b"f", path: b"f", stat, opened: None };
+            assert!(open_file(&found).is_ok());
+            std::fs::rename(path("f"), path("old")).unwrap();
+            replace();
+            assert!(open_file(&found).is_err(), "{name}");
+            crate::support::remove::remove_tree(directory.as_fd(), std::ffi::OsStr::new("f")).unwrap();
+        }
+    }
 
     #[test]
     fn a_file_that_shrinks_is_an_error_or_filled_up() {
