@@ -10,6 +10,14 @@ use oci_spec::runtime::{
 
 use crate::cli::template::Template;
 use crate::error::Error;
+use crate::image::policy::{Policy, Subject};
+use crate::image::reference::Reference;
+use crate::image::registry::auth::{Challenge, Token};
+use crate::image::registry::credentials::{self, Scope};
+use crate::image::registry::origin::Origin;
+use crate::image::registry::registries::Registries;
+use crate::image::registry::{proxy, resolver};
+use crate::image::sigstore::{PublicKey, Statement};
 use crate::image::tar::{Entry, Reader};
 use crate::image::{self, limits};
 use crate::spec::mount_options::MountOptions;
@@ -70,6 +78,76 @@ pub fn mount_options(bytes: &[u8]) {
             assert_eq!(again.ok().as_ref(), Some(&options), "{written:?}");
         }
     }
+}
+
+/// The name of an image: what was understood is written so that it is understood as the same, and is safe in URLs.
+pub fn references(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match Reference::parse(&text) {
+        Err(error) => check_message(&error),
+        Ok(reference) => {
+            for written in [reference.to_string(), reference.familiar()] {
+                assert_eq!(Reference::parse(&written).ok().as_ref(), Some(&reference), "{written}");
+                assert!(written.split('/').all(|part| !part.starts_with('.')), "{written}");
+                assert!(written.bytes().all(|byte| byte.is_ascii_graphic() && !b"%?#".contains(&byte)), "{written}");
+            }
+        }
+    }
+    if let Ok(scope) = Scope::parse(&text) {
+        assert_eq!(Scope::parse(&scope.to_string()).ok(), Some(scope));
+    }
+    let (file, daemon) = Registries::read_any("");
+    for registries in [file, daemon].into_iter().flatten() {
+        match registries.resolve(&text) {
+            Err(error) => check_message(&error),
+            Ok(found) => assert_eq!(found, [Reference::parse(&text).expect("it was understood")]),
+        }
+    }
+}
+
+/// What registries and token servers say of who may come in.
+pub fn challenges(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Err(error) = Challenge::parse(text.lines()) {
+        check_message(&error);
+    }
+    if let Err(error) = Token::parse(bytes) {
+        check_message(&error);
+    }
+    if let Ok(origin) = Origin::of_url(&text) {
+        assert_eq!(Origin::of_url(&origin.to_string()).ok(), Some(origin));
+    }
+    let base = Origin::of_url("https://a.io").expect("a URL");
+    if let Ok(target) = base.resolve("https://a.io/v2/x", &text) {
+        assert!(Origin::of_url(&target).is_ok_and(|target| target.is_https), "{target}");
+    }
+}
+
+/// The files that tell of registries: logins, mirrors, exceptions, policies, signatures, keys.
+pub fn registry_files(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let reference = Reference::parse("quay.io/team/app:1").expect("a name");
+    let (file, daemon) = Registries::read_any(&text);
+    let endpoints = |registries: Registries| registries.endpoints(&reference).map(drop);
+    let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse().expect("a digest");
+    let check = |policy: Policy| policy.check(&Subject::Registry(&reference), &[digest], &|_| Ok(Vec::new()));
+    let answers = [
+        file.and_then(endpoints),
+        daemon.and_then(endpoints),
+        credentials::read_any(&text),
+        proxy::read_any(&text, "https://a.io").map(drop),
+        Policy::parse(bytes).and_then(check),
+        Statement::parse(bytes).map(drop),
+        PublicKey::from_pem(bytes).map(drop),
+    ];
+    for error in answers.into_iter().filter_map(Result::err) {
+        check_message(&error);
+    }
+}
+
+/// Name servers' answers, and the files that precede them.
+pub fn names_of_hosts(bytes: &[u8]) {
+    assert!(resolver::read_any(bytes) <= bytes.len());
 }
 
 /// A layer's tar: every entry within its limits, and no more bytes handed out than came in.
@@ -340,5 +418,6 @@ mod tests {
         )* };
     }
 
-    targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates);
+    targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates
+             references challenges registry_files names_of_hosts);
 }

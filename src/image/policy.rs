@@ -49,6 +49,12 @@ impl Policy {
         Ok(Self(None))
     }
 
+    /// Reads a policy from its text; for the fuzzer.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        Ok(Self(Some(("policy.json".into(), File::parse(bytes)?))))
+    }
+
     /// Tells whether an image may be used.
     ///
     /// `manifests` are the digests of its manifest and of the indexes that led to it: who has signed an index has signed what

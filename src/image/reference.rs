@@ -2,7 +2,7 @@
 //!
 //! Parsed once, by the grammar of the distribution specification, and normalised as docker does it: `alpine` is
 //! `docker.io/library/alpine:latest`. What a [`Reference`] holds is safe in URLs and as a part of a file name: no byte of
-//! it is a space, a control character, `%`, `?`, `#` or `..`. Nothing is looked up here.
+//! it is a space, a control character, `%`, `?` or `#`, and no part of it begins with a dot. Nothing is looked up here.
 
 use std::fmt;
 use std::str::FromStr;

@@ -121,7 +121,7 @@ pub fn verify(signature: &Signature, keys: &[PublicKey]) -> Result<Statement> {
 
 impl Statement {
     /// Parses a statement; what is not of its form exactly may mean something else to others, and is refused.
-    fn parse(payload: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self> {
         let mut document = Fields::of(strict_json::parse(payload)?, "it")?;
         let mut critical = document.needed_fields("critical")?;
         // Who has signed it and when; nobody vouches for that.

@@ -19,7 +19,7 @@ fn policy(document: &Value) -> Policy {
 }
 
 fn parse(text: &str) -> Result<Policy> {
-    Ok(Policy(Some(("/policy.json".into(), File::parse(text.as_bytes())?))))
+    Policy::parse(text.as_bytes())
 }
 
 fn check_with(policy: &Policy, name: &str, signatures: &[Signature]) -> Result<()> {
@@ -122,7 +122,7 @@ fn the_most_special_scope_decides() {
 fn a_digest_proves_no_permission() {
     let policy = policy(&json!({ "default": reject() }));
     let found = report(&policy, &format!("alpine@{SIGNED}"), &[]);
-    assert_eq!(found, format!("image alpine@{SIGNED} is not allowed by /policy.json: it is rejected"));
+    assert_eq!(found, format!("image alpine@{SIGNED} is not allowed by policy.json: it is rejected"));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_signature_is_needed_and_verified() {
     check_with(&policy, name, std::slice::from_ref(&good)).unwrap();
     let by_other = signature(fixture!("payload.json"), fixture!("p384.sig"));
     check_with(&policy, name, &[by_other.clone(), good.clone()]).unwrap();
-    let prefix = "image quay.io/team/app:1 is not allowed by /policy.json: ";
+    let prefix = "image quay.io/team/app:1 is not allowed by policy.json: ";
     assert_eq!(report(&policy, name, &[]), format!("{prefix}a signature is required, and there is none"));
     let last = format!("{prefix}none of its signatures is accepted, the last since: ");
     assert_eq!(report(&policy, name, &[by_other]), format!("{last}none of the keys has made it"));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
+use rustls_native_certs::CertificateResult;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Context, Error, Result};
@@ -86,14 +87,18 @@ impl Trust {
         if let Some(roots) = self.roots.get() {
             return Ok(roots);
         }
-        let rustls_native_certs::CertificateResult { certs, errors, .. } = rustls_native_certs::load_native_certs();
+        let roots = self.judge(rustls_native_certs::load_native_certs())?;
+        Ok(self.roots.get_or_init(|| roots))
+    }
+
+    fn judge(&self, found: CertificateResult) -> Result<Vec<Certificate<'static>>> {
+        let CertificateResult { certs, errors, .. } = found;
         // Who has named their roots does not want to trust others in their place.
         if certs.is_empty() && self.roots_are_named {
             let why = errors.first().map_or_else(|| "no certificate in it".to_owned(), ToString::to_string);
             return Err(Error::invalid(format!("{}: {why}", ROOT_VARIABLES.join(", "))));
         }
-        let roots = certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
-        Ok(self.roots.get_or_init(|| roots))
+        Ok(certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
     }
 }
 
@@ -224,6 +229,15 @@ mod tests {
         trust.roots = OnceLock::from(parse_certificates(CERTIFICATE.as_bytes()).unwrap());
         assert_eq!(authorities(&trust.tls("b.io", false).unwrap()), 2);
         assert_eq!(authorities(&trust.tls("c.io", false).unwrap()), 1);
+    }
+
+    #[test]
+    fn roots_that_were_named_are_not_replaced() {
+        let (_scratch, mut trust) = load(&[]);
+        assert!(trust.judge(CertificateResult::default()).unwrap().is_empty(), "husk's own are used");
+        trust.roots_are_named = true;
+        let report = trust.judge(CertificateResult::default()).unwrap_err().report();
+        assert_eq!(report, "SSL_CERT_FILE, SSL_CERT_DIR: no certificate in it");
     }
 
     #[test]

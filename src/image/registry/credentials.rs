@@ -305,6 +305,22 @@ fn erase(helper: &Helper, scope: &Scope) -> Result<bool> {
     Ok(erased)
 }
 
+/// Reads a file of logins, and holds it to what it says itself; for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any(text: &str) -> Result<()> {
+    AuthFile::parse(text, Shape::BeforeConfig)?.login("quay.io")?;
+    let mut file = AuthFile::parse(text, Shape::Current)?;
+    let scope = Scope::parse("quay.io/team")?;
+    for key in scope.keys() {
+        file.login(&key)?;
+    }
+    let login = Login::Basic { user: "user".to_owned(), password: Secret::new("password") };
+    file.put(&scope, Some(&login))?;
+    let again = AuthFile::parse(&file.to_text(), Shape::Current).expect("what was written reads back");
+    assert_eq!(again.login("quay.io/team")?, Some(login));
+    Ok(())
+}
+
 /// Reads a file, lets `change` change it, and puts it back whole where that says so; gives its answer.
 ///
 /// Two that log in at once take turns by a lock on the folder; podman and docker take none, but what they write is whole as

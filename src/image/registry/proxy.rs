@@ -99,6 +99,14 @@ impl Exception {
     }
 }
 
+/// Reads exceptions and asks for a URL; for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any(exceptions: &str, url: &str) -> Result<bool> {
+    let https = Some(Setting { variable: "HTTPS_PROXY", url: "http://proxy:1".to_owned() });
+    let proxies = Proxies { https, exceptions: parse_exceptions(exceptions), ..Proxies::default() };
+    Ok(proxies.of_url(url)?.is_some())
+}
+
 /// Parses `NO_PROXY`: hosts, `.hosts`, addresses, networks, each perhaps with a port; `*` for all. What is none of these
 /// matches nothing, as in Go.
 fn parse_exceptions(text: &str) -> Vec<Exception> {

@@ -44,6 +44,15 @@ impl Registries {
         Ok(Self { file: File::load(caller)?, daemon: Daemon::load(caller)? })
     }
 
+    /// Reads one text as each of the files, one after the other; for the fuzzer.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn read_any(text: &str) -> (Result<Self>, Result<Self>) {
+        let path = std::path::Path::new("file");
+        let file = File::parse(text, path).map(|file| Self { file, ..Self::default() });
+        let daemon = Daemon::parse(text, path).map(|daemon| Self { daemon, ..Self::default() });
+        (file, daemon)
+    }
+
     /// Gives the places to get an image from, mirrors first; fails where its registry is blocked.
     pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let repository = reference.repository();

@@ -141,6 +141,15 @@ impl Resolver for HostResolver {
     }
 }
 
+/// Reads bytes as a server's answer and as both files; gives how many addresses there are. For the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any(bytes: &[u8]) -> usize {
+    let servers = Servers::parse(&String::from_utf8_lossy(bytes), DNS_PORT);
+    assert!((1..=3).contains(&servers.addresses.len()) && servers.candidates("host").iter().all(|name| is_name(name)));
+    let known = config::find_host(bytes, "localhost").expect("memory can be read");
+    known.len() + dns::read_any(bytes)
+}
+
 /// Tells whether a text can be asked for; names of hosts have underscores in practice.
 fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {

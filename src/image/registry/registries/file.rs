@@ -133,6 +133,14 @@ impl File {
         Ok(all)
     }
 
+    /// Reads a single text.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self> {
+        let mut file = Self::default();
+        file.add(text, path)?;
+        Ok(file)
+    }
+
     /// Adds what a file says; says whether it is there.
     fn add_file(&mut self, path: &Path) -> Result<bool> {
         let Some(text) = config_file::read(path)? else { return Ok(false) };

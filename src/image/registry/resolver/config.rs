@@ -116,7 +116,7 @@ pub(super) fn read_hosts(path: &Path, name: &str) -> Result<Vec<IpAddr>> {
     }
 }
 
-fn find_host(mut text: impl BufRead, name: &str) -> std::io::Result<Vec<IpAddr>> {
+pub(super) fn find_host(mut text: impl BufRead, name: &str) -> std::io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     let mut line = Vec::new();
     loop {
