@@ -57,6 +57,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod upkeep;
 mod verbs;
 mod ways;
 
@@ -120,6 +121,7 @@ fn tests() -> Vec<support::Test> {
         exec_security::tests,
         kill::tests,
         sweep::tests,
+        upkeep::tests,
         crowd::tests,
         security::tests,
         checkpoint::tests,

@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, load, login, logout, oci, run, unshare};
+use super::{docs, images, load, login, logout, oci, run, system, unshare};
 use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
@@ -37,6 +37,9 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
+    /// Look after the data root
+    #[command(subcommand)]
+    System(system::System),
     Unshare(unshare::Unshare),
     /// What the build needs of the executable
     #[command(subcommand, hide = true)]
@@ -102,6 +105,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
+        Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
