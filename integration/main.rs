@@ -10,6 +10,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
@@ -22,6 +23,7 @@ mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod hooks;
 mod host;
 mod identity;
 mod image_config;
@@ -31,6 +33,7 @@ mod labels;
 mod landlock;
 mod limits;
 mod login;
+mod making;
 mod mount_namespace;
 mod mount_sharing;
 mod mounts;
@@ -58,6 +61,7 @@ mod signals;
 mod support;
 mod sweep;
 mod terminal;
+mod upkeep;
 mod verbs;
 
 use std::ffi::OsString;
@@ -100,6 +104,9 @@ fn tests() -> Vec<support::Test> {
         signals::tests,
         terminal::tests,
         verbs::tests,
+        making::tests,
+        callers::tests,
+        hooks::tests,
         descriptors::tests,
         notify::tests,
         cgroups::tests,
@@ -120,6 +127,7 @@ fn tests() -> Vec<support::Test> {
         exec_security::tests,
         kill::tests,
         sweep::tests,
+        upkeep::tests,
         crowd::tests,
         security::tests,
         checkpoint::tests,

@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, login, logout, oci, run, unshare};
+use super::{docs, images, login, logout, oci, run, system, unshare};
 use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
@@ -36,6 +36,9 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
+    /// Look after the data root
+    #[command(subcommand)]
+    System(system::System),
     Unshare(unshare::Unshare),
     /// What the build needs of the executable
     #[command(subcommand, hide = true)]
@@ -100,6 +103,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
+        Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }

@@ -21,6 +21,7 @@ mod prompt;
 mod report;
 mod run;
 mod status;
+mod system;
 pub mod table;
 pub mod template;
 mod unshare;

@@ -12,5 +12,6 @@ pub mod options;
 pub mod record;
 pub mod run;
 pub mod settings;
+pub mod system;
 pub mod userns;
 pub mod volume_option;

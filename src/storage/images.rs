@@ -192,13 +192,34 @@ impl Store {
         list().map_err(|error: Error| error.context(format!("{}/{directory}", self.path().display())))
     }
 
+    /// Reads every file of a directory of records, whatever is in it; none is an empty file.
+    pub(super) fn filed<T: Record>(&self, directory: &str) -> Result<Vec<(String, Result<Option<T>>)>> {
+        let Some(fd) = self.open_existing(directory)? else { return Ok(Vec::new()) };
+        let mut filed = Vec::new();
+        for entry in Dir::read_from(&fd).with_context(|| format!("list {directory}"))? {
+            let entry = entry.with_context(|| format!("list {directory}"))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') {
+                let record = read_one(fd.as_fd(), &name);
+                filed.push((name, record));
+            }
+        }
+        filed.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(filed)
+    }
+
+    /// Writes a record as it is, in place of what is known of the image.
+    pub(super) fn replace_image(&self, _changing: &Changing, record: &ImageRecord) -> Result<()> {
+        self.write_record("images", &image_file(&record.id), record)
+    }
+
     fn write_record<T: Record>(&self, directory: &str, file: &str, record: &T) -> Result<()> {
         let fd = open_private(self.root(), directory)?;
         let bytes = serde_json::to_vec(record).context("write a record")?;
         atomic::replace(fd.as_fd(), file, &bytes).with_context(|| format!("{}/{directory}", self.path().display()))
     }
 
-    fn remove_record(&self, directory: &str, file: &str) -> Result<bool> {
+    pub(super) fn remove_record(&self, directory: &str, file: &str) -> Result<bool> {
         let Some(fd) = self.open_existing(directory)? else { return Ok(false) };
         match rustix::fs::unlinkat(&fd, file, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -217,7 +238,7 @@ impl Store {
     }
 }
 
-trait Record: Serialize + serde::de::DeserializeOwned {
+pub(super) trait Record: Serialize + serde::de::DeserializeOwned {
     fn format(&self) -> u32;
 }
 
@@ -245,12 +266,12 @@ fn read_one<T: Record>(directory: BorrowedFd<'_>, file: &str) -> Result<Option<T
     Ok(Some(record))
 }
 
-fn image_file(id: &Digest) -> String {
+pub(super) fn image_file(id: &Digest) -> String {
     format!("{}.{}", id.algorithm().name(), id.hex())
 }
 
 /// Names hold no `+`, which so can stand for the slash.
-fn name_file(reference: &Reference) -> String {
+pub(super) fn name_file(reference: &Reference) -> String {
     let name = reference.to_string().replace('/', "+");
     if name.len() <= NAME_BYTES { name } else { format!("+{}", Digest::of(Algorithm::Sha256, name.as_bytes()).hex()) }
 }

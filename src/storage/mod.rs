@@ -13,6 +13,7 @@
 //! container's directories; `copy` merges layers into one tree where overlayfs cannot be had. Nothing here mounts.
 
 pub mod blobs;
+pub mod check;
 pub mod copy;
 pub mod images;
 pub mod lock;

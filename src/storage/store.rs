@@ -39,7 +39,7 @@ pub struct Store {
 }
 
 /// The file beside a layer that says what is in it.
-const FACTS: &str = "layer.json";
+pub(super) const FACTS: &str = "layer.json";
 
 /// What is known of a layer that is in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// Says where a layer is, relative to the store, and whether it hides everything below.
-    fn find(&self, diff_id: &Digest) -> Result<Option<(String, bool)>> {
+    pub(super) fn find(&self, diff_id: &Digest) -> Result<Option<(String, bool)>> {
         for (name, is_opaque) in [("diff", false), ("opaque", true)] {
             let path = format!("layers/{}/{}/{}/{name}", self.form.name(), diff_id.algorithm().name(), diff_id.hex());
             match rustix::fs::accessat(&self.root, path.as_str(), Access::EXISTS, AtFlags::empty()) {

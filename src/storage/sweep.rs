@@ -29,6 +29,9 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+/// A store that nobody else uses while this lives.
+pub struct Alone(#[expect(dead_code, reason = "held for its lock")] Lock);
+
 /// What the prefix of things to delete is, in `tmp/`.
 const GONE: &str = "gone.";
 
@@ -41,16 +44,22 @@ impl Store {
     /// store is in use by a pull, whose layers no record knows yet: the next sweep takes care of it.
     pub fn set_aside(&self, layers: &HashSet<Digest>) -> Result<Option<Swept>> {
         let set_aside = || {
+            let Some(_alone) = self.try_alone()? else { return Ok(None) };
             let staging = open_private(self.root(), "tmp")?;
-            for _ in 0..TRIES {
-                if let Some(_lock) = Lock::try_now(self.lock_file("lock")?, Sharing::Exclusive)? {
-                    return self.set_all_aside(&staging, layers).map(Some);
-                }
-                std::thread::sleep(PAUSE);
-            }
-            Ok(None)
+            self.set_all_aside(&staging, layers).map(Some)
         };
         set_aside().map_err(|error: Error| error.context(format!("sweep the store {}", self.path().display())))
+    }
+
+    /// Keeps all others out of the store, or gives none where it is in use for longer than moments.
+    pub fn try_alone(&self) -> Result<Option<Alone>> {
+        for _ in 0..TRIES {
+            if let Some(lock) = Lock::try_now(self.lock_file("lock")?, Sharing::Exclusive)? {
+                return Ok(Some(Alone(lock)));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(None)
     }
 
     /// Deletes what was set aside, with rights over the files in it.
@@ -68,16 +77,7 @@ impl Store {
         let mut swept = Swept::default();
         let needed = self.needed(in_use)?;
         let mut count = 0_u32;
-        let mut set_aside = |directory: &OwnedFd, name: &str| -> Result<()> {
-            loop {
-                count += 1;
-                let aside = format!("{GONE}{}.{count}", rustix::process::getpid().as_raw_nonzero());
-                match rustix::fs::renameat_with(directory, name, staging, &aside, rustix::fs::RenameFlags::NOREPLACE) {
-                    Err(Errno::EXIST) => {}
-                    answer => return answer.with_context(|| format!("move {name} aside")),
-                }
-            }
-        };
+        let mut set_aside = |directory: &OwnedFd, name: &str| move_aside(directory, name, staging, &mut count);
         for (algorithm, directory) in subdirectories(self.root(), "blobs")? {
             for hex in names(&directory)? {
                 let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else { continue };
@@ -133,12 +133,24 @@ impl Store {
     }
 }
 
+/// Moves a thing of the store to where the next sweep deletes it. `count` makes names; it begins anywhere.
+pub(super) fn move_aside(directory: &OwnedFd, name: &str, staging: &OwnedFd, count: &mut u32) -> Result<()> {
+    loop {
+        *count += 1;
+        let aside = format!("{GONE}{}.{count}", rustix::process::getpid().as_raw_nonzero());
+        match rustix::fs::renameat_with(directory, name, staging, &aside, rustix::fs::RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            answer => return answer.with_context(|| format!("move {name} aside")),
+        }
+    }
+}
+
 struct Needed {
     blobs: HashSet<Digest>,
     layers: HashSet<Digest>,
 }
 
-fn subdirectories(root: std::os::fd::BorrowedFd<'_>, path: &str) -> Result<Vec<(String, OwnedFd)>> {
+pub(super) fn subdirectories(root: std::os::fd::BorrowedFd<'_>, path: &str) -> Result<Vec<(String, OwnedFd)>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = match rustix::fs::openat(root, path, flags, Mode::empty()) {
         Ok(top) => top,
@@ -154,7 +166,7 @@ fn subdirectories(root: std::os::fd::BorrowedFd<'_>, path: &str) -> Result<Vec<(
 }
 
 /// Lists a directory of the store.
-fn names(directory: &OwnedFd) -> Result<Vec<String>> {
+pub(super) fn names(directory: &OwnedFd) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
@@ -166,7 +178,7 @@ fn names(directory: &OwnedFd) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn reopen(directory: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn reopen(directory: &OwnedFd) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(directory, ".", flags, Mode::empty())?)
 }

@@ -1,0 +1,192 @@
+//! The store's upkeep: `system check`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::support::image::{Image, Layout};
+use super::support::registry::Scripted;
+use super::support::tar::Entry;
+use super::support::{Need, Outcome, Scene, Test, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
+    [
+        test!(a_sound_store_is_found_sound).and_plain(),
+        test!(damaged_layers_are_made_again).and_plain(),
+        test!(damaged_blobs_are_found_and_their_images_forgotten),
+        test!(records_are_checked_and_mended),
+        test!(what_killed_commands_left_is_found_and_cleared),
+        test!(a_store_in_use_is_not_checked),
+    ]
+    .into_iter()
+    .map(engine)
+    .collect()
+}
+
+fn layout(scene: &Scene) -> Layout {
+    Image::busybox(scene).layer(&[Entry::file("mark", "of the image")]).layout(scene, "layout")
+}
+
+/// Pulls an image; gives its registry.
+#[track_caller]
+fn pulled(scene: &Scene) -> Scripted {
+    let registry = Scripted::serve(&layout(scene), |_| None);
+    scene.husk().args(["pull", "-q", &registry.image()]).run().success();
+    registry
+}
+
+fn check(scene: &Scene, arguments: &[&str]) -> Outcome {
+    let mut command = scene.husk();
+    command.args(["system", "check"]).args(arguments).run()
+}
+
+#[track_caller]
+fn is_sound(scene: &Scene) {
+    assert_eq!(check(scene, &[]).success().stdout, "");
+}
+
+#[track_caller]
+fn runs(scene: &Scene, name: &str) {
+    let outcome = scene.husk().args(["run", "--rm", "--pull=never", name, "/bin/ls", "/"]).run().success();
+    assert!(outcome.stdout.contains("mark"), "{}", outcome.stdout);
+}
+
+fn store(scene: &Scene) -> PathBuf {
+    scene.store().join("store")
+}
+
+/// What is in a directory of the store, sorted.
+#[track_caller]
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("list {}: {error}", directory.display()))
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    found.sort();
+    found
+}
+
+fn layers(scene: &Scene) -> Vec<PathBuf> {
+    let forms = entries(&store(scene).join("layers"));
+    forms.iter().flat_map(|form| entries(&form.join("sha256"))).collect()
+}
+
+fn a_sound_store_is_found_sound(scene: &Scene) {
+    is_sound(scene);
+    let _registry = pulled(scene);
+    is_sound(scene);
+    assert_eq!(check(scene, &["--repair", "--format", "json"]).success().stdout, "");
+    check(scene, &["--format", "xml"]).exits_with(125).says("--format xml");
+}
+
+fn damaged_layers_are_made_again(scene: &Scene) {
+    let registry = pulled(scene);
+    let layers = layers(scene);
+    assert_eq!(layers.len(), 2);
+    std::fs::remove_file(layers[0].join("layer.json")).expect("delete layer.json");
+    std::fs::rename(&layers[1], scene.path().join("gone")).expect("take a layer away");
+    let found = check(scene, &["--quick"]).exits_with(1).says("system check --repair").stdout;
+    assert!(found.contains("layer.json is missing") && found.contains("it is missing; image "), "{found}");
+    assert_eq!(found.lines().count(), 2, "{found}");
+    let mended = check(scene, &["--repair"]).success().stdout;
+    assert_eq!(mended.matches(" (mended)").count(), 2, "{mended}");
+    is_sound(scene);
+    runs(scene, &registry.image());
+}
+
+fn damaged_blobs_are_found_and_their_images_forgotten(scene: &Scene) {
+    let registry = pulled(scene);
+    let blobs = entries(&store(scene).join("blobs/sha256"));
+    assert_eq!(blobs.len(), 4, "{blobs:?}");
+    for blob in &blobs {
+        // As long as before: only the digest tells.
+        let mut bytes = std::fs::read(blob).expect("read a blob");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(blob, bytes).expect("damage a blob");
+        assert_eq!(check(scene, &["--quick"]).success().stdout, "");
+        let found = check(scene, &["--format", "json"]).exits_with(1).stdout;
+        let line: Value = serde_json::from_str(&found).expect("one line of JSON");
+        let name = blob.file_name().expect("a name").to_string_lossy().into_owned();
+        assert_eq!(line["path"], format!("blobs/sha256/{name}"));
+        assert_eq!(line["mended"], false);
+        let problem = line["problem"].as_str().expect("a text");
+        assert!(problem.contains("digest mismatch") && problem.contains(&registry.image()), "{problem}");
+        check(scene, &["--repair"]).success();
+        assert_eq!(scene.husk().args(["images", "-q"]).run().success().stdout, "");
+        scene.husk().args(["pull", "-q", &registry.image()]).run().success();
+        is_sound(scene);
+    }
+    // A blob that is cut, or gone, is found without reading any.
+    std::fs::File::options().write(true).open(&blobs[0]).and_then(|file| file.set_len(1)).expect("cut a blob");
+    std::fs::remove_file(&blobs[1]).expect("delete a blob");
+    let found = check(scene, &["--quick"]).exits_with(1).stdout;
+    assert!(found.contains("it has 1 bytes and not ") && found.contains("it is missing; image "), "{found}");
+    check(scene, &["--repair", "--quick"]).success();
+    assert_eq!(entries(&store(scene).join("blobs/sha256")), Vec::<PathBuf>::new(), "what nothing needs is left");
+    is_sound(scene);
+    scene.husk().args(["pull", "-q", &registry.image()]).run().success();
+    runs(scene, &registry.image());
+}
+
+fn records_are_checked_and_mended(scene: &Scene) {
+    let registry = pulled(scene);
+    let (images, names) = (store(scene).join("images"), store(scene).join("names"));
+    let name = entries(&names).remove(0);
+    std::fs::write(images.join("sha256.x"), "{").expect("write");
+    std::fs::write(names.join("empty"), "").expect("write");
+    std::fs::write(names.join("docker.io+library+other:1"), std::fs::read(&name).expect("read")).expect("write");
+    std::fs::write(names.join(".tmp-1"), "").expect("write");
+    let newer = std::fs::read_to_string(&name).expect("read").replace("\"format\":1", "\"format\":9");
+    let newer_file = names.join("docker.io+library+newer:1");
+    std::fs::write(&newer_file, newer).expect("write");
+    scene.account().own(&store(scene));
+    let found = check(scene, &[]).exits_with(1).stdout;
+    for problem in [
+        "images/sha256.x: parse the record",
+        "names/empty: it is empty",
+        "names/docker.io+library+other:1: it is filed under another name",
+        "names/.tmp-1: left by a command that was killed",
+        "names/docker.io+library+newer:1: format 9: written by a newer husk",
+    ] {
+        assert!(found.contains(problem), "{problem}: {found}");
+    }
+    // What a newer husk has written is not this one's to delete.
+    let left = check(scene, &["--repair"]).exits_with(1).stdout;
+    assert_eq!(left.matches("(mended)").count(), 4, "{left}");
+    assert!(newer_file.exists());
+    std::fs::remove_file(&newer_file).expect("delete");
+    is_sound(scene);
+    runs(scene, &registry.image());
+    // A name without its image.
+    let image = entries(&images).remove(0);
+    std::fs::remove_file(image).expect("delete");
+    assert!(check(scene, &[]).exits_with(1).stdout.contains("that it stands for is missing"));
+    check(scene, &["--repair"]).success();
+    assert!(!name.exists());
+    is_sound(scene);
+}
+
+fn what_killed_commands_left_is_found_and_cleared(scene: &Scene) {
+    let _registry = pulled(scene);
+    let staging = store(scene).join("tmp");
+    std::fs::create_dir_all(staging.join("keep.trusted.sha256.ab/diff/x")).expect("make directories");
+    std::fs::write(staging.join("blob.sha256.cd"), "half").expect("write");
+    std::fs::create_dir_all(staging.join("gone.1.2/y")).expect("make directories");
+    scene.account().own(&staging);
+    let found = check(scene, &[]).exits_with(1).stdout;
+    assert_eq!(found.matches(": left by a command that was killed").count(), 3, "{found}");
+    check(scene, &["--repair"]).success();
+    assert_eq!(entries(&staging), Vec::<PathBuf>::new());
+    is_sound(scene);
+}
+
+fn a_store_in_use_is_not_checked(scene: &Scene) {
+    let _registry = pulled(scene);
+    let lock = std::fs::File::open(store(scene).join("lock")).expect("open the lock");
+    lock.lock_shared().expect("lock");
+    check(scene, &[]).exits_with(125).says("is in use").says("wait until the pulls");
+    drop(lock);
+    is_sound(scene);
+}

@@ -1,0 +1,3 @@
+//! The data root as a whole: whether it is sound, what is in it, what can go.
+
+pub mod check;
