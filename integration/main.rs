@@ -46,6 +46,7 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod registries;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -121,6 +122,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         login::tests,
         policy::tests,
+        registries::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,
