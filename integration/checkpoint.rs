@@ -307,6 +307,7 @@ fn wrong_words_are_refused(scene: &Scene) {
         scene.runtime().args([verb, "--help"]).run().success();
         scene.runtime().args([verb, "--manage-cgroups-mode", "hard", "x"]).run().exits_with(1);
         scene.runtime().args([verb, "--empty-ns", "pid", "x"]).run().exits_with(1);
+        scene.runtime().args([verb, "--network-lock", "door", "x"]).run().exits_with(1).says("network-lock");
     }
     for words in [["--parent-path", "/absolute"], ["--parent-path", "missing"], ["--page-server", "nobody"]] {
         scene.runtime().arg("checkpoint").args(words).arg("x").run().exits_with(1).says(words[0]);

@@ -10,6 +10,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
@@ -22,6 +23,7 @@ mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod hooks;
 mod host;
 mod identity;
 mod image_config;
@@ -31,6 +33,7 @@ mod labels;
 mod landlock;
 mod limits;
 mod login;
+mod making;
 mod mount_namespace;
 mod mount_sharing;
 mod mounts;
@@ -43,6 +46,7 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod registries;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -59,6 +63,7 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod ways;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -86,6 +91,7 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        ways::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -100,6 +106,9 @@ fn tests() -> Vec<support::Test> {
         signals::tests,
         terminal::tests,
         verbs::tests,
+        making::tests,
+        callers::tests,
+        hooks::tests,
         descriptors::tests,
         notify::tests,
         cgroups::tests,
@@ -113,6 +122,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         login::tests,
         policy::tests,
+        registries::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

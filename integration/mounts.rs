@@ -1,6 +1,6 @@
 //! Mounts, each with its options as the kernel shows them inside.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(bind_makes_its_destination).and_plain(),
         test!(bind_propagation).root().needs(Need::NotCrun),
         test!(bind_with_mapped_ids).root().needs(Need::Husk).needs(Need::Kernel(5, 19)),
+        test!(symlinks_are_bound_or_made_again).and_plain().needs(Need::Husk).needs(Need::Busybox),
         test!(destinations_stay_inside).and_plain().needs(Need::NotCrun),
         test!(order_is_kept).and_plain(),
         test!(sources_in_the_root_are_what_mounts_brought).and_plain().needs(Need::NotCrun),
@@ -304,14 +305,33 @@ fn bind_with_mapped_ids(scene: &Scene) {
     assert_eq!((&file["uid"], &file["gid"]), (&json!(4321), &json!(4321)));
 }
 
+/// crun's options: a link of the host's is made again, or mounted itself, or what it is mounted on is a link.
+fn symlinks_are_bound_or_made_again(scene: &Scene) {
+    let tree = scene.tree("links", &[("file", "of the host\n")]);
+    let link = tree.join("link");
+    symlink("/said/by/the/host", &link).unwrap();
+    let mut bundle = scene.bundle();
+    bundle.config["root"]["readonly"] = json!(false);
+    std::fs::write(bundle.rootfs("/etc/bound"), "").unwrap();
+    symlink("nowhere", bundle.rootfs("/etc/covered")).unwrap();
+    bundle.mount("/etc/made", "bind", &link, &["bind", "copy-symlink"]);
+    bundle.mount("/etc/bound", "bind", &link, &["bind", "src-nofollow"]);
+    bundle.mount("/etc/covered", "bind", tree.join("file"), &["bind", "dest-nofollow"]);
+    bundle.args(["sh", "-c", "readlink /etc/made; readlink /etc/bound; cat /etc/covered"]);
+    let said = "/said/by/the/host\n";
+    assert_eq!(bundle.run().success().stdout, format!("{said}{said}of the host\n"));
+    assert_eq!(std::fs::read_link(bundle.rootfs("/etc/made")).unwrap(), Path::new("/said/by/the/host"));
+    assert!(!bundle.rootfs("/etc/nowhere").exists(), "the link was not followed");
+}
+
 fn destinations_stay_inside(scene: &Scene) {
     let sentinel = scene.sentinel();
     let source = scene.tree("source", &[("inside", "mounted")]);
     let mut bundle = scene.bundle();
     // Each of them leads to /tmp of the container, whatever it looks like from the host.
-    std::os::unix::fs::symlink("/tmp", bundle.rootfs("absolute")).unwrap();
-    std::os::unix::fs::symlink("../../../../../../tmp", bundle.rootfs("var/climbing")).unwrap();
-    std::os::unix::fs::symlink(&sentinel, bundle.rootfs("outside")).unwrap();
+    symlink("/tmp", bundle.rootfs("absolute")).unwrap();
+    symlink("../../../../../../tmp", bundle.rootfs("var/climbing")).unwrap();
+    symlink(&sentinel, bundle.rootfs("outside")).unwrap();
     bundle.mount("/absolute/a", "bind", &source, &["bind"]);
     bundle.mount("/var/climbing/b", "bind", &source, &["bind"]);
     bundle.mount("/../../../tmp/c", "bind", &source, &["bind"]);
@@ -376,12 +396,12 @@ fn sources_in_the_root_do_not_lead_out(scene: &Scene) {
     let name = sentinel.file_name().unwrap().to_str().unwrap();
     for target in [sentinel.clone(), Path::new("../../../../../../..").join(sentinel.strip_prefix("/").unwrap())] {
         let mut bundle = scene.bundle();
-        std::os::unix::fs::symlink(&target, bundle.rootfs("outside")).unwrap();
+        symlink(&target, bundle.rootfs("outside")).unwrap();
         bundle.mount("/tmp", "bind", bundle.rootfs("outside"), &["rbind"]);
         bundle.run().exits_with(1).says("outside").says("ENOENT");
     }
     let mut bundle = scene.bundle();
-    std::os::unix::fs::symlink("/", bundle.rootfs("top")).unwrap();
+    symlink("/", bundle.rootfs("top")).unwrap();
     bundle.mount("/tmp", "bind", bundle.rootfs("top/etc"), &["bind"]).probe(["--list", "/tmp", "--list", "/etc"]);
     let lists = bundle.report()["lists"].clone();
     assert_eq!(lists["/tmp"], lists["/etc"]);

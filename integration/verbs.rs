@@ -189,6 +189,10 @@ fn specs_are_runcs_to_the_byte(scene: &Scene) {
     assert_eq!(write(&kit().runtime, "ours"), write(Path::new("/usr/sbin/runc"), "theirs"));
     let again = scene.runtime().arg("spec").arg("-b").arg(scene.path().join("ours")).run();
     again.exits_with(1).says("File config.json exists. Remove it first");
+    // crun's flag.
+    let spec = || scene.runtime().arg("spec").args(["-f", "other.json", "-b"]).arg(scene.path().join("ours")).run();
+    spec().success();
+    spec().exits_with(1).says("File other.json exists");
 }
 
 fn under_the_name_crun_it_speaks_as_crun(scene: &Scene) {
@@ -210,6 +214,7 @@ fn under_the_name_crun_it_speaks_as_crun(scene: &Scene) {
         format!("{:<width$}{:<10}{:<8} {:<39} {:<30} OWNER\n", "NAME", "PID", "STATUS", "BUNDLE PATH", "CREATED");
     assert!(table.starts_with(&header), "{table}");
     crun(scene, &["nosuch"]).exits_with(1).says("unknown command nosuch");
+    crun(scene, &[]).exits_with(1).says("please specify a command");
     crun(scene, &["state"]).exits_with(1).says("`state` requires a minimum of 1 arguments");
     crun(scene, &["delete", "--force", id]).success();
     assert_eq!(crun(scene, &["list", "-f", "json"]).success().stdout, "[\n\n]\n");
@@ -429,6 +434,7 @@ fn wrong_words(scene: &Scene) {
     scene.husk().args(["checkpoint", "--help"]).run().success();
     let help = runtime(&["--help"]).success().stdout;
     assert!(help.starts_with("NAME:\n   "), "{help}");
+    assert_eq!(runtime(&[]).success().stdout, help);
     for verb in
         ["create", "delete", "events", "exec", "features", "kill", "list", "pause", "ps", "resume", "run", "spec"]
     {

@@ -172,7 +172,10 @@ impl Speaker {
             return self.version(&global).unwrap_or_else(|error| failed(&error));
         }
         let Some((name, mut words)) = typed else {
-            return failed(&Error::invalid("no command given").with_hint("--help lists them"));
+            return match self.manners {
+                Manners::Crun => failed(&Error::invalid("please specify a command")),
+                _ => self.help(&[], &log),
+            };
         };
         let words: Vec<OsString> = words.remove_many::<OsString>("").into_iter().flatten().collect();
         if name == "help" {

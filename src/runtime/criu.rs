@@ -48,6 +48,8 @@ pub struct Options {
     pub lazy_pages: bool,
     /// What is done with the cgroups.
     pub cgroups: CgroupMode,
+    /// How connections are kept from going on meanwhile; unless it is said, CRIU decides.
+    pub network_lock: Option<NetworkLock>,
 }
 
 /// How CRIU treats cgroups (`criu_cg_mode`).
@@ -70,6 +72,26 @@ impl CgroupMode {
             "full" => Self::Full,
             "strict" => Self::Strict,
             _ => return Err(Error::invalid("invalid manage-cgroups-mode value")),
+        })
+    }
+}
+
+/// How CRIU keeps the network away (`criu_network_lock_method`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkLock {
+    Iptables = 1,
+    Nftables = 2,
+    Skip = 3,
+}
+
+impl NetworkLock {
+    /// Reads the word of `--network-lock`.
+    pub fn parse(word: &str) -> Result<Self> {
+        Ok(match word {
+            "iptables" => Self::Iptables,
+            "nftables" => Self::Nftables,
+            "skip" => Self::Skip,
+            _ => return Err(Error::invalid("invalid network-lock value")),
         })
     }
 }
@@ -140,6 +162,9 @@ impl Request {
             .number(38, CloneFlags::NEWNET.bits().cast_signed())
             .flag(48, options.lazy_pages)
             .flag(50, true);
+        if let Some(lock) = options.network_lock {
+            message = message.number(64, lock as i64);
+        }
         let mut work = None;
         let mut log = options.image_path.join(verb.log());
         if let Some(path) = &options.work_path {
@@ -234,8 +259,8 @@ impl Request {
     }
 
     /// What only restoring has: devices may have moved, and the restored process is our child, not CRIU's.
-    pub(super) fn restore_flags(self) -> Self {
-        self.set(|options| options.flag(6, true).flag(26, true))
+    pub(super) fn restore_flags(self, tcp_close: bool) -> Self {
+        self.set(|options| options.flag(6, true).flag(26, true).flag(52, tcp_close))
     }
 
     /// Security labels other than the image's.

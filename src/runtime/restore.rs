@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub lsm_profile: Option<String>,
     /// The security context of mounts, other than the image's.
     pub lsm_mount_context: Option<String>,
+    /// Whether TCP connections come back closed.
+    pub tcp_close: bool,
 }
 
 impl Runtime {
@@ -147,7 +149,7 @@ fn describe(
     root: &CriuRoot,
 ) -> Result<criu::Request> {
     let mut restore = restore
-        .restore_flags()
+        .restore_flags(request.tcp_close)
         .root(&root.path)
         .labels(request.lsm_profile.as_deref(), request.lsm_mount_context.as_deref());
     if let Some(file) = config_file(request.container.spec.spec()) {

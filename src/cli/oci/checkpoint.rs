@@ -10,7 +10,7 @@ use crate::cli::report;
 use crate::cli::status::Status;
 use crate::error::{Context, Error, Result};
 use crate::runtime::checkpoint::Request;
-use crate::runtime::criu::{CgroupMode, Options};
+use crate::runtime::criu::{CgroupMode, NetworkLock, Options};
 
 /// checkpoint a running container
 #[derive(Debug, Parser)]
@@ -76,6 +76,9 @@ pub(super) struct Common {
     /// Move memory when it is touched
     #[arg(long)]
     lazy_pages: bool,
+    /// How connections are held meanwhile: iptables, nftables, skip
+    #[arg(long, value_name = "METHOD")]
+    network_lock: Option<String>,
 }
 
 impl Verb for Checkpoint {
@@ -125,6 +128,7 @@ impl Common {
             auto_dedup: self.auto_dedup,
             lazy_pages: self.lazy_pages,
             cgroups: self.manage_cgroups_mode.as_deref().map_or(Ok(CgroupMode::Default), CgroupMode::parse)?,
+            network_lock: self.network_lock.as_deref().map(NetworkLock::parse).transpose()?,
         })
     }
 }

@@ -19,6 +19,9 @@ use crate::support::root::Root;
 pub(super) struct Create {
     #[command(flatten)]
     making: Making,
+    /// Accepted, without effect: nothing of husk stays behind to look after orphans
+    #[arg(long)]
+    no_subreaper: bool,
 }
 
 // What `create` and `run` have in common; a doc comment would become the help text of both.
@@ -54,9 +57,10 @@ pub(super) struct Making {
 
 impl Verb for Create {
     fn run(self, invocation: &Invocation) -> Result<Status> {
+        let Self { making, no_subreaper: _ } = self;
         // Before anything of ours is open.
-        let fds = Passed::find(self.making.preserve_fds)?;
-        make(invocation, &self.making, Mode::Create, fds).map(|_| Status::Success)
+        let fds = Passed::find(making.preserve_fds)?;
+        make(invocation, &making, Mode::Create, fds).map(|_| Status::Success)
     }
 }
 

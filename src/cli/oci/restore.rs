@@ -45,6 +45,9 @@ pub(super) struct Restore {
     /// Security context of mounts other than the one that was saved
     #[arg(long, value_name = "CONTEXT")]
     lsm_mount_context: Option<String>,
+    /// Bring TCP connections back closed
+    #[arg(long)]
+    tcp_close: bool,
     /// Container id
     id: String,
 }
@@ -79,8 +82,10 @@ impl Restore {
             no_pivot,
             lsm_profile,
             lsm_mount_context,
+            tcp_close,
             id,
         } = self;
+        let options = common.options()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let bundle = std::path::absolute(&bundle).with_context(|| format!("--bundle {}", bundle.display()))?;
         Root::open(&bundle)?;
@@ -98,9 +103,10 @@ impl Restore {
                 pidfd_socket: None,
                 manager: None,
             },
-            options: common.options()?,
+            options,
             lsm_profile,
             lsm_mount_context,
+            tcp_close,
         };
         let running = invocation.runtime.restore(&request, mode)?;
         invocation.log.warnings(&running.warnings);

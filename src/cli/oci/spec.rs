@@ -18,6 +18,9 @@ pub(super) struct Spec {
     /// Directory to write to
     #[arg(long, short, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    /// Name of the file; relative to the bundle
+    #[arg(long, short, value_name = "FILE", default_value = load::CONFIG_FILE)]
+    file: PathBuf,
     /// Write a configuration for an ordinary user
     #[arg(long)]
     rootless: bool,
@@ -25,9 +28,9 @@ pub(super) struct Spec {
 
 impl Verb for Spec {
     fn run(self, _: &Invocation) -> Result<Status> {
-        let Self { bundle, rootless } = self;
+        let Self { bundle, file, rootless } = self;
         let directory = bundle.unwrap_or_else(|| PathBuf::from("."));
-        let path = directory.join(load::CONFIG_FILE);
+        let path = directory.join(&file);
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let document = DefaultSpec {
             rootless: rootless.then_some(ids),
@@ -35,7 +38,8 @@ impl Verb for Spec {
         };
         let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::new(Kind::Exists, "File config.json exists. Remove it first"));
+                let text = format!("File {} exists. Remove it first", file.display());
+                return Err(Error::new(Kind::Exists, text));
             }
             answer => answer.with_context(|| format!("make {}", path.display()))?,
         };
