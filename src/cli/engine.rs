@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, login, logout, oci, run, system, unshare};
+use super::{docs, images, login, logout, manifest, oci, run, system, unshare};
 use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
@@ -33,6 +33,9 @@ enum Command {
     Untag(images::Untag),
     Images(images::List),
     Rmi(images::Remove),
+    /// Make and push indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
@@ -95,6 +98,7 @@ fn dispatch(command: Command) -> Result<Status> {
             let options = RemoteOptions { verify_tls: args.tls_verify, ..RemoteOptions::default() };
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
+        Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),

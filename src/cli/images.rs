@@ -53,7 +53,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    fn options(&self) -> RemoteOptions {
+    pub(super) fn options(&self) -> RemoteOptions {
         RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
@@ -168,6 +168,16 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
     Ok(Status::Success)
 }
 
+/// Says what became of a blob that was to be sent.
+pub(super) fn describe(progress: &push::Progress) -> String {
+    let what = match progress.uploaded {
+        Uploaded::Exists => "exists already",
+        Uploaded::Mounted => "mounted",
+        Uploaded::Sent => "sent",
+    };
+    format!("{}: {what}", &progress.digest.hex()[..12])
+}
+
 /// Runs `push`.
 pub(super) fn push(args: &Push) -> Result<Status> {
     let destination = args.destination.as_deref().unwrap_or(&args.image);
@@ -175,12 +185,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let say = |progress: push::Progress| {
         if !args.quiet {
-            let what = match progress.uploaded {
-                Uploaded::Exists => "exists already",
-                Uploaded::Mounted => "mounted",
-                Uploaded::Sent => "sent",
-            };
-            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+            progress::say(&describe(&progress));
         }
     };
     let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;

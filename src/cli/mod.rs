@@ -14,6 +14,7 @@ pub mod format;
 mod images;
 mod login;
 mod logout;
+mod manifest;
 mod oci;
 mod printer;
 mod progress;

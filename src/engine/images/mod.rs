@@ -4,6 +4,7 @@
 //! `remove` takes it away again.
 
 pub mod find;
+pub mod index;
 pub mod pull;
 pub mod push;
 pub mod remote;
