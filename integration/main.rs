@@ -46,6 +46,7 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod registries;
 mod rootless;
 mod seccomp;
 mod seccomp_notify;
@@ -62,6 +63,7 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod ways;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -89,6 +91,7 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        ways::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -119,6 +122,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         login::tests,
         policy::tests,
+        registries::tests,
         exec::tests,
         exec_terminal::tests,
         exec_cgroups::tests,

@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, login, logout, manifest, oci, run, system, unshare};
+use super::{docs, images, load, login, logout, manifest, oci, run, system, unshare};
 use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
@@ -31,6 +31,7 @@ enum Command {
     Push(images::Push),
     Tag(images::Tag),
     Untag(images::Untag),
+    Load(load::Load),
     Images(images::List),
     Rmi(images::Remove),
     /// Make and push indexes of images for several platforms
@@ -105,8 +106,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
+        Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
+        Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::load;
 use super::printer;
 use super::progress::{self, Bar};
 use super::report;
 use super::status::Status;
 use super::table::Table;
 use crate::engine::engine::Engine;
+use crate::engine::images::load as loading;
 use crate::engine::images::pull::{self, PullOptions};
 use crate::engine::images::push;
 use crate::engine::images::remote::RemoteOptions;
@@ -23,6 +25,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::registry::push::Uploaded;
+use crate::image::source::{Local, Source};
 use crate::storage::images::{ImageRecord, NameRecord};
 
 /// `husk image …`
@@ -32,10 +35,12 @@ pub(super) enum Image {
     Push(Push),
     Tag(Tag),
     Untag(Untag),
+    Load(load::Load),
     #[command(visible_alias = "list")]
     Ls(List),
     #[command(visible_alias = "remove")]
     Rm(Remove),
+    Prune(super::system::ImagePrune),
 }
 
 /// How registries are spoken to.
@@ -154,16 +159,17 @@ pub(super) struct Remove {
 pub(super) fn pull(args: &Pull) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
     let options = PullOptions { platform, remote: args.remote.options() };
-    let names: Vec<_> = args.names.iter().map(|name| name.strip_prefix("docker://").unwrap_or(name)).collect();
-    for name in &names {
-        Reference::parse(name)?;
-    }
+    let sources = args.names.iter().map(|name| source(name)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::open(settings::File::default())?;
-    for name in &names {
+    for source in &sources {
         let bar = Bar::new(args.quiet);
-        let pulled = pull::pull_word(&engine, name, &options, &|progress| bar.show(progress));
+        let report = |progress| bar.show(progress);
+        let image = match source {
+            Pulled::Local(local) => loading::pull_local(&engine, local, &options.platform, &report).map(|it| it.image),
+            Pulled::Named(word) => pull::pull_word(&engine, word, &options, &report).map(|(_, pulled)| pulled.image),
+        };
         bar.clear();
-        printer::print(&format!("{}\n", pulled?.1.image.id.hex()))?;
+        printer::print(&format!("{}\n", image?.id.hex()))?;
     }
     Ok(Status::Success)
 }
@@ -176,6 +182,23 @@ pub(super) fn describe(progress: &push::Progress) -> String {
         Uploaded::Sent => "sent",
     };
     format!("{}: {what}", &progress.digest.hex()[..12])
+}
+
+/// What `pull` can bring here.
+enum Pulled {
+    Named(String),
+    Local(Local),
+}
+
+fn source(word: &str) -> Result<Pulled> {
+    match Source::parse(word)? {
+        Source::Named(name) => Reference::parse(&name).map(|_| Pulled::Named(name)),
+        Source::Registry(reference) => Ok(Pulled::Named(reference.to_string())),
+        Source::Local(local) => Ok(Pulled::Local(local)),
+        Source::Directory(_) | Source::Host => {
+            Err(Error::invalid(format!("pull {word}: it is no image")).with_hint("`husk run` takes it as it is"))
+        }
+    }
 }
 
 /// Runs `push`.

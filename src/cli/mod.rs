@@ -12,6 +12,7 @@ mod face;
 pub mod filter;
 pub mod format;
 mod images;
+mod load;
 mod login;
 mod logout;
 mod manifest;

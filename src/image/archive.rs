@@ -51,9 +51,19 @@ impl Archive {
             FileType::RegularFile | FileType::Fifo => {}
             _ => return Err(Error::invalid("neither a file nor a pipe")),
         }
+        Self::from_file(file, scratch)
+    }
+
+    /// Lists the members of an archive that is open already.
+    pub(crate) fn from_file(file: File, scratch: &dyn Fn() -> Result<File>) -> Result<Self> {
         let file = plain(file, scratch)?;
         let members = list(&file)?;
         Ok(Self { file, members })
+    }
+
+    /// Says whether there is a member of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name.as_bytes())
     }
 
     /// Opens a member and says how long it is.
@@ -93,7 +103,11 @@ pub(crate) struct OciArchive(Archive);
 
 impl OciArchive {
     pub(crate) fn open(path: &Path, scratch: &dyn Fn() -> Result<File>) -> Result<Self> {
-        let archive = Archive::open(path, scratch)?;
+        Self::new(Archive::open(path, scratch)?)
+    }
+
+    /// Checks that an archive is one.
+    pub(crate) fn new(archive: Archive) -> Result<Self> {
         let marker = archive.read("oci-layout", 4096).map_err(|error| match error.kind() {
             Kind::NotFound => Error::invalid("not an OCI archive: there is no file oci-layout in it")
                 .with_hint("if `docker save` or `podman save` wrote it, try docker-archive:FILE"),

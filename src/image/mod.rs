@@ -1,10 +1,11 @@
 //! Images: where they come from, what they say, and how their layers become directories.
 //!
 //! `source` reads the words typed; `resolve` finds the manifest and its configuration through a `layout`, an `archive`
-//! or a `docker_archive`; `stream` proves a layer's bytes while it unpacks them from gzip or zstd; `tar` reads entries
-//! and `unpack` makes files of them. All input is hostile. Nothing here knows where layers are kept: that is `storage`.
+//! or a `docker_archive`, and `collection` opens all that are in one place; `stream` proves a layer's bytes while it
+//! unpacks them from gzip or zstd; `tar` reads entries and `unpack` makes files of them. All input is hostile. Nothing here knows where layers are kept: that is `storage`.
 
 pub(crate) mod archive;
+pub mod collection;
 pub mod config;
 pub mod digest;
 pub(crate) mod docker_archive;

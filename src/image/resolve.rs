@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::error::{Context, Error, Kind, Result};
 
@@ -121,12 +122,13 @@ pub(crate) trait Blobs: Send + Sync {
     }
 }
 
-struct BlobLayers<B> {
-    blobs: B,
-    layers: Vec<Descriptor>,
+/// The layers of an image that lies in blobs.
+pub(super) struct BlobLayers<B: ?Sized> {
+    pub(super) layers: Vec<Descriptor>,
+    pub(super) blobs: Arc<B>,
 }
 
-impl<B: Blobs> LayerReader for BlobLayers<B> {
+impl<B: Blobs + ?Sized> LayerReader for BlobLayers<B> {
     fn open_layer(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
         let descriptor = &self.layers[index];
         self.blobs.described(descriptor).with_context(|| format!("blob {}", descriptor.digest))
@@ -162,7 +164,7 @@ fn from_manifest<B: Blobs + 'static>(blobs: B, descriptor: &Descriptor) -> Resul
     let image = describe(config_json, &packed, Some((descriptor.digest, manifest_json)))
         .with_context(|| format!("config {}", manifest.config.digest))?;
     let layers = manifest.layers.into_iter().map(|(layer, _)| layer).collect();
-    Ok((image, Box::new(BlobLayers { blobs, layers })))
+    Ok((image, Box::new(BlobLayers { blobs: Arc::new(blobs), layers })))
 }
 
 /// Puts an image together from its configuration and what is known of its packed layers.

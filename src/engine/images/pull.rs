@@ -9,16 +9,14 @@
 //! Nothing is visible before the image record is, and that is written last. What a kill leaves is a part of a blob, which
 //! the next pull goes on with, or a complete blob or layer, which it finds.
 
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::io::Read;
 
 use crate::engine::engine::Engine;
 use crate::engine::record::now;
 use crate::error::{Context, Error, Kind, Result};
-use crate::image::digest::{Digest, Verifier};
+use crate::image::digest::Digest;
 use crate::image::limits;
-use crate::image::manifest::{self, Manifest};
+use crate::image::manifest::{self, Descriptor as Layer, Manifest};
 use crate::image::media::Document;
 use crate::image::platform::Platform;
 use crate::image::policy::{Policy, Subject};
@@ -26,13 +24,12 @@ use crate::image::reference::{Reference, Repository};
 use crate::image::registry::blob::BlobReader;
 use crate::image::registry::client::Client;
 use crate::image::registry::manifest::Fetched;
-use crate::image::resolve::{self, Image, LayerReader};
+use crate::image::resolve::{self, Image};
 use crate::image::source::Selector;
-use crate::storage::blobs::{Begun, Blobs, Partial};
-use crate::storage::images::{Descriptor, FORMAT, ImageRecord, LayerRecord, NameRecord};
-use crate::storage::store::{Event, Store};
+use crate::storage::images::{Descriptor, FORMAT, ImageRecord, NameRecord};
 use crate::support::caller::Caller;
 
+use super::keep::{self, Origin};
 use super::remote::{Remote, RemoteOptions};
 
 /// What is pulled, and how.
@@ -147,9 +144,9 @@ fn pull_from(
         blobs.put_document(&document.digest(), &document.bytes)?;
     }
     blobs.put_document(&parsed.config.digest, &image.config_json)?;
-    fetch_layers(engine, &store, client, repository, &image, &parsed, report)?;
+    keep::keep_layers(engine, &store, &image, &parsed, &RegistryLayers { client, repository }, report)?;
 
-    let record = image_record(&store, &image, &manifest, &parsed)?;
+    let record = keep::image_record(&store, &image, descriptor(&manifest), &parsed)?;
     let changing = store.change()?;
     store.put_image(&changing, record.clone())?;
     let target = descriptor(&target);
@@ -207,198 +204,24 @@ fn describe(manifest: &Fetched, parsed: &Manifest, config_json: Vec<u8>) -> Resu
     Err(Error::unsupported(format!("an image for {} cannot run here", image.platform)))
 }
 
-/// Fetches and unpacks what is missing. A part of a blob that was left by an earlier pull may prove wrong in the end: then
-/// it is fetched from its first byte, once.
-fn fetch_layers(
-    engine: &Engine,
-    store: &Store,
-    client: &Client,
-    repository: &Repository,
-    image: &Image,
-    parsed: &Manifest,
-    report: Report<'_>,
-) -> Result<()> {
-    let sizes = parsed.layers.iter().map(|(layer, _)| (layer.digest, layer.size)).collect();
-    report(Progress::Chosen { layers: sizes });
-    let is_complete = || -> Result<bool> {
-        for (layer, _) in &parsed.layers {
-            if !store.has_blob(&layer.digest, layer.size)? {
-                return Ok(false);
-            }
-        }
-        Ok(store.find_layers(image)?.is_some())
-    };
-    if is_complete()? {
-        return Ok(());
-    }
-    engine.with_file_rights(|| {
-        let blobs = store.blobs()?;
-        let layers = RegistryLayers::new(client, repository, store, &blobs, parsed, report);
-        let events = |event: Event| {
-            if let Event::Waiting { diff_id } = event {
-                report(Progress::Waiting { digest: diff_id });
-            }
-        };
-        let fetch = || -> Result<()> {
-            store.ensure_layers(image, &layers, &events)?;
-            layers.fetch_rest()
-        };
-        match fetch() {
-            Err(_) if layers.had_a_wrong_part.load(Ordering::Relaxed) => fetch(),
-            answer => answer,
-        }
-    })
-}
-
-/// The layers of an image in a registry: each is kept as a blob while it is read.
+/// The layers of an image in a registry.
 struct RegistryLayers<'a> {
     client: &'a Client,
     repository: &'a Repository,
-    store: &'a Store,
-    blobs: &'a Blobs,
-    manifest: &'a Manifest,
-    report: Report<'a>,
-    /// What is being fetched, by its place in the manifest.
-    partials: Vec<Mutex<Option<(Partial<'a>, u64)>>>,
-    had_a_wrong_part: AtomicBool,
 }
 
-impl<'a> RegistryLayers<'a> {
-    fn new(
-        client: &'a Client,
-        repository: &'a Repository,
-        store: &'a Store,
-        blobs: &'a Blobs,
-        manifest: &'a Manifest,
-        report: Report<'a>,
-    ) -> Self {
-        let partials = manifest.layers.iter().map(|_| Mutex::new(None)).collect();
-        Self { client, repository, store, blobs, manifest, report, partials, had_a_wrong_part: AtomicBool::new(false) }
-    }
-
-    /// Fetches blobs whose layers were there already, from another image or packed in another way.
-    fn fetch_rest(&self) -> Result<()> {
-        for (index, (layer, _)) in self.manifest.layers.iter().enumerate() {
-            if self.store.has_blob(&layer.digest, layer.size)? {
-                continue;
-            }
-            let fetch = || {
-                let mut verifier = Verifier::new(self.open_layer(index)?, layer.expected());
-                io::copy(&mut verifier, &mut io::sink())?;
-                verifier.finish()
-            };
-            let fetched = fetch();
-            let closed = self.close_layer(index, fetched.is_ok());
-            fetched.and(closed).with_context(|| format!("blob {}", layer.digest))?;
-        }
-        Ok(())
-    }
-
-    fn slot(&self, index: usize) -> std::sync::MutexGuard<'_, Option<(Partial<'a>, u64)>> {
-        self.partials[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LayerReader for RegistryLayers<'_> {
-    fn open_layer(&self, index: usize) -> Result<Box<dyn Read + Send + '_>> {
-        let layer = &self.manifest.layers[index].0;
-        let digest = layer.digest;
-        let waiting = || (self.report)(Progress::Waiting { digest });
-        match self.blobs.begin(self.store, &digest, layer.size, waiting)? {
-            Begun::Present => match self.store.open_blob(&digest)? {
-                Some((file, _)) => Ok(Box::new(file)),
-                None => Err(Error::new(Kind::Other, format!("blob {digest} vanished from the store"))),
-            },
-            Begun::Ours(partial) => {
-                let at_hand = partial.length();
-                if at_hand > 0 {
-                    (self.report)(Progress::Fetched { digest, bytes: at_hand });
-                }
-                let reader = partial.reader(|position| {
-                    let inner = BlobReader::new(self.client, self.repository, digest, position, layer.size);
-                    Box::new(Counted { inner, digest, report: self.report, untold: AtomicU64::new(0) })
-                });
-                *self.slot(index) = Some((partial, at_hand));
-                Ok(Box::new(reader))
-            }
-        }
+impl Origin for RegistryLayers<'_> {
+    fn open_at(&self, _index: usize, layer: &Layer, position: u64) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(BlobReader::new(self.client, self.repository, layer.digest, position, layer.size)))
     }
 
     fn parallel(&self) -> usize {
         // A registry keeps one connection waiting more than a core.
         4
     }
-
-    fn close_layer(&self, index: usize, is_proved: bool) -> Result<()> {
-        let digest = self.manifest.layers[index].0.digest;
-        match self.slot(index).take() {
-            Some((partial, _)) if is_proved => partial.publish()?,
-            Some((partial, at_hand)) if partial.is_whole() => {
-                self.had_a_wrong_part.fetch_or(at_hand > 0, Ordering::Relaxed);
-                partial.discard();
-            }
-            _ => {}
-        }
-        if is_proved {
-            (self.report)(Progress::Done { digest });
-        }
-        Ok(())
-    }
-}
-
-/// Tells how far a blob has come, not more often than is worth a line on a terminal.
-struct Counted<'a, R> {
-    inner: R,
-    digest: Digest,
-    report: Report<'a>,
-    untold: AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        const STEP: u64 = 256 << 10;
-        let length = self.inner.read(buffer)?;
-        let untold = self.untold.get_mut();
-        *untold += length as u64;
-        if *untold >= STEP || length == 0 && *untold > 0 {
-            (self.report)(Progress::Fetched { digest: self.digest, bytes: std::mem::take(untold) });
-        }
-        Ok(length)
-    }
 }
 
 fn descriptor(fetched: &Fetched) -> Descriptor {
     let size = fetched.bytes.len() as u64;
     Descriptor { media_type: fetched.media_type.clone(), digest: fetched.digest(), size }
-}
-
-fn image_record(store: &Store, image: &Image, manifest: &Fetched, parsed: &Manifest) -> Result<ImageRecord> {
-    let mut size = 0_u64;
-    let mut layers = Vec::with_capacity(image.layers.len());
-    for (layer, (blob, _)) in image.layers.iter().zip(&parsed.layers) {
-        size = size.saturating_add(store.layer_facts(&layer.diff_id)?.unwrap_or_default().size);
-        layers.push(LayerRecord { digest: blob.digest, size: blob.size, diff_id: layer.diff_id });
-    }
-    Ok(ImageRecord {
-        format: FORMAT,
-        id: parsed.config.digest,
-        config_size: parsed.config.size,
-        manifests: vec![descriptor(manifest)],
-        layers,
-        other_layers: Vec::new(),
-        created: created(&image.config_json),
-        size,
-        platform: image.platform.to_string(),
-        labels: image.config.labels.clone(),
-    })
-}
-
-/// Reads when the image says that it was made.
-fn created(config_json: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Created {
-        created: Option<String>,
-    }
-    let created: Created = serde_json::from_slice(config_json).ok()?;
-    created.created.filter(|text| text.parse::<jiff::Timestamp>().is_ok())
 }

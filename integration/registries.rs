@@ -1,0 +1,196 @@
+//! The machine's configuration of registries, at `pull`: logins that are shared with other tools, certificates, mirrors,
+//! what is blocked, proxies.
+
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+
+use super::support::image::{Image, Layout};
+use super::support::registry::{Real, Reply, Scripted};
+use super::support::tar::Entry;
+use super::support::{Invocation, Need, Scene, Test, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let engine = |test: Test| test.needs(Need::Husk);
+    let real = |test: Test| test.needs(Need::Program("docker-registry")).needs(Need::Program("skopeo"));
+    [
+        real(test!(logins_are_shared_with_skopeo)).and_plain().needs(Need::Program("htpasswd")),
+        real(test!(a_registrys_folder_is_trusted)).needs(Need::Program("openssl")),
+        test!(mirrors_are_asked_first).and_plain(),
+        test!(what_is_blocked_is_not_asked),
+        test!(a_proxy_is_asked_for_the_host),
+    ]
+    .into_iter()
+    .map(engine)
+    .collect()
+}
+
+fn layout(scene: &Scene) -> Layout {
+    Image::new(Vec::new()).layer(&[Entry::file("mark", "of the image")]).layout(scene, "layout")
+}
+
+/// `husk` with a registries.conf of its own.
+fn configured<'s>(scene: &'s Scene, text: &str, words: &[&str]) -> Invocation<'s> {
+    let folder = scene.tree("config/containers", &[("registries.conf", text)]);
+    let mut command = scene.husk();
+    command.env("XDG_CONFIG_HOME", folder.parent().unwrap()).args(words);
+    command
+}
+
+fn logins_are_shared_with_skopeo(scene: &Scene) {
+    let password = scene.path().join("htpasswd");
+    scene.program("htpasswd").args(["-Bbc", "-C", "4"]).arg(&password).args(["user", "secret"]).run().success();
+    let registry = Real::start(scene, &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", password.display()));
+    let (host, layout) = (registry.host(), layout(scene));
+    let name = format!("{host}/app:1");
+    let file = scene.path().join("auth.json");
+    let husk = |words: &[&str]| scene.husk().env("REGISTRY_AUTH_FILE", &file).args(words).run();
+    let skopeo = |words: &[&str]| {
+        let mut command = scene.program("skopeo");
+        command.env("HOME", scene.path()).env("REGISTRY_AUTH_FILE", &file).args(words).run()
+    };
+    // What skopeo writes, husk reads.
+    skopeo(&["login", "--tls-verify=false", "-u", "user", "-p", "secret", &host]).success();
+    skopeo(&[
+        "--insecure-policy",
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        &layout.reference(),
+        &format!("docker://{name}"),
+    ])
+    .success();
+    assert_eq!(husk(&["login", "--get-login", &host]).success().stdout, "user\n");
+    husk(&["pull", "-q", &name]).success();
+    assert_eq!(husk(&["logout", &host]).success().stdout, format!("Removing login credentials for {host}\n"));
+    husk(&["pull", "-q", &name]).exits_with(125).says("401");
+    // What husk writes, skopeo reads.
+    let mut login = scene.husk();
+    login.env("REGISTRY_AUTH_FILE", &file).args(["login", "-u", "user", "--password-stdin", &host]).input("secret\n");
+    assert_eq!(login.run().success().stdout, "Login Succeeded\n");
+    assert_eq!(skopeo(&["login", "--get-login", &host]).success().stdout, "user\n");
+    skopeo(&["inspect", "--tls-verify=false", &format!("docker://{name}")]).success();
+    skopeo(&["logout", &host]).success();
+    husk(&["pull", "-q", &name]).exits_with(125).says("401");
+}
+
+/// Makes a certificate of its own, for servers and clients on this machine; gives it and its key.
+fn certificate(scene: &Scene, name: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (scene.path().join(format!("{name}.crt")), scene.path().join(format!("{name}.key")));
+    scene
+        .program("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .run()
+        .success();
+    (certificate, key)
+}
+
+fn a_registrys_folder_is_trusted(scene: &Scene) {
+    let (server, server_key) = certificate(scene, "server");
+    let (client, client_key) = certificate(scene, "client");
+    let registry = Real::start(
+        scene,
+        &format!(
+            "  tls: {{certificate: {}, key: {}, clientcas: [{}]}}\n",
+            server.display(),
+            server_key.display(),
+            client.display()
+        ),
+    );
+    let (host, layout) = (registry.host(), layout(scene));
+    let name = format!("{host}/app:1");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let folder = format!("config/containers/certs.d/{host}");
+    let file = |name: &str, text: &str| scene.tree(&folder, &[(name, text)]);
+    let pull = || {
+        let mut command = scene.husk();
+        command.env("XDG_CONFIG_HOME", scene.path().join("config")).args(["pull", "-q", "--tls-verify", &name]).run()
+    };
+    pull().exits_with(125).says("TLS: ");
+    let certificates = file("ca.crt", &read(&server));
+    pull().exits_with(125);
+    file("client.cert", &read(&client));
+    pull().exits_with(125).says("client.cert has no client.key");
+    file("client.key", &read(&client_key));
+    scene
+        .program("skopeo")
+        .env("HOME", scene.path())
+        .args(["--insecure-policy", "copy", "-q", "--dest-cert-dir"])
+        .arg(&certificates)
+        .args([layout.reference(), format!("docker://{name}")])
+        .run()
+        .success();
+    pull().success();
+    // The folder of another name is not used.
+    let elsewhere = scene.path().join(&folder).with_file_name("127.0.0.1:1");
+    std::fs::rename(scene.path().join(&folder), &elsewhere).unwrap();
+    scene.husk().args(["rmi", &name]).run().success();
+    pull().exits_with(125).says("TLS: ");
+    scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&elsewhere).arg(&name).run().success();
+}
+
+fn mirrors_are_asked_first(scene: &Scene) {
+    let layout = layout(scene);
+    let empty = Scripted::start(|_| Reply::new(404));
+    let mirror = Scripted::serve(&layout, |_| None);
+    let primary = Scripted::serve(&layout, |_| None);
+    let tag = primary.image().rsplit_once(':').unwrap().1.to_owned();
+    let text = format!(
+        "[[registry]]\nprefix = \"docker.io/team\"\nlocation = \"{}\"\n\
+         [[registry.mirror]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        primary.host(),
+        empty.host(),
+        mirror.host()
+    );
+    // What the one has not, the next has; the name stays as it was typed.
+    let name = format!("team/app:{tag}");
+    configured(scene, &text, &["pull", "-q", &name]).run().success();
+    assert!(!empty.log().is_empty() && primary.log().is_empty(), "{:?}", primary.log());
+    assert!(empty.log().iter().all(|request| !request.path.contains("team")), "{:?}", empty.log());
+    configured(scene, &text, &["rmi", &name]).run().success();
+
+    let broken = text.replace(&mirror.host(), "127.0.0.1:1");
+    configured(scene, &broken, &["pull", "-q", &name]).run().success();
+    assert!(!primary.log().is_empty());
+}
+
+fn what_is_blocked_is_not_asked(scene: &Scene) {
+    let registry = Scripted::serve(&layout(scene), |_| None);
+    let text = format!("[[registry]]\nlocation = \"{}\"\nblocked = true\n", registry.host());
+    let image = registry.image();
+    configured(scene, &text, &["pull", "-q", &image])
+        .run()
+        .exits_with(125)
+        .says("is blocked in ")
+        .says("registries.conf");
+    assert!(registry.log().is_empty());
+    let text = "unqualified-search-registries = []\n";
+    configured(scene, text, &["pull", "-q", "app"]).run().exits_with(125).says("unqualified-search-registries");
+}
+
+fn a_proxy_is_asked_for_the_host(scene: &Scene) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let proxy = format!("http://user:hunter2@{address}");
+    // Refuses, once it has heard what is asked of it.
+    let heard = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        std::io::Write::write_all(&mut &stream, b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").unwrap();
+        line
+    });
+    // Nobody looks up a name that a proxy is asked for, and this one cannot be looked up.
+    let mut command = scene.husk();
+    command.env("HTTPS_PROXY", &proxy).env("NO_PROXY", "other.invalid").args(["pull", "-q", "registry.invalid/app"]);
+    let outcome = command.run().exits_with(125);
+    assert!(!outcome.stderr.contains("hunter2"), "{}", outcome.stderr);
+    // Had husk not come, somebody has to.
+    drop(TcpStream::connect(address));
+    assert_eq!(heard.join().unwrap().trim_end(), "CONNECT registry.invalid:443 HTTP/1.1");
+}

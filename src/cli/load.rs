@@ -1,0 +1,65 @@
+//! `husk load`: images out of an archive.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::printer;
+use super::progress::Bar;
+use super::status::Status;
+use crate::engine::engine::Engine;
+use crate::engine::images::load::{self, Loaded};
+use crate::engine::settings;
+use crate::error::{Context, Error, Result};
+use crate::image::platform::Platform;
+
+/// Load images from an archive
+///
+/// Reads what `docker save`, `podman save`, `skopeo copy` and `husk save` write: docker archives and OCI archives, also packed
+/// with gzip or zstd, with one image or several.
+#[derive(Debug, Args)]
+pub(super) struct Load {
+    /// The archive; standard input if it is left out
+    #[arg(long, short, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Say nothing of the progress
+    #[arg(long, short)]
+    quiet: bool,
+    /// Platform of the images
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
+}
+
+/// Runs `load`.
+pub(super) fn run(args: &Load) -> Result<Status> {
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
+    let archive = match args.input.as_deref().filter(|path| path.as_os_str() != "-") {
+        Some(path) => load::open_input(path)?,
+        None if std::io::stdin().is_terminal() => {
+            return Err(Error::invalid("load: standard input is a terminal").with_hint("use --input FILE, or `< FILE`"));
+        }
+        None => {
+            let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0).context("standard input")?;
+            let file = copy.into();
+            load::check_input(&file).context("standard input")?;
+            file
+        }
+    };
+    let engine = Engine::open(settings::File::default())?;
+    let bar = Bar::new(args.quiet);
+    let mut tell = |loaded: &Loaded| {
+        bar.clear();
+        if loaded.names.is_empty() {
+            return printer::print(&format!("Loaded image ID: {}\n", loaded.image.id));
+        }
+        let lines = loaded.names.iter().map(|name| format!("Loaded image: {}\n", name.familiar()));
+        printer::print(&lines.collect::<String>())
+    };
+    let path = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
+    let answer = load::load(&engine, archive, path, &platform, &|progress| bar.show(progress), &mut tell);
+    bar.clear();
+    let place = args.input.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    answer.with_context(|| format!("load {place}"))?;
+    Ok(Status::Success)
+}
