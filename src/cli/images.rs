@@ -51,7 +51,7 @@ pub(super) struct Remote {
     tls_verify: Option<bool>,
     /// File that holds the logins
     #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
+    pub(super) authfile: Option<PathBuf>,
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
