@@ -1,4 +1,4 @@
-//! The store's upkeep: `system check`.
+//! The store's upkeep: `system check`, `system df`, and the prunes.
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(records_are_checked_and_mended),
         test!(what_killed_commands_left_is_found_and_cleared),
         test!(a_store_in_use_is_not_checked),
+        test!(sizes_agree_with_du).and_plain(),
+        test!(images_that_nobody_uses_are_pruned),
+        test!(stopped_containers_are_pruned).and_plain(),
     ]
     .into_iter()
     .map(engine)
@@ -188,5 +191,92 @@ fn a_store_in_use_is_not_checked(scene: &Scene) {
     lock.lock_shared().expect("lock");
     check(scene, &[]).exits_with(125).says("is in use").says("wait until the pulls");
     drop(lock);
+    is_sound(scene);
+}
+
+/// What `du` says of the data root.
+#[track_caller]
+fn du(scene: &Scene) -> u64 {
+    let mut command = scene.program("du");
+    let outcome = command.as_root().args(["-s", "--block-size=1"]).arg(scene.store()).run().success();
+    outcome.stdout.split('\t').next().and_then(|bytes| bytes.parse().ok()).expect("du prints a number")
+}
+
+/// Reads docker's sizes: thousands, three digits.
+#[track_caller]
+fn bytes(text: &str) -> f64 {
+    let units = ["kB", "MB", "GB", "B"];
+    let unit = units.into_iter().find(|unit| text.ends_with(unit)).expect("a unit");
+    let factor = match unit {
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => 1.0,
+    };
+    text.trim_end_matches(unit).parse::<f64>().expect("a number") * factor
+}
+
+fn sizes_agree_with_du(scene: &Scene) {
+    let image = Image::busybox(scene).layer(&[
+        Entry::file("large", vec![7; 3_000_000]),
+        Entry::hard_link("again", "large"),
+        Entry::directory("closed").mode(0),
+        Entry::file("closed/inside", vec![8; 500_000]),
+    ]);
+    let registry = Scripted::serve(&image.layout(scene, "layout"), |_| None);
+    scene.husk().args(["pull", "-q", &registry.image()]).run().success();
+    scene.husk().args(["run", "--name=one", &registry.image(), "/bin/true"]).run().success();
+    let table = scene.husk().args(["system", "df"]).run().success().stdout;
+    let header = table.lines().next().expect("a header");
+    assert_eq!(header.split_whitespace().collect::<Vec<_>>(), ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+    assert_eq!(table.lines().count(), 5, "{table}");
+    let rows = scene.husk().args(["system", "df", "--format", "{{.Size}}"]).run().success().stdout;
+    let (sum, du) = (rows.lines().map(bytes).sum::<f64>(), du(scene));
+    #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
+    let du = du as f64;
+    assert!((sum - du).abs() <= du / 100.0, "{sum} bytes are shown, and du counts {du}:\n{table}");
+    let images =
+        scene.husk().args(["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"]).run().success();
+    assert_eq!(images.stdout, "Images 1 1\nContainers 1 0\nLocal Volumes 0 0\nBuild Cache 0 0\n");
+    let each = scene.husk().args(["system", "df", "-v"]).run().success().stdout;
+    assert!(each.contains("UNIQUE SIZE") && each.contains("Exited (0)"), "{each}");
+}
+
+fn images_that_nobody_uses_are_pruned(scene: &Scene) {
+    let registry = pulled(scene);
+    let husk = |arguments: &[&str]| scene.husk().args(arguments).run();
+    let prune = |arguments: &[&str]| husk(&[&["image", "prune"], arguments].concat()).success().stdout;
+    // It has a name.
+    assert_eq!(prune(&["-f"]), "Total reclaimed space: 0B\n");
+    husk(&["untag", &registry.image()]).success();
+    let id = husk(&["images", "-q", "--no-trunc"]).success().stdout;
+    assert_eq!(prune(&["-f", "--filter", "label=no"]), "Total reclaimed space: 0B\n");
+    assert_eq!(prune(&["-f"]).lines().nth(1), Some(&*format!("deleted: {}", id.trim())));
+    husk(&["image", "prune", "--filter", "size=1"]).exits_with(125);
+    // One that a container uses stays, with a name and without.
+    husk(&["run", "--name=one", &registry.image(), "/bin/true"]).success();
+    assert_eq!(prune(&["-af"]), "Total reclaimed space: 0B\n");
+    husk(&["system", "prune", "-f"]).success();
+    assert_ne!(husk(&["images", "-q"]).success().stdout, "");
+    let asked = scene.husk().args(["image", "prune", "-a"]).input("n\n").run().exits_with(1).says("WARNING!");
+    assert_eq!(asked.stdout, "");
+    let pruned = scene.husk().args(["image", "prune", "-a"]).input("y\n").run().success().stdout;
+    assert!(
+        pruned.contains(&format!("untagged: {}", registry.image())) && pruned.contains("deleted: sha256:"),
+        "{pruned}"
+    );
+    assert_eq!(husk(&["images", "-q"]).success().stdout, "");
+    assert_eq!(entries(&store(scene).join("blobs/sha256")), Vec::<PathBuf>::new());
+    is_sound(scene);
+}
+
+fn stopped_containers_are_pruned(scene: &Scene) {
+    let registry = pulled(scene);
+    scene.husk().args(["run", "--name=one", &registry.image(), "/bin/true"]).run().success();
+    let pruned = scene.husk().args(["system", "prune", "-f"]).run().success().stdout;
+    assert!(pruned.starts_with("Deleted Containers:\n") && !pruned.contains("untagged"), "{pruned}");
+    assert_eq!(entries(&scene.store().join("containers")), Vec::<PathBuf>::new());
+    let pruned = scene.husk().args(["system", "prune", "-af"]).run().success().stdout;
+    assert!(pruned.contains("untagged: ") && !pruned.contains("Containers"), "{pruned}");
     is_sound(scene);
 }

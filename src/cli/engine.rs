@@ -107,6 +107,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
+        Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -42,6 +42,7 @@ pub(super) enum Image {
     Ls(List),
     #[command(visible_alias = "remove")]
     Rm(Remove),
+    Prune(super::system::ImagePrune),
 }
 
 /// How registries are spoken to.

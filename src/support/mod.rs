@@ -15,3 +15,4 @@ pub mod remove;
 pub mod root;
 pub mod strict_json;
 pub mod units;
+pub mod usage;
