@@ -9,6 +9,8 @@ use super::report;
 use super::status::Status;
 use super::{docs, images, load, login, logout, oci, run, save, system, unshare};
 use crate::engine::images::remote::{self, RemoteOptions};
+use super::{docs, images, load, login, logout, oci, run, system, unshare};
+use crate::engine::images::remote;
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -94,7 +96,7 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = RemoteOptions { verify_tls: args.tls_verify, ..RemoteOptions::default() };
+            let options = args.remote.options();
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
         Command::Logout(args) => logout::run(args),

@@ -53,14 +53,14 @@ pub(super) struct Remote {
     tls_verify: Option<bool>,
     /// File that holds the logins
     #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
+    pub(super) authfile: Option<PathBuf>,
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
 }
 
 impl Remote {
-    fn options(&self) -> RemoteOptions {
+    pub(super) fn options(&self) -> RemoteOptions {
         RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
