@@ -8,9 +8,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{docs, images, load, login, logout, oci, run, save, system, unshare};
-use crate::engine::images::remote::{self, RemoteOptions};
 use super::{docs, images, load, login, logout, oci, run, system, unshare};
 use crate::engine::images::remote;
+use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
