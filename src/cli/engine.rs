@@ -8,7 +8,6 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{docs, images, load, login, logout, oci, run, save, system, unshare};
-use super::{docs, images, load, login, logout, oci, run, system, unshare};
 use crate::engine::images::remote;
 use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
