@@ -9,7 +9,6 @@ use super::report;
 use super::status::Status;
 use super::{docs, images, load, login, logout, oci, run, save, system, unshare};
 use crate::engine::images::remote;
-use crate::engine::images::remote::{self, RemoteOptions};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
