@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, load, login, logout, manifest, oci, run, system, unshare};
+use super::{docs, images, load, login, logout, manifest, oci, run, save, system, unshare};
 use crate::engine::images::remote;
 use crate::error::Result;
 
@@ -32,6 +32,7 @@ enum Command {
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
+    Save(save::Save),
     Images(images::List),
     Rmi(images::Remove),
     /// Make and push indexes of images for several platforms
@@ -107,6 +108,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
+        Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),

@@ -10,6 +10,7 @@ use super::load;
 use super::printer;
 use super::progress::{self, Bar};
 use super::report;
+use super::save;
 use super::status::Status;
 use super::table::Table;
 use crate::engine::engine::Engine;
@@ -36,6 +37,7 @@ pub(super) enum Image {
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
+    Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
     #[command(visible_alias = "remove")]

@@ -22,6 +22,7 @@ mod progress;
 mod prompt;
 mod report;
 mod run;
+mod save;
 mod status;
 mod system;
 pub mod table;

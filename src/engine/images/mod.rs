@@ -1,7 +1,7 @@
 //! Images as people know them: by name, by id, from a registry.
 //!
 //! `remote` decides how a registry is spoken to, `pull` brings an image here from there and `load` from files, both through
-//! `keep`; `find` says which one a word means, and `remove` takes it away again.
+//! `keep`; `push` and `save` take it elsewhere; `find` says which one a word means, and `remove` takes it away again.
 
 pub mod find;
 pub mod index;
@@ -11,4 +11,5 @@ pub mod pull;
 pub mod push;
 pub mod remote;
 pub mod remove;
+pub mod save;
 pub mod tag;
