@@ -7,8 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, load, login, logout, oci, run, system, unshare};
-use crate::engine::images::remote::{self, RemoteOptions};
+use super::{docs, images, load, login, logout, manifest, oci, run, save, system, unshare};
+use crate::engine::images::remote;
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -32,8 +32,12 @@ enum Command {
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
+    Save(save::Save),
     Images(images::List),
     Rmi(images::Remove),
+    /// Make and push indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
@@ -93,9 +97,10 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = RemoteOptions { verify_tls: args.tls_verify, ..RemoteOptions::default() };
+            let options = args.remote.options();
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
+        Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
@@ -103,6 +108,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
+        Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),

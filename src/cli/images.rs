@@ -10,6 +10,7 @@ use super::load;
 use super::printer;
 use super::progress::{self, Bar};
 use super::report;
+use super::save;
 use super::status::Status;
 use super::table::Table;
 use crate::engine::engine::Engine;
@@ -36,6 +37,7 @@ pub(super) enum Image {
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
+    Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
     #[command(visible_alias = "remove")]
@@ -51,14 +53,14 @@ pub(super) struct Remote {
     tls_verify: Option<bool>,
     /// File that holds the logins
     #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
+    pub(super) authfile: Option<PathBuf>,
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
 }
 
 impl Remote {
-    fn options(&self) -> RemoteOptions {
+    pub(super) fn options(&self) -> RemoteOptions {
         RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
@@ -174,6 +176,16 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
     Ok(Status::Success)
 }
 
+/// Says what became of a blob that was to be sent.
+pub(super) fn describe(progress: &push::Progress) -> String {
+    let what = match progress.uploaded {
+        Uploaded::Exists => "exists already",
+        Uploaded::Mounted => "mounted",
+        Uploaded::Sent => "sent",
+    };
+    format!("{}: {what}", &progress.digest.hex()[..12])
+}
+
 /// What `pull` can bring here.
 enum Pulled {
     Named(String),
@@ -198,12 +210,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let say = |progress: push::Progress| {
         if !args.quiet {
-            let what = match progress.uploaded {
-                Uploaded::Exists => "exists already",
-                Uploaded::Mounted => "mounted",
-                Uploaded::Sent => "sent",
-            };
-            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+            progress::say(&describe(&progress));
         }
     };
     let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
