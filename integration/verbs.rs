@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(wrong_words).and_plain(),
         test!(one_dash_is_as_good_as_two).and_plain(),
         test!(regular_expressions_choose_containers).root(),
+        test!(a_kill_reaches_all_where_pids_are_shared).root().needs(Need::Busybox),
         test!(podmans_bare_words_under_the_plain_name).users(),
         test!(a_container_in_creating_is_its_makers).root(),
         test!(what_a_killed_maker_left_blocks_nobody).root(),
@@ -497,6 +498,31 @@ fn regular_expressions_choose_containers(scene: &Scene) {
     crun(scene, &["delete", "--regex", "--force", "-root-"]).exits_with(1);
     crun(scene, &["delete", "--regex", "--force", "[0-9]+$"]).success();
     assert_eq!(verb(scene, &["list", "-q"]).success().stdout, "");
+}
+
+/// Where the end of the first process is not that of the others, KILL is for every process of the cgroup.
+fn a_kill_reaches_all_where_pids_are_shared(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.without_namespace("pid");
+    bundle.args(["sh", "-c", "sleep 1000 & exec sleep 1000"]);
+    create(&bundle, scene);
+    let id = &*bundle.id;
+    verb(scene, &["start", id]).success();
+    let count = || {
+        let listed: Value = serde_json::from_str(&verb(scene, &["ps", "-f", "json", id]).success().stdout).unwrap();
+        listed.as_array().map_or(0, Vec::len)
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let wait_for = |number: usize| {
+        while count() != number {
+            assert!(std::time::Instant::now() < deadline, "{} processes, not {number}", count());
+        }
+    };
+    wait_for(2);
+    verb(scene, &["kill", id, "KILL"]).success();
+    wait_for(0);
+    wait_until_stopped(scene, id);
+    verb(scene, &["delete", id]).success();
 }
 
 /// Podman calls the runtime that it is given by path, without any flag before the verb. Root's states would be in the

@@ -7,7 +7,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, history, image_list, images, inspect, load, login, logout, oci, run, save, system, unshare};
+use super::{
+    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, system, unshare,
+};
 use crate::engine::images::remote;
 use crate::error::Result;
 
@@ -37,6 +39,9 @@ enum Command {
     Inspect(inspect::Inspect),
     History(history::History),
     Rmi(images::Remove),
+    /// Make and push indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
@@ -99,6 +104,7 @@ fn dispatch(command: Command) -> Result<Status> {
             let options = args.remote.options();
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
+        Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),

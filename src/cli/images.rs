@@ -166,6 +166,16 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
     Ok(Status::Success)
 }
 
+/// Says what became of a blob that was to be sent.
+pub(super) fn describe(progress: &push::Progress) -> String {
+    let what = match progress.uploaded {
+        Uploaded::Exists => "exists already",
+        Uploaded::Mounted => "mounted",
+        Uploaded::Sent => "sent",
+    };
+    format!("{}: {what}", &progress.digest.hex()[..12])
+}
+
 /// What `pull` can bring here.
 enum Pulled {
     Named(String),
@@ -190,12 +200,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let say = |progress: push::Progress| {
         if !args.quiet {
-            let what = match progress.uploaded {
-                Uploaded::Exists => "exists already",
-                Uploaded::Mounted => "mounted",
-                Uploaded::Sent => "sent",
-            };
-            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+            progress::say(&describe(&progress));
         }
     };
     let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;

@@ -18,6 +18,7 @@ mod inspect;
 mod load;
 mod login;
 mod logout;
+mod manifest;
 mod oci;
 mod printer;
 mod progress;

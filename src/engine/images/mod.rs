@@ -4,6 +4,7 @@
 //! `keep`; `push` and `save` take it elsewhere; `find` says which one a word means, and `remove` takes it away again.
 
 pub mod find;
+pub mod index;
 pub mod inspect;
 mod keep;
 pub mod load;
