@@ -22,6 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(saving_again_gives_the_same_bytes),
         test!(several_images_are_saved_together),
         test!(what_cannot_be_saved_is_refused),
+        test!(images_are_listed_in_dockers_columns),
+        test!(an_image_is_inspected),
         real(test!(a_pulled_image_keeps_its_digest_through_save_and_load)),
         test!(podman_loads_what_is_saved).root().needs(Need::Program("podman")),
         test!(what_podman_saves_is_loaded).root().needs(Need::Program("podman")),
@@ -327,4 +329,59 @@ fn what_podman_saves_is_loaded(scene: &Scene) {
         assert!(outcome.stdout.contains("mark"), "{format}: {}", outcome.stdout);
         husk(scene, ["rmi", "test"]).run().success();
     }
+}
+
+/// An image whose configuration tells of its making.
+fn storied(scene: &Scene) -> String {
+    let mut image = mixed(scene);
+    image.config["Labels"] = serde_json::json!({ "stage": "test" });
+    image.docker_archive(scene, "storied.tar").display().to_string()
+}
+
+fn images_are_listed_in_dockers_columns(scene: &Scene) {
+    husk(scene, ["load", "-q", "-i", &storied(scene)]).run().success();
+    husk(scene, ["tag", "test", "quay.io/me/other:2"]).run().success();
+    let list = |words: &[&str]| husk(scene, ["images"].iter().chain(words)).run().success().stdout;
+    let table = list(&[]);
+    let mut lines = table.lines();
+    let header: Vec<_> = lines.next().expect("a header").split_whitespace().collect();
+    assert_eq!(header, ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]);
+    assert_eq!(lines.count(), 2, "{table}");
+    assert!(table.contains("localhost/test ") && table.contains("N/A"), "{table}");
+    assert!(list(&["--digests"]).contains("sha256:"));
+    let names = "{{.Repository}}:{{.Tag}}";
+    for (filter, expected) in [
+        ("reference=quay.io/*/*", "quay.io/me/other:2\n"),
+        ("reference=localhost/test:latest", "localhost/test:latest\n"),
+        ("label=stage=test", "localhost/test:latest\nquay.io/me/other:2\n"),
+        ("label=stage=other", ""),
+        ("dangling=true", ""),
+    ] {
+        assert_eq!(list(&["--format", names, "--filter", filter]), expected, "{filter}");
+    }
+    assert_eq!(list(&["-q"]).lines().count(), 1);
+    husk(scene, ["images", "--filter", "colour=red"]).run().exits_with(125).says("invalid filter");
+    husk(scene, ["image", "exists", "test"]).run().success();
+    husk(scene, ["image", "exists", "nothing"]).run().exits_with(1);
+}
+
+fn an_image_is_inspected(scene: &Scene) {
+    husk(scene, ["load", "-q", "-i", &storied(scene)]).run().success();
+    let id = husk(scene, ["images", "-q", "--no-trunc"]).run().success().stdout;
+    let text = husk(scene, ["inspect", "test"]).run().success().stdout;
+    let described: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(described[0]["Id"], id.trim());
+    assert_eq!(described[0]["RepoTags"], serde_json::json!(["localhost/test:latest"]));
+    assert_eq!(described[0]["Config"]["Labels"]["stage"], "test");
+    assert_eq!(described[0]["RootFS"]["Layers"].as_array().map(Vec::len), Some(4));
+    let format = "{{.Os}} {{json .Config.Cmd}} {{.Config.Entrypoint}}";
+    let line = husk(scene, ["image", "inspect", "-f", format, "test"]).run().success().stdout;
+    assert_eq!(line, "linux [\"/probe\"] []\n");
+    let partly =
+        husk(scene, ["inspect", "-f", "{{.Os}}", "nothing", "test"]).run().exits_with(125).says("no such image");
+    assert_eq!(partly.stdout, "linux\n");
+    let history =
+        husk(scene, ["history", "--format", "{{.ID}} {{.Size}}", "--no-trunc", "test"]).run().success().stdout;
+    assert_eq!(history.lines().count(), 4, "{history}");
+    assert!(history.starts_with(&format!("{} 5B\n<missing> 4B\n", id.trim())), "{history}");
 }

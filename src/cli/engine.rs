@@ -7,7 +7,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, load, login, logout, manifest, oci, run, save, system, unshare};
+use super::{
+    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, system, unshare,
+};
 use crate::engine::images::remote;
 use crate::error::Result;
 
@@ -33,7 +35,9 @@ enum Command {
     Untag(images::Untag),
     Load(load::Load),
     Save(save::Save),
-    Images(images::List),
+    Images(image_list::List),
+    Inspect(inspect::Inspect),
+    History(history::History),
     Rmi(images::Remove),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
@@ -109,7 +113,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
-        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
+        Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
+        Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
+        Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

@@ -5,6 +5,7 @@
 
 pub mod find;
 pub mod index;
+pub mod inspect;
 mod keep;
 pub mod load;
 pub mod pull;
