@@ -96,8 +96,9 @@ impl<'a> Caller<'a> {
     /// The last record of an error, which containerd takes for the reason.
     fn last_error(&self) -> String {
         let log = read_host(self.scene.path().join("log.json"));
-        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is a record"));
-        let last = records.filter(|record| record["level"] == "error").last().expect("an error was logged");
+        let mut records =
+            log.lines().rev().map(|line| serde_json::from_str::<Value>(line).expect("a line is a record"));
+        let last = records.find(|record| record["level"] == "error").expect("an error was logged");
         last["msg"].as_str().expect("a record has a message").to_owned()
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(the_exit_status_is_the_restored_ones),
         test!(a_restore_that_fails_leaves_nothing),
         test!(what_criu_would_lose_is_not_saved),
+        test!(a_configuration_for_criu_comes_over_ours),
     ]
     .into_iter()
     .map(with_criu)
@@ -256,6 +257,19 @@ fn what_criu_would_lose_is_not_saved(scene: &Scene) {
 }
 
 /// The kernel shows nobody what a process has put on itself, so a restored one would be without it.
+/// The annotation `org.criu.config`, by which engines let their users choose.
+fn a_configuration_for_criu_comes_over_ours(scene: &Scene) {
+    let file = scene.tree("criu", &[("own.conf", "log-file=own.log\n")]).join("own.conf");
+    let mut keeper = Keeper::new(scene);
+    keeper.bundle.config["annotations"] = json!({ "org.criu.config": file });
+    keeper.start();
+    keeper.command(&["checkpoint", "--network-lock", "skip"]).run().success();
+    assert!(keeper.bundle.directory.join("checkpoint/own.log").exists());
+    keeper.command(&["restore", "--detach", "--network-lock", "skip", "--tcp-close"]).run().success();
+    keeper.answers("second");
+    keeper.delete();
+}
+
 fn landlock_is_not_lost(scene: &Scene) {
     let mut keeper = Keeper::new(scene);
     // Nobody makes block devices.

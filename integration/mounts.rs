@@ -312,7 +312,7 @@ fn symlinks_are_bound_or_made_again(scene: &Scene) {
     symlink("/said/by/the/host", &link).unwrap();
     let mut bundle = scene.bundle();
     bundle.config["root"]["readonly"] = json!(false);
-    std::fs::write(bundle.rootfs("/etc/bound"), "").unwrap();
+    write(&bundle.rootfs("/etc/bound"), "");
     symlink("nowhere", bundle.rootfs("/etc/covered")).unwrap();
     bundle.mount("/etc/made", "bind", &link, &["bind", "copy-symlink"]);
     bundle.mount("/etc/bound", "bind", &link, &["bind", "src-nofollow"]);

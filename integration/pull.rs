@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         real(test!(names_are_given_and_taken)),
         real(test!(a_password_is_asked_for)).needs(Need::Program("htpasswd")),
         real(test!(a_certificate_is_checked)).needs(Need::Program("openssl")),
+        real(test!(an_index_is_made_and_pushed)),
         test!(zstd_and_plain_layers_are_pulled).and_plain(),
         test!(the_platform_chooses),
         test!(a_broken_connection_goes_on_where_it_was).and_plain(),
@@ -229,6 +230,38 @@ fn a_certificate_is_checked(scene: &Scene) {
     scene.husk().args(["rmi", &name]).run().success();
     // Loopback is insecure unless it is said otherwise, as for docker.
     pull(scene, &name).run().success();
+}
+
+fn an_index_is_made_and_pushed(scene: &Scene) {
+    let registry = Real::start(scene, "");
+    let ours = registry.hold(scene, &Image::busybox(scene).layer(&[Entry::file("ours", "x")]), "one:1");
+    let theirs = registry.hold(scene, &Image::busybox(scene).layer(&[Entry::file("theirs", "x")]), "two:1");
+    let husk = |arguments: &[&str]| scene.husk().args(arguments).run();
+    pull(scene, &ours).run().success();
+    husk(&["manifest", "create", "list", &ours]).success();
+    husk(&["manifest", "create", "list"]).exits_with(125).says("there is an index of that name");
+    husk(&["manifest", "create", &ours]).exits_with(125).says("name of an image");
+    husk(&["manifest", "annotate", "list", &ours, "--arch", "arm64", "--variant", "v8"]).success();
+    husk(&["manifest", "add", "list", &format!("docker://{theirs}"), "--annotation", "a=b"]).success();
+    let index: Value = serde_json::from_str(&husk(&["manifest", "inspect", "list"]).success().stdout).expect("JSON");
+    assert_eq!(index["manifests"][0]["platform"]["architecture"], "arm64", "{index}");
+    assert_eq!(index["manifests"][1]["annotations"]["a"], "b", "{index}");
+    // The blobs of the second are not here, and another repository has them.
+    let there = format!("{}/one:both", registry.host());
+    husk(&["manifest", "push", "-q", "list", &there]).exits_with(125).says("not in the store");
+    pull(scene, &theirs).run().success();
+    let digest = husk(&["manifest", "push", "-q", "list", &there]).success().stdout;
+    let found = skopeo(scene)
+        .args(["inspect", "--tls-verify=false", "--override-arch", "arm64", "--format", "{{.Digest}}"])
+        .arg(format!("docker://{there}"))
+        .run()
+        .success();
+    assert_eq!(found.stdout.trim(), digest.trim());
+    husk(&["manifest", "rm", "list"]).success();
+    husk(&["manifest", "inspect", &format!("docker://{there}")]).success();
+    husk(&["pull", "-q", &there]).success();
+    let listed = scene.husk().args(["run", "--rm", &there, "/bin/ls", "/"]).run().success().stdout;
+    assert!(listed.contains("theirs"), "{listed}");
 }
 
 fn zstd_and_plain_layers_are_pulled(scene: &Scene) {

@@ -72,6 +72,16 @@ fn logins_are_shared_with_skopeo(scene: &Scene) {
     skopeo(&["inspect", "--tls-verify=false", &format!("docker://{name}")]).success();
     skopeo(&["logout", &host]).success();
     husk(&["pull", "-q", &name]).exits_with(125).says("401");
+    // A file that is named is made, and one that is not there has no logins to pull with.
+    std::fs::remove_file(&file).unwrap();
+    husk(&["pull", "-q", &name]).exits_with(125).says("auth.json: does not exist");
+    husk(&["login", "-u", "user", "-p", "secret", &host]).success().says("can be seen by others");
+    husk(&["pull", "-q", &name]).success();
+    let mut login = scene.husk();
+    login
+        .env("DOCKER_CONFIG", scene.path())
+        .env("DOCKER_AUTH_CONFIG", format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"eDp5\"}}}}}}"));
+    login.args(["login", "-u", "user", "-p", "secret", &host]).run().success().says("another login for 127.0.0.1");
 }
 
 /// Makes a certificate of its own, for servers and clients on this machine; gives it and its key.

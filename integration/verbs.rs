@@ -27,10 +27,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(features_are_what_callers_look_for).and_plain(),
         test!(the_log_has_one_record).and_plain(),
         test!(a_created_container_ends_at_a_signal).and_plain().needs(Need::Busybox),
+        test!(logs_of_the_system).root().needs(Need::Program("unshare")),
         test!(debug_records_go_to_the_log).and_plain(),
         test!(wrong_words).and_plain(),
         test!(one_dash_is_as_good_as_two).and_plain(),
         test!(regular_expressions_choose_containers).root(),
+        test!(a_kill_reaches_all_where_pids_are_shared).root().needs(Need::Busybox),
         test!(podmans_bare_words_under_the_plain_name).users(),
         test!(a_container_in_creating_is_its_makers).root(),
         test!(what_a_killed_maker_left_blocks_nobody).root(),
@@ -377,6 +379,31 @@ fn the_log_has_one_record(scene: &Scene) {
     outcome.exits_with(1).says("no such file or directory");
 }
 
+/// crun's words for the journal and syslog. Both are stood in for, in a mount namespace where nothing else is.
+fn logs_of_the_system(scene: &Scene) {
+    let journal = "/run/systemd/journal/socket";
+    let heard = |log: &str, directory: &str, place: &str| {
+        let name = tempfile::Builder::new().prefix("hk").tempdir_in("/tmp").unwrap();
+        let path = name.path().join("socket");
+        let listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let script = "mount -t tmpfs tmpfs \"$1\" && mkdir -p \"${2%/*}\" && : > \"$2\" && mount --bind \"$3\" \"$2\" && \
+                      shift 3 && exec \"$@\"";
+        let mut command = scene.program("/usr/bin/unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", directory, place]).arg(&path).arg(&kit().runtime);
+        command.arg("--root").arg(scene.state_root()).args(["--log", log, "state", "nosuch"]);
+        command.run().exits_with(1).says("container does not exist");
+        listener.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 1024];
+        let length = listener.recv(&mut buffer).expect("a record was sent");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let record = heard("journald:web", "/run", journal);
+    assert!(record.starts_with("MESSAGE=container does not exist"), "{record}");
+    assert!(record.ends_with("\nPRIORITY=3\nSYSLOG_IDENTIFIER=web\n"), "{record}");
+    let record = heard("syslog:web", "/dev", "/dev/log");
+    assert!(record.starts_with("<27>web[") && record.contains("]: container does not exist"), "{record}");
+}
+
 /// It is the first process of a PID namespace, to which the kernel sends no signal that it has no handler for.
 fn a_created_container_ends_at_a_signal(scene: &Scene) {
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
@@ -423,6 +450,7 @@ fn wrong_words(scene: &Scene) {
     runtime(&["--log-level", "loud", "list"]).exits_with(1).says("unknown verbosity `loud` specified");
     runtime(&["--rootless", "maybe", "list"]).exits_with(1).says("--rootless");
     runtime(&["--root", "/nonexistent/husk", "list"]).exits_with(1).says("/nonexistent/husk");
+    scene.runtime().args(["--criu", "/no/such", "list"]).run().success();
     runtime(&["nosuch", "-h"]).exits_with(3).says("No help topic for 'nosuch'");
     runtime(&["state"]).exits_with(1).says("requires exactly 1 argument(s)");
     runtime(&["state", "a", "b"]).exits_with(1).says("requires exactly 1 argument(s)");
@@ -470,6 +498,31 @@ fn regular_expressions_choose_containers(scene: &Scene) {
     crun(scene, &["delete", "--regex", "--force", "-root-"]).exits_with(1);
     crun(scene, &["delete", "--regex", "--force", "[0-9]+$"]).success();
     assert_eq!(verb(scene, &["list", "-q"]).success().stdout, "");
+}
+
+/// Where the end of the first process is not that of the others, KILL is for every process of the cgroup.
+fn a_kill_reaches_all_where_pids_are_shared(scene: &Scene) {
+    let mut bundle = scene.bundle();
+    bundle.without_namespace("pid");
+    bundle.args(["sh", "-c", "sleep 1000 & exec sleep 1000"]);
+    create(&bundle, scene);
+    let id = &*bundle.id;
+    verb(scene, &["start", id]).success();
+    let count = || {
+        let listed: Value = serde_json::from_str(&verb(scene, &["ps", "-f", "json", id]).success().stdout).unwrap();
+        listed.as_array().map_or(0, Vec::len)
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let wait_for = |number: usize| {
+        while count() != number {
+            assert!(std::time::Instant::now() < deadline, "{} processes, not {number}", count());
+        }
+    };
+    wait_for(2);
+    verb(scene, &["kill", id, "KILL"]).success();
+    wait_for(0);
+    wait_until_stopped(scene, id);
+    verb(scene, &["delete", id]).success();
 }
 
 /// Podman calls the runtime that it is given by path, without any flag before the verb. Root's states would be in the

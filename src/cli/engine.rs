@@ -7,8 +7,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::report;
 use super::status::Status;
-use super::{docs, images, load, login, logout, oci, run, system, unshare};
-use crate::engine::images::remote::{self, RemoteOptions};
+use super::{
+    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, system, unshare,
+};
+use crate::engine::images::remote;
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -32,8 +34,14 @@ enum Command {
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
-    Images(images::List),
+    Save(save::Save),
+    Images(image_list::List),
+    Inspect(inspect::Inspect),
+    History(history::History),
     Rmi(images::Remove),
+    /// Make and push indexes of images for several platforms
+    #[command(subcommand)]
+    Manifest(manifest::Manifest),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
@@ -93,9 +101,10 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = RemoteOptions { verify_tls: args.tls_verify, ..RemoteOptions::default() };
+            let options = args.remote.options();
             login::run(args, &|registry, login| remote::check_login(registry, login, &options))
         }
+        Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
@@ -103,7 +112,11 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
-        Command::Images(args) | Command::Image(images::Image::Ls(args)) => images::list(&args),
+        Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
+        Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
+        Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
+        Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
+        Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

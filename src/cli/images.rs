@@ -1,4 +1,4 @@
-//! `husk pull`, `images` and `rmi`, and the same below `husk image`.
+//! `husk pull`, `push`, `tag` and `rmi`, and the same below `husk image`.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,12 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::history::History;
+use super::image_list::List;
+use super::inspect::{Exists, Inspect};
 use super::load;
 use super::printer;
 use super::progress::{self, Bar};
 use super::report;
+use super::save;
 use super::status::Status;
-use super::table::Table;
 use crate::engine::engine::Engine;
 use crate::engine::images::load as loading;
 use crate::engine::images::pull::{self, PullOptions};
@@ -26,7 +29,6 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::registry::push::Uploaded;
 use crate::image::source::{Local, Source};
-use crate::storage::images::{ImageRecord, NameRecord};
 
 /// `husk image …`
 #[derive(Debug, Subcommand)]
@@ -36,8 +38,12 @@ pub(super) enum Image {
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
+    Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
+    Inspect(Inspect),
+    History(History),
+    Exists(Exists),
     #[command(visible_alias = "remove")]
     Rm(Remove),
     Prune(super::system::ImagePrune),
@@ -51,14 +57,14 @@ pub(super) struct Remote {
     tls_verify: Option<bool>,
     /// File that holds the logins
     #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
+    pub(super) authfile: Option<PathBuf>,
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
 }
 
 impl Remote {
-    fn options(&self) -> RemoteOptions {
+    pub(super) fn options(&self) -> RemoteOptions {
         RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
@@ -130,20 +136,6 @@ pub(super) struct Untag {
     names: Vec<String>,
 }
 
-/// List the images
-#[derive(Debug, Args)]
-pub(super) struct List {
-    /// Print ids only
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print ids in full
-    #[arg(long)]
-    no_trunc: bool,
-    /// Show digests
-    #[arg(long)]
-    digests: bool,
-}
-
 /// Remove names, and images with their last name
 #[derive(Debug, Args)]
 pub(super) struct Remove {
@@ -174,6 +166,16 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
     Ok(Status::Success)
 }
 
+/// Says what became of a blob that was to be sent.
+pub(super) fn describe(progress: &push::Progress) -> String {
+    let what = match progress.uploaded {
+        Uploaded::Exists => "exists already",
+        Uploaded::Mounted => "mounted",
+        Uploaded::Sent => "sent",
+    };
+    format!("{}: {what}", &progress.digest.hex()[..12])
+}
+
 /// What `pull` can bring here.
 enum Pulled {
     Named(String),
@@ -198,12 +200,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let say = |progress: push::Progress| {
         if !args.quiet {
-            let what = match progress.uploaded {
-                Uploaded::Exists => "exists already",
-                Uploaded::Mounted => "mounted",
-                Uploaded::Sent => "sent",
-            };
-            progress::say(&format!("{}: {what}", &progress.digest.hex()[..12]));
+            progress::say(&describe(&progress));
         }
     };
     let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
@@ -230,55 +227,6 @@ pub(super) fn tag(args: &Tag) -> Result<Status> {
 pub(super) fn untag(args: &Untag) -> Result<Status> {
     let names = args.names.iter().map(|name| Reference::parse(name)).collect::<Result<Vec<_>>>()?;
     tag::untag(&Engine::open(settings::File::default())?, &args.image, &names)?;
-    Ok(Status::Success)
-}
-
-/// Runs `images`.
-pub(super) fn list(args: &List) -> Result<Status> {
-    let engine = Engine::open(settings::File::default())?;
-    let store = engine.store()?;
-    let (images, names) = (store.images()?, store.names()?);
-    let mut rows: Vec<(&ImageRecord, Option<&NameRecord>)> = Vec::new();
-    for image in &images {
-        let before = rows.len();
-        rows.extend(names.iter().filter(|name| name.image == Some(image.id)).map(|name| (image, Some(name))));
-        if rows.len() == before {
-            rows.push((image, None));
-        }
-    }
-    rows.sort_by(|one, other| {
-        (&other.0.created, one.1.map(|name| &name.name)).cmp(&(&one.0.created, other.1.map(|name| &name.name)))
-    });
-    let id = |image: &ImageRecord| {
-        let hex = image.id.hex();
-        if args.no_trunc { image.id.to_string() } else { hex[..12].to_owned() }
-    };
-    if args.quiet {
-        let mut seen = std::collections::HashSet::new();
-        let lines = rows.iter().filter(|(image, _)| seen.insert(image.id)).map(|(image, _)| id(image) + "\n");
-        printer::print(&lines.collect::<String>())?;
-        return Ok(Status::Success);
-    }
-    let mut header = vec!["REPOSITORY", "TAG"];
-    if args.digests {
-        header.push("DIGEST");
-    }
-    header.extend(["IMAGE ID", "CREATED", "SIZE"]);
-    let mut table = Table::new(&header);
-    for (image, name) in rows {
-        let reference = name.and_then(|name| Reference::parse_exact(&name.name).ok());
-        let none = || "<none>".to_owned();
-        let mut cells = vec![
-            reference.as_ref().map_or_else(none, |reference| reference.repository().familiar()),
-            reference.as_ref().and_then(Reference::tag).map_or_else(none, ToOwned::to_owned),
-        ];
-        if args.digests {
-            cells.push(name.map_or_else(none, |name| name.target.digest.to_string()));
-        }
-        cells.extend([id(image), image.created.clone().unwrap_or_else(|| "N/A".to_owned()), image.size.to_string()]);
-        table.row(cells);
-    }
-    printer::print(&table.to_string())?;
     Ok(Status::Success)
 }
 

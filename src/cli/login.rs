@@ -1,10 +1,10 @@
 //! `husk login [REGISTRY]`.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use clap::Parser;
 
+use super::images::Remote;
 use super::prompt::Terminal;
 use super::status::Status;
 use super::{printer, report};
@@ -37,12 +37,8 @@ pub(super) struct Login {
     /// Print the user who is logged in, and do nothing else
     #[arg(long = "get-login", conflicts_with_all = ["username", "password", "password_stdin"])]
     only_tells: bool,
-    /// File to keep the login in
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Whether the registry's certificate is checked; false also allows plain HTTP
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub(super) tls_verify: Option<bool>,
+    #[command(flatten)]
+    pub(super) remote: Remote,
     /// Registry to log in to
     #[arg(value_name = "REGISTRY")]
     registry: Option<String>,
@@ -52,9 +48,9 @@ pub(super) struct Login {
 ///
 /// `verify` is given the registry's host and the login; what it refuses is not kept.
 pub(super) fn run(args: Login, verify: &dyn Fn(&str, &Credential) -> Result<()>) -> Result<Status> {
-    let Login { username, password, password_stdin, only_tells, authfile, tls_verify: _, registry } = args;
+    let Login { username, password, password_stdin, only_tells, remote, registry } = args;
     let scope = Scope::parse(registry.as_deref().unwrap_or(DEFAULT_REGISTRY))?;
-    let credentials = Credentials::load(&Caller::current(), authfile.as_deref());
+    let credentials = Credentials::load(&Caller::current(), remote.authfile.as_deref());
     if only_tells {
         return print_user(&credentials, &scope);
     }
@@ -70,6 +66,11 @@ pub(super) fn run(args: Login, verify: &dyn Fn(&str, &Credential) -> Result<()>)
     verify(scope.host(), &login).with_context(|| format!("log in to {scope}"))?;
     if let Stored::File(path) = credentials.store(&scope, &login)? {
         report::note(&format!("the password is kept unencrypted in {}", path.display()));
+    }
+    if credentials.find(&scope)?.as_ref() != Some(&login) {
+        report::note(&format!(
+            "another login for {scope} comes first, of DOCKER_AUTH_CONFIG or a file that is read before"
+        ));
     }
     printer::print("Login Succeeded\n")?;
     Ok(Status::Success)

@@ -158,13 +158,14 @@ impl Log {
                 }
             }
             Destination::Journal(name) => {
-                let record = format!("MESSAGE={text}\nPRIORITY={}\nSYSLOG_IDENTIFIER={name}\n", level.severity());
-                send(JOURNAL_SOCKET, &record);
+                let severity = level.severity().to_string();
+                let fields = [("MESSAGE", text), ("PRIORITY", &severity), ("SYSLOG_IDENTIFIER", name)];
+                send(JOURNAL_SOCKET, &fields.map(|(name, value)| journal_field(name, value)).concat());
             }
             Destination::Syslog(name) => {
                 // Facility 3: a daemon.
                 let record = format!("<{}>{name}[{}]: {text}", 3 * 8 + level.severity(), std::process::id());
-                send(SYSLOG_SOCKET, &record);
+                send(SYSLOG_SOCKET, record.as_bytes());
             }
         }
     }
@@ -199,9 +200,19 @@ fn open(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).mode(0o644).open(path)
 }
 
-fn send(socket: &str, record: &str) {
+/// A field of the journal. A value of several lines has its length before it: what follows a line's end would else be
+/// read as another field, whose name and value an image or a configuration could choose.
+fn journal_field(name: &str, value: &str) -> Vec<u8> {
+    if !value.contains('\n') {
+        return format!("{name}={value}\n").into_bytes();
+    }
+    let length = (value.len() as u64).to_le_bytes();
+    [name.as_bytes(), b"\n", &length, value.as_bytes(), b"\n"].concat()
+}
+
+fn send(socket: &str, record: &[u8]) {
     if let Ok(ours) = UnixDatagram::unbound() {
-        let _ = ours.send_to(record.as_bytes(), socket);
+        let _ = ours.send_to(record, socket);
     }
 }
 
@@ -239,6 +250,12 @@ mod tests {
         ] {
             assert_eq!(Destination::parse(Path::new(words)), destination, "{words}");
         }
+    }
+
+    #[test]
+    fn a_text_is_one_field_of_the_journal() {
+        assert_eq!(journal_field("MESSAGE", "a = b"), b"MESSAGE=a = b\n");
+        assert_eq!(journal_field("MESSAGE", "a\nX=1"), b"MESSAGE\n\x05\0\0\0\0\0\0\0a\nX=1\n");
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl<'de> Deserialize<'de> for Keys {
     }
 }
 
+/// Reads for which platform an image is.
+pub(crate) fn platform(bytes: &[u8]) -> Result<Platform> {
+    parse(bytes).map(|document| document.platform)
+}
+
 /// Parses and validates a configuration.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Document> {
     if bytes.len() > limits::CONFIG_BYTES {

@@ -66,6 +66,7 @@ pub(crate) struct Manifest {
 pub(crate) struct Choice {
     pub(crate) descriptor: Descriptor,
     pub(crate) document: Document,
+    pub(crate) media_type: String,
     pub(crate) platform: Option<Platform>,
     /// What the image is called here: the reference's tag, or the whole reference.
     pub(crate) names: Vec<String>,
@@ -145,6 +146,7 @@ pub(crate) fn parse_index(bytes: &[u8]) -> Result<Vec<Choice>> {
         choices.push(Choice {
             descriptor,
             document,
+            media_type: described.media_type().to_string(),
             platform: described.platform().as_ref().map(Platform::described),
             names: names.into_iter().filter_map(annotation).collect(),
         });

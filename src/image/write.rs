@@ -10,6 +10,7 @@
 
 mod changes;
 mod pack;
+pub mod place;
 pub mod tar;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]

@@ -71,7 +71,8 @@ pub fn push(
     push().with_context(|| format!("push {destination}"))
 }
 
-fn push_image(
+/// Sends what a manifest of the store names, and then the manifest.
+pub(super) fn push_image(
     store: &Store,
     client: &Client,
     repository: &Repository,

@@ -56,11 +56,15 @@ impl<'a> Remote<'a> {
 
     /// Gives the one place to send an image to.
     pub fn destination(&self, reference: &Reference) -> Result<(Endpoint, Client)> {
-        let endpoints = self.registries.endpoints(reference)?;
-        let endpoint = endpoints.into_iter().find(|endpoint| !endpoint.is_mirror);
-        let endpoint = endpoint.ok_or_else(|| Error::new(Kind::NotFound, "no registry is configured for it"))?;
+        let endpoint = self.primary(reference)?;
         let client = self.connect(&endpoint)?;
         Ok((endpoint, client))
+    }
+
+    fn primary(&self, reference: &Reference) -> Result<Endpoint> {
+        let endpoints = self.registries.endpoints(reference)?;
+        let endpoint = endpoints.into_iter().find(|endpoint| !endpoint.is_mirror);
+        endpoint.ok_or_else(|| Error::new(Kind::NotFound, "no registry is configured for it"))
     }
 
     fn connect(&self, endpoint: &Endpoint) -> Result<Client> {
@@ -89,7 +93,8 @@ pub fn check_login(registry: &str, login: &Login, options: &RemoteOptions) -> Re
         let remote = Remote::load(options)?;
         // Any repository will do: the place is the registry's.
         let probe = Reference::by_registry(Repository::new(registry, "library/probe")?);
-        let (endpoint, _) = remote.destination(&probe)?;
+        // What is known of logins so far, even that there is no file of them yet, is none of this one's business.
+        let endpoint = remote.primary(&probe)?;
         let client =
             remote.client(registry, &endpoint.host, remote.registries.is_insecure(registry), Some(login.clone()))?;
         client.ping()
