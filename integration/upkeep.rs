@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::support::image::{Image, Layout};
 use super::support::launch::Step;
 use super::support::registry::Scripted;
+use super::support::scene::write;
 use super::support::tar::Entry;
 use super::support::{Need, Outcome, Scene, Test, test};
 
@@ -113,7 +114,7 @@ fn damaged_blobs_are_found_and_their_images_forgotten(scene: &Scene) {
         let mut bytes = std::fs::read(blob).expect("read a blob");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        std::fs::write(blob, bytes).expect("damage a blob");
+        write(blob, bytes);
         assert_eq!(check(scene, &["--quick"]).success().stdout, "");
         let found = check(scene, &["--format", "json"]).exits_with(1).stdout;
         let line: Value = serde_json::from_str(&found).expect("one line of JSON");
@@ -143,13 +144,13 @@ fn records_are_checked_and_mended(scene: &Scene) {
     let registry = pulled(scene);
     let (images, names) = (store(scene).join("images"), store(scene).join("names"));
     let name = entries(&names).remove(0);
-    std::fs::write(images.join("sha256.x"), "{").expect("write");
-    std::fs::write(names.join("empty"), "").expect("write");
-    std::fs::write(names.join("docker.io+library+other:1"), std::fs::read(&name).expect("read")).expect("write");
-    std::fs::write(names.join(".tmp-1"), "").expect("write");
+    write(&images.join("sha256.x"), "{");
+    write(&names.join("empty"), "");
+    write(&names.join("docker.io+library+other:1"), std::fs::read(&name).expect("read"));
+    write(&names.join(".tmp-1"), "");
     let newer = std::fs::read_to_string(&name).expect("read").replace("\"format\":1", "\"format\":9");
     let newer_file = names.join("docker.io+library+newer:1");
-    std::fs::write(&newer_file, newer).expect("write");
+    write(&newer_file, newer);
     scene.account().own(&store(scene));
     let found = check(scene, &[]).exits_with(1).stdout;
     for problem in [
@@ -181,7 +182,7 @@ fn what_killed_commands_left_is_found_and_cleared(scene: &Scene) {
     let _registry = pulled(scene);
     let staging = store(scene).join("tmp");
     std::fs::create_dir_all(staging.join("keep.trusted.sha256.ab/diff/x")).expect("make directories");
-    std::fs::write(staging.join("blob.sha256.cd"), "half").expect("write");
+    write(&staging.join("blob.sha256.cd"), "half");
     std::fs::create_dir_all(staging.join("gone.1.2/y")).expect("make directories");
     scene.account().own(&staging);
     let found = check(scene, &[]).exits_with(1).stdout;
@@ -311,7 +312,7 @@ fn a_full_disk_is_named_and_harms_nothing(scene: &Scene) {
     // From where the first documents do not fit to where the last layer does not.
     for room in [4, 12, 100, 1000, 2000, 3000, 4500, 5500, 6500] {
         let length = (16 << 20) - (room << 10) - used(&scene.store());
-        std::fs::write(&ballast, vec![0; usize::try_from(length).expect("there is room")]).expect("fill the disk");
+        write(&ballast, vec![0; usize::try_from(length).expect("there is room")]);
         let outcome = scene.husk().args(["pull", "-q", &registry.image()]).run();
         std::fs::remove_file(&ballast).expect("make room");
         if outcome.code() == 0 {
