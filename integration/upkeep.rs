@@ -1,11 +1,16 @@
 //! The store's upkeep: `system check`, `system df`, and the prunes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use caps::Capability;
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 
 use super::support::image::{Image, Layout};
+use super::support::launch::Step;
 use super::support::registry::Scripted;
+use super::support::scene::write;
 use super::support::tar::Entry;
 use super::support::{Need, Outcome, Scene, Test, test};
 
@@ -21,6 +26,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(sizes_agree_with_du).and_plain(),
         test!(images_that_nobody_uses_are_pruned),
         test!(stopped_containers_are_pruned).and_plain(),
+        test!(a_full_disk_is_named_and_harms_nothing).root().needs(Need::Capability(Capability::CAP_SYS_ADMIN)),
+        test!(the_store_is_closed_whatever_the_umask).and_plain(),
     ]
     .into_iter()
     .map(engine)
@@ -107,7 +114,7 @@ fn damaged_blobs_are_found_and_their_images_forgotten(scene: &Scene) {
         let mut bytes = std::fs::read(blob).expect("read a blob");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        std::fs::write(blob, bytes).expect("damage a blob");
+        write(blob, bytes);
         assert_eq!(check(scene, &["--quick"]).success().stdout, "");
         let found = check(scene, &["--format", "json"]).exits_with(1).stdout;
         let line: Value = serde_json::from_str(&found).expect("one line of JSON");
@@ -137,13 +144,13 @@ fn records_are_checked_and_mended(scene: &Scene) {
     let registry = pulled(scene);
     let (images, names) = (store(scene).join("images"), store(scene).join("names"));
     let name = entries(&names).remove(0);
-    std::fs::write(images.join("sha256.x"), "{").expect("write");
-    std::fs::write(names.join("empty"), "").expect("write");
-    std::fs::write(names.join("docker.io+library+other:1"), std::fs::read(&name).expect("read")).expect("write");
-    std::fs::write(names.join(".tmp-1"), "").expect("write");
+    write(&images.join("sha256.x"), "{");
+    write(&names.join("empty"), "");
+    write(&names.join("docker.io+library+other:1"), std::fs::read(&name).expect("read"));
+    write(&names.join(".tmp-1"), "");
     let newer = std::fs::read_to_string(&name).expect("read").replace("\"format\":1", "\"format\":9");
     let newer_file = names.join("docker.io+library+newer:1");
-    std::fs::write(&newer_file, newer).expect("write");
+    write(&newer_file, newer);
     scene.account().own(&store(scene));
     let found = check(scene, &[]).exits_with(1).stdout;
     for problem in [
@@ -175,7 +182,7 @@ fn what_killed_commands_left_is_found_and_cleared(scene: &Scene) {
     let _registry = pulled(scene);
     let staging = store(scene).join("tmp");
     std::fs::create_dir_all(staging.join("keep.trusted.sha256.ab/diff/x")).expect("make directories");
-    std::fs::write(staging.join("blob.sha256.cd"), "half").expect("write");
+    write(&staging.join("blob.sha256.cd"), "half");
     std::fs::create_dir_all(staging.join("gone.1.2/y")).expect("make directories");
     scene.account().own(&staging);
     let found = check(scene, &[]).exits_with(1).stdout;
@@ -279,4 +286,87 @@ fn stopped_containers_are_pruned(scene: &Scene) {
     let pruned = scene.husk().args(["system", "prune", "-af"]).run().success().stdout;
     assert!(pruned.contains("untagged: ") && !pruned.contains("Containers"), "{pruned}");
     is_sound(scene);
+}
+
+/// A file system of a few megabytes.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(place: PathBuf, size: &std::ffi::CStr) -> Self {
+        rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::empty(), size).expect("mount a tmpfs");
+        Self(place)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+fn a_full_disk_is_named_and_harms_nothing(scene: &Scene) {
+    let layer = [Entry::file("mark", "of the image"), Entry::file("large", noise(1_500_000))];
+    let registry = Scripted::serve(&Image::busybox(scene).layer(&layer).layout(scene, "layout"), |_| None);
+    let small = Small::mount(scene.store(), c"mode=700,size=16m");
+    let ballast = scene.store().join("ballast");
+    // From where the first documents do not fit to where the last layer does not.
+    for room in [4, 12, 100, 1000, 2000, 3000, 4500, 5500, 6500] {
+        let length = (16 << 20) - (room << 10) - used(&scene.store());
+        write(&ballast, vec![0; usize::try_from(length).expect("there is room")]);
+        let outcome = scene.husk().args(["pull", "-q", &registry.image()]).run();
+        std::fs::remove_file(&ballast).expect("make room");
+        if outcome.code() == 0 {
+            assert!(room > 3000, "{room} KiB were enough");
+            break;
+        }
+        outcome.exits_with(125).says(": no space left on device (ENOSPC)").says("store");
+        assert_eq!(scene.husk().args(["images", "-q"]).run().success().stdout, "");
+        // Parts to go on with are no damage.
+        let found = check(scene, &[]).stdout;
+        assert!(found.lines().all(|line| line.starts_with("tmp/blob.")), "{found}");
+    }
+    scene.husk().args(["pull", "-q", &registry.image()]).run().success();
+    is_sound(scene);
+    drop(small);
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(next).collect()
+}
+
+/// Bytes that are taken of the file system of a directory.
+fn used(directory: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(directory).expect("ask the file system");
+    (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+}
+
+fn the_store_is_closed_whatever_the_umask(scene: &Scene) {
+    let registry = Scripted::serve(&layout(scene), |_| None);
+    for mask in [0, 0o777] {
+        let mut command = scene.husk();
+        command.step(Step::Umask(mask)).args(["pull", "-q", &registry.image()]).run().success();
+        let mut pending = vec![store(scene)];
+        while let Some(path) = pending.pop() {
+            let metadata = std::fs::symlink_metadata(&path).expect("look");
+            let mode = metadata.permissions().mode() & 0o777;
+            // What is in a layer has the image's modes; nobody gets as far.
+            if matches!(path.file_name().and_then(|name| name.to_str()), Some("diff" | "opaque")) {
+                continue;
+            }
+            let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, expected, "umask {mask:o}: {} has mode {mode:o}", path.display());
+            if metadata.is_dir() {
+                pending.extend(entries(&path));
+            }
+        }
+        runs(scene, &registry.image());
+        is_sound(scene);
+        scene.husk().args(["rmi", &registry.image()]).run().success();
+    }
 }

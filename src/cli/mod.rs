@@ -52,6 +52,10 @@ pub fn main() -> ExitCode {
             }
             oci::main(&args, manners)
         }
-        Face::Engine => engine::main(&args),
+        Face::Engine => {
+            // The store's files are its owner's, who must be able to read them (a umask of 0777), and nobody else's to write.
+            rustix::process::umask(FILE_MODE_MASK);
+            engine::main(&args)
+        }
     }
 }

@@ -122,10 +122,10 @@ fn check(args: &Check) -> Result<Status> {
         let is_mended = !left.contains(finding);
         if is_json {
             let line = json!({ "path": finding.path, "problem": finding.problem, "mended": is_mended });
-            text.push_str(&format!("{line}\n"));
+            text += &(line.to_string() + "\n");
         } else {
             let end = if is_mended { " (mended)" } else { "" };
-            text.push_str(&format!("{}: {}{end}\n", finding.path, finding.problem));
+            text.extend([&finding.path, ": ", &finding.problem, end, "\n"]);
         }
     }
     printer::print(&text)?;
@@ -369,20 +369,18 @@ fn tell(pruned: &Pruned) -> Result<Status> {
     let mut text = String::new();
     if !pruned.containers.is_empty() {
         text.push_str("Deleted Containers:\n");
-        pruned.containers.iter().for_each(|id| text.push_str(&format!("{id}\n")));
+        text.extend(pruned.containers.iter().map(|id| format!("{id}\n")));
         text.push('\n');
     }
     if !pruned.images.is_empty() {
         text.push_str("Deleted Images:\n");
-        for gone in &pruned.images {
-            text.push_str(&match gone {
-                Gone::Untagged(name) => format!("untagged: {name}\n"),
-                Gone::Deleted(id) => format!("deleted: {id}\n"),
-            });
-        }
+        text.extend(pruned.images.iter().map(|gone| match gone {
+            Gone::Untagged(name) => format!("untagged: {name}\n"),
+            Gone::Deleted(id) => format!("deleted: {id}\n"),
+        }));
         text.push('\n');
     }
-    text.push_str(&format!("Total reclaimed space: {}\n", human_size(pruned.bytes)));
+    text.extend(["Total reclaimed space: ", &human_size(pruned.bytes), "\n"]);
     printer::print(&text)?;
     Ok(Status::Success)
 }

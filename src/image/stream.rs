@@ -101,7 +101,7 @@ impl Block {
 
 /// Gives the next piece of a layer's tar, in the buffer it is given back; an empty one at the end, when the packed
 /// bytes are proved.
-trait Blocks {
+trait Blocks: Send {
     fn next(&mut self, spent: Block) -> Result<Block>;
 }
 

@@ -7,13 +7,14 @@
 //! namespace. What the caller's ids allow is said by [`Form`].
 
 mod attributes;
+mod confine;
 mod names;
 mod tree;
 
 pub(in crate::image) use attributes::is_wanted;
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -111,6 +112,9 @@ pub struct Unpacked {
 }
 
 /// Unpacks a layer into an empty directory, and verifies it.
+///
+/// The caller's thread reads and inflates. The archive is read, and files are made, in a thread that may do nothing else
+/// ([`confine`]).
 pub fn unpack_layer(
     packed: Box<dyn Read + Send + '_>,
     layer: &Layer,
@@ -118,20 +122,26 @@ pub fn unpack_layer(
     form: Form,
     limits: LayerLimits,
 ) -> Result<Unpacked> {
-    let inflater = Mutex::new(Some(Inflater::new(packed, layer, limits.bytes)?));
-    let take = || inflater.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let inflater = Inflater::new(packed, layer, limits.bytes)?;
+    let (stream, run) = LayerStream::ahead(layer.diff_id);
+    let files = Mutex::new(Some((stream, directory)));
+    let take = || files.lock().unwrap_or_else(PoisonError::into_inner).take();
     std::thread::scope(|scope| {
-        let (stream, run) = LayerStream::ahead(layer.diff_id);
-        let spawned = std::thread::Builder::new().name("inflate".to_owned()).spawn_scoped(scope, || {
-            if let Some(inflater) = take() {
-                run(inflater);
-            }
+        let spawned = std::thread::Builder::new().name("files".to_owned()).spawn_scoped(scope, || {
+            let Some((stream, directory)) = take() else { return Err(Error::new(Kind::Other, "nothing to unpack")) };
+            confine::confine(directory.as_fd(), form)?;
+            unpack_stream(stream, directory, form, limits)
         });
-        match (spawned, take) {
-            (Ok(_), _) => unpack_stream(stream, directory, form, limits),
-            // A limit on processes: one thread does it as well, only slower.
-            (Err(_), take) => match take() {
-                Some(inflater) => unpack_stream(LayerStream::inline(inflater, layer.diff_id), directory, form, limits),
+        match spawned {
+            Ok(thread) => {
+                run(inflater);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            // A limit on processes: this thread does it all, and cannot be confined, since it lives on.
+            Err(_) => match take() {
+                Some((_, directory)) => {
+                    unpack_stream(LayerStream::inline(inflater, layer.diff_id), directory, form, limits)
+                }
                 None => Err(Error::new(Kind::Other, "a thread that failed to start has run")),
             },
         }
@@ -166,6 +176,8 @@ fn unpack_entries(
         if entry.kind == EntryKind::Regular {
             unpacked.bytes = unpacked.bytes.saturating_add(entry.size);
         }
+        #[cfg(test)]
+        tests::act_up(&entry).with_context(|| format!("entry {}", entry.name()))?;
         tree.add(&entry, reader).with_context(|| format!("entry {}", entry.name()))?;
     }
     unpacked.is_opaque = tree.is_opaque;

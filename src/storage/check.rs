@@ -99,7 +99,9 @@ impl Store {
             .into_iter()
             .map(|(name, id)| (record_path(name), format!("the image {id} that it stands for is missing")))
             .collect();
-        lines.into_iter().for_each(|(path, problem)| report.add(path, problem));
+        for (path, problem) in lines {
+            report.add(path, problem);
+        }
         for directory in ["images", "names"] {
             self.find_strays(directory, report)?;
         }

@@ -211,12 +211,16 @@ impl Store {
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
-            Some((index, error)) => Err(error.context(format!(
-                "layer {} of {} ({})",
-                index + 1,
-                image.layers.len(),
-                image.layers[index].diff_id
-            ))),
+            Some((index, error)) => {
+                let (number, total, diff_id) = (index + 1, image.layers.len(), image.layers[index].diff_id);
+                let error = error.context(format!("layer {number} of {total} ({diff_id})"));
+                Err(match error.errno() {
+                    Some(Errno::NOSPC | Errno::DQUOT) => error
+                        .context(format!("write to the store {}", self.path.display()))
+                        .with_hint("make room there: the next pull goes on with what has come"),
+                    _ => error,
+                })
+            }
         }
     }
 

@@ -85,7 +85,7 @@ pub fn measure(engine: &Engine) -> Result<Usages> {
         return Err(error);
     }
     let form = store.form().name();
-    Ok(sum_up(&measured, form, images, &names, listing.containers))
+    Ok(sum_up(&measured, form, &images, &names, listing.containers))
 }
 
 fn measure_root(path: &std::path::Path) -> Result<Measured> {
@@ -153,7 +153,7 @@ fn list(root: &OwnedFd, path: &str) -> Result<Vec<String>> {
 fn sum_up(
     measured: &Measured,
     form: &str,
-    images: Vec<ImageRecord>,
+    images: &[ImageRecord],
     names: &[NameRecord],
     containers: Vec<(Record, Status)>,
 ) -> Usages {

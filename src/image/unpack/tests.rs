@@ -586,6 +586,38 @@ fn limits_hold_at_the_limit() {
     }
 }
 
+/// The bug that must do no harm: an entry below this writes wherever it says, as if `tree` had been led astray.
+const BUG: &[u8] = b"path-bug/";
+
+/// Called for each entry, where a bug would be.
+pub(super) fn act_up(entry: &Entry) -> Result<()> {
+    match entry.path.strip_prefix(BUG) {
+        Some(path) => Ok(std::fs::write(Path::new("/").join(std::ffi::OsStr::from_bytes(path)), "escaped")?),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn a_path_bug_could_not_write_outside() {
+    if crate::sys::landlock::abi().unwrap_or(0) < 2 {
+        println!("a_path_bug_could_not_write_outside: not run: no Landlock of version 2");
+        return;
+    }
+    let place = Place::new();
+    let escape = |target: &Path| {
+        let name = [BUG, target.strip_prefix("/").unwrap().as_os_str().as_bytes()].concat();
+        place.unpack(&Tar::new().file(std::str::from_utf8(&name).unwrap(), b"x").finish(), RECORD)
+    };
+    let outside = place.layer().parent().unwrap().join("escaped");
+    let error = escape(&outside).unwrap_err();
+    assert!(error.report().ends_with("(EACCES)"), "{error:?}");
+    assert!(!outside.exists());
+    // The bug is one: inside it writes, and so does it where the thread is not confined.
+    escape(&place.layer().join("inside")).unwrap();
+    assert_eq!(std::fs::read(place.layer().join("inside")).unwrap(), b"escaped");
+    std::fs::write(&outside, "x").expect("this thread is not confined");
+}
+
 #[test]
 fn a_bomb_stops_at_the_quota() {
     let limits = LayerLimits { bytes: 8 << 20, ..LayerLimits::default() };
