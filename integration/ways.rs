@@ -1,10 +1,10 @@
 //! The ways of images in and out that need no registry: `load`, `pull` from files, `save`.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::support::image::{Compression, Image, Layer, Layout, write_archive};
 use super::support::registry::{Real, has_blob};
+use super::support::scene::write;
 use super::support::tar::{self, Entry};
 use super::support::{Invocation, Need, Scene, Test, test};
 
@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
     .collect()
 }
 
-fn husk<'s, T: AsRef<std::ffi::OsStr>>(scene: &'s Scene, words: impl IntoIterator<Item = T>) -> Invocation<'s> {
+fn husk<T: AsRef<std::ffi::OsStr>>(scene: &Scene, words: impl IntoIterator<Item = T>) -> Invocation<'_> {
     let mut command = scene.husk();
     command.args(words);
     command
@@ -69,7 +69,7 @@ fn holds(scene: &Scene, layout: &Layout) {
 fn packed(scene: &Scene, archive: &Path, compression: Compression) -> PathBuf {
     let layer = Layer::new(&std::fs::read(archive).expect("read an archive"), compression);
     let path = scene.path().join(format!("packed-{compression:?}"));
-    std::fs::File::create(&path).and_then(|mut file| file.write_all(&layer.blob)).expect("write an archive");
+    write(&path, &layer.blob);
     scene.account().own(&path);
     path
 }
@@ -95,7 +95,7 @@ fn a_docker_archive_is_loaded_and_runs(scene: &Scene) {
 
 fn an_oci_archive_is_loaded_however_it_is_packed(scene: &Scene) {
     let mut image = mixed(scene);
-    image.tag = "docker.io/library/app:1".to_owned();
+    "docker.io/library/app:1".clone_into(&mut image.tag);
     let layout = image.layout(scene, "layout");
     let archive = layout.archive(scene, "oci.tar");
     for archive in
@@ -141,7 +141,7 @@ fn an_image_without_a_name_is_known_by_its_id(scene: &Scene) {
     let mut text = text;
     text[at..at + named.len()].copy_from_slice(format!("{:<25}", "null").as_bytes());
     archive.set_extension("nameless");
-    std::fs::File::create(&archive).and_then(|mut file| file.write_all(&text)).expect("write an archive");
+    write(&archive, &text);
     let said = husk(scene, ["load", "-q", "-i"]).arg(&archive).run().success().stdout;
     let id = said.trim().strip_prefix("Loaded image ID: sha256:").expect("an id").to_owned();
     runs(scene, &id[..12]);
@@ -169,7 +169,7 @@ fn what_is_no_archive_is_refused(scene: &Scene) {
 /// Brings the mixed image here as `app:1`.
 fn load_mixed(scene: &Scene) -> Layout {
     let mut image = mixed(scene);
-    image.tag = "docker.io/library/app:1".to_owned();
+    "docker.io/library/app:1".clone_into(&mut image.tag);
     let layout = image.layout(scene, "layout");
     husk(scene, ["pull", "-q", &format!("oci:{}", layout.path().display())]).run().success();
     layout
