@@ -76,6 +76,14 @@ pub struct ImageRecord {
     pub labels: BTreeMap<String, String>,
 }
 
+impl ImageRecord {
+    /// Gives the manifest that the image is known by: the newest. Every record has one.
+    pub fn manifest(&self) -> Result<&Descriptor> {
+        let found = self.manifests.first();
+        found.ok_or_else(|| Error::new(Kind::Other, format!("image {}: its record names no manifest", self.id)))
+    }
+}
+
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

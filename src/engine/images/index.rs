@@ -189,9 +189,7 @@ fn put(index: &mut Value, entry: Value) -> Result<()> {
 fn local_manifest(store: &Store, word: &str) -> Result<(Descriptor, Platform)> {
     let image = find::find_in(store, word)?.ok_or_else(|| find::unknown(word))?.image;
     let platform = Platform::parse(&image.platform)?;
-    let manifest = image.manifests.into_iter().next();
-    let manifest = manifest.ok_or_else(|| Error::new(Kind::Other, format!("image {word}: it has no manifest")))?;
-    Ok((manifest, platform))
+    Ok((image.manifest()?.clone(), platform))
 }
 
 fn local_entry(store: &Store, word: &str, notes: &Notes) -> Result<Value> {

@@ -50,11 +50,7 @@ pub fn push(
         let store = engine.store()?;
         let _held = store.hold()?;
         let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
-        let document = found
-            .image
-            .manifests
-            .first()
-            .ok_or_else(|| Error::new(Kind::Other, format!("image {word}: it has no manifest")))?;
+        let document = found.image.manifest()?;
         if let Some(digest) = destination.digest()
             && *digest != document.digest
         {

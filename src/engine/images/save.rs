@@ -54,8 +54,7 @@ pub fn choose(engine: &Engine, words: &[String]) -> Result<Chosen> {
             known.names.extend(name.filter(|name| !known.names.contains(name)));
             continue;
         }
-        let document = record.manifests.first().cloned();
-        let document = document.ok_or_else(|| Error::new(Kind::Other, format!("image {word}: it has no manifest")))?;
+        let document = record.manifest()?.clone();
         let manifest_json = store.read_document(&document.digest, limits::MANIFEST_BYTES)?;
         let manifest = manifest::parse_manifest(&manifest_json)?;
         images.push(Saved { record, document, manifest_json, manifest, names: name.into_iter().collect() });

@@ -2,9 +2,9 @@
 
 use crate::engine::engine::Engine;
 use crate::engine::record::now;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::image::reference::Reference;
-use crate::storage::images::{Descriptor, FORMAT, NameRecord};
+use crate::storage::images::{FORMAT, NameRecord};
 
 use super::find;
 
@@ -16,9 +16,10 @@ pub fn tag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
     let store = engine.store()?;
     let changing = store.change()?;
     let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
-    let target: Option<Descriptor> =
-        found.name.map(|name| name.target).or_else(|| found.image.manifests.first().cloned());
-    let target = target.ok_or_else(|| Error::new(Kind::Other, format!("image {word}: it has no manifest")))?;
+    let target = match found.name {
+        Some(name) => name.target,
+        None => found.image.manifest()?.clone(),
+    };
     for name in names {
         let record = NameRecord {
             format: FORMAT,
