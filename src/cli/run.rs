@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser};
 
+use super::progress::Bar;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::options::{EnvironmentEntry, Limits, Network, PullPolicy, RunOptions, SwapLimit};
@@ -50,6 +51,9 @@ pub(super) struct Run {
     /// When to fetch the image: missing, always, never or newer
     #[arg(long, value_name = "POLICY", default_value = "missing")]
     pull: PullPolicy,
+    /// Say nothing of the progress of a pull
+    #[arg(long, short)]
+    quiet: bool,
     /// Run this instead of the image's entry point; empty for none
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
@@ -110,6 +114,7 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         tty,
         interactive,
         pull,
+        quiet,
         entrypoint,
         read_only,
         hostname,
@@ -158,7 +163,8 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
     for note in &engine.notes {
         tell(note);
     }
-    let exit = run::run(&engine, &image, &options, require_limits, tell)?;
+    let bar = Bar::new(quiet);
+    let exit = run::run(&engine, &image, &options, require_limits, tell, &|progress| bar.show(progress))?;
     Ok(Status::Workload(exit.status()))
 }
 
