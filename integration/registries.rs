@@ -194,7 +194,8 @@ fn an_authoritys_certificate_is_good_as_the_registrys_own(scene: &Scene) {
     };
     let trusted = |certificate: &Path, name: &str| {
         let text = std::fs::read_to_string(certificate).unwrap();
-        let folder = scene.tree(&format!("trusted-{}", certificate.file_stem().unwrap().display()), &[("ca.crt", &text)]);
+        let folder =
+            scene.tree(&format!("trusted-{}", certificate.file_stem().unwrap().display()), &[("ca.crt", &text)]);
         scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&folder).arg(name).run()
     };
     let (own, other) = (authority(scene, "own", "IP:127.0.0.1"), authority(scene, "other", "IP:127.0.0.1"));
@@ -208,7 +209,12 @@ fn an_authoritys_certificate_is_good_as_the_registrys_own(scene: &Scene) {
         .args([layout.reference(), format!("docker://{name}")])
         .run()
         .success();
-    scene.husk().args(["pull", "-q", "--tls-verify", &name]).run().exits_with(125).says("authority that is not trusted");
+    scene
+        .husk()
+        .args(["pull", "-q", "--tls-verify", &name])
+        .run()
+        .exits_with(125)
+        .says("authority that is not trusted");
     // Not even one of the same names: it has to be this very certificate.
     trusted(&other.0, &name).exits_with(125).says("authority that is not trusted").says("certs.d");
     trusted(&own.0, &name).success();

@@ -168,7 +168,11 @@ impl ServerCertVerifier for Unverified {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         // None of them is looked at, so that all will do.
         let mut schemes = provider().signature_verification_algorithms.supported_schemes();
-        schemes.extend([SignatureScheme::ECDSA_NISTP521_SHA512, SignatureScheme::ED448, SignatureScheme::RSA_PKCS1_SHA1]);
+        schemes.extend([
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            SignatureScheme::ED448,
+            SignatureScheme::RSA_PKCS1_SHA1,
+        ]);
         schemes
     }
 }
