@@ -8,8 +8,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, switches, system,
-    unshare,
+    diff, docs, export, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, switches,
+    system, unshare,
 };
 use crate::engine::images::remote;
 use crate::error::Result;
@@ -40,6 +40,8 @@ enum Command {
     Inspect(inspect::Inspect),
     History(history::History),
     Rmi(images::Remove),
+    Export(export::Args),
+    Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
     Manifest(manifest::Manifest),
@@ -119,6 +121,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

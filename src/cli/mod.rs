@@ -7,8 +7,10 @@
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
 mod container_options;
+mod diff;
 mod docs;
 mod engine;
+mod export;
 mod face;
 pub mod filter;
 pub mod format;
@@ -21,6 +23,7 @@ mod login;
 mod logout;
 mod manifest;
 mod oci;
+mod output;
 mod printer;
 mod progress;
 mod prompt;
