@@ -537,6 +537,11 @@ impl Running {
         let _ = self.remove();
     }
 
+    /// Says whether the kernel killed something of it for want of memory; where that cannot be told, it has not.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.cgroup.oom_kills().is_ok_and(|kills| kills > 0)
+    }
+
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
         let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());
