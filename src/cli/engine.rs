@@ -8,7 +8,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, system, unshare,
+    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, switches, system,
+    unshare,
 };
 use crate::engine::images::remote;
 use crate::error::Result;
@@ -94,7 +95,8 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
 
 fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error> {
     // `husk run …` is parsed as the command `husk run` with what follows.
-    C::try_parse_from(std::iter::once(&args[0]).chain(&args[2..]))
+    let command = switches::accept_values(C::command());
+    C::from_arg_matches(&command.try_get_matches_from(std::iter::once(&args[0]).chain(&args[2..]))?)
 }
 
 fn dispatch(command: Command) -> Result<Status> {

@@ -6,6 +6,7 @@
 //!
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
+mod container_options;
 mod docs;
 mod engine;
 mod face;
@@ -27,6 +28,7 @@ mod report;
 mod run;
 mod save;
 mod status;
+mod switches;
 mod system;
 pub mod table;
 pub mod template;

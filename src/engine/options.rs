@@ -3,18 +3,22 @@
 //! Knows no command-line library and reads nothing: a name stays a name until [`config`](super::config) meets the image.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use oci_spec::runtime::PosixRlimitType;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
+use crate::support::text::serialise_as_text;
 
 use super::volume_option::{Tmpfs, Volume};
 
 /// When an image is fetched from its registry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PullPolicy {
     /// Where it is not here.
     #[default]
@@ -38,67 +42,97 @@ impl FromStr for PullPolicy {
     }
 }
 
-/// Everything that can be asked for.
-#[derive(Clone, Debug, Default)]
-pub struct RunOptions {
-    pub name: Option<ContainerName>,
-    /// `--rm`
-    pub remove: bool,
-    /// `-d`
-    pub detached: bool,
-    /// `-i`
-    pub interactive: bool,
-    /// `-t`
-    pub terminal: bool,
-    /// Rows and columns of the caller's terminal.
-    pub console_size: Option<(u16, u16)>,
-    /// `-e` and what `--env-file` holds, in order.
-    pub environment: Vec<EnvironmentEntry>,
-    /// `-w`
-    pub working_directory: Option<String>,
-    /// `-u`
-    pub user: Option<UserSpec>,
-    /// `--group-add`
-    pub additional_groups: Vec<Principal>,
-    /// `--pull`
-    pub pull: PullPolicy,
-    /// `--entrypoint`; the empty list (`--entrypoint ""`) takes the image's away.
-    pub entrypoint: Option<Vec<String>>,
-    /// What follows the image.
-    pub command: Vec<String>,
-    /// `-v`
-    pub volumes: Vec<Volume>,
-    /// `--tmpfs`
-    pub tmpfs: Vec<Tmpfs>,
-    pub hostname: Option<String>,
-    pub domainname: Option<String>,
-    pub network: Network,
-    /// `--read-only`
-    pub read_only: bool,
-    /// `--init`
-    pub init: bool,
-    /// `--shm-size`, in bytes.
-    pub shm_size: Option<u64>,
-    /// `--cap-add` and `--cap-drop`, as typed.
-    pub added_capabilities: Vec<String>,
-    pub dropped_capabilities: Vec<String>,
-    pub security: SecurityOptions,
-    pub limits: Limits,
-    /// `--ulimit`
-    pub ulimits: Vec<Ulimit>,
-    /// `--sysctl`
-    pub sysctls: BTreeMap<String, String>,
-    pub oom_score_adj: Option<i32>,
-    /// `--umask`
-    pub umask: Option<u32>,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
-    pub stop_signal: Option<String>,
-    pub stop_timeout_seconds: Option<u32>,
+/// Declares structures of which only that is written which differs from the default: a record holds what was asked for, and
+/// stays small.
+macro_rules! sparse {
+    ($(
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)+
+        }
+    )+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(skip_serializing_if = "is_default")]
+                pub $field: $type,
+            )+
+        }
+    )+};
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+sparse! {
+    /// Everything that can be asked for.
+    pub struct RunOptions {
+        pub name: Option<ContainerName>,
+        /// `--rm`
+        pub remove: bool,
+        /// `-d`
+        pub detached: bool,
+        /// `-i`
+        pub interactive: bool,
+        /// `-t`
+        pub terminal: bool,
+        /// Rows and columns of the caller's terminal.
+        pub console_size: Option<(u16, u16)>,
+        /// `-e` and what `--env-file` holds, in order.
+        pub environment: Vec<EnvironmentEntry>,
+        /// `-w`
+        pub working_directory: Option<String>,
+        /// `-u`
+        pub user: Option<UserSpec>,
+        /// `--group-add`
+        pub additional_groups: Vec<Principal>,
+        /// `--pull`
+        pub pull: PullPolicy,
+        /// `--entrypoint`; the empty list (`--entrypoint ""`) takes the image's away.
+        pub entrypoint: Option<Vec<String>>,
+        /// What follows the image.
+        pub command: Vec<String>,
+        /// `-v`
+        pub volumes: Vec<Volume>,
+        /// `--tmpfs`
+        pub tmpfs: Vec<Tmpfs>,
+        pub hostname: Option<String>,
+        pub domainname: Option<String>,
+        pub network: Network,
+        /// `--read-only`
+        pub read_only: bool,
+        /// `--init`
+        pub init: bool,
+        /// `--shm-size`, in bytes.
+        pub shm_size: Option<u64>,
+        /// `--cap-add` and `--cap-drop`, as typed.
+        pub added_capabilities: Vec<String>,
+        pub dropped_capabilities: Vec<String>,
+        pub security: SecurityOptions,
+        pub limits: Limits,
+        /// Fail where a limit cannot be set, instead of warning.
+        pub require_limits: bool,
+        /// `--ulimit`
+        pub ulimits: Vec<Ulimit>,
+        /// `--sysctl`
+        pub sysctls: BTreeMap<String, String>,
+        pub oom_score_adj: Option<i32>,
+        /// `--umask`
+        pub umask: Option<u32>,
+        pub labels: BTreeMap<String, String>,
+        pub annotations: BTreeMap<String, String>,
+        pub stop_signal: Option<String>,
+        pub stop_timeout_seconds: Option<u32>,
+    }
 }
 
 /// The network that the container gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Network {
     /// A namespace with nothing but a loopback device.
     #[default]
@@ -107,20 +141,22 @@ pub enum Network {
     Host,
 }
 
-/// `--security-opt`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SecurityOptions {
-    pub no_new_privileges: bool,
-    pub seccomp: SeccompChoice,
-    /// A profile's name; `None` for what the host gives.
-    pub apparmor: Option<String>,
-    /// `mask=` and `unmask=` of podman, on top of the defaults.
-    pub masked: Vec<String>,
-    pub unmasked: Unmasked,
+sparse! {
+    /// `--security-opt`
+    pub struct SecurityOptions {
+        pub no_new_privileges: bool,
+        pub seccomp: SeccompChoice,
+        /// A profile's name; `None` for what the host gives.
+        pub apparmor: Option<String>,
+        /// `mask=` and `unmask=` of podman, on top of the defaults.
+        pub masked: Vec<String>,
+        pub unmasked: Unmasked,
+    }
 }
 
 /// Which system calls are allowed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SeccompChoice {
     #[default]
     Default,
@@ -129,7 +165,8 @@ pub enum SeccompChoice {
 }
 
 /// Which of the default masks are lifted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Unmasked {
     #[default]
     Nothing,
@@ -138,24 +175,25 @@ pub enum Unmasked {
     All,
 }
 
-/// Limits of the container's cgroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// In bytes.
-    pub memory: Option<u64>,
-    pub memory_reservation: Option<u64>,
-    /// Memory and swap together.
-    pub memory_swap: Option<SwapLimit>,
-    /// In billionths of a processor.
-    pub nano_cpus: Option<u64>,
-    pub cpu_shares: Option<u64>,
-    pub cpu_period: Option<u64>,
-    pub cpu_quota: Option<i64>,
-    pub cpuset_cpus: Option<String>,
-    pub cpuset_mems: Option<String>,
-    /// Docker's: 0 and -1 are no limit.
-    pub pids: Option<i64>,
-    pub blkio_weight: Option<u16>,
+sparse! {
+    /// Limits of the container's cgroup.
+    pub struct Limits {
+        /// In bytes.
+        pub memory: Option<u64>,
+        pub memory_reservation: Option<u64>,
+        /// Memory and swap together.
+        pub memory_swap: Option<SwapLimit>,
+        /// In billionths of a processor.
+        pub nano_cpus: Option<u64>,
+        pub cpu_shares: Option<u64>,
+        pub cpu_period: Option<u64>,
+        pub cpu_quota: Option<i64>,
+        pub cpuset_cpus: Option<String>,
+        pub cpuset_mems: Option<String>,
+        /// Docker's: 0 and -1 are no limit.
+        pub pids: Option<i64>,
+        pub blkio_weight: Option<u16>,
+    }
 }
 
 impl Limits {
@@ -177,6 +215,15 @@ impl FromStr for SwapLimit {
 
     fn from_str(text: &str) -> Result<Self> {
         if text == "-1" { Ok(Self::Unlimited) } else { crate::support::units::parse_size(text).map(Self::Bytes) }
+    }
+}
+
+impl fmt::Display for SwapLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("-1"),
+            Self::Bytes(bytes) => bytes.fmt(f),
+        }
     }
 }
 
@@ -213,6 +260,15 @@ impl FromStr for EnvironmentEntry {
     }
 }
 
+impl fmt::Display for EnvironmentEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set { name, value } => write!(f, "{name}={value}"),
+            Self::Pass { name } => f.write_str(name),
+        }
+    }
+}
+
 /// `--ulimit TYPE=SOFT[:HARD]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ulimit {
@@ -244,6 +300,17 @@ impl FromStr for Ulimit {
         Ok(Self { kind, soft, hard })
     }
 }
+
+impl fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: u64| if value == u64::MAX { "-1".to_owned() } else { value.to_string() };
+        let kind = self.kind.to_string();
+        let name = kind.strip_prefix("RLIMIT_").unwrap_or(&kind).to_ascii_lowercase();
+        write!(f, "{name}={}:{}", number(self.soft), number(self.hard))
+    }
+}
+
+serialise_as_text!(SwapLimit, EnvironmentEntry, Ulimit);
 
 /// Parses `--umask`: octal, as the shell has it.
 pub fn parse_umask(text: &str) -> Result<u32> {

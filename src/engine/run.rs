@@ -58,15 +58,17 @@ impl Contents {
     }
 }
 
-/// Runs a container in the foreground and gives the way it ended. `tell` gets lines for the user.
+/// Runs a container in the foreground and gives the way it ended. `tell` gets lines for the user, `report` how far the image
+/// has come where it is pulled.
 pub fn run(
     engine: &Engine,
     image: &str,
     options: &RunOptions,
     require_limits: bool,
     tell: &dyn Fn(&str),
+    report: pull::Report<'_>,
 ) -> Result<Exit> {
-    let contents = fetch(engine, &Source::parse(image)?, options, tell)?;
+    let contents = fetch(engine, &Source::parse(image)?, options, tell, report)?;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
     let draft = match containers.begin(naming.clone()) {
@@ -186,7 +188,13 @@ fn run_under_monitor(
 }
 
 /// Brings the image's contents into the store.
-fn fetch(engine: &Engine, source: &Source, options: &RunOptions, tell: &dyn Fn(&str)) -> Result<Contents> {
+fn fetch(
+    engine: &Engine,
+    source: &Source,
+    options: &RunOptions,
+    tell: &dyn Fn(&str),
+    report: pull::Report<'_>,
+) -> Result<Contents> {
     let local = match source {
         Source::Host => {
             return Ok(Contents::bare(Vec::new(), true));
@@ -196,8 +204,8 @@ fn fetch(engine: &Engine, source: &Source, options: &RunOptions, tell: &dyn Fn(&
             Root::open(&path).map_err(|error| error.context(format!("dir:{}", path.display())))?;
             return Ok(Contents::bare(vec![path], false));
         }
-        Source::Named(word) => return fetch_named(engine, word, options, tell),
-        Source::Registry(reference) => return fetch_named(engine, &reference.to_string(), options, tell),
+        Source::Named(word) => return fetch_named(engine, word, options, tell, report),
+        Source::Registry(reference) => return fetch_named(engine, &reference.to_string(), options, tell, report),
         Source::Local(local) => local,
     };
     let store = engine.store()?;
@@ -210,17 +218,20 @@ fn fetch(engine: &Engine, source: &Source, options: &RunOptions, tell: &dyn Fn(&
 }
 
 /// Finds an image in the store, or pulls it.
-fn fetch_named(engine: &Engine, word: &str, options: &RunOptions, tell: &dyn Fn(&str)) -> Result<Contents> {
+fn fetch_named(
+    engine: &Engine,
+    word: &str,
+    options: &RunOptions,
+    tell: &dyn Fn(&str),
+    report: pull::Report<'_>,
+) -> Result<Contents> {
     let store = engine.store()?;
     let held = store.hold()?;
     let found = if options.pull == PullPolicy::Always { None } else { find::find_in(&store, word)? };
     let record = match found {
         Some(found) => found.image,
         None if options.pull == PullPolicy::Never => return Err(find::unknown(word)),
-        None => {
-            tell(&format!("{word} is not here: pulling it"));
-            pull::pull_word(engine, word, &pull::PullOptions::default(), &|_| ())?.1.image
-        }
+        None => pull::pull_word(engine, word, &pull::PullOptions::default(), report)?.1.image,
     };
     let image = find::open(&store, &record)?;
     contents(&store, image, held, tell)

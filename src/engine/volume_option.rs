@@ -6,10 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Context, Error, Kind, Result};
 
 /// One `-v`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub source: VolumeSource,
     /// Absolute and lexically clean.
@@ -19,11 +21,11 @@ pub struct Volume {
     pub is_single: bool,
     pub propagation: Propagation,
     /// `noexec`, `nosuid`, `nodev` and their opposites, as mount options.
-    pub attributes: Vec<&'static str>,
+    pub attributes: Vec<String>,
 }
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeSource {
     /// A path of the host; relative ones (`./src`) are the caller's.
     Host(PathBuf),
@@ -34,7 +36,8 @@ pub enum VolumeSource {
 }
 
 /// Whether mounts that come later pass between host and container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Propagation {
     /// Neither way, docker's default.
     #[default]
@@ -126,7 +129,7 @@ fn apply_option(volume: &mut Volume, option: &str) -> Result<()> {
         return Ok(());
     }
     if let Some(attribute) = ATTRIBUTES.into_iter().find(|known| *known == option) {
-        volume.attributes.push(attribute);
+        volume.attributes.push(attribute.to_owned());
         return Ok(());
     }
     match option {
@@ -181,13 +184,13 @@ impl Volume {
             // What is mounted below stays writable otherwise, which nobody means.
             options.push(if recursive_read_only && !self.is_single { "rro" } else { "ro" });
         }
-        options.extend(&self.attributes);
+        options.extend(self.attributes.iter().map(String::as_str));
         options.into_iter().map(str::to_owned).collect()
     }
 }
 
 /// One `--tmpfs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     pub destination: String,
     pub options: Vec<String>,

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rustix::rand::GetRandomFlags;
 
+use super::text::serialise_as_text;
 use crate::error::{Context, Error, Result};
 
 /// Digits of an id.
@@ -121,24 +122,6 @@ impl fmt::Display for ContainerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Serialises as the text, and parses it again when reading.
-macro_rules! serialise_as_text {
-    ($type:ty) => {
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(|error: Error| serde::de::Error::custom(error.report()))
-            }
-        }
-    };
 }
 
 serialise_as_text!(ContainerId);

@@ -14,5 +14,6 @@ pub mod passwd;
 pub mod remove;
 pub mod root;
 pub mod strict_json;
+pub mod text;
 pub mod units;
 pub mod usage;

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use crate::error::{Context, Error, Kind, Result};
 
 use super::root::Root;
+use super::text::serialise_as_text;
 
 /// Largest file that is read; what the peers read, too.
 const FILE_BYTES: usize = 10 << 20;
@@ -58,6 +59,14 @@ impl Principal {
     }
 }
 
+impl FromStr for Principal {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text, "user or group")
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,6 +103,17 @@ impl FromStr for UserSpec {
         parse().with_context(|| format!("user {text:?}"))
     }
 }
+
+impl fmt::Display for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{}:{group}", self.user),
+            None => self.user.fmt(f),
+        }
+    }
+}
+
+serialise_as_text!(Principal, UserSpec);
 
 /// What a user specification comes to in one root file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
