@@ -6,9 +6,11 @@
 //!
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
+mod attach;
 mod container_options;
 mod docs;
 mod engine;
+mod exec;
 mod face;
 pub mod filter;
 pub mod format;
@@ -17,13 +19,16 @@ mod image_list;
 mod images;
 mod inspect;
 mod load;
+mod lifecycle;
 mod login;
 mod logout;
+mod logs;
 mod manifest;
 mod oci;
 mod printer;
 mod progress;
 mod prompt;
+mod ps;
 mod report;
 mod run;
 mod save;

@@ -52,10 +52,8 @@ pub enum Ended {
 
 /// Forks a monitor for a job and waits until the workload runs.
 ///
-/// `in_client` runs here as soon as the monitor is there: to let go of what is now the monitor's (the container's lock).
-/// From here on signals are blocked, and read by [`Client::attend`].
-pub fn start(job: &Job<'_>, signals: &Signals, in_client: impl FnOnce()) -> Result<Client> {
-    let _ = signals;
+/// `_signals` says that they are blocked, for the monitor has to be born so.
+pub fn start(job: &Job<'_>, _signals: &Signals) -> Result<Client> {
     let (link, their_link) = Link::pair()?;
     let monitor = match clone3(CloneFlags::empty(), None).context("fork the monitor")? {
         Cloned::Child => {
@@ -65,7 +63,6 @@ pub fn start(job: &Job<'_>, signals: &Signals, in_client: impl FnOnce()) -> Resu
         Cloned::Parent(_, monitor) => monitor,
     };
     drop(their_link);
-    in_client();
     let mut warnings = Vec::new();
     let mut buffer = vec![0; MESSAGE_SIZE];
     loop {

@@ -19,7 +19,7 @@ use super::log::{Format, Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
 use super::streams::{Serving, Streams};
 use super::{ATTACH, Stream};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, try_wait, wait};
 use crate::sys::process::exit_now;
@@ -68,9 +68,23 @@ pub enum Outcome {
         restarts: u32,
         /// It is about to be started again.
         restarts_now: bool,
+        /// Somebody asked for its end.
+        was_stopped: bool,
     },
-    /// The workload never ran, for this reason.
-    NotStarted(String),
+    /// The workload never ran, for this reason; the status is what its caller gets.
+    NotStarted { reason: String, status: u8 },
+}
+
+impl Outcome {
+    /// The outcome of a run that could not be begun, with the status that docker gives for it.
+    pub fn not_started(error: &Error) -> Self {
+        let status = match error.kind() {
+            Kind::ExecutableNotFound => 127,
+            Kind::NotExecutable => 126,
+            _ => 128,
+        };
+        Self::NotStarted { reason: error.report(), status }
+    }
 }
 
 /// Runs the monitor to its end.
@@ -121,6 +135,8 @@ impl<'a> Monitor<'a> {
     fn live(&mut self) -> Result<Exit> {
         rustix::process::setsid().context("start the monitor's session")?;
         let _ = rustix::thread::set_name(c"husk:[monitor]");
+        // From here on others may connect; they are heard once it runs.
+        self.audience.listen(link::listen(self.job.folder, ATTACH)?);
         let mut back_off = BackOff::default();
         let mut restarts = 0;
         loop {
@@ -129,7 +145,7 @@ impl<'a> Monitor<'a> {
                 Ok(exit) => exit,
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
-                    let _ = (self.job.clear)(&Outcome::NotStarted(error.report()));
+                    let _ = (self.job.clear)(&Outcome::not_started(&error));
                     return Err(error);
                 }
             };
@@ -153,14 +169,16 @@ impl<'a> Monitor<'a> {
         let mut streams = Streams::prepare(self.job.serving)?;
         let mut running = self.job.runtime.launch(&self.job.request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
-        match self.attend(&running, &mut streams, terminal, restarts) {
+        match self.attend(&running, &mut streams, terminal) {
             Ok(exit) => {
                 let is_out_of_memory = running.is_out_of_memory();
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
                 let restarts_now = self.wants_restart(exit, restarts);
-                let cleared = (self.job.clear)(&Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now });
+                let was_stopped = self.is_stopping;
+                let outcome = Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped };
+                let cleared = (self.job.clear)(&outcome);
                 removed.and(cleared).map(|()| exit)
             }
             Err(error) => {
@@ -178,17 +196,12 @@ impl<'a> Monitor<'a> {
         running: &Running,
         streams: &mut Streams,
         terminal: Option<OwnedFd>,
-        restarts: u32,
     ) -> Result<Exit> {
         let pidfd = running.init.pidfd.as_fd();
         for warning in &running.warnings {
             self.audience.warn(warning);
         }
         streams.launched(terminal)?;
-        if restarts == 0 {
-            // Not before it runs: a container that fails to start has nobody to attach to it.
-            self.audience.listen(link::listen(self.job.folder, ATTACH)?);
-        }
         self.audience.started(pidfd, streams.has_terminal());
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         loop {

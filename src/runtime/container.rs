@@ -27,6 +27,7 @@ use crate::cgroups::{self, Cgroup, Hierarchies, resctrl};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
 use crate::support::log;
+use crate::support::root::Root;
 use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
@@ -407,6 +408,19 @@ impl Runtime {
             Ok(()) => Ok(()),
             Err(Errno::SRCH) => Err(not_running()),
             Err(errno) => Err(errno).with_context(|| format!("send signal {number} to {id}")),
+        }
+    }
+
+    /// Opens the root of a running container, as its first process sees it now.
+    pub fn open_root(&self, id: &str) -> Result<Root> {
+        let (_, state) = self.find(id)?;
+        let gone = || Error::new(Kind::State, "container not running");
+        let init = state.open_init()?.ok_or_else(gone)?;
+        let root = Root::open(Path::new(&format!("/proc/{}/root", state.pid)))?;
+        // The pid was its own as long as it has not ended.
+        match signal::send(init.as_fd(), 0) {
+            Ok(()) => Ok(root),
+            Err(_) => Err(gone()),
         }
     }
 

@@ -99,10 +99,11 @@ fn parse_json(record: &[u8]) -> Result<Entry> {
     struct Line {
         log: String,
         stream: String,
-        time: jiff::Timestamp,
+        time: String,
     }
     let line: Line = serde_json::from_slice(record).context("log")?;
-    Ok(Entry { time: line.time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes() })
+    let time = line.time.parse().map_err(|_| Error::invalid("log: not a record of husk's"))?;
+    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes() })
 }
 
 fn parse_k8s(record: &[u8]) -> Result<Entry> {
