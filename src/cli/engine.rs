@@ -8,8 +8,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    attach, docs, exec, history, image_list, images, inspect, lifecycle, load, login, logout, logs, manifest, oci, ps, run, save, switches, system,
-    unshare,
+    attach, docs, exec, history, image_list, images, inspect, lifecycle, load, login, logout, logs, manifest, oci, ps,
+    run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
 use crate::error::Result;

@@ -66,8 +66,12 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         preserved_fds: 0,
     };
     if detach || !(interactive || tty) {
-        let null = rustix::fs::open(c"/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .context("open /dev/null")?;
+        let null = rustix::fs::open(
+            c"/dev/null",
+            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .context("open /dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         if detach {
             rustix::stdio::dup2_stdout(&null)?;

@@ -127,9 +127,7 @@ pub(super) struct Rename {
 }
 
 fn parse_signal(text: &str) -> Result<i32> {
-    signal::parse(text)
-        .filter(|number| *number > 0)
-        .ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
+    signal::parse(text).filter(|number| *number > 0).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
 }
 
 fn parse_patience(text: &str) -> Result<Patience> {
@@ -223,7 +221,9 @@ pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
 /// Runs `kill`.
 pub(super) fn kill(args: &Kill) -> Result<Status> {
     let Kill { signal, containers } = args;
-    each(containers, |engine, _, container, word| stop::kill(engine, container, *signal).map(|()| Some(word.to_owned())))
+    each(containers, |engine, _, container, word| {
+        stop::kill(engine, container, *signal).map(|()| Some(word.to_owned()))
+    })
 }
 
 /// Runs `pause`.

@@ -45,11 +45,13 @@ pub(super) fn run(args: &Logs) -> Result<Status> {
     let time = |text: &Option<String>| -> Result<Option<jiff::Timestamp>> {
         let Some(text) = text else { return Ok(None) };
         let time = parse_time(text, now).and_then(|time| jiff::Timestamp::try_from(time).ok());
-        let wrong = || Error::invalid(format!("{text:?} is not a time")).with_hint("a duration (10m), seconds since 1970, or a date");
+        let wrong = || {
+            Error::invalid(format!("{text:?} is not a time"))
+                .with_hint("a duration (10m), seconds since 1970, or a date")
+        };
         time.map(Some).ok_or_else(wrong)
     };
-    let options =
-        LogsOptions { since: time(since)?, until: time(until)?, tail: parse_tail(tail)?, follows: *follow };
+    let options = LogsOptions { since: time(since)?, until: time(until)?, tail: parse_tail(tail)?, follows: *follow };
     let engine = Engine::open(settings::File::default())?;
     let container = engine.containers()?.find(container)?;
     logs::logs(&container, options, &mut |entry| {

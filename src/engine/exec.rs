@@ -91,7 +91,8 @@ fn process(
 ) -> Result<Process> {
     let mut process = spec.process().clone().ok_or_else(|| Error::invalid("config.json: process is missing"))?;
     let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
-    let bounding = if options.is_privileged { super::defaults::ALL_CAPABILITIES.iter().copied().collect() } else { bounding };
+    let bounding =
+        if options.is_privileged { super::defaults::ALL_CAPABILITIES.iter().copied().collect() } else { bounding };
     if let Some(user) = &options.user {
         let identity = identity(user)?;
         let mut user = User::default();
@@ -186,9 +187,7 @@ mod tests {
     #[test]
     fn another_user_has_no_capability_in_force() {
         let user = ExecOptions { user: Some("7:8".parse().unwrap()), ..options() };
-        let find = |_: &UserSpec| {
-            Ok(Identity { uid: 7, gid: 8, groups: vec![8, 9], home: None })
-        };
+        let find = |_: &UserSpec| Ok(Identity { uid: 7, gid: 8, groups: vec![8, 9], home: None });
         let process = process(&container(), &user, &find, &|_| None).unwrap();
         let sets = process.capabilities().clone().unwrap();
         assert_eq!(sets.bounding().clone().unwrap().len(), 1);

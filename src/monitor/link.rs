@@ -64,7 +64,10 @@ pub struct Stop {
 /// What is said, by either side.
 pub(super) enum Message<'a> {
     /// The workload runs; the descriptor stands for it.
-    Started { pidfd: OwnedFd, has_terminal: bool },
+    Started {
+        pidfd: OwnedFd,
+        has_terminal: bool,
+    },
     /// Something that the user should know.
     Warning(String),
     Output(Stream, &'a [u8]),
@@ -75,7 +78,10 @@ pub(super) enum Message<'a> {
     Hello(Wants),
     Input(&'a [u8]),
     EndOfInput,
-    Size { rows: u16, columns: u16 },
+    Size {
+        rows: u16,
+        columns: u16,
+    },
     Closed(Stream),
     Detach,
     Stop(Stop),

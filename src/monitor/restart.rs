@@ -11,7 +11,9 @@ pub enum RestartPolicy {
     #[default]
     No,
     /// When its exit status is not 0, so often at most.
-    OnFailure { most: Option<u32> },
+    OnFailure {
+        most: Option<u32>,
+    },
     Always,
     /// Always, and after a reboot unless it was stopped before.
     UnlessStopped,

@@ -40,7 +40,8 @@ const UNREAD_SIZE: usize = CHUNK_SIZE;
 impl Streams {
     /// Makes the streams of a workload that is about to be launched, its own ends as this process's standard ones.
     pub(super) fn prepare(serving: Serving) -> Result<Self> {
-        let nothing = Self { output: None, errors: None, input: None, is_terminal: false, unread: Vec::new(), input_ends: false };
+        let nothing =
+            Self { output: None, errors: None, input: None, is_terminal: false, unread: Vec::new(), input_ends: false };
         let (has_input, has_pipes) = match serving {
             Serving::Terminal => return Ok(nothing),
             Serving::Inherited { has_input } => (has_input, false),

@@ -191,12 +191,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Serves the streams, the command and all others until the workload has ended.
-    fn attend(
-        &mut self,
-        running: &Running,
-        streams: &mut Streams,
-        terminal: Option<OwnedFd>,
-    ) -> Result<Exit> {
+    fn attend(&mut self, running: &Running, streams: &mut Streams, terminal: Option<OwnedFd>) -> Result<Exit> {
         let pidfd = running.init.pidfd.as_fd();
         for warning in &running.warnings {
             self.audience.warn(warning);
@@ -253,7 +248,8 @@ impl<'a> Monitor<'a> {
         }
         for (place, member) in self.audience.members() {
             // Its end is seen without asking; what it sends waits while the workload does not read.
-            let wants = if member.has_sent_input && !streams.takes_input() { PollFlags::empty() } else { PollFlags::IN };
+            let wants =
+                if member.has_sent_input && !streams.takes_input() { PollFlags::empty() } else { PollFlags::IN };
             add(Source::Member(place), member.link.as_fd(), wants);
         }
         if self.audience.is_full()
@@ -274,8 +270,10 @@ impl<'a> Monitor<'a> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the container"),
         }
-        let mut ready =
-            Ready { deadline_passed: self.deadline.is_some_and(|deadline| deadline <= Instant::now()), ..Ready::default() };
+        let mut ready = Ready {
+            deadline_passed: self.deadline.is_some_and(|deadline| deadline <= Instant::now()),
+            ..Ready::default()
+        };
         for (source, fd) in sources.into_iter().zip(&fds) {
             if fd.revents().is_empty() {
                 continue;
