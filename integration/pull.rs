@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::support::image::{Compression, Image, Layer, Layout, digest};
 use super::support::registry::{Contents, Real, Reply, Request, Scripted, has_blob};
 use super::support::tar::{self, Entry};
-use super::support::{Invocation, Need, Scene, Test, test};
+use super::support::{Invocation, Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
@@ -114,8 +114,13 @@ fn an_image_is_pulled_and_runs(scene: &Scene) {
     }
     scene.husk().args(["rmi", &name]).run().success();
     scene.husk().args(["run", "--rm", "--pull=never", &name, "/bin/true"]).run().exits_with(125).says("no such image");
-    // Not here: it is fetched.
-    scene.husk().args(["run", "--rm", &name, "/bin/true"]).run().success();
+    // Not here: it is fetched, and that is told as `pull` tells it.
+    let pulls = |option: &str| scene.husk().args(["run", option, "--rm", &name, "/bin/true"]).run().success();
+    pulls("--pull=missing").says(&format!("Pulling {name}\n")).says(": done\n");
+    let is_silent = |outcome: Outcome| !outcome.stderr.contains("Pulling") && !outcome.stderr.contains(": done");
+    assert!(is_silent(pulls("--pull=missing")), "nothing is pulled");
+    scene.husk().args(["rmi", &name]).run().success();
+    assert!(is_silent(pulls("--quiet")));
     scene
         .husk()
         .args(["pull", &format!("{}/some/app:2", registry.host())])

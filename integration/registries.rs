@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         real(test!(logins_are_shared_with_skopeo)).and_plain().needs(Need::Program("htpasswd")),
         real(test!(a_registrys_folder_is_trusted)).needs(Need::Program("openssl")),
+        real(test!(an_authoritys_certificate_is_good_as_the_registrys_own)).needs(Need::Program("openssl")),
         test!(mirrors_are_asked_first).and_plain(),
         test!(what_is_blocked_is_not_asked),
         test!(a_proxy_is_asked_for_the_host),
@@ -142,6 +143,93 @@ fn a_registrys_folder_is_trusted(scene: &Scene) {
     scene.husk().args(["rmi", &name]).run().success();
     pull().exits_with(125).says("TLS: ");
     scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&elsewhere).arg(&name).run().success();
+}
+
+/// A certificate as `openssl req -x509` makes it unless it is told otherwise: an authority's. Gives it and its key.
+fn authority(scene: &Scene, name: &str, subject: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (scene.path().join(format!("{name}.crt")), scene.path().join(format!("{name}.key")));
+    scene
+        .program("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={subject}"), "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .run()
+        .success();
+    (certificate, key)
+}
+
+/// The same, but of yesterday: `req` makes none that is over.
+fn expired_authority(scene: &Scene) -> (PathBuf, PathBuf) {
+    let (_, key) = authority(scene, "expired", "IP:127.0.0.1");
+    let text = "[ca]\ndefault_ca = x\n[x]\ndatabase = list\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\npolicy = p\n\
+                x509_extensions = e\n[p]\ncommonName = supplied\n[e]\nbasicConstraints = CA:TRUE\nsubjectAltName = IP:127.0.0.1\n";
+    let folder = scene.tree("authority", &[("list", ""), ("configuration", text)]);
+    let request = folder.join("request");
+    let openssl = |words: &[&str]| {
+        let mut command = scene.program("openssl");
+        command.current_directory(&folder).args(words);
+        command
+    };
+    openssl(&["req", "-new", "-subj", "/CN=expired", "-key"]).arg(&key).arg("-out").arg(&request).run().success();
+    let dates = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"];
+    let certificate = folder.join("expired.crt");
+    openssl(&["ca", "-batch", "-selfsign", "-notext", "-config", "configuration", "-keyfile"])
+        .arg(&key)
+        .args(dates)
+        .arg("-in")
+        .arg(&request)
+        .arg("-out")
+        .arg(&certificate)
+        .run()
+        .success();
+    (certificate, key)
+}
+
+fn an_authoritys_certificate_is_good_as_the_registrys_own(scene: &Scene) {
+    let layout = layout(scene);
+    let start = |(certificate, key): &(PathBuf, PathBuf)| {
+        Real::start(scene, &format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display()))
+    };
+    let trusted = |certificate: &Path, name: &str| {
+        let text = std::fs::read_to_string(certificate).unwrap();
+        let folder =
+            scene.tree(&format!("trusted-{}", certificate.file_stem().unwrap().display()), &[("ca.crt", &text)]);
+        scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&folder).arg(name).run()
+    };
+    let (own, other) = (authority(scene, "own", "IP:127.0.0.1"), authority(scene, "other", "IP:127.0.0.1"));
+    let registry = start(&own);
+    let name = format!("{}/app:1", registry.host());
+    let copy = ["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"];
+    scene
+        .program("skopeo")
+        .env("HOME", scene.path())
+        .args(copy)
+        .args([layout.reference(), format!("docker://{name}")])
+        .run()
+        .success();
+    scene
+        .husk()
+        .args(["pull", "-q", "--tls-verify", &name])
+        .run()
+        .exits_with(125)
+        .says("authority that is not trusted");
+    // Not even one of the same names: it has to be this very certificate.
+    trusted(&other.0, &name).exits_with(125).says("authority that is not trusted").says("certs.d");
+    trusted(&own.0, &name).success();
+    scene.husk().args(["rmi", &name]).run().success();
+    scene.husk().env("SSL_CERT_FILE", &own.0).args(["pull", "-q", "--tls-verify", &name]).run().success();
+    drop(registry);
+
+    let elsewhere = authority(scene, "elsewhere", "DNS:other.test,IP:127.0.0.2");
+    let registry = start(&elsewhere);
+    trusted(&elsewhere.0, &format!("{}/app:1", registry.host())).exits_with(125).says("not valid for name");
+    drop(registry);
+
+    let expired = expired_authority(scene);
+    let registry = start(&expired);
+    trusted(&expired.0, &format!("{}/app:1", registry.host())).exits_with(125).says("expired");
 }
 
 fn mirrors_are_asked_first(scene: &Scene) {

@@ -5,6 +5,7 @@
 
 use clap::Args;
 
+use super::progress::Bar;
 use crate::engine::engine::Engine;
 use crate::engine::options::{EnvironmentEntry, Limits, Network, PullPolicy, RunOptions, SwapLimit};
 use crate::engine::settings::DefaultNetwork;
@@ -47,6 +48,9 @@ struct GeneralArgs {
     /// When to fetch the image: missing, always, never or newer
     #[arg(long, value_name = "POLICY", default_value = "missing")]
     pull: PullPolicy,
+    /// Say nothing of the progress of a pull
+    #[arg(long, short)]
+    quiet: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -118,6 +122,11 @@ struct LimitArgs {
 }
 
 impl ContainerArgs {
+    /// Gives what shows a pull to the user.
+    pub(super) fn bar(&self) -> Bar {
+        Bar::new(self.general.quiet)
+    }
+
     /// Gives what was asked for, with `command` for what followed the image.
     pub(super) fn into_options(self, engine: &Engine, command: Vec<String>) -> Result<RunOptions> {
         let Self { general, process, files, network, limits } = self;
@@ -133,7 +142,7 @@ impl ContainerArgs {
 
 impl GeneralArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { rm, name, tty, interactive, pull, help: _ } = self;
+        let Self { rm, name, tty, interactive, pull, quiet: _, help: _ } = self;
         let stdin = rustix::stdio::stdin();
         if tty && interactive && !rustix::termios::isatty(stdin) {
             return Err(Error::invalid("the input device is not a TTY").with_hint("leave out -t where no terminal is"));

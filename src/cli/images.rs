@@ -157,11 +157,10 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
         let bar = Bar::new(args.quiet);
         let report = |progress| bar.show(progress);
         let image = match source {
-            Pulled::Local(local) => loading::pull_local(&engine, local, &options.platform, &report).map(|it| it.image),
-            Pulled::Named(word) => pull::pull_word(&engine, word, &options, &report).map(|(_, pulled)| pulled.image),
+            Pulled::Local(local) => loading::pull_local(&engine, local, &options.platform, &report)?.image,
+            Pulled::Named(word) => pull::pull_word(&engine, word, &options, &report)?.1.image,
         };
-        bar.clear();
-        printer::print(&format!("{}\n", image?.id.hex()))?;
+        printer::print(&format!("{}\n", image.id.hex()))?;
     }
     Ok(Status::Success)
 }

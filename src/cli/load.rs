@@ -49,7 +49,6 @@ pub(super) fn run(args: &Load) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let bar = Bar::new(args.quiet);
     let mut tell = |loaded: &Loaded| {
-        bar.clear();
         if loaded.names.is_empty() {
             return printer::print(&format!("Loaded image ID: {}\n", loaded.image.id));
         }
@@ -58,7 +57,6 @@ pub(super) fn run(args: &Load) -> Result<Status> {
     };
     let path = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
     let answer = load::load(&engine, archive, path, &platform, &|progress| bar.show(progress), &mut tell);
-    bar.clear();
     let place = args.input.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     answer.with_context(|| format!("load {place}"))?;
     Ok(Status::Success)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::report;
@@ -12,9 +12,8 @@ use crate::image::digest::Digest;
 /// How often a terminal is written to.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The progress of one pull.
+/// The progress of a pull. A command that pulls nothing makes no call for it.
 pub(super) struct Bar {
-    is_terminal: bool,
     is_quiet: bool,
     state: Mutex<State>,
 }
@@ -24,64 +23,88 @@ struct State {
     /// Bytes to fetch and bytes here.
     layers: HashMap<Digest, (u64, u64)>,
     done: usize,
+    /// A line that is written over may stand there. An ordinary user's layers are fetched by another process, which draws it:
+    /// who began knows only that it may be there.
+    is_drawing: bool,
     shown: Option<Instant>,
 }
 
 impl Bar {
     pub(super) fn new(is_quiet: bool) -> Self {
-        Self { is_terminal: std::io::stderr().is_terminal(), is_quiet, state: Mutex::default() }
+        Self { is_quiet, state: Mutex::default() }
     }
 
     /// Tells what has happened. May be called from several threads.
     pub(super) fn show(&self, progress: Progress) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         match progress {
-            Progress::Warning(text) => report::note(&format!("registry: {text}")),
+            Progress::Warning(text) => {
+                state.clear();
+                report::note(&format!("registry: {text}"));
+            }
             _ if self.is_quiet => {}
-            Progress::Asking { reference } => self.line(&format!("Pulling {reference}")),
+            Progress::Asking { reference } => state.line(&format!("Pulling {reference}")),
             Progress::Chosen { layers } => {
+                state.done = 0;
+                state.is_drawing = std::io::stderr().is_terminal();
                 state.layers = layers.into_iter().map(|(digest, size)| (digest, (size, 0))).collect();
             }
-            Progress::Waiting { digest } => self.line(&format!("{}: another pull fetches it", short(&digest))),
+            Progress::Waiting { digest } => state.line(&format!("{}: another pull fetches it", short(&digest))),
             Progress::Fetched { digest, bytes } => {
                 if let Some((_, here)) = state.layers.get_mut(&digest) {
                     *here += bytes;
                 }
-                self.draw(&mut state, false);
+                if state.is_drawing && state.shown.is_none_or(|shown| shown.elapsed() >= PAUSE) {
+                    state.draw();
+                }
             }
             Progress::Done { digest } => {
                 state.done += 1;
-                if self.is_terminal {
-                    self.draw(&mut state, true);
+                if state.is_drawing {
+                    state.draw();
                 } else {
-                    self.line(&format!("{}: done", short(&digest)));
+                    state.line(&format!("{}: done", short(&digest)));
                 }
+            }
+            Progress::Finished => {
+                state.clear();
+                state.is_drawing = false;
             }
         }
     }
 
-    /// Takes the line away again.
-    pub(super) fn clear(&self) {
-        if self.is_terminal && !self.is_quiet {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What failed leaves its line to nobody else.
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.state().clear();
+    }
+}
+
+impl State {
+    /// Takes the line away that is written over.
+    fn clear(&self) {
+        if self.is_drawing {
             write("\r\x1b[K");
         }
     }
 
     fn line(&self, text: &str) {
         self.clear();
-        write(&format!("{text}\n"));
+        say(text);
     }
 
-    fn draw(&self, state: &mut State, is_due: bool) {
-        if !self.is_terminal || !is_due && state.shown.is_some_and(|shown| shown.elapsed() < PAUSE) {
-            return;
-        }
-        state.shown = Some(Instant::now());
-        let (size, here) = state.layers.values().fold((0, 0), |(size, here), layer| (size + layer.0, here + layer.1));
-        let (layers, megabyte) = (state.layers.len(), 1_000_000.0);
+    fn draw(&mut self) {
+        self.shown = Some(Instant::now());
+        let (size, here) = self.layers.values().fold((0, 0), |(size, here), layer| (size + layer.0, here + layer.1));
+        let (layers, megabyte) = (self.layers.len(), 1_000_000.0);
         #[expect(clippy::cast_precision_loss, reason = "shown with one place")]
         let (size, here) = (size as f64 / megabyte, here.min(size) as f64 / megabyte);
-        write(&format!("\r\x1b[K{}/{layers} layers, {here:.1} MB of {size:.1} MB", state.done));
+        write(&format!("\r\x1b[K{}/{layers} layers, {here:.1} MB of {size:.1} MB", self.done));
     }
 }
 

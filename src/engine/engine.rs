@@ -18,6 +18,7 @@ use crate::namespaces::rootless;
 use crate::runtime::container::Runtime;
 use crate::runtime::state::StateRoot;
 use crate::storage::store::Store;
+use crate::support::id::ContainerId;
 
 /// Everything that commands of the engine share.
 pub struct Engine {
@@ -90,6 +91,11 @@ impl Engine {
     /// Where the runtime keeps the states of the engine's containers.
     pub fn runtime_root(&self) -> std::path::PathBuf {
         self.settings.run_root.join("oci")
+    }
+
+    /// The folder of a container, by path.
+    pub fn container_directory(&self, id: &ContainerId) -> std::path::PathBuf {
+        self.settings.data_root.join("containers").join(id.as_str())
     }
 
     /// Runs `work` with rights over the files of the caller's containers: as it is for root, in the user namespace else.

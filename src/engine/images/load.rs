@@ -149,6 +149,7 @@ fn keep_member(
         let record = NameRecord { format: FORMAT, name: reference.to_string(), target, image, since: now() };
         store.put_name(&changing, reference, &record)?;
     }
+    report(Progress::Finished);
     Ok(Loaded { image: record, names })
 }
 

@@ -60,6 +60,8 @@ pub enum Progress {
     Waiting { digest: Digest },
     /// What the registry wants the user to know.
     Warning(String),
+    /// The image is here: nothing more is told of it.
+    Finished,
 }
 
 /// Whom to tell.
@@ -157,6 +159,7 @@ fn pull_from(
         let record = NameRecord { format: FORMAT, name, target: target.clone(), image: Some(record.id), since: now() };
         store.put_name(&changing, reference, &record)?;
     }
+    report(Progress::Finished);
     Ok(Pulled { image: record, digest: target.digest, is_new })
 }
 

@@ -8,13 +8,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::crypto::CryptoProvider;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_native_certs::CertificateResult;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Context, Error, Result};
 use crate::support::caller::Caller;
 use crate::support::config_file;
+
+use super::tls::{self, Anchors, Identity};
 
 /// The variables by which OpenSSL's users name their roots.
 const ROOT_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -27,14 +30,14 @@ pub struct Trust {
     named: Option<PathBuf>,
     roots_are_named: bool,
     /// Read when the first registry is verified: they are some hundred.
-    roots: OnceLock<Vec<Certificate<'static>>>,
+    roots: OnceLock<Vec<CertificateDer<'static>>>,
 }
 
 /// What a registry's folder holds.
 #[derive(Default)]
 struct Folder {
-    authorities: Vec<Certificate<'static>>,
-    client: Option<ClientCert>,
+    authorities: Vec<CertificateDer<'static>>,
+    client: Option<Identity>,
 }
 
 impl Trust {
@@ -51,25 +54,23 @@ impl Trust {
     }
 
     /// Gives the settings for a registry, by the name that images have it by: `HOST[:PORT]`, an IPv6 address in brackets.
-    pub fn tls(&self, registry: &str, is_insecure: bool) -> Result<TlsConfig> {
+    pub fn tls(&self, registry: &str, is_insecure: bool) -> Result<Arc<ClientConfig>> {
+        let (anchors, client) = self.choose(registry, is_insecure)?;
+        tls::configure(anchors, client).with_context(|| format!("certificates for {registry}"))
+    }
+
+    fn choose(&self, registry: &str, is_insecure: bool) -> Result<(Anchors, Option<Identity>)> {
         let Folder { authorities, client } = match self.folder(registry) {
             Some(path) => read_folder(&path).with_context(|| format!("certificates in {}", path.display()))?,
             None => Folder::default(),
         };
-        let builder = TlsConfig::builder()
-            .client_cert(client)
-            .unversioned_rustls_crypto_provider(provider())
-            .disable_verification(is_insecure);
         if is_insecure {
-            return Ok(builder.build());
+            return Ok((Anchors::Anyone, client));
         }
         let roots = self.roots()?;
-        let roots = if roots.is_empty() && authorities.is_empty() {
-            RootCerts::WebPki
-        } else {
-            RootCerts::Specific(Arc::new([roots, &authorities].concat()))
-        };
-        Ok(builder.root_certs(roots).build())
+        let is_bare = roots.is_empty() && authorities.is_empty();
+        let anchors = if is_bare { Anchors::BuiltIn } else { Anchors::These([roots, &authorities].concat()) };
+        Ok((anchors, client))
     }
 
     fn folder(&self, registry: &str) -> Option<PathBuf> {
@@ -83,7 +84,7 @@ impl Trust {
         self.folders.iter().map(|folder| folder.join(registry)).find(|path| path.is_dir())
     }
 
-    fn roots(&self) -> Result<&[Certificate<'static>]> {
+    fn roots(&self) -> Result<&[CertificateDer<'static>]> {
         if let Some(roots) = self.roots.get() {
             return Ok(roots);
         }
@@ -91,21 +92,15 @@ impl Trust {
         Ok(self.roots.get_or_init(|| roots))
     }
 
-    fn judge(&self, found: CertificateResult) -> Result<Vec<Certificate<'static>>> {
+    fn judge(&self, found: CertificateResult) -> Result<Vec<CertificateDer<'static>>> {
         let CertificateResult { certs, errors, .. } = found;
         // Who has named their roots does not want to trust others in their place.
         if certs.is_empty() && self.roots_are_named {
             let why = errors.first().map_or_else(|| "no certificate in it".to_owned(), ToString::to_string);
             return Err(Error::invalid(format!("{}: {why}", ROOT_VARIABLES.join(", "))));
         }
-        Ok(certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
+        Ok(certs)
     }
-}
-
-/// Gives ring, the one implementation of cryptography that is linked. One for all, so that connections can be shared.
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())))
 }
 
 /// Reads a registry's folder.
@@ -125,7 +120,7 @@ fn read_folder(folder: &Path) -> Result<Folder> {
             return Err(Error::unsupported("there is more than one client certificate"));
         }
         let key = parse_key(&bytes).with_context(|| file_name(&key))?;
-        client = Some(ClientCert::new_with_certs(&read_certificates(&path)?, key));
+        client = Some((read_certificates(&path)?, key));
     }
     for path in config_file::list(folder, ".key")? {
         let certificate = path.with_extension("cert");
@@ -140,18 +135,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let bytes = config_file::read_bytes(path)?.unwrap_or_default();
     parse_certificates(&bytes).with_context(|| file_name(path))
 }
 
 /// Parses PEM, of which at least one part is to be a certificate, and none is to be broken.
-fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
+fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let mut certificates = Vec::new();
-    for item in parse_pem(pem) {
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
         // A key may stand beside its certificate; what else there is, is not ours.
-        if let PemItem::Certificate(certificate) = item.map_err(|_| Error::invalid("not PEM"))? {
-            certificates.push(certificate);
+        if let (SectionKind::Certificate, der) = section.map_err(|_| Error::invalid("not PEM"))? {
+            certificates.push(der.into());
         }
     }
     if certificates.is_empty() {
@@ -160,8 +155,8 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>> {
     Ok(certificates)
 }
 
-fn parse_key(pem: &[u8]) -> Result<PrivateKey<'static>> {
-    PrivateKey::from_pem(pem).map_err(|_| Error::invalid("no private key in PEM that is not encrypted"))
+fn parse_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| Error::invalid("no private key in PEM that is not encrypted"))
 }
 
 #[cfg(test)]
@@ -188,10 +183,12 @@ mod tests {
         (scratch, trust)
     }
 
-    fn authorities(config: &TlsConfig) -> usize {
-        match config.root_certs() {
-            RootCerts::Specific(certificates) => certificates.len(),
-            _ => 0,
+    /// How many are trusted; none where husk's own are.
+    fn authorities(trust: &Trust, registry: &str) -> usize {
+        match trust.choose(registry, false).unwrap() {
+            (Anchors::These(certificates), None) => certificates.len(),
+            (Anchors::BuiltIn, None) => 0,
+            _ => panic!("{registry}"),
         }
     }
 
@@ -216,10 +213,8 @@ mod tests {
         for (registry, count) in
             [("a.io:5000", 3), ("b.io", 1), ("[::1]:5000", 1), ("c.io", 2), ("a.io", 0), ("b.io:5000", 0), ("..", 0)]
         {
-            let config = trust.tls(registry, false).unwrap();
-            assert_eq!(authorities(&config), count, "{registry}");
-            assert!(!config.disable_verification() && config.client_cert().is_none());
-            assert_eq!(matches!(config.root_certs(), RootCerts::WebPki), count == 0, "{registry}");
+            assert_eq!(authorities(&trust, registry), count, "{registry}");
+            trust.tls(registry, false).unwrap();
         }
     }
 
@@ -227,8 +222,8 @@ mod tests {
     fn the_machines_roots_are_trusted_as_well() {
         let (_scratch, mut trust) = load(&[("etc/docker/certs.d/b.io/ca.crt", CERTIFICATE)]);
         trust.roots = OnceLock::from(parse_certificates(CERTIFICATE.as_bytes()).unwrap());
-        assert_eq!(authorities(&trust.tls("b.io", false).unwrap()), 2);
-        assert_eq!(authorities(&trust.tls("c.io", false).unwrap()), 1);
+        assert_eq!(authorities(&trust, "b.io"), 2);
+        assert_eq!(authorities(&trust, "c.io"), 1);
     }
 
     #[test]
@@ -245,12 +240,13 @@ mod tests {
         let (scratch, mut trust) =
             load(&[("etc/docker/certs.d/a.io/client.cert", CERTIFICATE), ("etc/docker/certs.d/a.io/client.key", KEY)]);
         for is_insecure in [false, true] {
-            let config = trust.tls("a.io", is_insecure).unwrap();
-            assert_eq!(config.client_cert().unwrap().certs().len(), 1);
-            assert_eq!(config.disable_verification(), is_insecure);
+            let (anchors, client) = trust.choose("a.io", is_insecure).unwrap();
+            assert_eq!(client.unwrap().0.len(), 1);
+            assert_eq!(matches!(anchors, Anchors::Anyone), is_insecure);
+            assert!(trust.tls("a.io", is_insecure).unwrap().client_auth_cert_resolver.has_certs());
         }
         trust.named = Some(scratch.path().join("etc/docker/certs.d/a.io"));
-        assert!(trust.tls("other.io", false).unwrap().client_cert().is_some());
+        assert!(trust.choose("other.io", false).unwrap().1.is_some());
     }
 
     #[test]

@@ -8,13 +8,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{Method, Request, Response, StatusCode};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -25,6 +25,7 @@ use super::login::Login;
 use super::origin::Origin;
 use super::proxy::Proxies;
 use super::resolver::HostResolver;
+use super::tls::{self, TlsConnector};
 
 /// Redirects that one request follows.
 const REDIRECTS: usize = 10;
@@ -69,7 +70,7 @@ pub struct Setup {
     /// Certificates are not checked, and plain HTTP will do.
     pub is_insecure: bool,
     pub login: Option<Login>,
-    pub tls: ureq::tls::TlsConfig,
+    pub tls: Arc<rustls::ClientConfig>,
     pub proxies: Proxies,
     pub resolver: HostResolver,
     pub patience: Patience,
@@ -231,9 +232,10 @@ impl Client {
             .output_buffer_size(128 << 10)
             .max_idle_connections_per_host(8)
             .proxy(None)
-            .tls_config(tls)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+        let connector =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector(tls));
+        let agent = Agent::with_parts(config, connector, resolver);
         let (origins, state) = (Mutex::new(origins), Mutex::default());
         Ok(Self { registry, agent, origins, login, proxies, state, patience })
     }
@@ -523,24 +525,25 @@ fn failed(error: ureq::Error, url: &str) -> Error {
         }
         ureq::Error::Timeout(_) => (Kind::Other, "no answer in time".to_owned()),
         ureq::Error::ConnectionFailed => (Kind::Other, "no connection".to_owned()),
-        ureq::Error::Io(error) if is_certificate(&error) => (Kind::Invalid, format!("TLS: {error}")),
-        ureq::Error::Io(error) => (Kind::Other, error.to_string()),
-        ureq::Error::Rustls(error) => (Kind::Invalid, format!("TLS: {error}")),
+        ureq::Error::Io(error) => match of_tls(&error) {
+            Some(cause) if tls::is_authoritys(cause) => return foreign_authority(&place),
+            Some(cause) => (Kind::Invalid, format!("TLS: {cause}")),
+            None => (Kind::Other, error.to_string()),
+        },
         ureq::Error::Tls(error) => (Kind::Invalid, format!("TLS: {error}")),
         error => (Kind::Invalid, error.to_string()),
     };
-    let is_self_signed = text.contains("CaUsedAsEndEntity");
-    let error = Error::new(kind, text).context(format!("ask {place}"));
-    if is_self_signed {
-        return error.with_hint(
-            "the registry shows the certificate of an authority as its own: have that authority sign one for the host",
-        );
-    }
-    error
+    Error::new(kind, text).context(format!("ask {place}"))
 }
 
-fn is_certificate(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn foreign_authority(place: &str) -> Error {
+    Error::invalid("TLS: the registry shows the certificate of an authority that is not trusted")
+        .context(format!("ask {place}"))
+        .with_hint("if it is the registry's own, put it into the registry's folder in certs.d, as ca.crt")
 }
 
 /// The failure of a body that is being read.

@@ -17,3 +17,4 @@ pub mod push;
 pub mod registries;
 pub mod resolver;
 pub(crate) mod signatures;
+mod tls;
