@@ -8,8 +8,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    attach, diff, docs, exec, export, history, image_list, images, inspect, lifecycle, load, login, logout, logs,
-    manifest, oci, ps, run, save, switches, system, unshare,
+    attach, commit, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
 use crate::error::Result;
@@ -55,6 +55,8 @@ enum Command {
     History(history::History),
     Rmi(images::Remove),
     Export(export::Args),
+    Import(import::Import),
+    Commit(commit::Commit),
     Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
@@ -150,6 +152,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
         Command::Export(args) => export::run(&args),
+        Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
+        Command::Commit(args) => commit::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),

@@ -7,6 +7,7 @@
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
 mod attach;
+mod commit;
 mod container_options;
 mod diff;
 mod docs;
@@ -19,12 +20,15 @@ pub mod format;
 mod history;
 mod image_list;
 mod images;
+mod import;
+mod input;
 mod inspect;
 mod lifecycle;
 mod load;
 mod login;
 mod logout;
 mod logs;
+mod making;
 mod manifest;
 mod oci;
 mod output;
