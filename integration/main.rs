@@ -46,6 +46,8 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod pull_limits;
+mod push;
 mod registries;
 mod rootless;
 mod seccomp;
@@ -91,6 +93,8 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        pull_limits::tests,
+        push::tests,
         ways::tests,
         mounts::tests,
         bind_flags::tests,

@@ -12,6 +12,7 @@ use super::{
     unshare,
 };
 use crate::engine::images::remote;
+use crate::engine::settings::{self, Settings};
 use crate::error::Result;
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
@@ -103,8 +104,9 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = args.remote.options();
-            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+            let options = args.remote.options()?;
+            let settings = Settings::load(settings::File::default(), &settings::Caller::current())?;
+            login::run(args, &|registry, login| remote::check_login(&settings, registry, login, &options))
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
