@@ -14,6 +14,7 @@ mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
+mod containers_files;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -96,6 +97,7 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        containers_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

@@ -10,6 +10,8 @@ use oci_spec::runtime::PosixRlimitType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::monitor::RestartPolicy;
+use crate::monitor::log::LogOptions;
 use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
 use crate::support::text::serialise_as_text;
@@ -125,6 +127,14 @@ sparse! {
         pub umask: Option<u32>,
         pub labels: BTreeMap<String, String>,
         pub annotations: BTreeMap<String, String>,
+        /// `--log-driver`, `--log-opt`
+        pub log: LogOptions,
+        /// `--restart`
+        pub restart: RestartPolicy,
+        /// `--timeout`: how long a run may take.
+        pub timeout_seconds: Option<u32>,
+        /// `--detach-keys`
+        pub detach_keys: Option<String>,
         pub stop_signal: Option<String>,
         pub stop_timeout_seconds: Option<u32>,
     }
