@@ -625,7 +625,8 @@ fn layers_stay_while_a_container_needs_them(scene: &Scene) {
 }
 
 fn a_sweep_leaves_what_a_pull_has_brought(scene: &Scene) {
-    let other = Scripted::serve(&Image::new(Vec::new()).layer(&[Entry::file("x", "x")]).layout(scene, "other"), |_| None);
+    let other =
+        Scripted::serve(&Image::new(Vec::new()).layer(&[Entry::file("x", "x")]).layout(scene, "other"), |_| None);
     pull(scene, &other.image()).run().success();
     let layout = layout(scene);
     let first = layout.manifest()["layers"][0]["digest"].as_str().expect("a digest").to_owned();

@@ -65,7 +65,11 @@ fn documents_and_bombs_take_little_memory(scene: &Scene) {
     let nested = manifest.to_string().replacen('{', &format!("{{\"unknown\":[{}[]],", "[],".repeat(1_300_000)), 1);
     let entry = format!("{{\"mediaType\":\"{MANIFEST}\",\"digest\":{},\"size\":7}}", manifest["config"]["digest"]);
     let index = format!("{{\"schemaVersion\":2,\"manifests\":[{}]}}", vec![&entry[..]; 25_000].join(","));
-    let layers = manifest.to_string().replacen("\"layers\":[", &format!("\"layers\":[{}", format!("{entry},").repeat(25_000)), 1);
+    let layers = manifest.to_string().replacen(
+        "\"layers\":[",
+        &format!("\"layers\":[{}", format!("{entry},").repeat(25_000)),
+        1,
+    );
     // In one chunk, so that no length is stated.
     let without_end = format!("{:x}\r\n{}\r\n0\r\n\r\n", 80 << 20, " ".repeat(80 << 20));
     let answer = |kind: &str, body: &str| {

@@ -121,7 +121,8 @@ impl Uploads {
         if request.method == "GET" {
             return Reply { status: 204, ..place.header("range", range(bytes)) };
         }
-        let start = request.header("content-range").map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
+        let start =
+            request.header("content-range").map_or(0, |range| range.split('-').next().unwrap().parse().unwrap());
         if start != bytes.len() {
             return Reply::new(416);
         }
@@ -211,7 +212,8 @@ fn an_upload_that_cannot_succeed_ends(scene: &Scene) {
     for (fault, at, named) in [(Fault::Refuse(400), ("PATCH", 2), "400"), (Fault::Refuse(403), ("PUT", 1), "403")] {
         let (registry, _) = start(&large, fault, at);
         push(scene, &image, &registry.image()).run().exits_with(125).says(named);
-        let pieces = registry.log().iter().filter(|request| request.method == at.0 && request.path.contains("uploads")).count();
+        let pieces =
+            registry.log().iter().filter(|request| request.method == at.0 && request.path.contains("uploads")).count();
         assert!(pieces <= 3, "{fault:?}: {pieces}");
         assert!(registry.log().iter().all(|request| !request.path.contains("/manifests/") || request.method == "HEAD"));
     }

@@ -219,7 +219,8 @@ impl Settings {
 impl File {
     /// Takes from `other` what this source says nothing about.
     fn or(self, other: Self) -> Self {
-        let Self { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } = self;
+        let Self { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } =
+            self;
         Self {
             data_root: data_root.or(other.data_root),
             run_root: run_root.or(other.run_root),

@@ -162,8 +162,7 @@ impl Client {
         let open = || -> Result<Box<dyn Read + '_>> { Ok(Box::new((upload.open)(from)?.take(length))) };
         let payload = Payload::Stream(length, &open);
         // One try: sent twice, a piece would be out of order.
-        let answer =
-            self.send_once(&Call { method, target: url, scope: &upload.scope, headers: &headers, payload })?;
+        let answer = self.send_once(&Call { method, target: url, scope: &upload.scope, headers: &headers, payload })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
             // The upload is elsewhere than it was thought to be, or nowhere.
