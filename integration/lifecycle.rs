@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::support::image::{Image, Layout};
+use super::support::tar::Entry;
 use super::support::tty::Terminal;
 use super::support::{Need, Outcome, Scene, Test, test};
 
@@ -45,7 +46,10 @@ struct Yard<'a> {
 
 impl<'a> Yard<'a> {
     fn new(scene: &'a Scene) -> Self {
-        Self { scene, layout: Image::busybox(scene).layout(scene, "layout") }
+        let programs = ["cat", "echo", "id", "printf", "seq", "sleep", "stty", "yes"];
+        let links: Vec<Entry> =
+            programs.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")).collect();
+        Self { scene, layout: Image::busybox(scene).layer(&links).layout(scene, "layout") }
     }
 
     fn husk(&self, args: &[&str]) -> Outcome {

@@ -14,6 +14,7 @@ mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
+mod containers_files;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -47,6 +48,8 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod pull_limits;
+mod push;
 mod registries;
 mod rootless;
 mod seccomp;
@@ -93,7 +96,10 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        pull_limits::tests,
+        push::tests,
         ways::tests,
+        containers_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

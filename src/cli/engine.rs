@@ -8,11 +8,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    attach, docs, exec, history, image_list, images, inspect, lifecycle, load, login, logout, logs, manifest, oci, ps,
-    run, save, switches, system, unshare,
+    attach, diff, docs, exec, export, history, image_list, images, inspect, lifecycle, load, login, logout, logs,
+    manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
 use crate::error::{Kind, Result};
+use crate::engine::settings::{self, Settings};
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -54,6 +55,8 @@ enum Command {
     Inspect(inspect::Inspect),
     History(history::History),
     Rmi(images::Remove),
+    Export(export::Args),
+    Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
     Manifest(manifest::Manifest),
@@ -128,8 +131,9 @@ fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = args.remote.options();
-            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+            let options = args.remote.options()?;
+            let settings = Settings::load(settings::File::default(), &settings::Caller::current())?;
+            login::run(args, &|registry, login| remote::check_login(&settings, registry, login, &options))
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
@@ -158,6 +162,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

@@ -8,9 +8,11 @@
 
 mod attach;
 mod container_options;
+mod diff;
 mod docs;
 mod engine;
 mod exec;
+mod export;
 mod face;
 pub mod filter;
 pub mod format;
@@ -25,6 +27,7 @@ mod logout;
 mod logs;
 mod manifest;
 mod oci;
+mod output;
 mod printer;
 mod progress;
 mod prompt;

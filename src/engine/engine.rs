@@ -3,6 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::containers::{Containers, Orphan};
 use super::record::now;
 use super::settings::{self, Caller, CgroupManager, Settings};
@@ -100,6 +103,17 @@ impl Engine {
         match &self.maps {
             None => work(),
             Some(maps) => userns::run(maps, work),
+        }
+    }
+
+    /// The same for work whose result is wanted.
+    pub fn with_file_rights_for<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        match &self.maps {
+            None => work(),
+            Some(maps) => userns::run_for(maps, work),
         }
     }
 
