@@ -47,8 +47,7 @@ struct Yard<'a> {
 impl<'a> Yard<'a> {
     fn new(scene: &'a Scene) -> Self {
         let programs = ["cat", "echo", "id", "printf", "seq", "sleep", "stty", "yes"];
-        let links: Vec<Entry> =
-            programs.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")).collect();
+        let links: Vec<Entry> = programs.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")).collect();
         Self { scene, layout: Image::busybox(scene).layer(&links).layout(scene, "layout") }
     }
 
@@ -142,7 +141,7 @@ fn it_holds_nothing_of_the_callers(scene: &Scene) {
         husk.display(),
         yard.layout.reference()
     );
-    invocation.args(["-c", &script]);
+    invocation.args(["-c", &script]).env("HUSK_DATA_ROOT", scene.store()).env("HUSK_RUN_ROOT", scene.run_root());
     invocation.run().success();
     let monitor = monitor_of("holder");
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{monitor}/fd"))
@@ -193,7 +192,8 @@ fn output_is_kept_and_passed_on(scene: &Scene) {
     let yard = Yard::new(scene);
     let script = "echo one; echo oh >&2; printf 'no end'";
     let outcome = yard.sh(&["run", "--name", "writer"], script).success();
-    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("one\nno end", "oh\n"));
+    assert_eq!(outcome.stdout, "one\nno end");
+    assert!(outcome.stderr.ends_with("oh\n"), "{}", outcome.stderr);
     let logs = yard.husk(&["logs", "writer"]).success();
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\nno end", "oh\n"));
     assert_eq!(yard.husk(&["logs", "--tail", "1", "writer"]).success().stdout, "no end");

@@ -12,8 +12,8 @@ use super::{
     manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
-use crate::error::{Kind, Result};
 use crate::engine::settings::{self, Settings};
+use crate::error::{Kind, Result};
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
