@@ -12,7 +12,8 @@ use super::{
     logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
-use crate::error::Result;
+use crate::engine::settings::{self, Settings};
+use crate::error::{Kind, Result};
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -117,26 +118,38 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
     C::from_arg_matches(&command.try_get_matches_from(std::iter::once(&args[0]).chain(&args[2..]))?)
 }
 
+/// Docker's status for a failure with a container that was named: 1, where `run` has 125 to tell it from the workload's.
+fn or_failure(answer: Result<Status>) -> Result<Status> {
+    match answer {
+        Err(error) if !matches!(error.kind(), Kind::NotExecutable | Kind::ExecutableNotFound) => {
+            report::engine_error(&error);
+            Ok(Status::Failure)
+        }
+        answer => answer,
+    }
+}
+
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = args.remote.options();
-            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+            let options = args.remote.options()?;
+            let settings = Settings::load(settings::File::default(), &settings::Caller::current())?;
+            login::run(args, &|registry, login| remote::check_login(&settings, registry, login, &options))
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
         Command::Create(args) => run::create(*args, &tell),
-        Command::Start(args) => lifecycle::start(&args, &tell),
+        Command::Start(args) => or_failure(lifecycle::start(&args, &tell)),
         Command::Stop(args) => lifecycle::stop(&args),
         Command::Restart(args) => lifecycle::restart(&args, &tell),
         Command::Kill(args) => lifecycle::kill(&args),
         Command::Rm(args) => lifecycle::remove(&args),
-        Command::Ps(args) => ps::run(&args),
-        Command::Logs(args) => logs::run(&args),
-        Command::Attach(args) => attach::run(&args),
-        Command::Exec(args) => exec::run(*args, &tell),
+        Command::Ps(args) => or_failure(ps::run(&args)),
+        Command::Logs(args) => or_failure(logs::run(&args)),
+        Command::Attach(args) => or_failure(attach::run(&args)),
+        Command::Exec(args) => or_failure(exec::run(*args, &tell)),
         Command::Wait(args) => lifecycle::wait(&args),
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
