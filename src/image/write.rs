@@ -17,7 +17,7 @@ pub mod tar;
 #[expect(clippy::print_stdout, reason = "a test that cannot run says why")]
 mod tests;
 mod tree;
-mod walk;
+pub(crate) mod walk;
 
 use std::io::Write;
 
