@@ -48,6 +48,7 @@ mod process;
 mod pull;
 mod registries;
 mod rootless;
+mod run_flags;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -118,6 +119,7 @@ fn tests() -> Vec<support::Test> {
         executable::tests,
         images::tests,
         image_config::tests,
+        run_flags::tests,
         host::tests,
         bad_image::tests,
         login::tests,
