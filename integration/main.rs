@@ -14,6 +14,7 @@ mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
+mod containers_files;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -46,6 +47,8 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod pull_limits;
+mod push;
 mod registries;
 mod rootless;
 mod run_flags;
@@ -92,7 +95,10 @@ fn tests() -> Vec<support::Test> {
         landlock::tests,
         process::tests,
         pull::tests,
+        pull_limits::tests,
+        push::tests,
         ways::tests,
+        containers_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

@@ -39,6 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_token_is_fetched_and_used),
         test!(a_secure_registry_is_never_spoken_to_in_plain),
         test!(layers_stay_while_a_container_needs_them),
+        test!(a_sweep_leaves_what_a_pull_has_brought).and_plain(),
     ]
     .into_iter()
     .map(engine)
@@ -621,4 +622,30 @@ fn layers_stay_while_a_container_needs_them(scene: &Scene) {
     running.write("\n");
     let outcome = running.finish().success();
     assert!(outcome.stdout.contains("mark"), "{}", outcome.stdout);
+}
+
+fn a_sweep_leaves_what_a_pull_has_brought(scene: &Scene) {
+    let other =
+        Scripted::serve(&Image::new(Vec::new()).layer(&[Entry::file("x", "x")]).layout(scene, "other"), |_| None);
+    pull(scene, &other.image()).run().success();
+    let layout = layout(scene);
+    let first = layout.manifest()["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+    let ((last, blob), tries) = (last_layer(&layout), AtomicUsize::new(0));
+    let registry = Scripted::serve(&layout, move |request| {
+        let is_it = request.path.ends_with(&last) && tries.fetch_add(1, Ordering::SeqCst) == 0;
+        is_it.then(|| Reply { stall: Some(9), ..Reply::ok("application/octet-stream", blob.clone()) })
+    });
+    let mut command = pull(scene, &registry.image());
+    let running = command.env("HUSK_REGISTRY_TIMEOUT", "1s").start();
+    let start = Instant::now();
+    while !has_blob(&scene.store(), &first) {
+        assert!(start.elapsed() < Duration::from_secs(20), "the first layer does not arrive");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // No record needs the first layer yet, and this one sweeps.
+    scene.husk().args(["rmi", &other.image()]).run().success();
+    assert!(has_blob(&scene.store(), &first), "the sweep has taken a layer that is about to be needed");
+    running.finish().success();
+    assert_eq!(registry.count(&first), 1);
+    runs(scene, &registry.image());
 }

@@ -1,5 +1,7 @@
 //! `husk images`: a row for each name of each image, the newest first, in docker's columns.
 
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -13,6 +15,7 @@ use crate::engine::engine::Engine;
 use crate::engine::images::find;
 use crate::engine::settings;
 use crate::error::Result;
+use crate::image::digest::Digest;
 use crate::image::reference::Reference;
 use crate::storage::images::{ImageRecord, NameRecord};
 use crate::storage::store::Store;
@@ -87,7 +90,7 @@ pub(super) fn run(args: &List) -> Result<Status> {
     let store = engine.store()?;
     let now = SystemTime::now();
     let chosen = choose(&store, &filters, now)?;
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let is_repeated = |shown: &Shown| args.quiet && args.format.is_none() && !seen.insert(shown.image.id);
     let mut is_repeated = is_repeated;
     let rows = chosen.iter().filter(|shown| !is_repeated(shown)).map(|shown| shown.row(args.no_trunc, now));
@@ -97,12 +100,17 @@ pub(super) fn run(args: &List) -> Result<Status> {
 
 /// A line: an image by one of its names.
 struct Shown {
-    image: ImageRecord,
+    image: Rc<ImageRecord>,
     name: Option<(Reference, NameRecord)>,
 }
 
 fn choose(store: &Store, filters: &Filters, now: SystemTime) -> Result<Vec<Shown>> {
-    let names = store.names()?;
+    let mut names: HashMap<Digest, Vec<(Reference, NameRecord)>> = HashMap::new();
+    for name in store.names()? {
+        if let (Some(image), Ok(reference)) = (name.image, Reference::parse_exact(&name.name)) {
+            names.entry(image).or_default().push((reference, name));
+        }
+    }
     let dangling = filters.flag("dangling")?;
     let until = filters.time("until", now)?;
     let limit = |key: &str| -> Result<Vec<Option<SystemTime>>> {
@@ -113,11 +121,7 @@ fn choose(store: &Store, filters: &Filters, now: SystemTime) -> Result<Vec<Shown
     let mut rows = Vec::new();
     for image in store.images()? {
         let made = created(&image);
-        let named: Vec<_> = names
-            .iter()
-            .filter(|name| name.image == Some(image.id))
-            .filter_map(|name| Some((Reference::parse_exact(&name.name).ok()?, name.clone())))
-            .collect();
+        let named = names.remove(&image.id).unwrap_or_default();
         let fits = dangling.is_none_or(|dangling| dangling == named.is_empty())
             && filters.pass_labels("label", |label| image.labels.get(label).map(String::as_str))
             && until.is_none_or(|until| made.is_none_or(|made| made < until))
@@ -126,11 +130,12 @@ fn choose(store: &Store, filters: &Filters, now: SystemTime) -> Result<Vec<Shown
         if !fits {
             continue;
         }
+        let image = Rc::new(image);
         if named.is_empty() && !filters.has("reference") {
-            rows.push(Shown { image: image.clone(), name: None });
+            rows.push(Shown { image: Rc::clone(&image), name: None });
         }
         let named = named.into_iter().filter(|(name, _)| filters.pass("reference", |pattern| is_called(name, pattern)));
-        rows.extend(named.map(|name| Shown { image: image.clone(), name: Some(name) }));
+        rows.extend(named.map(|name| Shown { image: Rc::clone(&image), name: Some(name) }));
     }
     rows.sort_by_cached_key(|row| {
         (std::cmp::Reverse(created(&row.image)), row.name.as_ref().map(|(name, _)| name.familiar()), row.image.id.hex())

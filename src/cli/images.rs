@@ -29,6 +29,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::registry::push::Uploaded;
 use crate::image::source::{Local, Source};
+use crate::support::units::parse_duration;
 
 /// `husk image …`
 #[derive(Debug, Subcommand)]
@@ -61,15 +62,24 @@ pub(super) struct Remote {
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
+    /// How often to try again where a failure may pass
+    #[arg(long, value_name = "NUMBER")]
+    retry: Option<u32>,
+    /// How long to wait before the first of these; each further wait is longer
+    #[arg(long, value_name = "DURATION")]
+    retry_delay: Option<String>,
 }
 
 impl Remote {
-    pub(super) fn options(&self) -> RemoteOptions {
-        RemoteOptions {
+    pub(super) fn options(&self) -> Result<RemoteOptions> {
+        let delay = self.retry_delay.as_deref().map(parse_duration).transpose().context("--retry-delay")?;
+        Ok(RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
             certificates: self.cert_dir.clone(),
-        }
+            retries: self.retry,
+            retry_delay: delay,
+        })
     }
 }
 
@@ -150,7 +160,7 @@ pub(super) struct Remove {
 /// Runs `pull`.
 pub(super) fn pull(args: &Pull) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
-    let options = PullOptions { platform, remote: args.remote.options() };
+    let options = PullOptions { platform, remote: args.remote.options()? };
     let sources = args.names.iter().map(|name| source(name)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::open(settings::File::default())?;
     for source in &sources {
@@ -202,7 +212,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
             progress::say(&describe(&progress));
         }
     };
-    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
+    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options()?, &say)?;
     if let Some(path) = &args.digestfile {
         let open = || File::options().write(true).create(true).truncate(true).open(path);
         let write = || open()?.write_all(pushed.digest.to_string().as_bytes());

@@ -6,9 +6,13 @@
 //!
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
+mod attach;
 mod container_options;
+mod diff;
 mod docs;
 mod engine;
+mod exec;
+mod export;
 mod face;
 pub mod filter;
 pub mod format;
@@ -16,14 +20,18 @@ mod history;
 mod image_list;
 mod images;
 mod inspect;
+mod lifecycle;
 mod load;
 mod login;
 mod logout;
+mod logs;
 mod manifest;
 mod oci;
+mod output;
 mod printer;
 mod progress;
 mod prompt;
+mod ps;
 mod report;
 mod run;
 mod save;

@@ -202,6 +202,8 @@ fn refuse(options: &RunOptions) -> Result<()> {
         ("preserve-fds", options.preserved_fds > 0),
         ("cidfile", options.id_file.is_some()),
         ("pidfile", options.pid_file.is_some()),
+        ("attach", !options.attached.is_empty()),
+        ("health-cmd", options.health.test.is_some()),
     ] {
         if is_given {
             return Err(Error::unsupported(format!("--{flag} is not supported yet")));

@@ -18,6 +18,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::monitor::RestartPolicy;
+use crate::monitor::log::LogOptions;
 use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
 
@@ -27,7 +29,7 @@ pub use hosts::HostFiles;
 pub use limits::{Limits, SwapLimit, Ulimit};
 pub use namespaces::NamespaceOptions;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
-pub use supervision::{HealthOptions, LogChoice, RestartPolicy};
+pub use supervision::HealthOptions;
 
 use super::volume_option::{Tmpfs, Volume, VolumesFrom};
 
@@ -160,11 +162,15 @@ sparse! {
         /// A signal's name with `SIG`, or its number.
         pub stop_signal: Option<String>,
         pub stop_timeout_seconds: Option<u32>,
+        /// `--restart`
         pub restart: RestartPolicy,
         pub health: HealthOptions,
-        pub log: LogChoice,
-        /// `--timeout`: killed after so many seconds.
+        /// `--log-driver`, `--log-opt`
+        pub log: LogOptions,
+        /// `--timeout`: how long a run may take.
         pub timeout_seconds: Option<u32>,
+        /// `--detach-keys`
+        pub detach_keys: Option<String>,
     }
 }
 

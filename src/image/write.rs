@@ -28,7 +28,7 @@ use super::digest::Algorithm;
 use super::media::Compression;
 use super::unpack::{OverlayXattr, Ownership};
 
-pub use changes::{Change, ChangeKind, list_changes};
+pub use changes::{Change, ChangeKind, Listing, list_changes};
 pub use pack::{Packed, Packer};
 
 /// How a tree is written.

@@ -133,6 +133,17 @@ impl Store {
         self.list("images")
     }
 
+    /// Lists the ids of the images, in no order, and reads no record.
+    pub fn image_ids(&self) -> Result<Vec<Digest>> {
+        let mut ids = Vec::new();
+        self.for_each_file("images", |_, file| {
+            let id = file.split_once('.').map(|(algorithm, hex)| format!("{algorithm}:{hex}").parse::<Digest>());
+            ids.extend(id.and_then(Result::ok));
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
     /// Finds what a name stands for.
     pub fn name(&self, reference: &Reference) -> Result<Option<NameRecord>> {
         let found: Option<NameRecord> = self.read_record("names", &name_file(reference))?;
@@ -183,37 +194,41 @@ impl Store {
     }
 
     fn list<T: Record>(&self, directory: &str) -> Result<Vec<T>> {
-        let Some(fd) = self.open_existing(directory)? else { return Ok(Vec::new()) };
-        let list = || {
-            let mut records = Vec::new();
-            for entry in Dir::read_from(&fd)? {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().to_str() else { continue };
-                if name.starts_with('.') {
-                    continue;
-                }
-                // What vanishes meanwhile was removed.
-                records.extend(read_one(fd.as_fd(), name).with_context(|| name.to_owned())?);
-            }
-            Ok(records)
-        };
-        list().map_err(|error: Error| error.context(format!("{}/{directory}", self.path().display())))
+        let mut records = Vec::new();
+        self.for_each_file(directory, |fd, file| {
+            // What vanishes meanwhile was removed.
+            records.extend(read_one(fd, file).with_context(|| file.to_owned())?);
+            Ok(())
+        })?;
+        Ok(records)
     }
 
     /// Reads every file of a directory of records, whatever is in it; none is an empty file.
     pub(super) fn filed<T: Record>(&self, directory: &str) -> Result<Vec<(String, Result<Option<T>>)>> {
-        let Some(fd) = self.open_existing(directory)? else { return Ok(Vec::new()) };
         let mut filed = Vec::new();
-        for entry in Dir::read_from(&fd).with_context(|| format!("list {directory}"))? {
-            let entry = entry.with_context(|| format!("list {directory}"))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') {
-                let record = read_one(fd.as_fd(), &name);
-                filed.push((name, record));
-            }
-        }
+        self.for_each_file(directory, |fd, file| {
+            filed.push((file.to_owned(), read_one(fd, file)));
+            Ok(())
+        })?;
         filed.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(filed)
+    }
+
+    /// Goes through a directory of records, in no order. Files that are being written, whose names begin with a dot, are
+    /// passed over.
+    fn for_each_file(&self, directory: &str, mut each: impl FnMut(BorrowedFd<'_>, &str) -> Result<()>) -> Result<()> {
+        let Some(fd) = self.open_existing(directory)? else { return Ok(()) };
+        let mut go_through = || {
+            for entry in Dir::read_from(&fd)? {
+                let entry = entry?;
+                let file = entry.file_name().to_string_lossy();
+                if !file.starts_with('.') {
+                    each(fd.as_fd(), &file)?;
+                }
+            }
+            Ok(())
+        };
+        go_through().map_err(|error: Error| error.context(format!("{}/{directory}", self.path().display())))
     }
 
     /// Writes a record as it is, in place of what is known of the image.
@@ -339,6 +354,7 @@ mod tests {
         }
         assert_eq!(store.image(&digest("i")).unwrap().unwrap(), image("i", "m", "l"));
         assert_eq!((store.images().unwrap().len(), store.names().unwrap().len()), (1, 2));
+        assert_eq!(store.image_ids().unwrap(), [digest("i")]);
         assert!(store.remove_name(&changing, &short).unwrap() && !store.remove_name(&changing, &short).unwrap());
         assert!(store.remove_image(&changing, &digest("i")).unwrap());
         assert!(store.image(&digest("i")).unwrap().is_none());

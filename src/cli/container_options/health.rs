@@ -3,11 +3,11 @@
 use clap::Args;
 
 use crate::engine::options::supervision::{
-    HealthAction, HealthOptions, LogChoice, LogDriver, RestartPolicy, parse_health_command, parse_health_time,
-    parse_signal,
+    HealthAction, HealthOptions, parse_health_command, parse_health_time, parse_log, parse_signal,
 };
 use crate::engine::options::{self, RunOptions};
 use crate::error::{Error, Result};
+use crate::monitor::RestartPolicy;
 
 /// Who looks after it, and how.
 #[derive(Debug, Args)]
@@ -24,10 +24,10 @@ pub(super) struct SupervisionArgs {
     /// When to start it again: no, on-failure[:NUMBER], always, unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: RestartPolicy,
-    /// Where the log goes: json-file, k8s-file, journald, none, passthrough
+    /// Where the log goes: json-file, k8s-file or none
     #[arg(long, value_name = "DRIVER", default_value = "json-file")]
-    log_driver: LogDriver,
-    /// Option of the log: max-size, max-file, mode, tag …
+    log_driver: String,
+    /// Option of the log: max-size, max-file
     #[arg(long, value_name = "NAME=VALUE", value_parser = options::parse_pair)]
     log_opt: Vec<(String, String)>,
     /// Command that tells whether the container is well; none for no check
@@ -84,12 +84,8 @@ impl SupervisionArgs {
             })?),
         };
         options.timeout_seconds = timeout.filter(|seconds| *seconds > 0);
-        if restart != RestartPolicy::No && options.remove {
-            return Err(Error::invalid("conflicting options: cannot specify both --restart and --rm"));
-        }
         options.restart = restart;
-        options.log = LogChoice { driver: log_driver, options: log_opt.into_iter().collect() };
-        options.log.check()?;
+        options.log = parse_log(&log_driver, &log_opt)?;
         let test = health_cmd.as_deref().filter(|command| !command.is_empty()).map(parse_health_command);
         let given = [health_interval, health_timeout, health_start_period, health_start_interval];
         if no_healthcheck && (test.is_some() || health_retries.is_some() || given.iter().any(Option::is_some)) {

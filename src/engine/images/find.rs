@@ -88,12 +88,13 @@ fn by_id(store: &Store, word: &str) -> Result<Option<Found>> {
     if !is_hex || digits.len() < ID_DIGITS || digits.len() > 64 {
         return Ok(None);
     }
-    let mut fitting = store.images()?.into_iter().filter(|image| image.id.hex().starts_with(digits));
+    let mut fitting = store.image_ids()?.into_iter().filter(|id| id.hex().starts_with(digits));
     match (fitting.next(), fitting.next()) {
         (Some(_), Some(_)) => {
             Err(Error::invalid(format!("image {word}: several ids begin so")).with_hint("give more digits of the id"))
         }
-        (found, _) => Ok(found.map(|image| Found { image, name: None })),
+        (Some(id), None) => Ok(store.image(&id)?.map(|image| Found { image, name: None })),
+        (None, _) => Ok(None),
     }
 }
 

@@ -56,7 +56,7 @@ pub fn push(
         {
             return Err(Error::invalid(format!("the image's digest is {}", document.digest)));
         }
-        let remote = Remote::load(options)?;
+        let remote = Remote::load(&engine.settings, options)?;
         let (endpoint, client) = remote.destination(destination)?;
         // Where it came from it can be mounted from, if that is the same registry.
         let from = found.name.as_ref().and_then(|name| Reference::parse(&name.name).ok());

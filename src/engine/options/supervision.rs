@@ -1,6 +1,5 @@
 //! What a container's monitor is asked to do: restart it, look after its health, keep its log.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,23 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::sparse;
 use crate::error::{Error, Result};
-use crate::support::text::serialise_as_text;
+use crate::monitor::RestartPolicy;
+use crate::monitor::log::{Format, LogOptions};
 use crate::support::units;
 
-/// `--restart`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RestartPolicy {
-    #[default]
-    No,
-    /// When its exit status is not 0, so often at most.
-    OnFailure {
-        most: Option<u32>,
-    },
-    Always,
-    /// Always, and after a reboot unless it was stopped before.
-    UnlessStopped,
-}
-
+/// `--restart`, in docker's words.
 impl FromStr for RestartPolicy {
     type Err = Error;
 
@@ -61,8 +48,6 @@ impl fmt::Display for RestartPolicy {
     }
 }
 
-serialise_as_text!(RestartPolicy);
-
 sparse! {
     /// `--health-*`: what differs from the image's check. Times are nanoseconds, as in docker's documents.
     pub struct HealthOptions {
@@ -76,13 +61,6 @@ sparse! {
         pub start_interval: Option<u64>,
         pub retries: Option<u32>,
         pub on_failure: HealthAction,
-    }
-
-    /// `--log-driver`, `--log-opt`
-    pub struct LogChoice {
-        pub driver: LogDriver,
-        /// Checked for the driver: see [`LogChoice::check`].
-        pub options: BTreeMap<String, String>,
     }
 }
 
@@ -134,67 +112,45 @@ pub fn parse_health_time(text: &str) -> Result<u64> {
     Ok(nanoseconds)
 }
 
-/// Where a log goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogDriver {
-    #[default]
-    JsonFile,
-    K8sFile,
-    Journald,
-    None,
-    Passthrough,
-}
-
-impl FromStr for LogDriver {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "json-file" | "" => Ok(Self::JsonFile),
-            "k8s-file" => Ok(Self::K8sFile),
-            "journald" => Ok(Self::Journald),
-            "none" => Ok(Self::None),
-            "passthrough" => Ok(Self::Passthrough),
-            "local" | "syslog" | "fluentd" | "gelf" | "awslogs" | "gcplogs" | "splunk" | "etwlogs"
-            | "passthrough-tty" => Err(Error::unsupported(format!("log driver {text:?} is not supported"))
-                .with_hint("json-file, k8s-file, journald, none and passthrough are")),
-            _ => Err(Error::invalid(format!("unknown log driver {text:?}"))),
-        }
-    }
-}
-
-impl LogChoice {
-    /// Makes sure that the driver knows the options, and that their values are some.
-    pub fn check(&self) -> Result<()> {
-        let keeps_files = matches!(self.driver, LogDriver::JsonFile | LogDriver::K8sFile);
-        for (name, value) in &self.options {
-            let wrong = |cause: &str| Error::invalid(format!("log-opt {name}={value}: {cause}"));
-            match name.as_str() {
-                "max-size" if keeps_files && value == "-1" => {}
-                "max-size" if keeps_files => check_size(name, value)?,
-                "max-file" if keeps_files => {
-                    if value.parse::<u32>().is_ok_and(|count| count > 0) {
-                        continue;
-                    }
-                    return Err(wrong("not a positive number"));
-                }
-                "mode" if value == "blocking" || value == "non-blocking" => {}
-                "mode" => return Err(wrong("neither blocking nor non-blocking")),
-                "max-buffer-size" => check_size(name, value)?,
-                "tag" | "labels" | "labels-regex" | "env" | "env-regex" => {}
-                "path" | "compress" => {
-                    return Err(Error::unsupported(format!("log-opt {name} is not supported yet")));
-                }
-                _ => return Err(wrong("unknown to this driver")),
+/// Reads `--log-driver` and the words of all `--log-opt`.
+pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<LogOptions> {
+    let mut options = LogOptions { format: parse_driver(driver)?, ..LogOptions::default() };
+    let keeps_files = options.format != Format::None;
+    for (name, value) in words {
+        let wrong = |cause: &str| Error::invalid(format!("log-opt {name}={value}: {cause}"));
+        match name.as_str() {
+            "max-size" if keeps_files && value == "-1" => options.max_bytes = None,
+            "max-size" if keeps_files => match units::parse_size(value) {
+                Ok(bytes) if bytes > 0 => options.max_bytes = Some(bytes),
+                _ => return Err(wrong("not a positive size")),
+            },
+            "max-file" if keeps_files => match value.parse() {
+                Ok(count) if count > 0 => options.max_files = count,
+                _ => return Err(wrong("not a positive number")),
+            },
+            "mode" if value == "blocking" => {}
+            "mode" | "max-buffer-size" | "tag" | "labels" | "labels-regex" | "env" | "env-regex" | "path"
+            | "compress" => {
+                return Err(Error::unsupported(format!("log-opt {name}={value} is not supported yet")));
             }
+            _ => return Err(wrong("unknown to this driver")),
         }
-        Ok(())
     }
+    Ok(options)
 }
 
-fn check_size(name: &str, value: &str) -> Result<()> {
-    units::parse_size(value).map(|_| ()).map_err(|error| error.context(format!("log-opt {name}")))
+fn parse_driver(name: &str) -> Result<Format> {
+    match name {
+        "json-file" | "" => Ok(Format::Json),
+        "k8s-file" => Ok(Format::K8s),
+        "none" => Ok(Format::None),
+        "journald" | "passthrough" => Err(Error::unsupported(format!("log driver {name:?} is not supported yet"))),
+        "local" | "syslog" | "fluentd" | "gelf" | "awslogs" | "gcplogs" | "splunk" | "etwlogs" | "passthrough-tty" => {
+            Err(Error::unsupported(format!("log driver {name:?} is not supported"))
+                .with_hint("json-file, k8s-file and none are"))
+        }
+        _ => Err(Error::invalid(format!("unknown log driver {name:?}"))),
+    }
 }
 
 /// Reads `--stop-signal`: a name with or without `SIG`, or a number.
@@ -245,23 +201,26 @@ mod tests {
 
     #[test]
     fn log_options_belong_to_a_driver() {
-        let choice = |driver: &str, options: &[(&str, &str)]| LogChoice {
-            driver: driver.parse().unwrap(),
-            options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        let parse = |driver: &str, words: &[(&str, &str)]| {
+            let words: Vec<_> = words.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            parse_log(driver, &words)
         };
-        choice("json-file", &[("max-size", "10m"), ("max-file", "3"), ("mode", "non-blocking")]).check().unwrap();
-        choice("journald", &[("tag", "{{.Name}}")]).check().unwrap();
+        assert_eq!(parse("json-file", &[]).unwrap(), LogOptions::default());
+        let bounded = parse("k8s-file", &[("max-size", "1m"), ("max-file", "2"), ("mode", "blocking")]).unwrap();
+        assert_eq!(bounded, LogOptions { format: Format::K8s, max_bytes: Some(1 << 20), max_files: 2 });
+        assert_eq!(parse("json-file", &[("max-size", "-1")]).unwrap().max_bytes, None);
         for (driver, name, value) in [
-            ("journald", "max-size", "1m"),
+            ("none", "max-size", "1m"),
             ("json-file", "max-file", "0"),
             ("json-file", "max-size", "x"),
-            ("json-file", "mode", "x"),
+            ("json-file", "max-size", "0"),
+            ("json-file", "mode", "non-blocking"),
             ("json-file", "compress", "true"),
             ("none", "shape", "round"),
+            ("syslog", "mode", "blocking"),
         ] {
-            assert!(choice(driver, &[(name, value)]).check().is_err(), "{driver} {name}");
+            assert!(parse(driver, &[(name, value)]).is_err(), "{driver} {name}");
         }
-        assert!("syslog".parse::<LogDriver>().is_err());
     }
 
     #[test]
