@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::history::History;
 use super::image_list::List;
+use super::import;
 use super::inspect::{Exists, Inspect};
 use super::load;
 use super::printer;
@@ -41,6 +42,7 @@ pub(super) enum Image {
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
+    Import(import::Import),
     Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),

@@ -112,6 +112,44 @@ pub fn oci_type(media_type: &str) -> String {
     }
 }
 
+/// In whose words a manifest is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    #[default]
+    Oci,
+    Docker,
+}
+
+impl Family {
+    /// Gives the media type of a manifest.
+    pub fn manifest(self) -> &'static str {
+        match self {
+            Self::Oci => "application/vnd.oci.image.manifest.v1+json",
+            Self::Docker => "application/vnd.docker.distribution.manifest.v2+json",
+        }
+    }
+
+    /// Gives the media type of a configuration.
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::Oci => "application/vnd.oci.image.config.v1+json",
+            Self::Docker => "application/vnd.docker.container.image.v1+json",
+        }
+    }
+
+    /// Gives the media type of a layer.
+    pub fn layer(self, compression: Compression) -> &'static str {
+        match (self, compression) {
+            (Self::Oci, Compression::None) => "application/vnd.oci.image.layer.v1.tar",
+            (Self::Oci, Compression::Gzip) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (Self::Oci, Compression::Zstd) => "application/vnd.oci.image.layer.v1.tar+zstd",
+            (Self::Docker, Compression::None) => "application/vnd.docker.image.rootfs.diff.tar",
+            (Self::Docker, Compression::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (Self::Docker, Compression::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +195,17 @@ mod tests {
         assert!(config(&oci_type("application/vnd.docker.container.image.v1+json")).is_ok());
         let foreign = oci_type("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
         assert_eq!(foreign, "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for family in [Family::Oci, Family::Docker] {
+            assert_eq!(document(family.manifest()).unwrap(), Document::Manifest);
+            config(family.config()).unwrap();
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                assert_eq!(layer(family.layer(compression)).unwrap(), compression);
+            }
+        }
     }
 
     #[test]
