@@ -82,12 +82,20 @@ fn plain_layers_are_packed(scene: &Scene) {
     scene.husk().args(["load", "-q", "-i"]).arg(&archive).run().success();
     let inspect = |name: &str| -> Value {
         let command = ["inspect", "--tls-verify=false", "--raw"];
-        let outcome = scene.program("skopeo").env("HOME", scene.path()).args(command).arg(format!("docker://{name}")).run();
+        let outcome =
+            scene.program("skopeo").env("HOME", scene.path()).args(command).arg(format!("docker://{name}")).run();
         serde_json::from_str(&outcome.success().stdout).expect("JSON")
     };
     let push = |tag: &str, flags: &[&str]| -> (String, Value) {
         let (name, file) = (format!("{}/app:{tag}", registry.host()), scene.path().join("digest"));
-        scene.husk().args(["push", "-q", "--digestfile"]).arg(&file).args(flags).args(["localhost/test:latest", &name]).run().success();
+        scene
+            .husk()
+            .args(["push", "-q", "--digestfile"])
+            .arg(&file)
+            .args(flags)
+            .args(["localhost/test:latest", &name])
+            .run()
+            .success();
         let digest = std::fs::read_to_string(&file).expect("the digest");
         let by_digest = inspect(&format!("{}/app@{digest}", registry.host()));
         assert_eq!(by_digest, inspect(&name));
@@ -95,7 +103,9 @@ fn plain_layers_are_packed(scene: &Scene) {
     };
     let types = |manifest: &Value| -> Vec<String> {
         let layers = manifest["layers"].as_array().expect("layers").iter();
-        layers.map(|layer| layer["mediaType"].as_str().expect("a type").rsplit(['.', '+']).next().unwrap().to_owned()).collect()
+        layers
+            .map(|layer| layer["mediaType"].as_str().expect("a type").rsplit(['.', '+']).next().unwrap().to_owned())
+            .collect()
     };
     let rows: [(&str, &[&str], [&str; 2]); 5] = [
         ("plain", &[], ["gzip", "zstd"]),

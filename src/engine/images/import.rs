@@ -13,7 +13,7 @@ use crate::image::media::Compression;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::stream::{BLOCK_BYTES, Unpacked};
-use crate::image::write::Level, Packer;
+use crate::image::write::{Level, Packer};
 use crate::storage::images::ImageRecord;
 
 use super::instruction;
