@@ -140,8 +140,7 @@ pub fn push(
             let document = Descriptor { media_type: choice.media_type, digest, size: choice.descriptor.size };
             let place = Reference::by_digest(endpoint.repository.clone(), digest);
             let way = Way { client: &client, repository: &endpoint.repository, from: None, report };
-            push::push_image(&store, &way, &place, &document)
-                .with_context(|| format!("image {digest}"))?;
+            push::push_image(&store, &way, &place, &document).with_context(|| format!("image {digest}"))?;
         }
         client.push_manifest(&endpoint.repository, &destination.selector(), INDEX_TYPE, &bytes)?;
         Ok(Pushed { digest: target.digest, size: target.size })

@@ -61,7 +61,12 @@ pub fn push(
         let (endpoint, client) = remote.destination(destination)?;
         // Where it came from it can be mounted from, if that is the same registry.
         let from = found.name.as_ref().and_then(|name| Reference::parse(&name.name).ok());
-        let way = Way { client: &client, repository: &endpoint.repository, from: from.as_ref().map(Reference::repository), report };
+        let way = Way {
+            client: &client,
+            repository: &endpoint.repository,
+            from: from.as_ref().map(Reference::repository),
+            report,
+        };
         if plans.change_nothing() {
             check_digest(destination, &document.digest)?;
             push_image(&store, &way, destination, document)?;
@@ -96,7 +101,9 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     fn push_blob(&self, digest: &Digest, size: u64, file: &File) -> Result<()> {
-        let open = |position: u64| -> Result<Box<dyn Read>> { Ok(Box::new(FromPosition { file: file.try_clone()?, position })) };
+        let open = |position: u64| -> Result<Box<dyn Read>> {
+            Ok(Box::new(FromPosition { file: file.try_clone()?, position }))
+        };
         let uploaded = self.client.push_blob(self.repository, digest, size, self.from, &open)?;
         (self.report)(Progress { digest: *digest, size, uploaded });
         Ok(())
