@@ -32,6 +32,7 @@ mod images;
 mod kill;
 mod labels;
 mod landlock;
+mod lifecycle;
 mod limits;
 mod login;
 mod making;
@@ -90,6 +91,7 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         labels::tests,
+        lifecycle::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
