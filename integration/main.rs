@@ -14,6 +14,8 @@ mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
+mod containers_files;
+mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -31,6 +33,7 @@ mod images;
 mod kill;
 mod labels;
 mod landlock;
+mod lifecycle;
 mod limits;
 mod login;
 mod making;
@@ -46,8 +49,11 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod pull_limits;
+mod push;
 mod registries;
 mod rootless;
+mod run_flags;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -86,12 +92,17 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         labels::tests,
+        lifecycle::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
         process::tests,
         pull::tests,
+        pull_limits::tests,
+        push::tests,
         ways::tests,
+        containers_files::tests,
+        copy::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -118,6 +129,7 @@ fn tests() -> Vec<support::Test> {
         executable::tests,
         images::tests,
         image_config::tests,
+        run_flags::tests,
         host::tests,
         bad_image::tests,
         login::tests,

@@ -8,11 +8,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    docs, history, image_list, images, inspect, load, login, logout, manifest, oci, run, save, switches, system,
-    unshare,
+    attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
-use crate::error::Result;
+use crate::engine::settings::{self, Settings};
+use crate::error::{Kind, Result};
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -30,6 +31,20 @@ enum Command {
     Login(login::Login),
     Logout(logout::Logout),
     Run(Box<run::Run>),
+    Create(Box<run::Create>),
+    Start(lifecycle::Start),
+    Stop(lifecycle::Stop),
+    Restart(lifecycle::Restart),
+    Kill(lifecycle::Kill),
+    Rm(lifecycle::Remove),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Attach(attach::Attach),
+    Exec(Box<exec::Exec>),
+    Wait(lifecycle::Wait),
+    Pause(lifecycle::Pause),
+    Unpause(lifecycle::Unpause),
+    Rename(lifecycle::Rename),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -40,6 +55,11 @@ enum Command {
     Inspect(inspect::Inspect),
     History(history::History),
     Rmi(images::Remove),
+    Export(export::Args),
+    Import(import::Import),
+    Commit(commit::Commit),
+    Cp(cp::Cp),
+    Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
     Manifest(manifest::Manifest),
@@ -99,16 +119,42 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
     C::from_arg_matches(&command.try_get_matches_from(std::iter::once(&args[0]).chain(&args[2..]))?)
 }
 
+/// Docker's status for a failure with a container that was named: 1, where `run` has 125 to tell it from the workload's.
+fn or_failure(answer: Result<Status>) -> Result<Status> {
+    match answer {
+        Err(error) if !matches!(error.kind(), Kind::NotExecutable | Kind::ExecutableNotFound) => {
+            report::engine_error(&error);
+            Ok(Status::Failure)
+        }
+        answer => answer,
+    }
+}
+
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = args.remote.options();
-            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+            let options = args.remote.options()?;
+            let settings = Settings::load(settings::File::default(), &settings::Caller::current())?;
+            login::run(args, &|registry, login| remote::check_login(&settings, registry, login, &options))
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
         Command::Run(args) => run::run(*args, &tell),
+        Command::Create(args) => run::create(*args, &tell),
+        Command::Start(args) => or_failure(lifecycle::start(&args, &tell)),
+        Command::Stop(args) => lifecycle::stop(&args),
+        Command::Restart(args) => lifecycle::restart(&args, &tell),
+        Command::Kill(args) => lifecycle::kill(&args),
+        Command::Rm(args) => lifecycle::remove(&args),
+        Command::Ps(args) => or_failure(ps::run(&args)),
+        Command::Logs(args) => or_failure(logs::run(&args)),
+        Command::Attach(args) => or_failure(attach::run(&args)),
+        Command::Exec(args) => or_failure(exec::run(*args, &tell)),
+        Command::Wait(args) => lifecycle::wait(&args),
+        Command::Pause(args) => lifecycle::pause(&args),
+        Command::Unpause(args) => lifecycle::unpause(&args),
+        Command::Rename(args) => lifecycle::rename(args),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
@@ -119,6 +165,11 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
+        Command::Cp(args) => cp::run(&args),
+        Command::Commit(args) => commit::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

@@ -73,7 +73,7 @@ const RUNTIME_VERBS: [&str; 13] = [
 ];
 
 /// Those of them that the engine has under the same name.
-const SHARED_VERBS: [&str; 0] = [];
+const SHARED_VERBS: [&str; 3] = ["kill", "pause", "start"];
 
 /// Decides from the whole argument list.
 pub(super) fn choose(args: &[OsString]) -> Face {
@@ -178,15 +178,15 @@ mod tests {
             ("husk run --rm host: -- sh -b", Face::Engine),
             ("husk create --bundle=/b x", RUNTIME),
             ("husk state x", RUNTIME),
-            ("husk pause x", RUNTIME),
+            ("husk pause x", Face::Engine),
             ("husk resume x", RUNTIME),
             ("husk update --resources=/f x", RUNTIME),
             ("husk features", RUNTIME),
             ("husk checkpoint --help", RUNTIME),
             ("husk restore --lsm-mount-context", RUNTIME),
-            ("husk kill --all x 9", RUNTIME),
+            ("husk kill x", Face::Engine),
             ("husk delete --force x", RUNTIME),
-            ("husk start x", RUNTIME),
+            ("husk start x", Face::Engine),
             ("husk --debug create x", RUNTIME),
             ("husk ps", Face::Engine),
             ("husk exec --process /p --detach --pid-file /f x", RUNTIME),

@@ -145,7 +145,7 @@ fn invalid(what: &str) -> Error {
 }
 
 /// Reads a duration before now, a Unix time with or without a fraction, or a date. A date without a zone is in UTC.
-fn parse_time(text: &str, now: SystemTime) -> Option<SystemTime> {
+pub(super) fn parse_time(text: &str, now: SystemTime) -> Option<SystemTime> {
     if let Ok(age) = parse_duration(text)
         && text != "0"
     {

@@ -16,7 +16,12 @@ pub(super) fn print(data: &str) -> Result<()> {
 }
 
 fn print_to(stdout: BorrowedFd<'_>, data: &str) -> Result<()> {
-    match write_all(stdout, data.as_bytes()) {
+    print_bytes(stdout, data.as_bytes())
+}
+
+/// Passes on what a container wrote, to the stream that it wrote to.
+pub(super) fn print_bytes(stream: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    match write_all(stream, bytes) {
         Err(Errno::PIPE) => Ok(()),
         answer => answer.context("write to standard output"),
     }

@@ -252,6 +252,7 @@ fn each(usages: &Usages) -> Result<String> {
         let status = match &used.status {
             Life::Created => "Created".to_owned(),
             Life::Running { .. } => "Up".to_owned(),
+            Life::Restarting(exit) => format!("Restarting ({})", exit.code),
             Life::Exited(exit) => format!("Exited ({})", exit.code),
             Life::Lost { .. } => "Dead".to_owned(),
         };

@@ -331,7 +331,7 @@ impl Containers {
 
 fn needs_attention(record: &Record, status: &Status) -> bool {
     match status {
-        Status::Running { .. } | Status::Created => false,
+        Status::Running { .. } | Status::Restarting(_) | Status::Created => false,
         Status::Lost { .. } => true,
         // Killed between the end of the run and the removal.
         Status::Exited(_) => record.remove,
@@ -457,9 +457,8 @@ impl Orphan {
                     started: self.started,
                     finished: now,
                     code: ExitRecord::UNKNOWN,
-                    signal: None,
-                    out_of_memory: false,
                     error: Some("its supervisor was killed".to_owned()),
+                    ..ExitRecord::default()
                 };
                 self.container.record_exit(&self.supervision, &exit)
             }

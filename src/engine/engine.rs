@@ -3,6 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::containers::{Containers, Orphan};
 use super::record::now;
 use super::settings::{self, Caller, CgroupManager, Settings};
@@ -15,6 +18,7 @@ use crate::namespaces::rootless;
 use crate::runtime::container::Runtime;
 use crate::runtime::state::StateRoot;
 use crate::storage::store::Store;
+use crate::support::id::ContainerId;
 
 /// Everything that commands of the engine share.
 pub struct Engine {
@@ -89,11 +93,27 @@ impl Engine {
         self.settings.run_root.join("oci")
     }
 
+    /// The folder of a container, by path.
+    pub fn container_directory(&self, id: &ContainerId) -> std::path::PathBuf {
+        self.settings.data_root.join("containers").join(id.as_str())
+    }
+
     /// Runs `work` with rights over the files of the caller's containers: as it is for root, in the user namespace else.
     pub fn with_file_rights(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         match &self.maps {
             None => work(),
             Some(maps) => userns::run(maps, work),
+        }
+    }
+
+    /// The same for work whose result is wanted.
+    pub fn with_file_rights_for<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        match &self.maps {
+            None => work(),
+            Some(maps) => userns::run_for(maps, work),
         }
     }
 

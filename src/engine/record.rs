@@ -28,6 +28,8 @@ use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
 
+use super::options::RunOptions;
+
 pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
 pub(super) const SUPERVISOR: &str = "supervisor";
@@ -84,10 +86,13 @@ pub struct Record {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
+    #[serde(default)]
+    pub options: RunOptions,
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
     pub started: Option<Timestamp>,
     pub finished: Timestamp,
@@ -101,6 +106,15 @@ pub struct ExitRecord {
     /// Why it could not run, or that its supervisor was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How often it had been started again by its restart policy.
+    #[serde(default)]
+    pub restarts: u32,
+    /// It is about to be started again.
+    #[serde(default)]
+    pub is_restarting: bool,
+    /// Somebody asked for its end: `unless-stopped` leaves it at that.
+    #[serde(default)]
+    pub was_stopped: bool,
 }
 
 impl ExitRecord {
@@ -117,6 +131,8 @@ pub enum Status {
     Running {
         started: Option<Timestamp>,
     },
+    /// Between two runs: the last one ended like this, and the next begins soon.
+    Restarting(ExitRecord),
     Exited(ExitRecord),
     /// Its supervisor died without a word; the next [`sweep`](super::containers::Containers::sweep) settles it.
     Lost {
@@ -159,6 +175,26 @@ impl Container {
         let directory = rustix::fs::openat(&self.directory, c".", flags, rustix::fs::Mode::empty())
             .with_context(|| format!("lock container {}", self.id.short()))?;
         Lock::wait(directory, Sharing::Exclusive, notice)
+    }
+
+    /// Becomes the supervisor once nobody else is: of a container that has ended, whose monitor is about to go.
+    pub fn supervise_soon(&self) -> Result<Supervision> {
+        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
+            .with_context(|| format!("container {}", self.id.short()))?;
+        let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
+        if lock.is_in_place(self.directory(), SUPERVISOR)? { Ok(Supervision(lock)) } else { Err(self.gone()) }
+    }
+
+    /// Waits until nobody looks after the container.
+    pub fn wait_for_supervisor(&self) -> Result<()> {
+        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
+            .with_context(|| format!("container {}", self.id.short()))?;
+        Lock::wait(file, Sharing::Shared, |_| ()).map(drop)
+    }
+
+    /// Says where a container is in its life that the caller looks after.
+    pub fn status_under(&self, supervision: &Supervision) -> Result<Status> {
+        status_under(supervision, self.directory())
     }
 
     /// Becomes the supervisor; `None` where there is one.
@@ -238,7 +274,12 @@ pub(super) fn status(directory: BorrowedFd<'_>, prefix: &str) -> Result<Status> 
     let supervisor = lock::open_lock_file(directory, &format!("{prefix}{SUPERVISOR}"), OFlags::empty())?;
     let start = read_start(supervisor.as_fd())?;
     if Lock::try_now(supervisor, Sharing::Shared)?.is_none() {
-        return Ok(Status::Running { started: start });
+        // Its supervisor writes how it ended before it lets go.
+        return Ok(match read_exit(directory, prefix)? {
+            Some(exit) if exit.is_restarting => Status::Restarting(exit),
+            Some(exit) => Status::Exited(exit),
+            None => Status::Running { started: start },
+        });
     }
     at_rest(directory, prefix, start)
 }
@@ -257,12 +298,18 @@ fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Timestamp>> {
 }
 
 fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Timestamp>) -> Result<Status> {
-    let exit = atomic::read(directory, &format!("{prefix}{EXIT}"), RECORD_BYTES)?;
-    match (exit.filter(|bytes| !bytes.is_empty()), start) {
-        (Some(bytes), _) => Ok(Status::Exited(serde_json::from_slice(&bytes).context(EXIT)?)),
+    match (read_exit(directory, prefix)?, start) {
+        // Killed between two runs.
+        (Some(exit), Some(started)) if exit.is_restarting => Ok(Status::Lost { started }),
+        (Some(exit), _) => Ok(Status::Exited(exit)),
         (None, None) => Ok(Status::Created),
         (None, Some(started)) => Ok(Status::Lost { started }),
     }
+}
+
+fn read_exit(directory: BorrowedFd<'_>, prefix: &str) -> Result<Option<ExitRecord>> {
+    let exit = atomic::read(directory, &format!("{prefix}{EXIT}"), RECORD_BYTES)?;
+    exit.filter(|bytes| !bytes.is_empty()).map(|bytes| serde_json::from_slice(&bytes).context(EXIT)).transpose()
 }
 
 /// Deletes what is in a container's folder, and the folder, the record first: from then on it is no container, and

@@ -4,7 +4,13 @@
 //! stays where it was.
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
@@ -46,6 +52,19 @@ pub fn run(maps: &IdMaps, work: impl FnOnce() -> Result<()>) -> Result<()> {
             }
         }
     }
+}
+
+/// The same for work whose result is wanted: it comes back by a file in memory.
+pub fn run_for<T: Serialize + DeserializeOwned>(maps: &IdMaps, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut result = File::from(memfd_create(c"husk:result", MemfdFlags::CLOEXEC).context("make a file in memory")?);
+    run(maps, || {
+        let bytes = serde_json::to_vec(&work()?)?;
+        (&result).write_all(&bytes).context("pass the result on")
+    })?;
+    result.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    result.read_to_end(&mut bytes)?;
+    serde_json::from_slice(&bytes).context("read the result of the work in the user namespace")
 }
 
 /// Runs a program in the namespace in the foreground; `exec` becomes it, and returns only on failure.

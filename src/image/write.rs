@@ -16,7 +16,7 @@ pub mod tar;
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
 mod tests;
 mod tree;
-mod walk;
+pub(crate) mod walk;
 
 use std::io::Write;
 
@@ -27,8 +27,8 @@ use super::digest::Algorithm;
 use super::media::Compression;
 use super::unpack::{OverlayXattr, Ownership};
 
-pub use changes::{Change, ChangeKind, list_changes};
-pub use pack::{Packed, Packer};
+pub use changes::{Change, ChangeKind, Listing, list_changes};
+pub use pack::{Level, Packed, Packer};
 
 /// How a tree is written.
 #[derive(Clone, Copy, Debug)]

@@ -1,24 +1,29 @@
-//! The monitor's side: launches, waits, clears up.
+//! The monitor's side: launches, serves the streams, waits, clears up, and launches again where the policy says so.
 //!
 //! | | throughout |
 //! |---|---|
 //! | namespaces, user, root | the command's that forked it |
 //! | session | its own, so that a signal to the command's group or terminal does not reach it |
 //! | signals | all blocked: it ends when the container does |
-//! | standard streams | the null device, once the workload has taken over the command's |
+//! | standard streams | the null device, once the workload has its own |
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::link::Link;
-use crate::error::{Context, Result};
-use crate::runtime::container::{Mode, Request, Running, Runtime};
+use super::audience::{Audience, Heard};
+use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
+use super::log::{Format, Log, LogOptions};
+use super::restart::{BackOff, RestartPolicy};
+use super::streams::{Serving, Streams};
+use super::{ATTACH, Stream};
+use crate::error::{Context, Error, Kind, Result};
+use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, try_wait, wait};
 use crate::sys::process::exit_now;
-use crate::sys::signal;
+use crate::sys::{memory, signal};
 
 /// What a monitor is started for.
 pub struct Job<'a> {
@@ -26,119 +31,452 @@ pub struct Job<'a> {
     pub runtime: &'a Runtime,
     /// What to make.
     pub request: Request<'a>,
-    /// Whether the workload reads the command's standard input; else it finds it empty, so that a container in a loop of a
-    /// shell script does not take what the loop reads.
-    pub input: Input,
-    /// Called once when the container has ended, or could not be made: records the end, removes files.
+    /// The container's folder: for the log, and for the socket that others attach to.
+    pub folder: BorrowedFd<'a>,
+    pub serving: Serving,
+    /// What of it the command that starts it reads.
+    pub wants: Wants,
+    pub log: LogOptions,
+    pub lifetime: Lifetime,
+    pub restart: RestartPolicy,
+    /// How long a run may take.
+    pub time_limit: Option<Duration>,
+    /// Called before every start but the first: notes it.
+    pub note_restart: &'a dyn Fn() -> Result<()>,
+    /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
 }
 
-/// Where the workload's standard input comes from.
+/// What the end of the command that started a container means to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The command's.
-    Inherited,
-    /// There is none.
-    Empty,
+pub enum Lifetime {
+    /// Its end, too.
+    Command,
+    /// Nothing.
+    Own,
 }
 
-/// How a container's life ended.
+/// How a run of a container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The workload ran and ended.
-    Ended(Exit),
-    /// The workload never ran, for this reason.
-    NotStarted(String),
+    Ended {
+        exit: Exit,
+        /// The kernel killed something of it for want of memory.
+        is_out_of_memory: bool,
+        /// How often it had been started again before.
+        restarts: u32,
+        /// It is about to be started again.
+        restarts_now: bool,
+        /// Somebody asked for its end.
+        was_stopped: bool,
+    },
+    /// The workload never ran, for this reason; the status is what its caller gets.
+    NotStarted { reason: String, status: u8 },
+}
+
+impl Outcome {
+    /// The outcome of a run that could not be begun, with the status that docker gives for it.
+    pub fn not_started(error: &Error) -> Self {
+        let status = match error.kind() {
+            Kind::ExecutableNotFound => 127,
+            Kind::NotExecutable => 126,
+            _ => 128,
+        };
+        Self::NotStarted { reason: error.report(), status }
+    }
 }
 
 /// Runs the monitor to its end.
-pub(super) fn run(job: &Job<'_>, link: &Link) -> ! {
-    let status = match supervise(job, link) {
+pub(super) fn run(job: &Job<'_>, link: Link) -> ! {
+    let mut monitor = Monitor::new(job, link);
+    let status = match monitor.live() {
         Ok(exit) => {
-            link.send_ended(exit);
+            monitor.tell_end(exit);
             0
         }
         Err(error) => {
-            link.send_failure(&error);
+            if let Some(client) = &monitor.audience.first {
+                client.link.send_failure(&error);
+            }
             1
         }
     };
     exit_now(status)
 }
 
-fn supervise(job: &Job<'_>, link: &Link) -> Result<Exit> {
-    rustix::process::setsid().context("start the monitor's session")?;
-    let _ = rustix::thread::set_name(c"husk:[monitor]");
-    if job.input == Input::Empty {
-        rustix::stdio::dup2_stdin(open_null()?).context("close the workload's standard input")?;
-    }
-    let running = match job.runtime.launch(&job.request, Mode::Foreground) {
-        Ok(running) => running,
-        Err(error) => {
-            // The first failure is the one to tell; what could not be cleared is found by the next command.
-            let _ = (job.clear)(&Outcome::NotStarted(error.report()));
-            return Err(error);
-        }
-    };
-    let exit = attend(&running, link);
-    let exit = match exit {
-        Ok(exit) => exit,
-        Err(error) => {
-            let _ = signal::send(running.init.pidfd.as_fd(), 9);
-            let _ = wait(&running.init.pidfd);
-            let _ = running.remove();
-            let _ = (job.clear)(&Outcome::NotStarted(error.report()));
-            return Err(error);
-        }
-    };
-    let removed = running.remove();
-    let cleared = (job.clear)(&Outcome::Ended(exit));
-    removed.and(cleared).map(|()| exit)
+struct Monitor<'a> {
+    job: &'a Job<'a>,
+    audience: Audience,
+    log: Option<Log<'a>>,
+    lifetime: Lifetime,
+    /// When the workload gets SIGKILL.
+    deadline: Option<Instant>,
+    /// Somebody asked for its end: it is not started again.
+    is_stopping: bool,
+    buffer: Vec<u8>,
 }
 
-/// Tells the client, lets go of its streams, and waits for the workload's end or the client's.
-fn attend(running: &Running, link: &Link) -> Result<Exit> {
-    for warning in &running.warnings {
-        link.send_warning(warning);
+impl<'a> Monitor<'a> {
+    fn new(job: &'a Job<'a>, client: Link) -> Self {
+        let keeps_log = job.log.format != Format::None && !matches!(job.serving, Serving::Inherited { .. });
+        Self {
+            job,
+            audience: Audience::new(client, job.wants),
+            log: keeps_log.then(|| Log::new(job.folder, job.log)),
+            lifetime: job.lifetime,
+            deadline: None,
+            is_stopping: false,
+            buffer: vec![0; MESSAGE_SIZE],
+        }
     }
-    if let Some(master) = &running.init.terminal {
-        link.send_terminal(master.as_fd());
+
+    /// Runs the container until it is not started again; gives the way its last run ended.
+    fn live(&mut self) -> Result<Exit> {
+        rustix::process::setsid().context("start the monitor's session")?;
+        let _ = rustix::thread::set_name(c"husk:[monitor]");
+        // From here on others may connect; they are heard once it runs.
+        self.audience.listen(link::listen(self.job.folder, ATTACH)?);
+        let mut back_off = BackOff::default();
+        let mut restarts = 0;
+        loop {
+            let begun = Instant::now();
+            let exit = match self.run_once(restarts) {
+                Ok(exit) => exit,
+                Err(error) => {
+                    // The first failure is the one to tell; what could not be cleared is found by the next command.
+                    let _ = (self.job.clear)(&Outcome::not_started(&error));
+                    return Err(error);
+                }
+            };
+            if !self.wants_restart(exit, restarts) {
+                return Ok(exit);
+            }
+            if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
+                return Ok(exit);
+            }
+            restarts += 1;
+            (self.job.note_restart)()?;
+        }
     }
-    link.send_started(running.init.pidfd.as_fd());
-    let_go_of_streams()?;
-    let mut has_client = true;
-    loop {
-        let mut fds = vec![PollFd::new(&running.init.pidfd, PollFlags::IN)];
-        if has_client {
-            fds.push(PollFd::new(link, PollFlags::IN));
-        }
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("wait for the container"),
-        }
-        if let Some(exit) = try_wait(&running.init.pidfd)? {
-            return Ok(exit);
-        }
-        // A client sends nothing: what there is to read is its end.
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-            has_client = false;
-            match signal::send(running.init.pidfd.as_fd(), 9) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(errno).context("kill the container of a command that died"),
+
+    fn wants_restart(&self, exit: Exit, restarts: u32) -> bool {
+        !self.is_stopping && self.job.restart.wants_restart(exit.status(), restarts)
+    }
+
+    /// One run, from the launch to the last byte.
+    fn run_once(&mut self, restarts: u32) -> Result<Exit> {
+        let mut streams = Streams::prepare(self.job.serving)?;
+        let mut running = self.job.runtime.launch(&self.job.request, Mode::Foreground)?;
+        let terminal = running.init.terminal.take();
+        match self.attend(&running, &mut streams, terminal) {
+            Ok(exit) => {
+                let is_out_of_memory = running.is_out_of_memory();
+                // Whoever is left is killed, and with that there are no more writers.
+                let removed = running.remove();
+                self.drain(&mut streams);
+                let restarts_now = self.wants_restart(exit, restarts);
+                let was_stopped = self.is_stopping;
+                let outcome = Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped };
+                let cleared = (self.job.clear)(&outcome);
+                removed.and(cleared).map(|()| exit)
+            }
+            Err(error) => {
+                let _ = signal::send(running.init.pidfd.as_fd(), signal::KILL);
+                let _ = wait(&running.init.pidfd);
+                let _ = running.remove();
+                Err(error)
             }
         }
     }
+
+    /// Serves the streams, the command and all others until the workload has ended.
+    fn attend(&mut self, running: &Running, streams: &mut Streams, terminal: Option<OwnedFd>) -> Result<Exit> {
+        let pidfd = running.init.pidfd.as_fd();
+        for warning in &running.warnings {
+            self.audience.warn(warning);
+        }
+        streams.launched(terminal)?;
+        self.audience.started(pidfd, streams.has_terminal());
+        if self.lifetime == Lifetime::Own {
+            self.settle();
+        }
+        self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
+        loop {
+            let ready = self.wait(Some(pidfd), streams)?;
+            if ready.deadline_passed {
+                self.deadline = None;
+                self.send(signal::KILL)?;
+            }
+            for place in ready.heard {
+                self.listen_to(place, streams, Some(pidfd))?;
+            }
+            if ready.newcomer {
+                self.audience.accept();
+            }
+            if ready.input {
+                streams.flush();
+            }
+            if ready.client_has_room {
+                self.audience.flush();
+            }
+            for stream in ready.streams {
+                if !self.audience.is_full() {
+                    self.relay(streams, stream);
+                }
+            }
+            if ready.ended
+                && let Some(exit) = try_wait(pidfd)?
+            {
+                // What somebody said before counts: a stop that is on its way here.
+                self.hear_all(streams);
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
+    fn settle(&mut self) {
+        let _ = rustix::process::chdir("/");
+        memory::release_unused();
+    }
+
+    /// Waits for whatever comes first.
+    fn wait(&self, pidfd: Option<BorrowedFd<'_>>, streams: &Streams) -> Result<Ready> {
+        let mut sources = Vec::with_capacity(8);
+        let mut fds = Vec::with_capacity(8);
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(pidfd) = pidfd {
+            add(Source::End, pidfd, PollFlags::IN);
+        }
+        if let Some(listener) = self.audience.listener() {
+            add(Source::Newcomer, listener, PollFlags::IN);
+        }
+        for (place, member) in self.audience.members() {
+            // Its end is seen without asking; what it sends waits while the workload does not read.
+            let wants =
+                if member.has_sent_input && !streams.takes_input() { PollFlags::empty() } else { PollFlags::IN };
+            add(Source::Member(place), member.link.as_fd(), wants);
+        }
+        if self.audience.is_full()
+            && let Some(first) = &self.audience.first
+        {
+            add(Source::ClientHasRoom, first.link.as_fd(), PollFlags::OUT);
+        } else {
+            for (stream, fd) in streams.readable() {
+                add(Source::Stream(stream), fd, PollFlags::IN);
+            }
+        }
+        if let Some(input) = streams.writable() {
+            add(Source::Input, input, PollFlags::OUT);
+        }
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for the container"),
+        }
+        let mut ready = Ready {
+            deadline_passed: self.deadline.is_some_and(|deadline| deadline <= Instant::now()),
+            ..Ready::default()
+        };
+        for (source, fd) in sources.into_iter().zip(&fds) {
+            if fd.revents().is_empty() {
+                continue;
+            }
+            match source {
+                Source::End => ready.ended = true,
+                Source::Newcomer => ready.newcomer = true,
+                Source::Member(place) => ready.heard.push(place),
+                Source::ClientHasRoom => ready.client_has_room = true,
+                Source::Stream(stream) => ready.streams.push(stream),
+                Source::Input => ready.input = true,
+            }
+        }
+        // From the back, so that who goes does not change the places of the others.
+        ready.heard.reverse();
+        Ok(ready)
+    }
+
+    /// Takes one message of a member.
+    fn listen_to(&mut self, place: usize, streams: &mut Streams, pidfd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let Some(member) = self.audience.member(place) else { return Ok(()) };
+        let message = match member.link.receive(&mut self.buffer) {
+            Ok(Some(message)) => message,
+            // A message that makes no sense ends the conversation as well.
+            Ok(None) | Err(_) => {
+                if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
+                    self.is_stopping = true;
+                    if pidfd.is_some() {
+                        self.send(signal::KILL)?;
+                    }
+                }
+                return Ok(());
+            }
+        };
+        match message {
+            Message::Hello(wants) => {
+                member.wants = wants;
+                if let Some(pidfd) = pidfd {
+                    member.link.send_started(pidfd, streams.has_terminal());
+                }
+            }
+            Message::Input(bytes) => {
+                member.has_sent_input = true;
+                streams.write(bytes);
+            }
+            Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
+            Message::EndOfInput => {}
+            Message::Size { rows, columns } => streams.resize(rows, columns),
+            Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
+            Message::Closed(_) => {}
+            Message::Detach => {
+                self.audience.remove(place);
+                if place == Audience::FIRST {
+                    self.lifetime = Lifetime::Own;
+                    self.settle();
+                }
+            }
+            Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
+            // A monitor's words, from a client.
+            _ => {
+                self.audience.remove(place);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, stop: Stop, is_running: bool) -> Result<()> {
+        self.is_stopping = true;
+        if stop.signal == 0 || !is_running {
+            return Ok(());
+        }
+        self.send(stop.signal)?;
+        if let Some(seconds) = stop.patience_seconds {
+            self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
+        }
+        Ok(())
+    }
+
+    fn send(&self, number: i32) -> Result<()> {
+        match self.job.runtime.kill(self.job.request.id, number, KillScope::Init) {
+            // It has ended this moment.
+            Err(error) if error.kind() == Kind::State => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Passes on what the workload wrote: to the log first.
+    fn relay(&mut self, streams: &mut Streams, stream: Stream) {
+        let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE]);
+        if count > 0 {
+            self.pass_on(stream, count);
+        }
+    }
+
+    fn pass_on(&mut self, stream: Stream, count: usize) {
+        let bytes = &self.buffer[..count];
+        if let Some(log) = &mut self.log {
+            log.write(stream, bytes);
+        }
+        self.audience.tell(stream, bytes);
+    }
+
+    /// Passes on what is left when the workload has ended; the command gets all of it, however slowly it reads.
+    fn drain(&mut self, streams: &mut Streams) {
+        loop {
+            self.audience.wait_for_room();
+            let Some((stream, count)) =
+                streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE]).map(|(stream, bytes)| (stream, bytes.len()))
+            else {
+                break;
+            };
+            self.pass_on(stream, count);
+        }
+        if let Some(log) = &mut self.log {
+            log.finish();
+        }
+    }
+
+    /// Takes what has been sent until now, and waits for nothing.
+    fn hear_all(&mut self, streams: &mut Streams) {
+        self.audience.accept_all();
+        for place in self.audience.places().rev() {
+            while self.audience.member(place).is_some_and(|member| member.has_news()) {
+                if self.listen_to(place, streams, None).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits between two runs; whoever asks for the end ends that.
+    fn rest(&mut self, pause: Duration) -> Result<Rest> {
+        let mut nothing = Streams::prepare(Serving::Terminal)?;
+        let end = Instant::now() + pause;
+        self.deadline = Some(end);
+        loop {
+            let ready = self.wait(None, &nothing)?;
+            for place in ready.heard {
+                self.listen_to(place, &mut nothing, None)?;
+            }
+            if ready.newcomer {
+                self.audience.accept();
+            }
+            if ready.client_has_room {
+                self.audience.flush();
+            }
+            if self.is_stopping {
+                self.deadline = None;
+                return Ok(Rest::Disturbed);
+            }
+            if Instant::now() >= end {
+                self.deadline = None;
+                return Ok(Rest::Taken);
+            }
+        }
+    }
+
+    /// Says how it ended, to all who are still there.
+    fn tell_end(&mut self, exit: Exit) {
+        self.hear_all_hellos();
+        self.audience.wait_for_room();
+        self.audience.ended(exit);
+    }
+
+    fn hear_all_hellos(&mut self) {
+        if let Ok(mut nothing) = Streams::prepare(Serving::Terminal) {
+            self.hear_all(&mut nothing);
+        }
+    }
 }
 
-fn open_null() -> Result<OwnedFd> {
-    rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty()).context("open /dev/null")
+#[derive(PartialEq, Eq)]
+enum Rest {
+    Taken,
+    Disturbed,
 }
 
-/// A pipe that the command reads from or writes to must not be held open by us.
-fn let_go_of_streams() -> Result<()> {
-    let null = open_null()?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
+enum Source {
+    End,
+    Newcomer,
+    Member(usize),
+    ClientHasRoom,
+    Stream(Stream),
+    Input,
+}
+
+/// What a wait brought.
+#[derive(Default)]
+struct Ready {
+    ended: bool,
+    newcomer: bool,
+    heard: Vec<usize>,
+    client_has_room: bool,
+    streams: Vec<Stream>,
+    input: bool,
+    deadline_passed: bool,
 }

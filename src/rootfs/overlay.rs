@@ -81,7 +81,8 @@ pub fn attach(
     Ok(tree)
 }
 
-fn split(value: &[u8]) -> Vec<Vec<u8>> {
+/// Takes apart what [`escape`] and colons have put together.
+pub fn split(value: &[u8]) -> Vec<Vec<u8>> {
     let mut directories = vec![Vec::new()];
     let mut bytes = value.iter();
     while let Some(&byte) = bytes.next() {

@@ -27,6 +27,7 @@ use crate::cgroups::{self, Cgroup, Hierarchies, resctrl};
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::validate::Validated;
 use crate::support::log;
+use crate::support::root::Root;
 use crate::sys::process::{CloseHow, close_range};
 use crate::sys::signal::{self, Signals};
 
@@ -410,6 +411,19 @@ impl Runtime {
         }
     }
 
+    /// Opens the root of a running container, as its first process sees it now.
+    pub fn open_root(&self, id: &str) -> Result<Root> {
+        let (_, state) = self.find(id)?;
+        let gone = || Error::new(Kind::State, "container not running");
+        let init = state.open_init()?.ok_or_else(gone)?;
+        let root = Root::open(Path::new(&format!("/proc/{}/root", state.pid)))?;
+        // The pid was its own as long as it has not ended.
+        match signal::send(init.as_fd(), 0) {
+            Ok(()) => Ok(root),
+            Err(_) => Err(gone()),
+        }
+    }
+
     /// Gives the processes of a container, as this PID namespace numbers them.
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         let (_, state) = self.find(id)?;
@@ -535,6 +549,11 @@ impl Running {
         let _ = signal::send(self.init.pidfd.as_fd(), signal::KILL);
         let _ = foreground::wait(&self.init.pidfd);
         let _ = self.remove();
+    }
+
+    /// Says whether the kernel killed something of it for want of memory; where that cannot be told, it has not.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.cgroup.oom_kills().is_ok_and(|kills| kills > 0)
     }
 
     /// Removes what is kept of a container that has ended.

@@ -192,7 +192,7 @@ fn plan<'a>(
     mut cgroup: Cgroup,
     proc: &'a HostProc,
 ) -> Result<(Plan<'a>, Vec<String>)> {
-    let spec = configuration(directory, state, proc)?;
+    let spec = configuration(directory, state, proc)?.ok_or_else(unfinished)?;
     let own = spec.process().as_ref().ok_or_else(|| Error::invalid("process: missing"))?;
     let process = request.command.process(own)?;
     validate_process(&process)?;
@@ -239,10 +239,10 @@ fn plan<'a>(
     Ok((plan, warnings))
 }
 
-/// Reads the configuration that the container was made of.
-fn configuration(directory: &StateDirectory, state: &State, proc: &HostProc) -> Result<Spec> {
+/// Reads the configuration that the container was made of; none as long as its init may not be inside.
+pub(super) fn configuration(directory: &StateDirectory, state: &State, proc: &HostProc) -> Result<Option<Spec>> {
     if let Some(spec) = directory.load_config()? {
-        return Ok(spec);
+        return Ok(Some(spec));
     }
     // Init may be the workload already and the runtime slow to write that down, or dead. As long as init runs our own
     // executable it may not have pivoted, and its mount namespace is the host's files.
@@ -256,8 +256,8 @@ fn configuration(directory: &StateDirectory, state: &State, proc: &HostProc) -> 
     let spec = if is_inside { directory.load_unpublished_config()? } else { None };
     // Published between the two looks, it has another name.
     match spec {
-        Some(spec) => Ok(spec),
-        None => directory.load_config()?.ok_or_else(unfinished),
+        Some(spec) => Ok(Some(spec)),
+        None => directory.load_config(),
     }
 }
 

@@ -28,5 +28,6 @@ pub mod ps;
 pub mod restore;
 pub mod state;
 mod tape;
+pub mod tree;
 pub mod update;
 mod workload;

@@ -30,6 +30,7 @@
 //!    │  ◀──────────── Ready ──────────────────────────── │  only the exec is left; `create` waits in exec.fifo
 //!    │  ◀──────────── Failed {kind, errno, text, hint} ─ │  instead of any of the above
 //!    │  ◀──────────── ExecFailed {errno, step} ───────── │  from the stub
+//!    │  ◀──────────── Copy + tree ────────────────────── │  from who copies a container's mounts; nothing else
 //! ```
 
 use std::borrow::Cow;
@@ -96,6 +97,8 @@ pub enum Message {
     ListenerSent,
     /// Only the exec is left.
     Ready,
+    /// A detached copy of a container's mounts.
+    Copy { tree: OwnedFd },
     /// A step failed; nothing follows.
     Failed(Error),
     /// A call of the tape failed; nothing follows.
@@ -227,6 +230,8 @@ pub enum Tag {
     WantsIds,
     /// See [`Message::IdsMapped`].
     IdsMapped,
+    /// See [`Message::Copy`].
+    Copy,
 }
 
 impl Message {
@@ -249,6 +254,7 @@ impl Message {
             Self::Listener { .. } => Tag::Listener,
             Self::ListenerSent => Tag::ListenerSent,
             Self::Ready => Tag::Ready,
+            Self::Copy { .. } => Tag::Copy,
             Self::Failed(_) => Tag::Failed,
             Self::ExecFailed { .. } => Tag::ExecFailed,
         }
@@ -283,6 +289,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         }
         tag if tag == Tag::ListenerSent as u8 => Message::ListenerSent,
         tag if tag == Tag::Ready as u8 => Message::Ready,
+        tag if tag == Tag::Copy as u8 => Message::Copy { tree: fd.ok_or_else(malformed)? },
         tag if tag == Tag::Failed as u8 => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
         tag if tag == Tag::ExecFailed as u8 => {
             // Three bytes of padding behind the tag, then the two numbers.

@@ -95,17 +95,23 @@ impl Store {
     }
 
     /// Finds the layers of an image, lowest first, or nothing if one is missing. One system call a layer.
+    pub fn find_layers(&self, image: &Image) -> Result<Option<Vec<PathBuf>>> {
+        let diff_ids: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id).collect();
+        self.layer_paths(&diff_ids)
+    }
+
+    /// Finds layers, lowest first, or nothing if one is missing.
     ///
     /// Layers below one that hides everything are left out, and so is all but the last of equal layers, since
     /// overlayfs refuses the same directory twice and the last one covers the others.
-    pub fn find_layers(&self, image: &Image) -> Result<Option<Vec<PathBuf>>> {
-        let mut layers = Vec::with_capacity(image.layers.len());
-        for (index, layer) in image.layers.iter().enumerate() {
-            let Some((path, is_opaque)) = self.find(&layer.diff_id)? else { return Ok(None) };
+    pub fn layer_paths(&self, diff_ids: &[Digest]) -> Result<Option<Vec<PathBuf>>> {
+        let mut layers = Vec::with_capacity(diff_ids.len());
+        for (index, diff_id) in diff_ids.iter().enumerate() {
+            let Some((path, is_opaque)) = self.find(diff_id)? else { return Ok(None) };
             if is_opaque {
                 layers.clear();
             }
-            if image.layers[index + 1..].iter().all(|above| above.diff_id != layer.diff_id) {
+            if diff_ids[index + 1..].iter().all(|above| above != diff_id) {
                 layers.push(self.path.join(path));
             }
         }

@@ -32,6 +32,17 @@ pub fn send(socket: impl AsFd, bytes: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> R
     rustix::io::retry_on_intr(|| sendmsg(&socket, parts, &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
 }
 
+/// Sends one message if the other side has room for it: EAGAIN where it has not.
+pub fn try_send(socket: impl AsFd, bytes: &[&[u8]]) -> Result<(), Errno> {
+    let mut parts = [IoSlice::new(&[]); 4];
+    for (part, bytes) in parts.iter_mut().zip(bytes) {
+        *part = IoSlice::new(bytes);
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut ancillary = SendAncillaryBuffer::default();
+    rustix::io::retry_on_intr(|| sendmsg(&socket, &parts[..bytes.len()], &mut ancillary, flags)).map(drop)
+}
+
 /// Receives one message into `buffer`; a length of 0 means that the other side has closed.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

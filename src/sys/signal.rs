@@ -53,6 +53,8 @@ impl AsFd for Signals {
 pub const KILL: i32 = libc::SIGKILL;
 /// What ends a process that has nothing to say to it, and that people and engines send to end one.
 pub const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+/// What asks a process to end.
+pub const TERMINATE: i32 = libc::SIGTERM;
 /// A system call that is none, or that a filter forbids.
 pub const BAD_CALL: i32 = libc::SIGSYS;
 /// A child has changed its state.

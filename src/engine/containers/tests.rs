@@ -68,11 +68,12 @@ fn record(draft: &Draft<'_>) -> Record {
         terminal: false,
         stop_signal: None,
         stop_timeout_seconds: None,
+        options: crate::engine::options::RunOptions::default(),
     }
 }
 
 fn exit(code: u8) -> ExitRecord {
-    ExitRecord { started: Some(7), finished: 9, code, signal: None, out_of_memory: false, error: None }
+    ExitRecord { started: Some(7), finished: 9, code, ..ExitRecord::default() }
 }
 
 /// Leaves a draft as a SIGKILL would: the kernel closes its descriptors, and that is all.
@@ -278,9 +279,8 @@ fn a_dead_supervisor_is_noticed() {
         started: Some(7),
         finished: 99,
         code: 255,
-        signal: None,
-        out_of_memory: false,
         error: Some("its supervisor was killed".into()),
+        ..ExitRecord::default()
     };
     assert_eq!(
         left,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::image::unpack::OverlayXattr;
@@ -17,7 +18,7 @@ use super::tree::{is_opaque, is_whiteout};
 use super::walk::{Found, OPEN_DIRECTORY, join, walk};
 
 /// What became of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChangeKind {
     Added,
     Changed,
@@ -45,22 +46,44 @@ impl ChangeKind {
 }
 
 /// One line of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub kind: ChangeKind,
     /// From the root, with a slash at its beginning.
     pub path: Vec<u8>,
 }
 
-/// Lists what the upper directory changes of these layers, the highest of them first; sorted by path.
+/// How changes are listed.
+#[derive(Clone, Copy, Default)]
+pub struct Listing<'a> {
+    /// The tree is a whole one and not an overlay's upper directory: what it lacks is deleted, and a file in it counts only
+    /// if its kind, mode, owner, size, device or time is another.
+    pub is_whole: bool,
+    /// Places, from the root without a slash before, that were made for something to be mounted on: nobody added them.
+    pub mount_points: &'a [Vec<u8>],
+}
+
+/// Lists what the upper directory changes of these layers, the highest of them first. A directory comes before what is in
+/// it, and that in the order of names.
 ///
 /// A file that is in the upper directory counts as changed, whether its contents are others or not. A directory counts if
 /// its mode, owner or time is another, or if something in it counts.
-pub fn list_changes(upper: &Root, lowers: &[Root], overlay: OverlayXattr) -> Result<Vec<Change>> {
-    let mut lister = Lister { lowers, overlay, levels: Vec::new(), changes: BTreeMap::new() };
-    lister.levels.push(Level { path: Vec::new(), layers: (0..lowers.len()).collect(), hides: false });
+pub fn list_changes(upper: &Root, lowers: &[Root], overlay: OverlayXattr, listing: Listing<'_>) -> Result<Vec<Change>> {
+    let mut lister = Lister { lowers, overlay, listing, levels: Vec::new(), changes: BTreeMap::new() };
+    let layers: Vec<usize> = (0..lowers.len()).collect();
+    if listing.is_whole {
+        let top = upper.open_at(Path::new("."), OPEN_DIRECTORY, Mode::empty()).context("open the directory")?;
+        lister.record_missing(top.as_fd(), &[], &layers)?;
+    }
+    lister.levels.push(Level { path: Vec::new(), layers, hides: listing.is_whole });
     walk(upper, |found| lister.add(found))?;
-    Ok(lister.changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() }).collect())
+    let mut changes: Vec<_> = lister.changes.into_iter().collect();
+    changes.sort_by(|(one, _), (other, _)| one.split(is_slash).cmp(other.split(is_slash)));
+    Ok(changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() }).collect())
+}
+
+fn is_slash(byte: &u8) -> bool {
+    *byte == b'/'
 }
 
 /// A directory of the upper tree, and the layers in which it is the same directory.
@@ -75,6 +98,7 @@ struct Level {
 struct Lister<'r> {
     lowers: &'r [Root],
     overlay: OverlayXattr,
+    listing: Listing<'r>,
     levels: Vec<Level>,
     changes: BTreeMap<Vec<u8>, ChangeKind>,
 }
@@ -95,7 +119,7 @@ impl Lister<'_> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let hides = level.hides;
         let below = self.below(&level.layers, parent, found.name)?;
-        if self.is_deletion(found)? {
+        if !self.listing.is_whole && self.is_deletion(found)? {
             if below.stat.is_some() {
                 self.record(found.path, ChangeKind::Deleted);
             }
@@ -104,18 +128,26 @@ impl Lister<'_> {
         let was_directory =
             below.stat.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
         match (&below.stat, found.opened) {
+            (None, _) if self.is_mount_point(found) => {}
             (None, _) => self.record(found.path, ChangeKind::Added),
             (Some(stat), Some(_)) if was_directory && is_same(stat, &found.stat) => {}
+            (Some(stat), None) if self.listing.is_whole && is_same_file(stat, &found.stat) => {}
             (Some(_), _) => self.record(found.path, ChangeKind::Changed),
         }
         if let Some(opened) = found.opened {
             let hides = hides || is_opaque(opened, self.overlay)?;
             if hides {
-                self.record_missing(found, &below.layers)?;
+                self.record_missing(opened, found.path, &below.layers)?;
             }
             self.levels.push(Level { path: found.path.to_vec(), layers: below.layers, hides });
         }
         Ok(())
+    }
+
+    /// Says whether something was made only for a mount to lie on it.
+    fn is_mount_point(&self, found: &Found<'_>) -> bool {
+        let is_empty = found.opened.is_some() || found.kind() == FileType::RegularFile && found.stat.st_size == 0;
+        is_empty && self.listing.mount_points.iter().any(|path| path == found.path)
     }
 
     fn is_deletion(&self, found: &Found<'_>) -> Result<bool> {
@@ -131,10 +163,10 @@ impl Lister<'_> {
     }
 
     /// Records what a directory of the layers has and the one that hides it does not.
-    fn record_missing(&mut self, found: &Found<'_>, layers: &[usize]) -> Result<()> {
+    fn record_missing(&mut self, opened: BorrowedFd<'_>, path: &[u8], layers: &[usize]) -> Result<()> {
         let mut names = Vec::new();
         for layer in layers {
-            let Some(directory) = self.open(*layer, found.path)? else { continue };
+            let Some(directory) = self.open(*layer, path)? else { continue };
             for entry in Dir::read_from(&directory).context("list directory")? {
                 let entry = entry.context("list directory")?;
                 if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
@@ -144,14 +176,13 @@ impl Lister<'_> {
         }
         names.sort_unstable();
         names.dedup();
-        let Some(opened) = found.opened else { return Ok(()) };
         for name in names {
             let is_missing = match rustix::fs::statat(opened, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => true,
                 answer => answer.map(|_| false)?,
             };
-            if is_missing && self.below(layers, found.path, &name)?.stat.is_some() {
-                self.record(&join(found.path, &name), ChangeKind::Deleted);
+            if is_missing && self.below(layers, path, &name)?.stat.is_some() {
+                self.record(&join(path, &name), ChangeKind::Deleted);
             }
         }
         Ok(())
@@ -200,6 +231,10 @@ impl Lister<'_> {
             self.changes.entry(path[..at].to_vec()).or_insert(ChangeKind::Changed);
         }
     }
+}
+
+fn is_same_file(below: &Stat, above: &Stat) -> bool {
+    is_same(below, above) && (below.st_size, below.st_rdev) == (above.st_size, above.st_rdev)
 }
 
 fn is_same(below: &Stat, above: &Stat) -> bool {

@@ -475,11 +475,11 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
     let first = through_overlayfs(&place.path().join("one"), [&high, &low], has_user_xattrs, script);
     let Some(Overlay { upper, shown }) = first else { return };
     let lowers = [Root::open(&high).unwrap(), Root::open(&low).unwrap()];
-    let changes = list_changes(&Root::open(&upper).unwrap(), &lowers, form.overlay).unwrap();
-    let lines: Vec<String> = changes
-        .iter()
-        .map(|change| format!("{} {}", change.kind.letter(), String::from_utf8_lossy(&change.path)))
-        .collect();
+    let list = |tree: &Path, listing| -> Vec<String> {
+        let changes = list_changes(&Root::open(tree).unwrap(), &lowers, form.overlay, listing).unwrap();
+        let line = |change: &Change| format!("{} {}", change.kind.letter(), String::from_utf8_lossy(&change.path));
+        changes.iter().map(line).collect()
+    };
     let expected = [
         "C /etc",
         "D /etc/gone",
@@ -501,7 +501,9 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
         "C /var",
         "C /var/log",
     ];
-    assert_eq!(lines, expected);
+    assert_eq!(list(&upper, Listing::default()), expected);
+    let shown = place.path().join("one.shown");
+    assert_eq!(list(&shown, Listing { is_whole: true, ..Listing::default() }), expected, "the merged tree");
 
     let (tar, _) = layer_of(&upper, form).unwrap();
     let committed = place.path().join("committed");
@@ -519,8 +521,20 @@ fn changes_without_layers_below_are_all_new() {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("d")).unwrap();
     std::fs::write(place.path().join("d/f"), "").unwrap();
-    let changes = list_changes(&Root::open(place.path()).unwrap(), &[], OverlayXattr::User).unwrap();
+    let changes =
+        list_changes(&Root::open(place.path()).unwrap(), &[], OverlayXattr::User, Listing::default()).unwrap();
     let kinds: Vec<_> = changes.iter().map(|change| (change.kind, change.path.as_slice())).collect();
     assert_eq!(kinds, [(ChangeKind::Added, &b"/d"[..]), (ChangeKind::Added, b"/d/f")]);
+
+    // A place for a mount is nobody's; what is in it is.
+    for name in ["a", "a-b", "a.b"] {
+        std::fs::create_dir(place.path().join(name)).unwrap();
+        std::fs::write(place.path().join(name).join("f"), "").unwrap();
+    }
+    let mount_points = ["a", "a-b/f", "d", "d/f"].map(|path| path.as_bytes().to_vec());
+    let listing = Listing { mount_points: &mount_points, ..Listing::default() };
+    let changes = list_changes(&Root::open(place.path()).unwrap(), &[], OverlayXattr::User, listing).unwrap();
+    let paths: Vec<_> = changes.iter().map(|change| std::str::from_utf8(&change.path).unwrap()).collect();
+    assert_eq!(paths, ["/a", "/a/f", "/a-b", "/a.b", "/a.b/f"]);
     assert_eq!([ChangeKind::Changed, ChangeKind::Added, ChangeKind::Deleted].map(ChangeKind::number), [0, 1, 2]);
 }

@@ -23,15 +23,15 @@ pub(super) const OPEN_DIRECTORY: OFlags =
 const OPEN: usize = 32;
 
 /// Something in the tree.
-pub(super) struct Found<'w> {
+pub(crate) struct Found<'w> {
     /// The directory that it is in.
-    pub(super) directory: BorrowedFd<'w>,
-    pub(super) name: &'w [u8],
+    pub(crate) directory: BorrowedFd<'w>,
+    pub(crate) name: &'w [u8],
     /// From the root, without a slash at either end.
-    pub(super) path: &'w [u8],
-    pub(super) stat: Stat,
+    pub(crate) path: &'w [u8],
+    pub(crate) stat: Stat,
     /// Open to be read, if it is a directory.
-    pub(super) opened: Option<BorrowedFd<'w>>,
+    pub(crate) opened: Option<BorrowedFd<'w>>,
 }
 
 impl Found<'_> {
@@ -49,8 +49,20 @@ struct Level {
     names: Vec<Vec<u8>>,
 }
 
+/// What is to become of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Into,
+    Over,
+}
+
 /// Visits everything below the root. What is gone by the time it is looked at was never there.
 pub(super) fn walk(root: &Root, mut visit: impl FnMut(&Found<'_>) -> Result<()>) -> Result<()> {
+    walk_some(root, |found| visit(found).map(|()| Step::Into))
+}
+
+/// The same, without what is in directories that are stepped over.
+pub(crate) fn walk_some(root: &Root, mut visit: impl FnMut(&Found<'_>) -> Result<Step>) -> Result<()> {
     let top = root.open_at(Path::new("."), OPEN_DIRECTORY, Mode::empty()).context("open the directory")?;
     let mut levels = vec![Level::new(Vec::new(), top)?];
     while let Some(level) = levels.last_mut() {
@@ -77,7 +89,7 @@ fn visit_one(
     level: &mut Level,
     name: &[u8],
     path: &[u8],
-    visit: &mut impl FnMut(&Found<'_>) -> Result<()>,
+    visit: &mut impl FnMut(&Found<'_>) -> Result<Step>,
 ) -> Result<Option<OwnedFd>> {
     if path.len() > limits::PATH_BYTES {
         return Err(Error::invalid(format!("limit: the name is longer than {} bytes", limits::PATH_BYTES)));
@@ -93,8 +105,8 @@ fn visit_one(
     }
     let opened = rustix::fs::openat(directory, name, OPEN_DIRECTORY, Mode::empty()).context("open directory")?;
     let stat = rustix::fs::fstat(&opened)?;
-    visit(&Found { directory, name, path, stat, opened: Some(opened.as_fd()) })?;
-    Ok(Some(opened))
+    let step = visit(&Found { directory, name, path, stat, opened: Some(opened.as_fd()) })?;
+    Ok((step == Step::Into).then_some(opened))
 }
 
 impl Level {

@@ -1,8 +1,8 @@
-//! `run`: an image becomes a container, the container runs under a monitor, the caller attends to it.
+//! `create`, and the first half of `run`: an image becomes a container. Starts nothing: that is [`start`](super::start)'s.
 //!
 //! ```text
 //! IMAGE ─ layers in the store ─ root file system ┐
-//! image's config, options ─ identity ────────────┴─ config.json ─ record ─ monitor ─ exit
+//! image's config, options ─ identity ────────────┴─ config.json ─ record
 //! ```
 
 use std::os::fd::AsFd;
@@ -14,22 +14,16 @@ use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, pull};
-use super::options::{PullPolicy, RunOptions, SeccompChoice};
-use super::record::{ExitRecord, FORMAT, Record, Timestamp, now};
+use super::options::{PullPolicy, RunOptions};
+use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{files, host};
+use super::{files, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
-use crate::monitor::{self, Job, Outcome};
 use crate::namespaces::idmap::IdMaps;
-use crate::runtime::container::Request;
-use crate::runtime::foreground::Exit;
-use crate::runtime::plan::Choices;
-use crate::spec::load::Document;
-use crate::spec::validate;
 use crate::storage::copy::{Access, merge_layers};
 use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
@@ -58,16 +52,33 @@ impl Contents {
     }
 }
 
-/// Runs a container in the foreground and gives the way it ended. `tell` gets lines for the user, `report` how far the image
-/// has come where it is pulled.
-pub fn run(
+/// A container that was made and is not started, and the caller its supervisor.
+pub struct Created {
+    pub containers: Containers,
+    pub container: Container,
+    pub supervision: Supervision,
+    pub record: Record,
+    pub spec: Spec,
+}
+
+/// Whether what is made is started at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `create`
+    Keep,
+    /// `run`: it counts as started from its first moment, without one in which a kill would leave it created only.
+    Start,
+}
+
+/// Makes a container of an image. `tell` gets lines for the user, `report` the progress of a pull where the image has to be fetched.
+pub fn create(
     engine: &Engine,
     image: &str,
     options: &RunOptions,
-    require_limits: bool,
+    purpose: Purpose,
     tell: &dyn Fn(&str),
     report: pull::Report<'_>,
-) -> Result<Exit> {
+) -> Result<Created> {
     let contents = fetch(engine, &Source::parse(image)?, options, tell, report)?;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
@@ -79,7 +90,7 @@ pub fn run(
         }
         answer => answer?,
     };
-    let directory = engine.settings.data_root.join("containers").join(draft.id().as_str());
+    let directory = engine.container_directory(draft.id());
     draft.make_directories(&["bundle", "root", "volumes"])?;
     let (root, parts, masked_paths) = make_root(engine, &contents, &directory.join("root"), tell)?;
 
@@ -97,14 +108,18 @@ pub fn run(
         parts: &parts,
         masked_paths: &masked_paths,
         identity: &identity,
-        host: &config::Host::probe(),
+        host: &config::Host::probe(options)?,
         variable: &|name| std::env::var_os(name),
+        variables: &|| std::env::vars_os().collect(),
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
-        seccomp: seccomp(options)?,
-        cgroups_path: cgroups_path(engine, draft.id())?,
-        volumes_directory: &directory.join("volumes"),
+        seccomp: seccomp_profile::choose(options)?,
+        cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        joined: &joining::resolve(engine, &options.namespaces)?,
+        directory: &directory,
+        is_host: contents.is_host,
     })?;
-    engine.with_file_rights(|| files::fill_volumes(&built.volumes, &contents.layers))?;
+    files::write_own(draft.directory(), &built.files)?;
+    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -112,12 +127,12 @@ pub fn run(
     )
     .context("write the container's config.json")?;
 
-    let started = now();
+    let created = now();
     let record = Record {
         format: FORMAT,
         id: *draft.id(),
         name: draft.name().clone(),
-        created: started,
+        created,
         image: image.to_owned(),
         image_id: contents.id.clone(),
         layers: contents.diff_ids.clone(),
@@ -129,62 +144,11 @@ pub fn run(
         terminal: options.terminal,
         stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
         stop_timeout_seconds: options.stop_timeout_seconds,
+        options: options.clone(),
     };
-    let (container, supervision) = draft.commit(&record, Some(started))?;
+    let (container, supervision) = draft.commit(&record, (purpose == Purpose::Start).then_some(created))?;
     drop(contents);
-    let clear = |outcome: &Outcome| {
-        let exit = exit_record(outcome, started);
-        if options.remove || matches!(outcome, Outcome::NotStarted(_)) {
-            return engine.with_file_rights(|| containers.remove(&container, &supervision));
-        }
-        container.record_exit(&supervision, &exit)
-    };
-    run_under_monitor(engine, &containers, built.spec, &record, &directory, require_limits, &clear, tell)
-}
-
-#[expect(clippy::too_many_arguments, reason = "the last step takes what the steps before have made")]
-fn run_under_monitor(
-    engine: &Engine,
-    _containers: &Containers,
-    spec: Spec,
-    record: &Record,
-    directory: &Path,
-    require_limits: bool,
-    clear: &dyn Fn(&Outcome) -> Result<()>,
-    tell: &dyn Fn(&str),
-) -> Result<Exit> {
-    let not_started = |error: Error| {
-        let _ = clear(&Outcome::NotStarted(error.report()));
-        error
-    };
-    let spec = validate::validate(Document { value: spec, warnings: Vec::new() }).map_err(not_started)?;
-    let runtime = engine.runtime(require_limits).map_err(not_started)?;
-    let bundle = directory.join("bundle");
-    let job = Job {
-        runtime: &runtime,
-        request: Request {
-            id: record.id.as_str(),
-            bundle: &bundle,
-            spec: &spec,
-            choices: Choices { dies_with_parent: true, ..Choices::default() },
-            pid_file: None,
-            console_socket: None,
-            pidfd_socket: None,
-            manager: None,
-        },
-        input: if record.interactive || record.terminal { monitor::Input::Inherited } else { monitor::Input::Empty },
-        clear,
-    };
-    let client = monitor::start(&job, || {})?;
-    for warning in &client.warnings {
-        tell(warning);
-    }
-    // While the container runs: what others have left is no business of the way to the start.
-    match engine.clear_remains() {
-        Ok(failures) => failures.iter().for_each(|failure| tell(&failure.report())),
-        Err(error) => tell(&error.report()),
-    }
-    client.attend()
+    Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
 
 /// Brings the image's contents into the store.
@@ -329,22 +293,13 @@ fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
     database.resolve(&spec, &options.additional_groups)
 }
 
-fn seccomp(options: &RunOptions) -> Result<Option<oci_spec::runtime::LinuxSeccomp>> {
-    match &options.security.seccomp {
-        SeccompChoice::Unconfined => Ok(None),
-        SeccompChoice::Default => Ok(Some(crate::seccomp::default_profile(&config::capabilities(options)?))),
-        SeccompChoice::File(path) => Err(Error::unsupported(format!(
-            "--security-opt seccomp={}: profiles from files are not supported yet",
-            path.display()
-        ))),
-    }
-}
-
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.
-fn cgroups_path(engine: &Engine, id: &ContainerId) -> Result<String> {
+fn cgroups_path(engine: &Engine, parent: Option<&str>, id: &ContainerId) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
     Ok(match engine.cgroup_manager() {
-        CgroupManager::Systemd => config::cgroups_path(CgroupManager::Systemd, !is_root, None, id)?,
+        manager if manager == CgroupManager::Systemd || parent.is_some() => {
+            config::cgroups_path(manager, !is_root, parent, id)?
+        }
         _ if is_root => format!("/husk/{id}"),
         _ => format!("husk-{id}"),
     })
@@ -354,13 +309,4 @@ fn labels(image: &ImageConfig, options: &RunOptions) -> std::collections::BTreeM
     let mut labels = image.labels.clone();
     labels.extend(options.labels.clone());
     labels
-}
-
-fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
-    let (code, signal, error) = match outcome {
-        Outcome::Ended(exit @ Exit::Signal(signal)) => (exit.status(), Some(i32::from(*signal)), None),
-        Outcome::Ended(exit) => (exit.status(), None, None),
-        Outcome::NotStarted(reason) => (ExitRecord::UNKNOWN, None, Some(reason.clone())),
-    };
-    ExitRecord { started: Some(started), finished: now(), code, signal, out_of_memory: false, error }
 }

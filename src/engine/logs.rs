@@ -1,0 +1,136 @@
+//! `logs`: what a container wrote, and what it writes from now on.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::record::{Container, Status};
+use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::log::read::{self, Entry, File};
+use crate::monitor::log::{FILE, Format};
+
+/// Which entries are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogsOptions {
+    pub since: Option<jiff::Timestamp>,
+    pub until: Option<jiff::Timestamp>,
+    /// So many of the last ones.
+    pub tail: Option<usize>,
+    /// Go on until the container has ended.
+    pub follows: bool,
+}
+
+/// Hands the entries of a container's log to `show`, in the order in which they were written.
+pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+    let record = container.record()?;
+    if record.options.log.format == Format::None {
+        return Err(Error::new(Kind::State, format!("container {} keeps no log", record.name))
+            .with_hint("it was made with --log-driver none"));
+    }
+    // Before anything is read: what is written meanwhile is noticed.
+    let watch = if options.follows { Some(Watch::new(container)?) } else { None };
+    let is_wanted = |entry: &Entry| {
+        options.since.is_none_or(|since| entry.time >= since) && options.until.is_none_or(|until| entry.time <= until)
+    };
+    let mut last = VecDeque::new();
+    let mut files = read::open_all(container.directory())?;
+    for file in &mut files {
+        while let Some(entry) = file.next()? {
+            if !is_wanted(&entry) {
+                continue;
+            }
+            match options.tail {
+                None => show(&entry)?,
+                Some(0) => {}
+                Some(most) => {
+                    if last.len() == most {
+                        last.pop_front();
+                    }
+                    last.push_back(entry);
+                }
+            }
+        }
+    }
+    for entry in &last {
+        show(entry)?;
+    }
+    let Some(watch) = watch else { return Ok(()) };
+    let mut current = files.pop();
+    loop {
+        // Asked first: what was written before the end is read after.
+        let is_over = is_over(container)?;
+        read_news(container, &mut current, &mut |entry| if is_wanted(entry) { show(entry) } else { Ok(()) })?;
+        let is_late = options.until.is_some_and(|until| jiff::Timestamp::now() > until);
+        if is_over || is_late {
+            return Ok(());
+        }
+        watch.wait()?;
+    }
+}
+
+fn is_over(container: &Container) -> Result<bool> {
+    match container.status() {
+        Ok(status) => Ok(!matches!(status, Status::Running { .. } | Status::Restarting(_))),
+        // Gone with its end.
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what has come, also where a new file was begun meanwhile.
+fn read_news(
+    container: &Container,
+    current: &mut Option<File>,
+    show: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
+    loop {
+        if let Some(file) = current {
+            while let Some(entry) = file.next()? {
+                show(&entry)?;
+            }
+        }
+        let newest = File::open(container.directory(), FILE)?;
+        let Some(newest) = newest.filter(|newest| current.as_ref().is_none_or(|file| file.inode() != newest.inode()))
+        else {
+            return Ok(());
+        };
+        // What was still written to the one before, between the two looks.
+        let Some(file) = current else {
+            *current = Some(newest);
+            continue;
+        };
+        while let Some(entry) = file.next()? {
+            show(&entry)?;
+        }
+        let known = file.inode();
+        let mut later = read::open_all(container.directory())?;
+        let place = later.iter().position(|file| file.inode() == known).map_or(0, |place| place + 1);
+        let mut later = later.drain(place..);
+        let Some(next) = later.next() else { return Ok(()) };
+        *current = Some(next);
+    }
+}
+
+/// Wakes when something changes in a container's folder.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn new(container: &Container) -> Result<Self> {
+        use std::os::fd::AsRawFd;
+        let fd = inotify::init(CreateFlags::CLOEXEC).context("watch the log")?;
+        let path = format!("/proc/self/fd/{}", container.directory().as_raw_fd());
+        let flags = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::DELETE_SELF;
+        inotify::add_watch(&fd, path, flags).context("watch the log")?;
+        Ok(Self(fd))
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut events = [0; 4096];
+        match rustix::io::read(self.0.as_fd(), &mut events) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno).context("watch the log"),
+        }
+    }
+}

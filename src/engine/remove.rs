@@ -1,0 +1,50 @@
+//! `rm` and `container prune`: containers with everything that they have of their own.
+
+use super::containers::Containers;
+use super::engine::Engine;
+use super::record::{Container, Status};
+use super::stop;
+use crate::error::{Error, Kind, Result};
+
+/// What becomes of a container that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// It is an error.
+    No,
+    /// It is killed.
+    Yes,
+}
+
+/// Removes a container.
+pub fn remove(engine: &Engine, containers: &Containers, container: &Container, force: Force) -> Result<()> {
+    if matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)) {
+        if force == Force::No {
+            let name = container.record()?.name;
+            return Err(Error::new(Kind::State, format!("container {name} is running"))
+                .with_hint("stop it first, or remove it with -f"));
+        }
+        stop::end_now(container)?;
+    }
+    let removed = remove_ended(engine, containers, container);
+    match removed {
+        // With its end (`--rm`), or by somebody else: that is what was wanted.
+        Err(error) if force == Force::Yes && is_gone(&error) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    error.kind() == Kind::NotFound || error.errno() == Some(rustix::io::Errno::NOENT)
+}
+
+fn remove_ended(engine: &Engine, containers: &Containers, container: &Container) -> Result<()> {
+    let supervision = container.supervise_soon()?;
+    if let Status::Lost { .. } = container.status_under(&supervision)? {
+        // What it left of processes, cgroups and mounts.
+        match engine.runtime(false)?.delete(container.id().as_str(), true) {
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    engine.with_file_rights(|| containers.remove(container, &supervision))
+}

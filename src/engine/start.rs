@@ -1,0 +1,165 @@
+//! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
+
+use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use super::create::Created;
+use super::engine::Engine;
+use super::record::{ExitRecord, Record, Status, Timestamp, now};
+use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::log::Format;
+use crate::monitor::{self, Client, Job, Lifetime, Outcome, Serving, Wants};
+use crate::runtime::container::Request;
+use crate::runtime::foreground::Exit;
+use crate::runtime::plan::Choices;
+use crate::spec::load::{self, Document};
+use crate::spec::validate::{self, Validated};
+use crate::sys::signal::Signals;
+
+/// Takes a container that does not run, to be started; `None` where it runs already.
+pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
+    let containers = engine.containers()?;
+    let container = containers.find(word)?;
+    let supervision = match container.supervise()? {
+        Some(supervision) => supervision,
+        None => match container.status()? {
+            // Its monitor has told all, and is about to go.
+            Status::Exited(_) => container.supervise_soon()?,
+            _ => return Ok(None),
+        },
+    };
+    if let Status::Lost { .. } = container.status_under(&supervision)? {
+        drop(supervision);
+        drop(engine.clear_remains()?);
+        return take(engine, word);
+    }
+    let record = container.record()?;
+    let bundle = engine.container_directory(container.id()).join("bundle");
+    let spec = load::load(&bundle)?.value;
+    Ok(Some(Created { containers, container, supervision, record, spec }))
+}
+
+/// Starts a container under a monitor, and gives the conversation with that. From before this call on, signals are blocked.
+///
+/// With [`Lifetime::Command`] the container ends with the calling process, unless that says otherwise.
+pub fn launch(
+    engine: &Engine,
+    created: Created,
+    lifetime: Lifetime,
+    wants: Wants,
+    signals: &Signals,
+    tell: &dyn Fn(&str),
+) -> Result<Client> {
+    let Created { containers, container, supervision, record, spec } = created;
+    let started = Cell::new(now());
+    let clear = |outcome: &Outcome| {
+        let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
+        if record.remove && is_over {
+            return engine.with_file_rights(|| containers.remove(&container, &supervision));
+        }
+        container.record_exit(&supervision, &exit_record(outcome, started.get()))
+    };
+    let not_started = |error: Error| {
+        let _ = clear(&Outcome::not_started(&error));
+        error
+    };
+    container.note_start(&supervision, started.get())?;
+    let spec = validated(spec).map_err(not_started)?;
+    let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
+    let bundle = engine.container_directory(container.id()).join("bundle");
+    let job = Job {
+        runtime: &runtime,
+        request: request(&record, &bundle, &spec),
+        folder: container.directory(),
+        serving: serving(&record, lifetime),
+        wants,
+        log: record.options.log,
+        lifetime,
+        restart: record.options.restart,
+        time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        note_restart: &|| {
+            started.set(now());
+            container.note_start(&supervision, started.get())
+        },
+        clear: &clear,
+    };
+    let client = monitor::start(&job, signals)?;
+    for warning in &client.warnings {
+        tell(warning);
+    }
+    // While the container runs: what others have left is no business of the way to the start.
+    match engine.clear_remains() {
+        Ok(failures) => failures.iter().for_each(|failure| tell(&failure.report())),
+        Err(error) => tell(&error.report()),
+    }
+    Ok(client)
+}
+
+fn validated(spec: oci_spec::runtime::Spec) -> Result<Validated> {
+    validate::validate(Document { value: spec, warnings: Vec::new() })
+}
+
+fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Request<'a> {
+    Request {
+        id: record.id.as_str(),
+        bundle,
+        spec,
+        choices: Choices { dies_with_parent: true, ..Choices::default() },
+        pid_file: None,
+        console_socket: None,
+        pidfd_socket: None,
+        manager: None,
+    }
+}
+
+/// Without a log, what a command in the foreground runs may as well have its streams.
+fn serving(record: &Record, lifetime: Lifetime) -> Serving {
+    let has_input = record.interactive;
+    if record.terminal {
+        Serving::Terminal
+    } else if record.options.log.format == Format::None && lifetime == Lifetime::Command {
+        Serving::Inherited { has_input }
+    } else {
+        Serving::Pipes { has_input }
+    }
+}
+
+fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
+    let record = ExitRecord { started: Some(started), finished: now(), ..ExitRecord::default() };
+    match outcome {
+        Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped } => ExitRecord {
+            code: exit.status(),
+            signal: match exit {
+                Exit::Signal(signal) => Some(i32::from(*signal)),
+                Exit::Code(_) => None,
+            },
+            out_of_memory: *is_out_of_memory,
+            restarts: *restarts,
+            is_restarting: *restarts_now,
+            was_stopped: *was_stopped,
+            ..record
+        },
+        Outcome::NotStarted { reason, status } => ExitRecord { code: *status, error: Some(reason.clone()), ..record },
+    }
+}
+
+/// Connects to a container's monitor; `None` where the container does not run.
+pub fn connect(container: &super::record::Container, wants: Wants) -> Result<Option<Client>> {
+    for _ in 0..CONNECT_TRIES {
+        if let Some(client) = monitor::connect(container.directory().as_fd(), wants)? {
+            return Ok(Some(client));
+        }
+        if !matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)) {
+            return Ok(None);
+        }
+        // Between its birth and its first word.
+        std::thread::sleep(CONNECT_PAUSE);
+    }
+    Err(Error::new(Kind::State, format!("container {} does not answer", container.id().short())))
+        .context("connect to its monitor")
+}
+
+const CONNECT_TRIES: u32 = 400;
+const CONNECT_PAUSE: Duration = Duration::from_millis(5);

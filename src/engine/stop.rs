@@ -1,0 +1,110 @@
+//! `stop`, `kill`, `pause` and `unpause`. What is asked of a monitor goes on when the command that asked is gone.
+
+use super::engine::Engine;
+use super::record::{Container, Record, Status};
+use super::start::connect;
+use crate::error::{Error, Kind, Result};
+use crate::monitor::{Stop, Wants};
+use crate::runtime::container::KillScope;
+use crate::sys::signal;
+
+/// How long a container may take to end before it is killed, as docker and podman have it.
+pub const STOP_TIMEOUT_SECONDS: u32 = 10;
+
+/// How a container is asked to stop; what is left out is as the container has it, else as docker has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StopOptions {
+    pub signal: Option<i32>,
+    pub patience: Option<Patience>,
+}
+
+/// How long to wait before SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    Seconds(u32),
+    /// `--time -1`
+    Endless,
+}
+
+/// Ends a container and waits for its end; one that does not run is left as it is.
+pub fn stop(container: &Container, options: StopOptions) -> Result<()> {
+    let record = match container.record() {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        answer => answer?,
+    };
+    let patience = options.patience.unwrap_or(Patience::Seconds(match record.stop_timeout_seconds {
+        Some(seconds) => seconds,
+        None => STOP_TIMEOUT_SECONDS,
+    }));
+    let stop = Stop {
+        signal: options.signal.map_or_else(|| stop_signal(&record), Ok)?,
+        patience_seconds: match patience {
+            Patience::Seconds(seconds) => Some(seconds),
+            Patience::Endless => None,
+        },
+    };
+    end(container, stop)
+}
+
+/// The signal that asks a container to end: its own, or SIGTERM.
+fn stop_signal(record: &Record) -> Result<i32> {
+    match &record.stop_signal {
+        None => Ok(signal::TERMINATE),
+        Some(name) => signal::parse(name).ok_or_else(|| Error::invalid(format!("stop signal {name:?}: unknown"))),
+    }
+}
+
+/// Kills a container at once and waits for its end.
+pub(super) fn end_now(container: &Container) -> Result<()> {
+    end(container, Stop { signal: signal::KILL, patience_seconds: None })
+}
+
+fn end(container: &Container, stop: Stop) -> Result<()> {
+    if let Some(client) = connect(container, Wants::default())? {
+        client.stop(stop);
+        client.wait()?;
+        // It has told all and only ends; nobody should find it still there. Gone is gone as well.
+        match container.wait_for_supervisor() {
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+/// Sends a signal to a container that runs. With one that means its end, its restart policy does not bring it back.
+pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
+    let record = container.record()?;
+    let not_running = || Error::new(Kind::State, format!("container {} is not running", record.name));
+    if !matches!(container.status()?, Status::Running { .. }) {
+        return Err(not_running());
+    }
+    let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
+    if number == signal::KILL || stop_signal(&record).is_ok_and(|own| own == number) {
+        client.stop(Stop { signal: number, patience_seconds: None });
+        return Ok(());
+    }
+    match engine.runtime(false)?.kill(container.id().as_str(), number, KillScope::Init) {
+        Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => Err(not_running()),
+        answer => answer,
+    }
+}
+
+/// Freezes a container's processes, or lets them go on.
+pub fn pause(engine: &Engine, container: &Container) -> Result<()> {
+    explain(engine.runtime(false)?.pause(container.id().as_str()), container, "is not running")
+}
+
+/// Lets a paused container go on.
+pub fn unpause(engine: &Engine, container: &Container) -> Result<()> {
+    explain(engine.runtime(false)?.resume(container.id().as_str()), container, "is not paused")
+}
+
+fn explain(answer: Result<()>, container: &Container, cause: &str) -> Result<()> {
+    match answer {
+        Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => {
+            Err(Error::new(Kind::State, format!("container {} {cause}", container.record()?.name)))
+        }
+        answer => answer,
+    }
+}

@@ -1,0 +1,58 @@
+//! The two formats of a log's lines. Writes them; reading is in [`read`](super::read).
+
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::Stream;
+
+/// How a line is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Docker's: `{"log":"line\n","stream":"stdout","time":"2026-11-21T13:45:00.123456789Z"}`. What is not UTF-8 becomes
+    /// U+FFFD, as docker has it.
+    #[serde(rename = "json-file")]
+    Json,
+    /// Kubernetes' and podman's: `2026-11-21T13:45:00.123456789+00:00 stdout F line`, with P instead of F for a line that
+    /// is cut.
+    #[serde(rename = "k8s-file")]
+    K8s,
+    /// Nothing is kept.
+    None,
+}
+
+impl Format {
+    /// Appends the record of a line, or of a part of one where it has no end.
+    pub(super) fn write(self, record: &mut Vec<u8>, time: jiff::Timestamp, stream: Stream, line: &[u8]) {
+        let stream = stream.name();
+        match self {
+            Self::Json => {
+                record.extend_from_slice(b"{\"log\":");
+                // Writing to memory does not fail.
+                let _ = serde_json::to_writer(&mut *record, &String::from_utf8_lossy(line));
+                let _ = writeln!(record, ",\"stream\":\"{stream}\",\"time\":\"{time}\"}}");
+            }
+            Self::K8s => {
+                let (text, kind) = match line.strip_suffix(b"\n") {
+                    Some(text) => (text, 'F'),
+                    None => (line, 'P'),
+                };
+                let _ = write!(record, "{} {stream} {kind} ", time.strftime("%Y-%m-%dT%H:%M:%S.%9f+00:00"));
+                record.extend_from_slice(text);
+                record.push(b'\n');
+            }
+            Self::None => {}
+        }
+    }
+}
+
+impl Stream {
+    /// Gives its name in logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Output => "stdout",
+            Self::Errors => "stderr",
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Reads the lines of a log, of either format, oldest first. Writes nothing, and waits for nothing.
+
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::Deserialize;
+
+use super::{FILE, Stream};
+use crate::error::{Context, Error, Result};
+
+/// A line, or the part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub time: jiff::Timestamp,
+    pub stream: Stream,
+    /// With its end of line; a part has none.
+    pub bytes: Vec<u8>,
+}
+
+/// No record is longer: a line's 16 KiB, six bytes each at worst (`\u0000`), and what is around it.
+const RECORD_SIZE: u64 = 128 << 10;
+
+/// How many files are looked for.
+const MAX_FILES: u32 = 1000;
+
+/// One file of a log, read from its beginning.
+pub struct File {
+    reader: BufReader<std::fs::File>,
+    inode: u64,
+}
+
+/// Opens all files of a log, the oldest first.
+pub fn open_all(directory: BorrowedFd<'_>) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    // From the newest on: what is rotated meanwhile is met again, and known by its inode.
+    for number in 0..MAX_FILES {
+        let name = if number == 0 { FILE.to_owned() } else { format!("{FILE}.{number}") };
+        match File::open(directory, &name)? {
+            Some(file) => {
+                if files.last().is_none_or(|last: &File| last.inode != file.inode) {
+                    files.push(file);
+                }
+            }
+            // Between two renames there may be no `log`.
+            None if number == 0 => {}
+            None => break,
+        }
+    }
+    files.reverse();
+    Ok(files)
+}
+
+impl File {
+    /// Opens a file of a log; `None` where there is none.
+    pub fn open(directory: BorrowedFd<'_>, name: &str) -> Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno).with_context(|| format!("open {name}")),
+        };
+        let inode = rustix::fs::fstat(&file).with_context(|| format!("inspect {name}"))?.st_ino;
+        Ok(Some(Self { reader: BufReader::new(file.into()), inode }))
+    }
+
+    /// Tells files apart, whatever they are called by now.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Reads the next entry; `None` where there is none, or none that is complete yet.
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        let mut record = Vec::new();
+        let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        if record.ends_with(b"\n") {
+            return parse(&record).map(Some);
+        }
+        if length as u64 == RECORD_SIZE {
+            return Err(Error::invalid("log: a record is longer than any that husk writes"));
+        }
+        // It is being written: read again from its beginning.
+        self.reader.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
+        Ok(None)
+    }
+}
+
+/// Reads a record.
+pub fn parse(record: &[u8]) -> Result<Entry> {
+    if record.first() == Some(&b'{') { parse_json(record) } else { parse_k8s(record) }
+}
+
+fn parse_json(record: &[u8]) -> Result<Entry> {
+    #[derive(Deserialize)]
+    struct Line {
+        log: String,
+        stream: String,
+        time: String,
+    }
+    let line: Line = serde_json::from_slice(record).context("log")?;
+    let time = line.time.parse().map_err(|_| Error::invalid("log: not a record of husk's"))?;
+    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes() })
+}
+
+fn parse_k8s(record: &[u8]) -> Result<Entry> {
+    let wrong = || Error::invalid("log: not a record of husk's");
+    let mut words = record.splitn(4, |byte| *byte == b' ');
+    let mut word = || words.next().ok_or_else(wrong);
+    let (time, name, kind, text) = (word()?, word()?, word()?, word()?);
+    let time = str::from_utf8(time).ok().and_then(|time| time.parse().ok()).ok_or_else(wrong)?;
+    let bytes = match kind {
+        b"F" => text.to_vec(),
+        b"P" => text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
+        _ => return Err(wrong()),
+    };
+    Ok(Entry { time, stream: stream(name)?, bytes })
+}
+
+fn stream(name: &[u8]) -> Result<Stream> {
+    match name {
+        b"stdout" => Ok(Stream::Output),
+        b"stderr" => Ok(Stream::Errors),
+        _ => Err(Error::invalid("log: unknown stream")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_and_podmans_lines() {
+        let docker = br#"{"log":"a\u003cb\n","stream":"stderr","time":"2026-11-21T13:45:00.5Z"}"#;
+        let entry = parse(docker).unwrap();
+        assert_eq!((entry.stream, entry.bytes.as_slice()), (Stream::Errors, b"a<b\n".as_slice()));
+        let podman = b"2026-11-21T14:45:00.500000000+01:00 stderr F a<b\n";
+        assert_eq!(parse(podman).unwrap(), entry);
+        for wrong in [&b"{}\n"[..], b"x\n", b"2026-11-21T14:45:00Z stdin F x\n", b"2026-11-21T14:45:00Z stdout X x\n"] {
+            assert!(parse(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Restart policies: whether a workload that has ended is started again, and after how long. Starts nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// When a container is started again (docker's `--restart`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    #[default]
+    No,
+    /// When its exit status is not 0, so often at most.
+    OnFailure {
+        most: Option<u32>,
+    },
+    Always,
+    /// Always, and after a reboot unless it was stopped before.
+    UnlessStopped,
+}
+
+impl RestartPolicy {
+    /// Says whether a workload that ended with this status after so many restarts is started again.
+    pub fn wants_restart(self, status: u8, restarts: u32) -> bool {
+        match self {
+            Self::No => false,
+            Self::OnFailure { most } => status != 0 && most.is_none_or(|most| restarts < most),
+            Self::Always | Self::UnlessStopped => true,
+        }
+    }
+}
+
+/// The pauses between restarts, as docker has them: 100 ms, doubled each time up to a minute; a run of ten seconds starts
+/// over.
+#[derive(Debug, Default)]
+pub(super) struct BackOff {
+    last: Option<Duration>,
+}
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_mins(1);
+const GOOD_RUN: Duration = Duration::from_secs(10);
+
+impl BackOff {
+    /// Gives the pause after a run that took `ran`.
+    pub(super) fn next(&mut self, ran: Duration) -> Duration {
+        let pause = match self.last {
+            Some(last) if ran < GOOD_RUN => (last * 2).min(LONGEST),
+            _ => FIRST,
+        };
+        self.last = Some(pause);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        let on_failure = |most| RestartPolicy::OnFailure { most };
+        for (policy, status, restarts, expected) in [
+            (RestartPolicy::No, 1, 0, false),
+            (RestartPolicy::Always, 0, 1000, true),
+            (RestartPolicy::UnlessStopped, 0, 0, true),
+            (on_failure(None), 0, 0, false),
+            (on_failure(None), 1, 1000, true),
+            (on_failure(Some(2)), 1, 1, true),
+            (on_failure(Some(2)), 1, 2, false),
+        ] {
+            assert_eq!(policy.wants_restart(status, restarts), expected, "{policy:?} {status} {restarts}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_until_a_good_run() {
+        let mut back_off = BackOff::default();
+        let short = Duration::from_secs(1);
+        let pauses: Vec<u128> = (0..12).map(|_| back_off.next(short).as_millis()).collect();
+        assert_eq!(pauses[..5], [100, 200, 400, 800, 1600]);
+        assert_eq!(pauses[11], 60_000);
+        assert_eq!(back_off.next(GOOD_RUN), FIRST);
+    }
+}
