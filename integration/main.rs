@@ -58,6 +58,7 @@ mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
+mod showing;
 mod signals;
 mod support;
 mod sweep;
@@ -100,6 +101,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
+        showing::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,

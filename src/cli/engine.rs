@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
@@ -59,6 +60,9 @@ enum Command {
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
     Manifest(manifest::Manifest),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Container),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
@@ -124,21 +128,21 @@ fn dispatch(command: Command) -> Result<Status> {
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
-        Command::Run(args) => run::run(*args, &tell),
-        Command::Create(args) => run::create(*args, &tell),
-        Command::Start(args) => lifecycle::start(&args, &tell),
-        Command::Stop(args) => lifecycle::stop(&args),
-        Command::Restart(args) => lifecycle::restart(&args, &tell),
-        Command::Kill(args) => lifecycle::kill(&args),
-        Command::Rm(args) => lifecycle::remove(&args),
-        Command::Ps(args) => ps::run(&args),
-        Command::Logs(args) => logs::run(&args),
-        Command::Attach(args) => attach::run(&args),
-        Command::Exec(args) => exec::run(*args, &tell),
-        Command::Wait(args) => lifecycle::wait(&args),
-        Command::Pause(args) => lifecycle::pause(&args),
-        Command::Unpause(args) => lifecycle::unpause(&args),
-        Command::Rename(args) => lifecycle::rename(args),
+        Command::Run(args) | Command::Container(Container::Run(args)) => run::run(*args, &tell),
+        Command::Create(args) | Command::Container(Container::Create(args)) => run::create(*args, &tell),
+        Command::Start(args) | Command::Container(Container::Start(args)) => lifecycle::start(&args, &tell),
+        Command::Stop(args) | Command::Container(Container::Stop(args)) => lifecycle::stop(&args),
+        Command::Restart(args) | Command::Container(Container::Restart(args)) => lifecycle::restart(&args, &tell),
+        Command::Kill(args) | Command::Container(Container::Kill(args)) => lifecycle::kill(&args),
+        Command::Rm(args) | Command::Container(Container::Rm(args)) => lifecycle::remove(&args),
+        Command::Ps(args) | Command::Container(Container::Ls(args)) => ps::run(&args),
+        Command::Logs(args) | Command::Container(Container::Logs(args)) => logs::run(&args),
+        Command::Attach(args) | Command::Container(Container::Attach(args)) => attach::run(&args),
+        Command::Exec(args) | Command::Container(Container::Exec(args)) => exec::run(*args, &tell),
+        Command::Wait(args) | Command::Container(Container::Wait(args)) => lifecycle::wait(&args),
+        Command::Pause(args) | Command::Container(Container::Pause(args)) => lifecycle::pause(&args),
+        Command::Unpause(args) | Command::Container(Container::Unpause(args)) => lifecycle::unpause(&args),
+        Command::Rename(args) | Command::Container(Container::Rename(args)) => lifecycle::rename(args),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
@@ -146,11 +150,15 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
-        Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Container(Container::Inspect(args)) => inspect::run_container(&args),
+        Command::Container(Container::Exists(args)) => inspect::container_exists(&args),
+        Command::Container(Container::Prune(args)) => system::prune_containers(&args),
+        Command::Image(images::Image::Inspect(args)) => inspect::run_image(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Diff(args) => diff::run(&args),
+        Command::Export(args) | Command::Container(Container::Export(args)) => export::run(&args),
+        Command::Diff(args) | Command::Container(Container::Diff(args)) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::history::History;
 use super::image_list::List;
-use super::inspect::{Exists, Inspect};
+use super::inspect::{Exists, InspectImage};
 use super::load;
 use super::printer;
 use super::progress::{self, Bar};
@@ -41,7 +41,7 @@ pub(super) enum Image {
     Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
-    Inspect(Inspect),
+    Inspect(InspectImage),
     History(History),
     Exists(Exists),
     #[command(visible_alias = "remove")]

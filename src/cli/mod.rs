@@ -7,6 +7,8 @@
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
 mod attach;
+mod container;
+mod container_filter;
 mod container_options;
 mod diff;
 mod docs;

@@ -12,6 +12,8 @@ pub mod export;
 pub mod files;
 pub mod host;
 pub mod images;
+pub mod inspect;
+pub mod list;
 pub mod logs;
 pub mod makeup;
 pub mod options;
