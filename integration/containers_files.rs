@@ -1,4 +1,4 @@
-//! The files of containers, from outside: `diff`, `export`; running and at rest, whoever runs them.
+//! The files of containers, from outside: `diff`, `export`, `import`, `commit`; running and at rest, whoever runs them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::support::image::Image;
+use super::support::image::{Compression, Image, Layer};
 use super::support::tar::Entry;
 use super::support::{Invocation, Need, Outcome, Running, Scene, Test, test};
 
@@ -20,6 +20,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_is_mounted_is_not_exported).and_plain().needs(Need::Program("tar")),
         test!(exporting_again_gives_the_same_bytes),
         test!(what_cannot_be_exported_is_refused),
+        test!(what_was_exported_is_imported_and_runs).and_plain(),
+        test!(what_cannot_be_imported_is_refused),
+        test!(what_a_container_changed_is_committed).and_plain(),
+        test!(saving_what_was_committed_gives_the_same_bytes),
+        test!(what_cannot_be_committed_is_refused),
     ]
     .into_iter()
     .map(engine)
@@ -32,10 +37,21 @@ pub(crate) fn husk<T: AsRef<OsStr>>(scene: &Scene, words: impl IntoIterator<Item
     command
 }
 
+/// An image with busybox, and without the probe: it is packed often here.
+fn small(scene: &Scene) -> Image {
+    let directories = ["dev", "proc", "root", "sys", "tmp"].map(Entry::directory);
+    let applets = ["cat", "chmod", "cp", "echo", "ln", "mkdir", "mkfifo", "mv", "rm", "stat", "touch"];
+    let links = applets.map(|name| Entry::symlink(&format!("bin/{name}"), "busybox"));
+    let entries: Vec<_> = directories.into_iter().chain(links).collect();
+    let mut image = Image::busybox(scene).layer(&entries);
+    image.config = json!({ "Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin"] });
+    image
+}
+
 /// The name of an image with busybox and these entries, in the store.
 #[track_caller]
 pub(crate) fn stored(scene: &Scene, entries: &[Entry]) -> &'static str {
-    let archive = Image::probe(scene).layer(entries).docker_archive(scene, "image.tar");
+    let archive = small(scene).layer(entries).docker_archive(scene, "image.tar");
     husk(scene, ["load", "-q", "-i"]).arg(&archive).run().success();
     "localhost/test"
 }
@@ -94,7 +110,7 @@ fn an_image_is_compared_with_the_one_below_and_with_others(scene: &Scene) {
     let own = husk(scene, ["diff", image]).run().success().stdout;
     assert_eq!(own, "C /etc\nA /etc/gone\nA /etc/kept\nA /old\nA /old/a\nA /old/b\n");
     ran(scene, "one", image, SCRIPT);
-    let other = Image::probe(scene).layer(&[Entry::file("etc/kept", "x")]);
+    let other = small(scene).layer(&[Entry::file("etc/kept", "x")]);
     let other = Image { tag: "other".to_owned(), ..other }.docker_archive(scene, "other.tar");
     husk(scene, ["load", "-q", "-i"]).arg(&other).run().success();
     let told = husk(scene, ["diff", "one", "localhost/test:other"]).run().success().stdout;
@@ -190,4 +206,118 @@ fn what_cannot_be_exported_is_refused(scene: &Scene) {
     let target = scene.path().join("hosts.tar");
     husk(scene, ["export", "-o"]).arg(&target).arg("hosts").run().exits_with(125).says("the files of this host");
     assert!(!target.exists(), "a part of an archive is left");
+}
+
+/// What `inspect` says of an image.
+#[track_caller]
+fn inspected(scene: &Scene, image: &str) -> Value {
+    let text = husk(scene, ["image", "inspect", image]).run().success().stdout;
+    serde_json::from_str::<Value>(&text).expect("JSON")[0].take()
+}
+
+fn what_was_exported_is_imported_and_runs(scene: &Scene) {
+    let image = stored(scene, &layer());
+    ran(scene, "one", image, SCRIPT);
+    let archive = scene.path().join("one.tar");
+    husk(scene, ["export", "-o"]).arg(&archive).arg("one").run().success();
+    let bytes = std::fs::read(&archive).expect("read an archive");
+    let packed = scene.path().join("packed");
+    super::support::scene::write(&packed, &Layer::new(&bytes, Compression::Zstd).blob);
+    scene.account().own(&packed);
+    let changes = ["-c", "ENV PATH=/bin MARK=of-import", "--change", r#"CMD ["/bin/cat", "/etc/kept"]"#];
+    let id = husk(scene, ["import"]).args(changes).args(["-m", "a message"]).arg(&archive).arg("imported:1").run();
+    let id = id.success().stdout.trim().to_owned();
+    assert_eq!(husk(scene, ["run", "--rm", "imported:1"]).run().success().stdout, "xmore\n");
+    let told = inspected(scene, "imported:1");
+    assert_eq!((&told["Id"], &told["Comment"]), (&json!(id), &json!("a message")));
+    assert_eq!(told["Config"]["Env"], json!(["PATH=/bin", "MARK=of-import"]));
+    // From standard input, and packed: the layer is the same.
+    husk(scene, ["import", "-", "imported:2"]).input(&bytes).run().success();
+    husk(scene, ["import"]).arg(&packed).arg("imported:3").run().success();
+    for name in ["imported:2", "imported:3"] {
+        assert_eq!(inspected(scene, name)["RootFS"], told["RootFS"], "{name}");
+    }
+    assert_eq!(told["RootFS"]["Layers"], json!([super::support::image::digest(&bytes)]));
+    // And what was imported is exported as it was.
+    husk(scene, ["run", "--name", "two", "imported:3", "/bin/true"]).run().success();
+    let again = scene.path().join("two.tar");
+    husk(scene, ["export", "-o"]).arg(&again).arg("two").run().success();
+    assert!(std::fs::read(again).expect("read an archive") == bytes, "it is exported otherwise");
+}
+
+fn what_cannot_be_imported_is_refused(scene: &Scene) {
+    let file = scene.path().join("no.tar");
+    super::support::scene::write(&file, "no archive at all");
+    scene.account().own(&file);
+    husk(scene, ["import"]).arg(&file).run().exits_with(125).says("import ");
+    husk(scene, ["import", "-"]).run().exits_with(125).says("the archive is empty");
+    husk(scene, ["import", "https://example.com/x.tar"]).run().exits_with(125).says("archives are not fetched");
+    husk(scene, ["import", "-c", "RUN make"]).arg(&file).run().exits_with(125).says("RUN is not an instruction");
+    assert_eq!(husk(scene, ["images", "-q"]).run().success().stdout, "");
+}
+
+fn what_a_container_changed_is_committed(scene: &Scene) {
+    let image = stored(scene, &layer());
+    let flags = ["-e", "MARK=of run", "-w", "/tmp"];
+    let container = running(scene, "one", &flags, image, SCRIPT);
+    let commit = |name: &str| {
+        let mut command =
+            husk(scene, ["commit", "-a", "me", "-m", "why", "-c", "LABEL key=value other=1", "-c", "USER 0:0"]);
+        command.args(["one", name]).env("SOURCE_DATE_EPOCH", "1000000000").run().success().stdout
+    };
+    let live = commit("made:live");
+    container.finish().success();
+    let rest = commit("made:rest");
+    assert_eq!(live, rest, "the same changes give the same image");
+    let told = inspected(scene, "made:rest");
+    assert_eq!(told["Id"], rest.trim());
+    assert_eq!((&told["Author"], &told["Comment"]), (&json!("me"), &json!("why")));
+    assert_eq!(told["Created"], "2001-09-09T01:46:40Z");
+    let config = &told["Config"];
+    assert_eq!(config["Labels"], json!({ "key": "value", "other": "1" }));
+    assert_eq!((&config["WorkingDir"], &config["User"]), (&json!("/tmp"), &json!("0:0")));
+    assert_eq!(config["Env"], json!(["PATH=/bin:/usr/bin", "MARK=of run"]));
+    assert_eq!(told["RootFS"]["Layers"].as_array().map(Vec::len), Some(4));
+    let script = "cat /etc/kept /new/deep/l; echo $MARK; pwd; ls /old /etc/gone 2>&1; stat -c %a /root";
+    let seen = husk(scene, ["run", "--rm", "--pull=never", "made:rest", "/bin/sh", "-c", script]).run();
+    assert_eq!(seen.stdout, "xmore\nn\nof run\n/tmp\nls: /etc/gone: No such file or directory\n/old:\nc\n700\n");
+    assert_eq!(husk(scene, ["diff", "made:rest"]).run().success().stdout, CHANGES);
+    let history = husk(scene, ["history", "--format", "{{.Comment}}", "made:rest"]).run().success().stdout;
+    assert_eq!(history.lines().next(), Some("why"));
+    // A container without changes gives its image another configuration, and no layer.
+    husk(scene, ["run", "--name", "two", image, "/bin/true"]).run().success();
+    husk(scene, ["commit", "two", "made:same"]).run().success();
+    assert_eq!(inspected(scene, "made:same")["RootFS"], inspected(scene, image)["RootFS"]);
+    // In one layer, in docker's words.
+    husk(scene, ["commit", "--squash", "-f", "docker", "one", "made:one"]).run().success();
+    let squashed = inspected(scene, "made:one");
+    assert_eq!(squashed["RootFS"]["Layers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(squashed["Descriptor"]["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    let seen = husk(scene, ["run", "--rm", "made:one", "/bin/sh", "-c", "cat /etc/kept; ls /old"]).run().success();
+    assert_eq!(seen.stdout, "xmore\nc\n");
+}
+
+fn saving_what_was_committed_gives_the_same_bytes(scene: &Scene) {
+    let image = stored(scene, &layer());
+    let [first, second] = ["first", "second"].map(|name| {
+        ran(scene, name, image, SCRIPT);
+        let mut commit = husk(scene, ["commit", "--compression-format", "zstd", name, "made:saved"]);
+        commit.env("SOURCE_DATE_EPOCH", "86400").run().success();
+        let archive = scene.path().join(name);
+        husk(scene, ["save", "--format", "oci-archive", "-o"]).arg(&archive).arg("made:saved").run().success();
+        std::fs::read(archive).expect("read an archive")
+    });
+    assert!(first == second, "two containers that did the same");
+}
+
+fn what_cannot_be_committed_is_refused(scene: &Scene) {
+    let image = stored(scene, &layer());
+    ran(scene, "one", image, "true");
+    husk(scene, ["commit", "--include-volumes", "one"]).run().exits_with(125).says("--include-volumes");
+    husk(scene, ["commit", "-c", "ADD . /", "one"]).run().exits_with(125).says("ADD is not an instruction");
+    husk(scene, ["commit", "one", "NAME"]).run().exits_with(125);
+    husk(scene, ["run", "--name", "hosts", "host:", "/bin/true"]).run().success();
+    husk(scene, ["commit", "hosts"]).run().exits_with(125).says("the files of this host");
+    husk(scene, ["rmi", "-f", image]).run().success();
+    husk(scene, ["commit", "one"]).run().exits_with(125).says("is not in the store");
 }

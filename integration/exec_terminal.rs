@@ -122,12 +122,12 @@ fn a_terminal_that_is_sent(scene: &Scene) {
     let mut master = std::fs::File::from(master);
     let mut seen = String::new();
     let mut buffer = [0; 256];
-    while !seen.contains("ready\n") {
+    while !seen.contains("ready\r\n") {
         let count = master.read(&mut buffer).unwrap();
         seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
-    // What is written is what arrives: no carriage returns (the caller's side adds its own).
-    assert_eq!(seen, "one\nready\n");
+    // As with runc and crun, the terminal turns newlines into both: who relays it is raw.
+    assert_eq!(seen, "one\r\nready\r\n");
     rustix::io::write(&master, b"\x03").unwrap();
     let count = master.read(&mut buffer).unwrap();
     assert!(String::from_utf8_lossy(&buffer[..count]).contains("^C"), "echo of the key");

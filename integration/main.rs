@@ -32,6 +32,7 @@ mod images;
 mod kill;
 mod labels;
 mod landlock;
+mod lifecycle;
 mod limits;
 mod login;
 mod making;
@@ -47,6 +48,8 @@ mod policy;
 mod probe;
 mod process;
 mod pull;
+mod pull_limits;
+mod push;
 mod registries;
 mod rootless;
 mod seccomp;
@@ -88,11 +91,14 @@ fn tests() -> Vec<support::Test> {
         identity::tests,
         capabilities::tests,
         labels::tests,
+        lifecycle::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
         process::tests,
         pull::tests,
+        pull_limits::tests,
+        push::tests,
         ways::tests,
         containers_files::tests,
         mounts::tests,

@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(two_pulls_share_the_work).and_plain(),
         test!(a_busy_registry_is_asked_again),
         test!(lies_about_documents_are_seen).and_plain(),
+        test!(lies_of_an_index_are_seen),
         test!(lies_about_blobs_are_seen).and_plain(),
         test!(answers_without_end_are_cut),
         test!(credentials_do_not_follow_a_redirect),
@@ -39,6 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_token_is_fetched_and_used),
         test!(a_secure_registry_is_never_spoken_to_in_plain),
         test!(layers_stay_while_a_container_needs_them),
+        test!(a_sweep_leaves_what_a_pull_has_brought).and_plain(),
     ]
     .into_iter()
     .map(engine)
@@ -481,6 +483,29 @@ fn lies_about_documents_are_seen(scene: &Scene) {
     holds_nothing(scene);
 }
 
+fn lies_of_an_index_are_seen(scene: &Scene) {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let layout = layout(scene);
+    let manifest = layout.manifest().to_string();
+    // (what the index says of the manifest; what is wrong with it)
+    for (kind, size, named) in [
+        (MANIFEST, manifest.len(), ""),
+        (MANIFEST, manifest.len() + 1, "another size than its index states"),
+        (INDEX, manifest.len(), "another mediaType than its index states"),
+    ] {
+        let described = serde_json::json!({"mediaType": kind, "digest": digest(manifest.as_bytes()), "size": size});
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [described]}).to_string();
+        let registry = Scripted::serve(&layout, move |request| {
+            request.path.ends_with("/manifests/latest").then(|| Reply::ok(INDEX, index.clone()))
+        });
+        match pull(scene, &registry.image()).run() {
+            outcome if named.is_empty() => outcome.success(),
+            outcome => outcome.exits_with(125).says(named),
+        };
+    }
+}
+
 fn lies_about_blobs_are_seen(scene: &Scene) {
     let layout = layout(scene);
     let (digest, blob) = last_layer(&layout);
@@ -621,4 +646,30 @@ fn layers_stay_while_a_container_needs_them(scene: &Scene) {
     running.write("\n");
     let outcome = running.finish().success();
     assert!(outcome.stdout.contains("mark"), "{}", outcome.stdout);
+}
+
+fn a_sweep_leaves_what_a_pull_has_brought(scene: &Scene) {
+    let other =
+        Scripted::serve(&Image::new(Vec::new()).layer(&[Entry::file("x", "x")]).layout(scene, "other"), |_| None);
+    pull(scene, &other.image()).run().success();
+    let layout = layout(scene);
+    let first = layout.manifest()["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+    let ((last, blob), tries) = (last_layer(&layout), AtomicUsize::new(0));
+    let registry = Scripted::serve(&layout, move |request| {
+        let is_it = request.path.ends_with(&last) && tries.fetch_add(1, Ordering::SeqCst) == 0;
+        is_it.then(|| Reply { stall: Some(9), ..Reply::ok("application/octet-stream", blob.clone()) })
+    });
+    let mut command = pull(scene, &registry.image());
+    let running = command.env("HUSK_REGISTRY_TIMEOUT", "1s").start();
+    let start = Instant::now();
+    while !has_blob(&scene.store(), &first) {
+        assert!(start.elapsed() < Duration::from_secs(20), "the first layer does not arrive");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // No record needs the first layer yet, and this one sweeps.
+    scene.husk().args(["rmi", &other.image()]).run().success();
+    assert!(has_blob(&scene.store(), &first), "the sweep has taken a layer that is about to be needed");
+    running.finish().success();
+    assert_eq!(registry.count(&first), 1);
+    runs(scene, &registry.image());
 }

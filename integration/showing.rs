@@ -128,7 +128,7 @@ fn ps_filters_as_docker_and_podman_do(scene: &Scene) {
         ("name=[", "invalid filter 'name=['"),
         ("before=nobody", "no such container: nobody"),
     ] {
-        husk(scene, ["ps", "-f", filter]).run().exits_with(125).says(words);
+        husk(scene, ["ps", "-f", filter]).run().exits_with(1).says(words);
     }
     let fields = "{{.Mounts}} {{.Networks}} {{.LocalVolumes}}";
     let shown = says(scene, &["ps", "-a", "--no-trunc", "-f", "name=web-1", "--format", fields]);

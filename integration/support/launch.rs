@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Block(i32),
     /// Set the soft and hard limit of open files.
     OpenFiles(u64),
+    /// Set the limit of bytes that are writable and its own (RLIMIT_DATA), stacks of threads included.
+    Data(u64),
     /// Change the root directory.
     Chroot(std::path::PathBuf),
     /// Run on one processor alone, by its number, as taskset(1) has it.
@@ -49,6 +51,7 @@ impl Step {
             Self::Ignore(signal) => format!("ignore={signal}").into(),
             Self::Block(signal) => format!("block={signal}").into(),
             Self::OpenFiles(count) => format!("nofile={count}").into(),
+            Self::Data(bytes) => format!("data={bytes}").into(),
             Self::Chroot(path) => {
                 let mut word = OsString::from("chroot=");
                 word.push(path);
@@ -122,6 +125,10 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         "nofile" => {
             let limit = rustix::process::Rlimit { current: Some(number()?.into()), maximum: Some(number()?.into()) };
             rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+        }
+        "data" => {
+            let limit = rustix::process::Rlimit { current: Some(number()?.into()), maximum: Some(number()?.into()) };
+            rustix::process::setrlimit(rustix::process::Resource::Data, limit)?;
         }
         "chroot" => {
             rustix::process::chroot(value)?;

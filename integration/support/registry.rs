@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: HashMap<String, String>,
+    /// As much of it as came.
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
@@ -47,6 +49,11 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
+    }
+
+    /// The connection ends without an answer.
+    pub(crate) fn silence() -> Self {
+        Self::new(0)
     }
 
     pub(crate) fn ok(media_type: &str, body: impl Into<Vec<u8>>) -> Self {
@@ -202,7 +209,7 @@ fn converse(stream: &TcpStream, script: &Script, log: &Mutex<Vec<Request>>, ende
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
         log.lock().expect("no test thread has panicked").push(request.clone());
-        let Some(reply) = script(&request) else { return };
+        let Some(reply) = script(&request).filter(|reply| reply.status > 0) else { return };
         let mut head = format!("HTTP/1.1 {} x\r\n", reply.status);
         for (name, value) in &reply.headers {
             write!(head, "{name}: {value}\r\n").expect("a string");
@@ -247,7 +254,7 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let length = headers.get("content-length").and_then(|text: &String| text.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path, headers })
+    Some(Request { method, path, headers, body })
 }
 
 /// Debian's docker-registry.

@@ -2,12 +2,13 @@
 
 use clap::Subcommand;
 
-use super::{attach, diff, exec, export, inspect, lifecycle, logs, ps, run, system};
+use super::{attach, commit, diff, exec, export, inspect, lifecycle, logs, ps, run, system};
 
 /// `husk container …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Container {
     Attach(attach::Attach),
+    Commit(commit::Commit),
     Create(Box<run::Create>),
     Diff(diff::Diff),
     Exec(Box<exec::Exec>),

@@ -9,11 +9,12 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, diff, docs, exec, export, history, image_list, images, inspect, lifecycle, load, login, logout, logs,
-    manifest, oci, ps, run, save, switches, system, unshare,
+    attach, commit, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
 };
 use crate::engine::images::remote;
-use crate::error::Result;
+use crate::engine::settings::{self, Settings};
+use crate::error::{Kind, Result};
 
 /// Callers of runtimes ask for it bare, and look for the word `version` and for the line of the specification.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
@@ -56,6 +57,8 @@ enum Command {
     History(history::History),
     Rmi(images::Remove),
     Export(export::Args),
+    Import(import::Import),
+    Commit(commit::Commit),
     Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
@@ -119,30 +122,42 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
     C::from_arg_matches(&command.try_get_matches_from(std::iter::once(&args[0]).chain(&args[2..]))?)
 }
 
+/// Docker's status for a failure with a container that was named: 1, where `run` has 125 to tell it from the workload's.
+fn or_failure(answer: Result<Status>) -> Result<Status> {
+    match answer {
+        Err(error) if !matches!(error.kind(), Kind::NotExecutable | Kind::ExecutableNotFound) => {
+            report::engine_error(&error);
+            Ok(Status::Failure)
+        }
+        answer => answer,
+    }
+}
+
 fn dispatch(command: Command) -> Result<Status> {
     let tell = |line: &str| report::note(line);
     match command {
         Command::Login(args) => {
-            let options = args.remote.options();
-            login::run(args, &|registry, login| remote::check_login(registry, login, &options))
+            let options = args.remote.options()?;
+            let settings = Settings::load(settings::File::default(), &settings::Caller::current())?;
+            login::run(args, &|registry, login| remote::check_login(&settings, registry, login, &options))
         }
         Command::Manifest(command) => manifest::run(command),
         Command::Logout(args) => logout::run(args),
-        Command::Run(args) | Command::Container(Container::Run(args)) => run::run(*args, &tell),
-        Command::Create(args) | Command::Container(Container::Create(args)) => run::create(*args, &tell),
-        Command::Start(args) | Command::Container(Container::Start(args)) => lifecycle::start(&args, &tell),
-        Command::Stop(args) | Command::Container(Container::Stop(args)) => lifecycle::stop(&args),
-        Command::Restart(args) | Command::Container(Container::Restart(args)) => lifecycle::restart(&args, &tell),
-        Command::Kill(args) | Command::Container(Container::Kill(args)) => lifecycle::kill(&args),
-        Command::Rm(args) | Command::Container(Container::Rm(args)) => lifecycle::remove(&args),
-        Command::Ps(args) | Command::Container(Container::Ls(args)) => ps::run(&args),
-        Command::Logs(args) | Command::Container(Container::Logs(args)) => logs::run(&args),
-        Command::Attach(args) | Command::Container(Container::Attach(args)) => attach::run(&args),
-        Command::Exec(args) | Command::Container(Container::Exec(args)) => exec::run(*args, &tell),
-        Command::Wait(args) | Command::Container(Container::Wait(args)) => lifecycle::wait(&args),
-        Command::Pause(args) | Command::Container(Container::Pause(args)) => lifecycle::pause(&args),
-        Command::Unpause(args) | Command::Container(Container::Unpause(args)) => lifecycle::unpause(&args),
-        Command::Rename(args) | Command::Container(Container::Rename(args)) => lifecycle::rename(args),
+        Command::Run(args) => run::run(*args, &tell),
+        Command::Create(args) => run::create(*args, &tell),
+        Command::Start(args) => or_failure(lifecycle::start(&args, &tell)),
+        Command::Stop(args) => lifecycle::stop(&args),
+        Command::Restart(args) => lifecycle::restart(&args, &tell),
+        Command::Kill(args) => lifecycle::kill(&args),
+        Command::Rm(args) => lifecycle::remove(&args),
+        Command::Ps(args) => or_failure(ps::run(&args)),
+        Command::Logs(args) => or_failure(logs::run(&args)),
+        Command::Attach(args) => or_failure(attach::run(&args)),
+        Command::Exec(args) => or_failure(exec::run(*args, &tell)),
+        Command::Wait(args) => lifecycle::wait(&args),
+        Command::Pause(args) => lifecycle::pause(&args),
+        Command::Unpause(args) => lifecycle::unpause(&args),
+        Command::Rename(args) => lifecycle::rename(args),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
@@ -151,18 +166,46 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Container(Container::Inspect(args)) => inspect::run_container(&args),
-        Command::Container(Container::Exists(args)) => inspect::container_exists(&args),
-        Command::Container(Container::Prune(args)) => system::prune_containers(&args),
         Command::Image(images::Image::Inspect(args)) => inspect::run_image(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
-        Command::Export(args) | Command::Container(Container::Export(args)) => export::run(&args),
-        Command::Diff(args) | Command::Container(Container::Diff(args)) => diff::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
+        Command::Commit(args) => commit::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
+        Command::Container(command) => container(command),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
+}
+
+/// Runs `container …`: what is not its own is the command of that name.
+fn container(command: Container) -> Result<Status> {
+    let twin = match command {
+        Container::Inspect(args) => return inspect::run_container(&args),
+        Container::Exists(args) => return inspect::container_exists(&args),
+        Container::Prune(args) => return system::prune_containers(&args),
+        Container::Ls(args) => Command::Ps(args),
+        Container::Attach(args) => Command::Attach(args),
+        Container::Commit(args) => Command::Commit(args),
+        Container::Create(args) => Command::Create(args),
+        Container::Diff(args) => Command::Diff(args),
+        Container::Exec(args) => Command::Exec(args),
+        Container::Export(args) => Command::Export(args),
+        Container::Kill(args) => Command::Kill(args),
+        Container::Logs(args) => Command::Logs(args),
+        Container::Pause(args) => Command::Pause(args),
+        Container::Rename(args) => Command::Rename(args),
+        Container::Restart(args) => Command::Restart(args),
+        Container::Rm(args) => Command::Rm(args),
+        Container::Run(args) => Command::Run(args),
+        Container::Start(args) => Command::Start(args),
+        Container::Stop(args) => Command::Stop(args),
+        Container::Unpause(args) => Command::Unpause(args),
+        Container::Wait(args) => Command::Wait(args),
+    };
+    dispatch(twin)
 }

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::history::History;
 use super::image_list::List;
+use super::import;
 use super::inspect::{Exists, InspectImage};
 use super::load;
 use super::printer;
@@ -22,13 +23,16 @@ use crate::engine::images::push;
 use crate::engine::images::remote::RemoteOptions;
 use crate::engine::images::remove as removal;
 use crate::engine::images::remove::Gone;
+use crate::engine::images::repack as packing;
 use crate::engine::images::tag;
 use crate::engine::settings;
 use crate::error::{Context, Error, Result};
+use crate::image::media::Compression;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::registry::push::Uploaded;
 use crate::image::source::{Local, Source};
+use crate::support::units::parse_duration;
 
 /// `husk image …`
 #[derive(Debug, Subcommand)]
@@ -38,6 +42,7 @@ pub(super) enum Image {
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
+    Import(import::Import),
     Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
@@ -61,15 +66,24 @@ pub(super) struct Remote {
     /// Folder of certificates for the registry
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
+    /// How often to try again where a failure may pass
+    #[arg(long, value_name = "NUMBER")]
+    retry: Option<u32>,
+    /// How long to wait before the first of these; each further wait is longer
+    #[arg(long, value_name = "DURATION")]
+    retry_delay: Option<String>,
 }
 
 impl Remote {
-    pub(super) fn options(&self) -> RemoteOptions {
-        RemoteOptions {
+    pub(super) fn options(&self) -> Result<RemoteOptions> {
+        let delay = self.retry_delay.as_deref().map(parse_duration).transpose().context("--retry-delay")?;
+        Ok(RemoteOptions {
             verify_tls: self.tls_verify,
             authfile: self.authfile.clone(),
             certificates: self.cert_dir.clone(),
-        }
+            retries: self.retry,
+            retry_delay: delay,
+        })
     }
 }
 
@@ -95,7 +109,7 @@ pub(super) struct Pull {
 /// Send an image to a registry
 ///
 /// Blobs that the registry has, or can take from another of its repositories, are not sent. An image that was pulled arrives
-/// byte for byte as it came.
+/// byte for byte as it came; plain layers of others are packed.
 #[derive(Debug, Args)]
 pub(super) struct Push {
     /// Say nothing of the progress
@@ -105,6 +119,8 @@ pub(super) struct Push {
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
     #[command(flatten)]
+    packing: Packing,
+    #[command(flatten)]
     remote: Remote,
     /// Name or id of the image
     #[arg(value_name = "IMAGE")]
@@ -112,6 +128,36 @@ pub(super) struct Push {
     /// Where to send it, if that is not its name
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
+}
+
+/// How layers are packed.
+#[derive(Debug, Args)]
+struct Packing {
+    /// How to pack layers; gzip, of those that are plain, if nothing is said
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    compression_format: Option<CompressionFormat>,
+    /// How small to pack them, from 1 to 9 (gzip) or 19 (zstd)
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+    /// Pack those anew that are packed in another way; on with --compression-format
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    force_compression: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressionFormat {
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    fn options(&self) -> packing::Packing {
+        let format = self.compression_format.map(|format| match format {
+            CompressionFormat::Gzip => Compression::Gzip,
+            CompressionFormat::Zstd => Compression::Zstd,
+        });
+        packing::Packing { compression: format, level: self.compression_level, force: self.force_compression }
+    }
 }
 
 /// Give an image another name
@@ -150,7 +196,7 @@ pub(super) struct Remove {
 /// Runs `pull`.
 pub(super) fn pull(args: &Pull) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
-    let options = PullOptions { platform, remote: args.remote.options() };
+    let options = PullOptions { platform, remote: args.remote.options()? };
     let sources = args.names.iter().map(|name| source(name)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::open(settings::File::default())?;
     for source in &sources {
@@ -202,7 +248,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
             progress::say(&describe(&progress));
         }
     };
-    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options(), &say)?;
+    let pushed = push::push(&engine, &args.image, &destination, args.packing.options(), &args.remote.options()?, &say)?;
     if let Some(path) = &args.digestfile {
         let open = || File::options().write(true).create(true).truncate(true).open(path);
         let write = || open()?.write_all(pushed.digest.to_string().as_bytes());

@@ -171,6 +171,7 @@ fn each(
 /// Runs `start`.
 pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     let Start { attach, interactive, attend, containers } = args;
+    super::let_go_of_descriptors()?;
     if !(*attach || *interactive) {
         return each(containers, |engine, _, _, word| {
             start_detached(engine, word, tell)?;
@@ -211,6 +212,7 @@ pub(super) fn stop(args: &Stop) -> Result<Status> {
 /// Runs `restart`.
 pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
+    super::let_go_of_descriptors()?;
     each(containers, |engine, _, container, word| {
         stop::stop(container, how.options())?;
         start_detached(engine, container.id().as_str(), tell)?;

@@ -1,17 +1,17 @@
 //! `husk load`: images out of an archive.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::input;
 use super::printer;
 use super::progress::Bar;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::images::load::{self, Loaded};
 use crate::engine::settings;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::image::platform::Platform;
 
 /// Load images from an archive
@@ -34,18 +34,7 @@ pub(super) struct Load {
 /// Runs `load`.
 pub(super) fn run(args: &Load) -> Result<Status> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?.unwrap_or_else(Platform::host);
-    let archive = match args.input.as_deref().filter(|path| path.as_os_str() != "-") {
-        Some(path) => load::open_input(path)?,
-        None if std::io::stdin().is_terminal() => {
-            return Err(Error::invalid("load: standard input is a terminal").with_hint("use --input FILE, or `< FILE`"));
-        }
-        None => {
-            let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0).context("standard input")?;
-            let file = copy.into();
-            load::check_input(&file).context("standard input")?;
-            file
-        }
-    };
+    let archive = input::archive("load", args.input.as_deref())?;
     let engine = Engine::open(settings::File::default())?;
     let bar = Bar::new(args.quiet);
     let mut tell = |loaded: &Loaded| {

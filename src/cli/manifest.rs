@@ -135,14 +135,14 @@ pub(super) fn run(command: Manifest) -> Result<Status> {
             printer::print(&format!("{}\n", index::create(&engine, &parse(&list)?, &images, amend)?))?;
         }
         Manifest::Add { notes, remote, list, image } => {
-            let digest = index::add(&engine, &parse(&list)?, &image, &notes.notes(), &remote.options())?;
+            let digest = index::add(&engine, &parse(&list)?, &image, &notes.notes(), &remote.options()?)?;
             printer::print(&format!("{digest}\n"))?;
         }
         Manifest::Annotate { notes, list, image } => {
             printer::print(&format!("{}\n", index::annotate(&engine, &parse(&list)?, &image, &notes.notes())?))?;
         }
         Manifest::Inspect { remote, name } => {
-            let bytes = index::inspect(&engine, &name, &remote.options())?;
+            let bytes = index::inspect(&engine, &name, &remote.options()?)?;
             let value: serde_json::Value = serde_json::from_slice(&bytes)?;
             printer::print(&format!("{value:#}\n"))?;
         }
@@ -155,7 +155,7 @@ pub(super) fn run(command: Manifest) -> Result<Status> {
                     progress::say(&super::images::describe(&progress));
                 }
             };
-            let pushed = index::push(&engine, &name, &destination, &remote.options(), &report)?;
+            let pushed = index::push(&engine, &name, &destination, &remote.options()?, &report)?;
             printer::print(&format!("{}\n", pushed.digest))?;
         }
         Manifest::Rm { lists } => {

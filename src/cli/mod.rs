@@ -7,6 +7,7 @@
 //! Only the parser of the command that was typed is built: the whole tree costs more than a container's start.
 
 mod attach;
+mod commit;
 mod container;
 mod container_filter;
 mod container_options;
@@ -21,12 +22,15 @@ pub mod format;
 mod history;
 mod image_list;
 mod images;
+mod import;
+mod input;
 mod inspect;
 mod lifecycle;
 mod load;
 mod login;
 mod logout;
 mod logs;
+mod making;
 mod manifest;
 mod oci;
 mod output;
@@ -51,6 +55,14 @@ use face::Face;
 
 /// Nobody but the owner writes to what the runtime and the engine make.
 const FILE_MODE_MASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
+
+/// Closes what the caller left open: a monitor that stays would hold it open for ever, such as the pipe by whose end a CI job
+/// knows that a command is done. To be called before anything is opened.
+fn let_go_of_descriptors() -> crate::error::Result<()> {
+    use crate::error::Context as _;
+    use crate::sys::process::{CloseHow, close_range};
+    close_range(3, CloseHow::Now).context("close inherited descriptors")
+}
 
 /// Parses the process's arguments, runs the command, and gives the exit status.
 pub fn main() -> ExitCode {

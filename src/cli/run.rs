@@ -58,6 +58,9 @@ pub(super) struct Create {
 /// Runs `run`.
 pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
     let Run { detach, attend, container, image, command } = args;
+    if detach {
+        super::let_go_of_descriptors()?;
+    }
     let engine = Engine::open(settings::File::default())?;
     let bar = container.bar();
     let mut options = container.into_options(&engine, command)?;

@@ -30,6 +30,8 @@ pub struct Makeup {
     pub is_readonly: bool,
     /// Where something is mounted in it, from the root without a slash before. What is missing there is made at a start.
     pub mount_points: Vec<Vec<u8>>,
+    /// Of its process, `NAME=value` each.
+    pub environment: Vec<String>,
 }
 
 /// What is on `/`.
@@ -81,7 +83,9 @@ impl Makeup {
         }
         let root = spec.root().as_ref().ok_or_else(|| Error::invalid("config.json: root is missing"))?;
         let base = base.unwrap_or_else(|| Base::Directory(bundle.join(root.path())));
-        Ok(Self { base, parts, is_host, is_readonly: root.readonly().unwrap_or(false), mount_points })
+        let process = spec.process().as_ref();
+        let environment = process.and_then(|process| process.env().clone()).unwrap_or_default();
+        Ok(Self { base, parts, is_host, is_readonly: root.readonly().unwrap_or(false), mount_points, environment })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
+pub mod commit;
 pub mod config;
 pub mod containers;
 pub mod create;

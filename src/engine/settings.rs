@@ -8,13 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
-use crate::support::{config_file, passwd};
+use crate::support::{config_file, passwd, units};
 
 /// The file for everybody on the machine.
 const SYSTEM_FILE: &str = "/etc/husk.toml";
@@ -45,6 +46,47 @@ pub enum DefaultNetwork {
     Host,
 }
 
+/// How long a registry may say nothing, unless it is set.
+const REGISTRY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Bytes of one request of an upload, unless it is set. Proxies before registries begin to refuse at 100 MB.
+const REGISTRY_CHUNK: u64 = 64 << 20;
+
+/// The least that [`REGISTRY_CHUNK`] can be set to: a request for less costs more than it sends.
+const LEAST_CHUNK: u64 = 64 << 10;
+
+/// A length of time as it is written: `90s`, `1m30s`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Span(Duration);
+
+impl TryFrom<String> for Span {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        match units::parse_duration(&text)? {
+            Duration::ZERO => Err(Error::invalid("a duration of nothing leaves no time")),
+            duration => Ok(Self(duration)),
+        }
+    }
+}
+
+/// A number of bytes as it is written: `64m`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Chunk(u64);
+
+impl TryFrom<String> for Chunk {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        match units::parse_size(&text)? {
+            bytes if bytes < LEAST_CHUNK => Err(Error::invalid(format!("size {text:?}: less than 64k"))),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
 /// The whole configuration, every key decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -56,6 +98,10 @@ pub struct Settings {
     pub network: DefaultNetwork,
     /// A limit that cannot be set is an error, not a warning.
     pub require_limits: bool,
+    /// How long a registry may say nothing.
+    pub registry_timeout: Duration,
+    /// Bytes of one request of an upload.
+    pub registry_chunk: u64,
 }
 
 /// One source of settings: what it says nothing about is `None`.
@@ -67,11 +113,20 @@ pub struct File {
     pub cgroup_manager: Option<CgroupManager>,
     pub network: Option<DefaultNetwork>,
     pub require_limits: Option<bool>,
+    pub registry_timeout: Option<Span>,
+    pub registry_chunk: Option<Chunk>,
 }
 
 /// The variables that set a key.
-const VARIABLES: &[&str] =
-    &["HUSK_CGROUP_MANAGER", "HUSK_DATA_ROOT", "HUSK_NETWORK", "HUSK_REQUIRE_LIMITS", "HUSK_RUN_ROOT"];
+const VARIABLES: &[&str] = &[
+    "HUSK_CGROUP_MANAGER",
+    "HUSK_DATA_ROOT",
+    "HUSK_NETWORK",
+    "HUSK_REGISTRY_CHUNK",
+    "HUSK_REGISTRY_TIMEOUT",
+    "HUSK_REQUIRE_LIMITS",
+    "HUSK_RUN_ROOT",
+];
 
 /// What begins so belongs to husk, and is a key or a mistake…
 const PREFIX: &str = "HUSK_";
@@ -141,7 +196,7 @@ impl Settings {
             system_file.data_root = None;
             system_file.run_root = None;
         }
-        let File { data_root, run_root, cgroup_manager, network, require_limits } =
+        let File { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } =
             flags.or(environment).or(user_file).or(system_file);
         Ok(Self {
             data_root: match data_root {
@@ -155,6 +210,8 @@ impl Settings {
             cgroup_manager: cgroup_manager.unwrap_or_default(),
             network: network.unwrap_or_default(),
             require_limits: require_limits.unwrap_or_default(),
+            registry_timeout: registry_timeout.map_or(REGISTRY_TIMEOUT, |Span(duration)| duration),
+            registry_chunk: registry_chunk.map_or(REGISTRY_CHUNK, |Chunk(bytes)| bytes),
         })
     }
 }
@@ -162,13 +219,16 @@ impl Settings {
 impl File {
     /// Takes from `other` what this source says nothing about.
     fn or(self, other: Self) -> Self {
-        let Self { data_root, run_root, cgroup_manager, network, require_limits } = self;
+        let Self { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } =
+            self;
         Self {
             data_root: data_root.or(other.data_root),
             run_root: run_root.or(other.run_root),
             cgroup_manager: cgroup_manager.or(other.cgroup_manager),
             network: network.or(other.network),
             require_limits: require_limits.or(other.require_limits),
+            registry_timeout: registry_timeout.or(other.registry_timeout),
+            registry_chunk: registry_chunk.or(other.registry_chunk),
         }
     }
 }
@@ -249,7 +309,14 @@ fn read_environment(caller: &Caller) -> Result<File> {
             text("HUSK_REQUIRE_LIMITS")?,
             &[("true", true), ("1", true), ("false", false), ("0", false)],
         )?,
+        registry_timeout: read("HUSK_REGISTRY_TIMEOUT", text("HUSK_REGISTRY_TIMEOUT")?)?,
+        registry_chunk: read("HUSK_REGISTRY_CHUNK", text("HUSK_REGISTRY_CHUNK")?)?,
     })
+}
+
+/// Reads a value that has a form of its own.
+fn read<T: TryFrom<String, Error = Error>>(name: &str, text: Option<String>) -> Result<Option<T>> {
+    text.map(T::try_from).transpose().with_context(|| name.to_owned())
 }
 
 /// Finds a word among those that are allowed.
@@ -395,6 +462,8 @@ mod tests {
             cgroup_manager: CgroupManager::Auto,
             network: DefaultNetwork::None,
             require_limits: false,
+            registry_timeout: Duration::from_mins(1),
+            registry_chunk: 64 << 20,
         };
         assert_eq!(machine.load(0, File::default()).unwrap(), expected);
         let settings = machine.load(4_000_000, File::default()).unwrap();
@@ -438,6 +507,10 @@ mod tests {
             ("network = \n", "/husk.toml:1: "),
             ("[engine]\nnetwork = \"none\"\n", "/husk.toml:1: unknown field `engine`"),
             ("data_root = \"relative\"\n", "data_root: relative is not an absolute path"),
+            ("registry_timeout = \"60\"\n", "/husk.toml:1: duration \"60\": expected"),
+            ("registry_timeout = \"0\"\n", "/husk.toml:1: a duration of nothing"),
+            ("registry_chunk = \"1k\"\n", "/husk.toml:1: size \"1k\": less than 64k"),
+            ("registry_chunk = 65536\n", "/husk.toml:1: invalid type"),
         ] {
             let found = file(text);
             assert!(found.starts_with(report), "{text:?}: {found}");
@@ -446,6 +519,8 @@ mod tests {
         assert_eq!(variable("HUSK_DATAROOT", "/x"), "environment: unknown variable HUSK_DATAROOT");
         assert_eq!(variable("HUSK_NETWORK", "bridge"), "HUSK_NETWORK: \"bridge\" is none of none, host");
         assert_eq!(variable("HUSK_REQUIRE_LIMITS", "yes"), "HUSK_REQUIRE_LIMITS: \"yes\" is none of true, 1, false, 0");
+        assert!(variable("HUSK_REGISTRY_TIMEOUT", "x").starts_with("HUSK_REGISTRY_TIMEOUT: duration \"x\": expected"));
+        assert!(variable("HUSK_REGISTRY_CHUNK", "-1").starts_with("HUSK_REGISTRY_CHUNK: size \"-1\": not a number"));
         assert_eq!(variable("HUSK_DATA_ROOT", "x"), "data_root: x is not an absolute path");
     }
 
@@ -453,6 +528,14 @@ mod tests {
     fn what_is_not_ours_is_passed_over() {
         let machine = Machine::new().set("HUSK_TEST_STAGE", "1").set("HUSKY", "0").set("HUSK_NETWORK", "");
         assert_eq!(machine.load(0, File::default()).unwrap().network, DefaultNetwork::None);
+    }
+
+    #[test]
+    fn registries_are_waited_for_as_it_is_set() {
+        let machine = Machine::new().system("registry_timeout = \"1m30s\"\nregistry_chunk = \"5mb\"\n");
+        let machine = machine.set("HUSK_REGISTRY_TIMEOUT", "500ms");
+        let settings = machine.load(0, File::default()).unwrap();
+        assert_eq!((settings.registry_timeout, settings.registry_chunk), (Duration::from_millis(500), 5 << 20));
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl<'e> View<'e> {
         find().map_err(|error: Error| error.context(format!("container {}", container.id().short())))
     }
 
+    /// Says whether the container runs.
+    pub fn is_live(&self) -> bool {
+        matches!(self.place, Place::Live(_))
+    }
+
     /// Does `work` with the files, and with rights over them: in a process of its own where the caller has none, so that
     /// nothing but what it gives comes back.
     pub fn with<T: Serialize + DeserializeOwned>(&self, work: impl FnOnce(&Root) -> Result<T>) -> Result<T> {

@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, try_wait, wait};
 use crate::sys::process::exit_now;
-use crate::sys::signal;
+use crate::sys::{memory, signal};
 
 /// What a monitor is started for.
 pub struct Job<'a> {
@@ -198,6 +198,9 @@ impl<'a> Monitor<'a> {
         }
         streams.launched(terminal)?;
         self.audience.started(pidfd, streams.has_terminal());
+        if self.lifetime == Lifetime::Own {
+            self.settle();
+        }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
@@ -230,6 +233,12 @@ impl<'a> Monitor<'a> {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
+    fn settle(&mut self) {
+        let _ = rustix::process::chdir("/");
+        memory::release_unused();
     }
 
     /// Waits for whatever comes first.
@@ -325,10 +334,11 @@ impl<'a> Monitor<'a> {
             Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
             Message::Closed(_) => {}
             Message::Detach => {
+                self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
+                    self.settle();
                 }
-                self.audience.remove(place);
             }
             Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
             // A monitor's words, from a client.

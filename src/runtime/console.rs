@@ -91,13 +91,6 @@ pub fn copy_size(from: impl AsFd, to: impl AsFd) {
     }
 }
 
-/// Stops the master from turning newlines into carriage return and newline: what the workload writes is what arrives.
-pub fn clear_onlcr(master: impl AsFd) -> Result<(), Errno> {
-    let mut settings = rustix::termios::tcgetattr(&master)?;
-    settings.output_modes.remove(rustix::termios::OutputModes::ONLCR);
-    rustix::termios::tcsetattr(&master, OptionalActions::Now, &settings)
-}
-
 /// The caller's terminal in raw mode; its settings come back when this is dropped.
 pub struct RawMode<'a> {
     terminal: BorrowedFd<'a>,

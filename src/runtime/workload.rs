@@ -63,7 +63,6 @@ pub(super) fn provide_terminal(process: &ProcessPlan, channel: &Channel) -> Resu
     }
     let root = Root::open(Path::new("/"))?;
     let master = console::make_terminal(&root, process.console_size)?;
-    console::clear_onlcr(&master).context("set up the terminal")?;
     channel.send_fd(Tag::Terminal, master.as_fd())
 }
 

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod errno;
 pub mod fdpass;
 pub mod landlock;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod netlink;

@@ -40,14 +40,18 @@ pub fn execve(path: &CStr, argv: &CStringArray, envp: &CStringArray) -> Result<I
 pub enum CloseHow {
     /// Closes them at the next successful exec (kernel 5.11).
     OnExec,
+    /// Closes them now (kernel 5.9): before this process has opened any.
+    Now,
 }
 
-/// Closes every descriptor from `first` on at the next exec (kernel 5.11).
+/// Closes every descriptor from `first` on, now or at the next exec.
 pub fn close_range(first: RawFd, how: CloseHow) -> Result<(), Errno> {
     let flags = match how {
         CloseHow::OnExec => libc::CLOSE_RANGE_CLOEXEC,
+        CloseHow::Now => 0,
     };
-    // SAFETY: marks descriptors as close-on-exec; none is closed under its owner's hands.
+    // SAFETY: marks descriptors as close-on-exec, or closes what the process came with, on the word of who calls: none is
+    // closed under its owner's hands.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }

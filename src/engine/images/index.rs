@@ -18,7 +18,7 @@ use crate::storage::images::{Changing, Descriptor, FORMAT, NameRecord};
 use crate::storage::store::Store;
 
 use super::find;
-use super::push::{self, Progress, Pushed};
+use super::push::{self, Progress, Pushed, Way};
 use super::remote::{Remote, RemoteOptions};
 
 const INDEX_TYPE: &str = manifest::DOCUMENT_TYPES[0];
@@ -67,7 +67,7 @@ pub fn add(engine: &Engine, name: &Reference, word: &str, notes: &Notes, options
     let _held = store.hold()?;
     let mut index = read(&store, name)?;
     let entry = match word.strip_prefix("docker://") {
-        Some(word) => remote_entry(&store, &Reference::parse(word)?, notes, options)?,
+        Some(word) => remote_entry(engine, &store, &Reference::parse(word)?, notes, options)?,
         None => local_entry(&store, word, notes)?,
     };
     put(&mut index, entry)?;
@@ -103,7 +103,7 @@ pub fn inspect(engine: &Engine, word: &str, options: &RemoteOptions) -> Result<V
             }
         }
     }
-    let (endpoint, client) = Remote::load(options)?.destination(&name)?;
+    let (endpoint, client) = Remote::load(&engine.settings, options)?.destination(&name)?;
     Ok(client.manifest(&endpoint.repository, &name.selector())?.bytes)
 }
 
@@ -130,7 +130,7 @@ pub fn push(
         let _held = store.hold()?;
         let target = record(&store, name)?.target;
         let bytes = store.read_document(&target.digest, limits::MANIFEST_BYTES)?;
-        let (endpoint, client) = Remote::load(options)?.destination(destination)?;
+        let (endpoint, client) = Remote::load(&engine.settings, options)?.destination(destination)?;
         for choice in manifest::parse_index(&bytes)? {
             let digest = choice.descriptor.digest;
             // Where the registry has it, its blobs are there, too.
@@ -139,8 +139,8 @@ pub fn push(
             }
             let document = Descriptor { media_type: choice.media_type, digest, size: choice.descriptor.size };
             let place = Reference::by_digest(endpoint.repository.clone(), digest);
-            push::push_image(&store, &client, &endpoint.repository, &place, &document, None, report)
-                .with_context(|| format!("image {digest}"))?;
+            let way = Way { client: &client, repository: &endpoint.repository, from: None, report };
+            push::push_image(&store, &way, &place, &document).with_context(|| format!("image {digest}"))?;
         }
         client.push_manifest(&endpoint.repository, &destination.selector(), INDEX_TYPE, &bytes)?;
         Ok(Pushed { digest: target.digest, size: target.size })
@@ -197,8 +197,14 @@ fn local_entry(store: &Store, word: &str, notes: &Notes) -> Result<Value> {
     Ok(entry(&manifest, &platform, notes))
 }
 
-fn remote_entry(store: &Store, name: &Reference, notes: &Notes, options: &RemoteOptions) -> Result<Value> {
-    let (endpoint, client) = Remote::load(options)?.destination(name)?;
+fn remote_entry(
+    engine: &Engine,
+    store: &Store,
+    name: &Reference,
+    notes: &Notes,
+    options: &RemoteOptions,
+) -> Result<Value> {
+    let (endpoint, client) = Remote::load(&engine.settings, options)?.destination(name)?;
     let fetched = client.manifest(&endpoint.repository, &name.selector())?;
     if fetched.document != Document::Manifest {
         return Err(Error::unsupported(format!("{name}: it is an index itself"))

@@ -80,7 +80,7 @@ pub struct Pulled {
 /// Brings an image here, or finds that it is here as the registry has it.
 pub fn pull(engine: &Engine, reference: &Reference, options: &PullOptions, report: Report<'_>) -> Result<Pulled> {
     report(Progress::Asking { reference: reference.to_string() });
-    let remote = Remote::load(&options.remote)?;
+    let remote = Remote::load(&engine.settings, &options.remote)?;
     let sources = remote.sources(reference).with_context(|| format!("pull {reference}"))?;
     let mut failure = None;
     for (endpoint, client) in &sources {
@@ -107,7 +107,7 @@ pub fn pull_word(
     report: Report<'_>,
 ) -> Result<(Reference, Pulled)> {
     let mut failure = None;
-    for reference in Remote::load(&options.remote)?.names(word)? {
+    for reference in Remote::load(&engine.settings, &options.remote)?.names(word)? {
         match pull(engine, &reference, options, report) {
             Ok(pulled) => return Ok((reference, pulled)),
             Err(error) => {
@@ -148,7 +148,8 @@ fn pull_from(
     blobs.put_document(&parsed.config.digest, &image.config_json)?;
     keep::keep_layers(engine, &store, &image, &parsed, &RegistryLayers { client, repository }, report)?;
 
-    let record = keep::image_record(&store, &image, descriptor(&manifest), &parsed)?;
+    let mut record = keep::image_record(&store, &image, descriptor(&manifest), &parsed)?;
+    record.pulled = vec![manifest.digest()];
     let changing = store.change()?;
     store.put_image(&changing, record.clone())?;
     let target = descriptor(&target);

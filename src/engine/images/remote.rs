@@ -1,7 +1,9 @@
 //! How registries are spoken to from this host: where they are, with what certificates, through what, as whom.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::engine::settings::Settings;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::reference::{Reference, Repository};
 use crate::image::registry::certs::Trust;
@@ -22,6 +24,10 @@ pub struct RemoteOptions {
     pub authfile: Option<PathBuf>,
     /// `--cert-dir`
     pub certificates: Option<PathBuf>,
+    /// `--retry`
+    pub retries: Option<u32>,
+    /// `--retry-delay`
+    pub retry_delay: Option<Duration>,
 }
 
 /// The host's configuration, read once a command.
@@ -30,17 +36,20 @@ pub struct Remote<'a> {
     registries: Registries,
     credentials: Credentials,
     trust: Trust,
+    patience: Patience,
+    chunk: u64,
     options: &'a RemoteOptions,
 }
 
 impl<'a> Remote<'a> {
     /// Reads the configuration.
-    pub fn load(options: &'a RemoteOptions) -> Result<Self> {
+    pub fn load(settings: &Settings, options: &'a RemoteOptions) -> Result<Self> {
         let caller = Caller::current();
         let registries = Registries::load(&caller)?;
         let credentials = Credentials::load(&caller, options.authfile.as_deref());
         let trust = Trust::load(&caller, options.certificates.as_deref());
-        Ok(Self { caller, registries, credentials, trust, options })
+        let (patience, chunk) = (patience(settings.registry_timeout, options), settings.registry_chunk);
+        Ok(Self { caller, registries, credentials, trust, patience, chunk, options })
     }
 
     /// Gives what a name that somebody typed can mean.
@@ -82,15 +91,27 @@ impl<'a> Remote<'a> {
             tls: self.trust.tls(registry, is_insecure)?,
             proxies: Proxies::load(&self.caller),
             resolver: HostResolver::new(&self.caller),
-            patience: Patience::default(),
+            patience: self.patience,
+            chunk: self.chunk,
         })
     }
 }
 
+fn patience(timeout: Duration, options: &RemoteOptions) -> Patience {
+    let usual = Patience::default();
+    Patience {
+        connect: usual.connect.min(timeout),
+        stall: timeout,
+        pause: options.retry_delay.unwrap_or(usual.pause),
+        tries: options.retries.map_or(usual.tries, |retries| retries.saturating_add(1)),
+        ..usual
+    }
+}
+
 /// Asks a registry whether it takes a login.
-pub fn check_login(registry: &str, login: &Login, options: &RemoteOptions) -> Result<()> {
+pub fn check_login(settings: &Settings, registry: &str, login: &Login, options: &RemoteOptions) -> Result<()> {
     let check = || {
-        let remote = Remote::load(options)?;
+        let remote = Remote::load(settings, options)?;
         // Any repository will do: the place is the registry's.
         let probe = Reference::by_registry(Repository::new(registry, "library/probe")?);
         // What is known of logins so far, even that there is no file of them yet, is none of this one's business.

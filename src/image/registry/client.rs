@@ -74,6 +74,8 @@ pub struct Setup {
     pub proxies: Proxies,
     pub resolver: HostResolver,
     pub patience: Patience,
+    /// Bytes of one request of an upload.
+    pub chunk: u64,
 }
 
 /// A registry that is spoken to.
@@ -86,6 +88,7 @@ pub struct Client {
     proxies: Proxies,
     state: Mutex<State>,
     patience: Patience,
+    chunk: u64,
 }
 
 #[derive(Default)]
@@ -213,7 +216,7 @@ fn printable(text: &str, limit: usize) -> String {
 impl Client {
     /// Prepares to speak to a registry; nothing is sent yet.
     pub fn new(setup: Setup) -> Result<Self> {
-        let Setup { registry, host, is_insecure, login, tls, proxies, resolver, patience } = setup;
+        let Setup { registry, host, is_insecure, login, tls, proxies, resolver, patience, chunk } = setup;
         let mut origins = vec![Origin::new(&host, true).with_context(|| format!("registry {registry}"))?];
         if is_insecure {
             origins.push(Origin::new(&host, false)?);
@@ -237,7 +240,7 @@ impl Client {
             ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector(tls));
         let agent = Agent::with_parts(config, connector, resolver);
         let (origins, state) = (Mutex::new(origins), Mutex::default());
-        Ok(Self { registry, agent, origins, login, proxies, state, patience })
+        Ok(Self { registry, agent, origins, login, proxies, state, patience, chunk })
     }
 
     /// Gives the registry's name.
@@ -252,6 +255,10 @@ impl Client {
 
     pub(crate) fn patience(&self) -> Patience {
         self.patience
+    }
+
+    pub(crate) fn chunk(&self) -> u64 {
+        self.chunk
     }
 
     /// Gives what the registry had to say to the user, once.
@@ -279,7 +286,7 @@ impl Client {
                 Err(error) if is_last || !is_passing(&error) => return Err(error),
                 Err(_) => std::thread::sleep(pause),
             }
-            pause *= 2;
+            pause = pause.saturating_mul(2).min(self.patience.longest_pause);
         }
         unreachable!("the last try returns")
     }
@@ -495,7 +502,7 @@ fn query(pairs: &[(&str, &str)]) -> String {
 }
 
 /// Says whether an answer may be another one later.
-fn may_pass(status: StatusCode) -> bool {
+pub(super) fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 

@@ -12,11 +12,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::reference::Repository;
 
-use super::client::{Answer, Call, Client, Payload};
+use super::client::{Answer, Call, Client, Payload, may_pass};
 use super::origin::Origin;
-
-/// Bytes of one piece of an upload, unless the registry wants more (`OCI-Chunk-Min-Length`).
-const PIECE_BYTES: u64 = 64 << 20;
 
 /// The largest piece that a registry may want.
 const LARGEST_PIECE: u64 = 1 << 30;
@@ -37,29 +34,26 @@ pub enum Uploaded {
 
 impl Client {
     /// Sees to it that a repository has a blob.
-    pub(crate) fn push_blob(
+    pub(crate) fn push_blob<'a>(
         &self,
-        repository: &Repository,
-        digest: &Digest,
+        repository: &'a Repository,
+        digest: &'a Digest,
         size: u64,
         from: Option<&Repository>,
-        open: Open<'_>,
+        open: Open<'a>,
     ) -> Result<Uploaded> {
         let push = || {
             if self.has(repository, &format!("blobs/{digest}"))? {
                 return Ok(Uploaded::Exists);
             }
-            let scope = push_scope(repository, from);
+            let upload = Upload { repository, scope: push_scope(repository, from), digest, size, open };
             let from = from.filter(|from| from.registry() == repository.registry() && *from != repository);
             let query = from.map_or_else(String::new, |from| format!("?mount={digest}&from={}", from.path()));
-            let path = format!("/v2/{}/blobs/uploads/{query}", repository.path());
-            let begin =
-                Call { method: Method::POST, target: &path, scope: &scope, headers: &[], payload: Payload::None };
-            let answer = self.send(&begin)?.success()?;
+            let answer = self.begin(&upload, &query)?;
             if answer.status() == StatusCode::CREATED {
                 return Ok(Uploaded::Mounted);
             }
-            self.upload(&Place::of(&answer)?, &scope, digest, size, open)?;
+            self.upload(Place::of(&answer)?, &upload)?;
             Ok(Uploaded::Sent)
         };
         push().map_err(|error: Error| error.context(format!("push blob {digest} to {repository}")))
@@ -95,67 +89,94 @@ impl Client {
         }
     }
 
-    fn upload(&self, place: &Place, scope: &str, digest: &Digest, size: u64, open: Open<'_>) -> Result<()> {
-        let piece = PIECE_BYTES.max(place.least_piece);
-        let mut place = place.clone();
-        let mut position = 0;
-        let mut failures = 0;
-        // The last piece goes with the request that ends the upload.
-        while size - position > piece {
-            let end = position + piece;
-            let sent = self.send_piece(&place, scope, position, piece, open);
-            match sent {
-                Ok(next) => (place, position, failures) = (next, end, 0),
-                Err(error) => {
-                    failures += 1;
-                    let passing = matches!(error.kind(), Kind::Other | Kind::System(_));
-                    if !passing || failures >= self.patience().tries {
-                        return Err(error);
-                    }
-                    std::thread::sleep(self.patience().pause * failures);
-                    // What has arrived is the registry's to say.
-                    (place, position) = self.ask_progress(&place, scope, size)?;
-                }
-            }
-        }
-        let joint = if place.url.contains('?') { '&' } else { '?' };
-        let url = format!("{}{joint}digest={}", place.url, digest.to_string().replace(':', "%3A"));
-        let left = size - position;
-        let open_rest = || -> Result<Box<dyn Read + '_>> { Ok(Box::new(open(position)?.take(left))) };
-        let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
-        if position > 0 {
-            headers.push(("content-range", format!("{position}-{}", size - 1)));
-        }
-        let payload = Payload::Stream(left, &open_rest);
-        self.send(&Call { method: Method::PUT, target: &url, scope, headers: &headers, payload })?.success().map(drop)
+    fn begin(&self, upload: &Upload<'_>, query: &str) -> Result<Answer> {
+        let path = format!("/v2/{}/blobs/uploads/{query}", upload.repository.path());
+        let scope = &upload.scope;
+        let payload = Payload::None;
+        self.send(&Call { method: Method::POST, target: &path, scope, headers: &[], payload })?.success()
     }
 
-    fn send_piece(&self, place: &Place, scope: &str, position: u64, length: u64, open: Open<'_>) -> Result<Place> {
-        let headers = [
-            ("content-type", "application/octet-stream".to_owned()),
-            ("content-range", format!("{position}-{}", position + length - 1)),
-        ];
-        let open_piece = || -> Result<Box<dyn Read + '_>> { Ok(Box::new(open(position)?.take(length))) };
-        let payload = Payload::Stream(length, &open_piece);
-        let call = Call { method: Method::PATCH, target: &place.url, scope, headers: &headers, payload };
+    /// Sends the bytes, in pieces if they are many. After a failure it goes on where the registry says that it is.
+    fn upload(&self, mut place: Place, upload: &Upload<'_>) -> Result<()> {
+        let (mut position, mut furthest, mut failures) = (0, 0, 0);
+        loop {
+            let left = upload.size - position;
+            let piece = self.chunk().max(place.least_piece);
+            // The last piece goes with the request that ends the upload.
+            let error = if left <= piece {
+                match self.send_last(&place, position, upload) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                }
+            } else {
+                match self.send_piece(&place, position, piece, upload) {
+                    Ok(next) if next.arrived.is_none_or(|arrived| arrived > position) => {
+                        // It may have taken less, and cannot have more.
+                        position = next.arrived.unwrap_or(u64::MAX).min(position + piece);
+                        place = next;
+                        // Going over the same bytes again and again is failing, too.
+                        if position > furthest {
+                            (furthest, failures) = (position, 0);
+                        }
+                        continue;
+                    }
+                    Ok(_) => Error::new(Kind::Other, "the registry takes nothing of the blob"),
+                    Err(error) => error,
+                }
+            };
+            failures += 1;
+            if !matches!(error.kind(), Kind::Other | Kind::System(_)) || failures >= self.patience().tries {
+                return Err(error);
+            }
+            std::thread::sleep(self.patience().pause * failures);
+            match self.ask_progress(&place, upload) {
+                Ok(asked) => (place, position) = asked,
+                // The answer to the last request may be all that was lost. Else the registry has forgotten the upload.
+                Err(error) if error.kind() == Kind::NotFound => {
+                    if self.has(upload.repository, &format!("blobs/{}", upload.digest))? {
+                        return Ok(());
+                    }
+                    (place, position) = (Place::of(&self.begin(upload, "")?)?, 0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn send_piece(&self, place: &Place, position: u64, length: u64, upload: &Upload<'_>) -> Result<Place> {
+        let answer = self.send_part(Method::PATCH, &place.url, position, length, upload)?;
+        Place::of(&answer)
+    }
+
+    fn send_last(&self, place: &Place, position: u64, upload: &Upload<'_>) -> Result<()> {
+        let joint = if place.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{joint}digest={}", place.url, upload.digest.to_string().replace(':', "%3A"));
+        self.send_part(Method::PUT, &url, position, upload.size - position, upload).map(drop)
+    }
+
+    fn send_part(&self, method: Method, url: &str, from: u64, length: u64, upload: &Upload<'_>) -> Result<Answer> {
+        let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
+        if length > 0 && length < upload.size {
+            headers.push(("content-range", format!("{from}-{}", from + length - 1)));
+        }
+        let open = || -> Result<Box<dyn Read + '_>> { Ok(Box::new((upload.open)(from)?.take(length))) };
+        let payload = Payload::Stream(length, &open);
         // One try: sent twice, a piece would be out of order.
-        let answer = self.send_once(&call)?;
+        let answer = self.send_once(&Call { method, target: url, scope: &upload.scope, headers: &headers, payload })?;
         match answer.status() {
-            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => Place::of(&answer),
-            StatusCode::RANGE_NOT_SATISFIABLE => Err(answer.failure().with_kind(Kind::Other)),
-            _ => Err(answer.failure()),
+            status if status.is_success() => Ok(answer),
+            // The upload is elsewhere than it was thought to be, or nowhere.
+            StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => Err(answer.failure().with_kind(Kind::Other)),
+            status if may_pass(status) => Err(answer.failure().with_kind(Kind::Other)),
+            _ => Err(answer.failure().with_kind(Kind::Invalid)),
         }
     }
 
     /// Asks how far an upload has come.
-    fn ask_progress(&self, place: &Place, scope: &str, size: u64) -> Result<(Place, u64)> {
-        let answer = self.send(&Call::get(&place.url, scope))?.success()?;
-        let end =
-            answer.header("range").and_then(|range| range.trim_start_matches("bytes=").split_once('-')?.1.parse().ok());
-        let position = end.map_or(0, |end: u64| end.saturating_add(1));
-        // `0-0` is what registries say of nothing, too; a byte more or less is caught by the digest.
-        let position = if position <= 1 { 0 } else { position };
-        if position > size {
+    fn ask_progress(&self, place: &Place, upload: &Upload<'_>) -> Result<(Place, u64)> {
+        let answer = self.send(&Call::get(&place.url, &upload.scope))?.success()?;
+        let position = arrived(&answer).unwrap_or(0);
+        if position > upload.size {
             return Err(Error::invalid("the registry has more of the blob than there is"));
         }
         let next = Place::of(&answer).unwrap_or_else(|_| place.clone());
@@ -163,11 +184,31 @@ impl Client {
     }
 }
 
+/// A blob that is being sent.
+struct Upload<'a> {
+    repository: &'a Repository,
+    scope: String,
+    digest: &'a Digest,
+    size: u64,
+    open: Open<'a>,
+}
+
+/// Reads how many bytes a registry says that it has: `Range: 0-499` is 500.
+///
+/// `0-0` is what registries say of nothing, too, and some of everything; a byte more or less is caught by the digest.
+fn arrived(answer: &Answer) -> Option<u64> {
+    let range = answer.header("range")?;
+    let end: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.parse().ok()?;
+    (end > 0).then(|| end.saturating_add(1))
+}
+
 /// Where an upload goes on.
 #[derive(Clone, Debug)]
 struct Place {
     url: String,
     least_piece: u64,
+    /// How much the registry has, if it says so.
+    arrived: Option<u64>,
 }
 
 impl Place {
@@ -178,7 +219,7 @@ impl Place {
         if least_piece > LARGEST_PIECE {
             return Err(Error::invalid(format!("limit: the registry wants pieces of {least_piece} bytes")));
         }
-        Ok(Self { url, least_piece })
+        Ok(Self { url, least_piece, arrived: arrived(answer) })
     }
 }
 
