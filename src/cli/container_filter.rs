@@ -13,7 +13,6 @@ use crate::engine::record::{Record, Status, Timestamp};
 use crate::engine::volume_option::VolumeSource;
 use crate::error::{Error, Result};
 use crate::image::digest::Digest;
-use crate::monitor::RestartPolicy;
 use crate::sys::regex::Regex;
 
 const KEYS: &[Key] = &[
@@ -153,7 +152,7 @@ impl ContainerFilter {
                         || match &volume.source {
                             VolumeSource::Host(path) => path.as_os_str() == word,
                             VolumeSource::Named(name) => name == word,
-                            VolumeSource::Anonymous => false,
+                            VolumeSource::Anonymous | VolumeSource::Image(_) => false,
                         }
                 })
             })
@@ -162,7 +161,7 @@ impl ContainerFilter {
                 Some((name, value)) => options.annotations.get(name).is_some_and(|found| found == value),
                 None => options.annotations.contains_key(word),
             })
-            && self.filters.pass("restart-policy", |word| word == policy(options.restart))
+            && self.filters.pass("restart-policy", |word| Some(word) == options.restart.to_string().split(':').next())
     }
 }
 
@@ -202,15 +201,5 @@ pub(super) fn network(record: &Record) -> &'static str {
     match record.options.network {
         Network::None => "none",
         Network::Host => "host",
-    }
-}
-
-/// Docker's word for a restart policy.
-pub(super) fn policy(policy: RestartPolicy) -> &'static str {
-    match policy {
-        RestartPolicy::No => "no",
-        RestartPolicy::OnFailure { .. } => "on-failure",
-        RestartPolicy::Always => "always",
-        RestartPolicy::UnlessStopped => "unless-stopped",
     }
 }

@@ -163,7 +163,7 @@ fn mounts(record: &Record, in_full: bool) -> String {
     let sources = record.options.volumes.iter().filter_map(|volume| match &volume.source {
         VolumeSource::Host(path) => Some(path.to_string_lossy().into_owned()),
         VolumeSource::Named(name) => Some(name.clone()),
-        VolumeSource::Anonymous => None,
+        VolumeSource::Anonymous | VolumeSource::Image(_) => None,
     });
     let sources: Vec<String> =
         sources.map(|source| if in_full { source } else { ellipsis(&source, MOUNT_CELL) }).collect();
@@ -171,7 +171,8 @@ fn mounts(record: &Record, in_full: bool) -> String {
 }
 
 fn local_volumes(record: &Record) -> usize {
-    record.options.volumes.iter().filter(|volume| !matches!(volume.source, VolumeSource::Host(_))).count()
+    let is_local = |source: &VolumeSource| matches!(source, VolumeSource::Named(_) | VolumeSource::Anonymous);
+    record.options.volumes.iter().filter(|volume| is_local(&volume.source)).count()
 }
 
 /// The state in docker's words.
