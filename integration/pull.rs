@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(two_pulls_share_the_work).and_plain(),
         test!(a_busy_registry_is_asked_again),
         test!(lies_about_documents_are_seen).and_plain(),
+        test!(lies_of_an_index_are_seen),
         test!(lies_about_blobs_are_seen).and_plain(),
         test!(answers_without_end_are_cut),
         test!(credentials_do_not_follow_a_redirect),
@@ -480,6 +481,29 @@ fn lies_about_documents_are_seen(scene: &Scene) {
     let name = format!("{}/app@{}", registry.host(), digest(text.as_bytes()));
     pull(scene, &name).run().exits_with(125).says("digest mismatch");
     holds_nothing(scene);
+}
+
+fn lies_of_an_index_are_seen(scene: &Scene) {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let layout = layout(scene);
+    let manifest = layout.manifest().to_string();
+    // (what the index says of the manifest; what is wrong with it)
+    for (kind, size, named) in [
+        (MANIFEST, manifest.len(), ""),
+        (MANIFEST, manifest.len() + 1, "another size than its index states"),
+        (INDEX, manifest.len(), "another mediaType than its index states"),
+    ] {
+        let described = serde_json::json!({"mediaType": kind, "digest": digest(manifest.as_bytes()), "size": size});
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [described]}).to_string();
+        let registry = Scripted::serve(&layout, move |request| {
+            request.path.ends_with("/manifests/latest").then(|| Reply::ok(INDEX, index.clone()))
+        });
+        match pull(scene, &registry.image()).run() {
+            outcome if named.is_empty() => outcome.success(),
+            outcome => outcome.exits_with(125).says(named),
+        };
+    }
 }
 
 fn lies_about_blobs_are_seen(scene: &Scene) {

@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::support::image::{Image, Layout, digest};
+use serde_json::Value;
+
+use super::support::image::{Compression, Image, Layer, Layout, digest};
 use super::support::registry::{Real, Reply, Request, Scripted};
-use super::support::tar::Entry;
+use super::support::tar::{self, Entry};
 use super::support::{Invocation, Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let real = |test: Test| test.needs(Need::Program("docker-registry")).needs(Need::Program("skopeo"));
     [
         real(test!(a_large_blob_goes_in_pieces)),
+        real(test!(plain_layers_are_packed)).and_plain(),
         test!(an_upload_goes_on_where_the_registry_is).and_plain(),
         test!(an_upload_that_cannot_succeed_ends),
     ]
@@ -68,6 +71,75 @@ fn a_large_blob_goes_in_pieces(scene: &Scene) {
         .success();
     let there = std::fs::read(scene.path().join("there").join(layer(&layout).trim_start_matches("sha256:")));
     assert_eq!(digest(&there.expect("the layer is there")), layer(&layout));
+}
+
+fn plain_layers_are_packed(scene: &Scene) {
+    let registry = Real::start(scene, "");
+    let mut image = Image::new(Vec::new()).layer(&[Entry::file("plain", vec![b'x'; 200_000])]);
+    let zstd = tar::archive(&[Entry::file("packed", vec![b'y'; 100_000])]);
+    image.layers.push(Layer::new(&zstd, Compression::Zstd));
+    let archive = image.docker_archive(scene, "archive.tar");
+    scene.husk().args(["load", "-q", "-i"]).arg(&archive).run().success();
+    let inspect = |name: &str| -> Value {
+        let command = ["inspect", "--tls-verify=false", "--raw"];
+        let outcome =
+            scene.program("skopeo").env("HOME", scene.path()).args(command).arg(format!("docker://{name}")).run();
+        serde_json::from_str(&outcome.success().stdout).expect("JSON")
+    };
+    let push = |tag: &str, flags: &[&str]| -> (String, Value) {
+        let (name, file) = (format!("{}/app:{tag}", registry.host()), scene.path().join("digest"));
+        scene
+            .husk()
+            .args(["push", "-q", "--digestfile"])
+            .arg(&file)
+            .args(flags)
+            .args(["localhost/test:latest", &name])
+            .run()
+            .success();
+        let digest = std::fs::read_to_string(&file).expect("the digest");
+        let by_digest = inspect(&format!("{}/app@{digest}", registry.host()));
+        assert_eq!(by_digest, inspect(&name));
+        (digest, by_digest)
+    };
+    let types = |manifest: &Value| -> Vec<String> {
+        let layers = manifest["layers"].as_array().expect("layers").iter();
+        layers
+            .map(|layer| layer["mediaType"].as_str().expect("a type").rsplit(['.', '+']).next().unwrap().to_owned())
+            .collect()
+    };
+    let rows: [(&str, &[&str], [&str; 2]); 5] = [
+        ("plain", &[], ["gzip", "zstd"]),
+        ("again", &["--compression-format", "gzip", "--force-compression=false"], ["gzip", "zstd"]),
+        ("gzip", &["--force-compression"], ["gzip", "gzip"]),
+        ("zstd", &["--compression-format", "zstd", "--compression-level", "1"], ["zstd", "zstd"]),
+        ("level", &["--compression-level", "1"], ["gzip", "zstd"]),
+    ];
+    let mut digests = Vec::new();
+    for (tag, flags, expected) in rows {
+        let (digest, manifest) = push(tag, flags);
+        assert_eq!(types(&manifest), expected, "{tag}: {manifest}");
+        digests.push(digest);
+    }
+    assert_eq!(digests[0], digests[1], "the same layers were packed in two ways");
+    assert_ne!(digests[0], digests[4], "the level makes no difference");
+    // What comes back is the same image: its id is over the configuration, which holds the diff ids.
+    let ids = || scene.husk().args(["images", "-q", "--no-trunc"]).run().success().stdout;
+    let id = ids();
+    scene.husk().args(["rmi", "localhost/test:latest"]).run().success();
+    for (tag, ..) in rows {
+        scene.husk().args(["pull", "-q", &format!("{}/app:{tag}", registry.host())]).run().success();
+        assert!(ids().lines().all(|line| line == id.trim()), "{tag}");
+    }
+    scene.husk().args(["system", "check"]).run().success();
+    // What a registry gave goes as it came, whatever it is; here plain, as few registries have it.
+    let layout = Image::new(Vec::new()).layer(&[Entry::file("x", "x")]).layout(scene, "layout");
+    let pulled = fetch(scene, &layout);
+    let copy = format!("{}/copy:1", registry.host());
+    scene.husk().args(["push", "-q", &pulled, &copy]).run().success();
+    assert_eq!(types(&inspect(&copy)), ["tar"]);
+    for (level, named) in [("10", "gzip has those from 1 to 9"), ("-1", "gzip")] {
+        scene.husk().args(["push", "--compression-level", level, &pulled, &copy]).run().exits_with(125).says(named);
+    }
 }
 
 /// What goes wrong once.
@@ -194,7 +266,7 @@ fn an_upload_goes_on_where_the_registry_is(scene: &Scene) {
         push(scene, &image, &registry.image()).run().success();
         let uploads = uploads.lock().unwrap();
         assert_eq!(digest(&uploads.done[&large]), large, "{fault:?} {at:?}");
-        let pushed: serde_json::Value = serde_json::from_slice(&uploads.done["manifest"]).expect("JSON");
+        let pushed: Value = serde_json::from_slice(&uploads.done["manifest"]).expect("JSON");
         assert_eq!(pushed, manifest, "{fault:?} {at:?}");
         let sent: usize = registry.log().iter().map(|request| request.body.len()).sum();
         let size = std::fs::metadata(layout.blob(&large)).unwrap().len();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::history::History;
 use super::image_list::List;
@@ -23,9 +23,11 @@ use crate::engine::images::push;
 use crate::engine::images::remote::RemoteOptions;
 use crate::engine::images::remove as removal;
 use crate::engine::images::remove::Gone;
+use crate::engine::images::repack as packing;
 use crate::engine::images::tag;
 use crate::engine::settings;
 use crate::error::{Context, Error, Result};
+use crate::image::media::Compression;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::registry::push::Uploaded;
@@ -107,7 +109,7 @@ pub(super) struct Pull {
 /// Send an image to a registry
 ///
 /// Blobs that the registry has, or can take from another of its repositories, are not sent. An image that was pulled arrives
-/// byte for byte as it came.
+/// byte for byte as it came; plain layers of others are packed.
 #[derive(Debug, Args)]
 pub(super) struct Push {
     /// Say nothing of the progress
@@ -117,6 +119,8 @@ pub(super) struct Push {
     #[arg(long, value_name = "FILE")]
     digestfile: Option<PathBuf>,
     #[command(flatten)]
+    packing: Packing,
+    #[command(flatten)]
     remote: Remote,
     /// Name or id of the image
     #[arg(value_name = "IMAGE")]
@@ -124,6 +128,36 @@ pub(super) struct Push {
     /// Where to send it, if that is not its name
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
+}
+
+/// How layers are packed.
+#[derive(Debug, Args)]
+struct Packing {
+    /// How to pack layers; gzip, of those that are plain, if nothing is said
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    compression_format: Option<CompressionFormat>,
+    /// How small to pack them, from 1 to 9 (gzip) or 19 (zstd)
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
+    compression_level: Option<i32>,
+    /// Pack those anew that are packed in another way; on with --compression-format
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    force_compression: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressionFormat {
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    fn options(&self) -> packing::Packing {
+        let format = self.compression_format.map(|format| match format {
+            CompressionFormat::Gzip => Compression::Gzip,
+            CompressionFormat::Zstd => Compression::Zstd,
+        });
+        packing::Packing { compression: format, level: self.compression_level, force: self.force_compression }
+    }
 }
 
 /// Give an image another name
@@ -214,7 +248,7 @@ pub(super) fn push(args: &Push) -> Result<Status> {
             progress::say(&describe(&progress));
         }
     };
-    let pushed = push::push(&engine, &args.image, &destination, &args.remote.options()?, &say)?;
+    let pushed = push::push(&engine, &args.image, &destination, args.packing.options(), &args.remote.options()?, &say)?;
     if let Some(path) = &args.digestfile {
         let open = || File::options().write(true).create(true).truncate(true).open(path);
         let write = || open()?.write_all(pushed.digest.to_string().as_bytes());

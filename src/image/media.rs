@@ -85,6 +85,33 @@ pub fn layer(media_type: &str) -> Result<Compression> {
     }
 }
 
+/// Gives the media type of a layer that is packed in another way, in the words of its own family.
+pub fn packed_type(media_type: &str, compression: Compression) -> String {
+    let end = media_type.find(".tar").map_or(media_type.len(), |place| place + ".tar".len());
+    let joint = if media_type.starts_with("application/vnd.docker.") { '.' } else { '+' };
+    let plain = &media_type[..end];
+    match compression {
+        Compression::None => plain.to_owned(),
+        Compression::Gzip => format!("{plain}{joint}gzip"),
+        Compression::Zstd => format!("{plain}{joint}zstd"),
+    }
+}
+
+/// Gives OCI's word for a media type of Docker's; others stay.
+pub fn oci_type(media_type: &str) -> String {
+    let layer = |rest: &str, plain: &str| format!("{plain}{}", rest.replacen('.', "+", 1));
+    if let Some(rest) = media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar") {
+        return layer(rest, "application/vnd.oci.image.layer.v1.tar");
+    }
+    if let Some(rest) = media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.diff.tar") {
+        return layer(rest, "application/vnd.oci.image.layer.nondistributable.v1.tar");
+    }
+    match media_type {
+        "application/vnd.docker.container.image.v1+json" => "application/vnd.oci.image.config.v1+json".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
 /// In whose words a manifest is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
@@ -145,6 +172,29 @@ mod tests {
         ] {
             assert_eq!(layer(media_type).ok(), compression, "{media_type}");
         }
+    }
+
+    #[test]
+    fn layers_that_are_packed_anew_have_a_type_of_their_family() {
+        use Compression::{Gzip, None, Zstd};
+        const OCI: &str = "application/vnd.oci.image.layer.v1.tar";
+        const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+        for (from, compression, to) in [
+            (OCI.to_owned(), Gzip, format!("{OCI}+gzip")),
+            (format!("{OCI}+gzip"), Zstd, format!("{OCI}+zstd")),
+            (format!("{OCI}+zstd"), None, OCI.to_owned()),
+            (DOCKER.to_owned(), Gzip, format!("{DOCKER}.gzip")),
+            (format!("{DOCKER}.gzip"), None, DOCKER.to_owned()),
+        ] {
+            assert_eq!(packed_type(&from, compression), to, "{from}");
+            assert_eq!(layer(&to).unwrap(), compression);
+        }
+        assert_eq!(oci_type(DOCKER), OCI);
+        assert_eq!(oci_type(&format!("{DOCKER}.gzip")), format!("{OCI}+gzip"));
+        assert_eq!(oci_type(&format!("{OCI}+zstd")), format!("{OCI}+zstd"));
+        assert!(config(&oci_type("application/vnd.docker.container.image.v1+json")).is_ok());
+        let foreign = oci_type("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
+        assert_eq!(foreign, "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::media::Compression;
 use super::unpack::{OverlayXattr, Ownership};
 
 pub use changes::{Change, ChangeKind, Listing, list_changes};
-pub use pack::{Packed, Packer};
+pub use pack::{Level, Packed, Packer};
 
 /// How a tree is written.
 #[derive(Clone, Copy, Debug)]

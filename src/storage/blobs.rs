@@ -76,6 +76,18 @@ impl Store {
         Ok(Some((file, size)))
     }
 
+    /// Opens a blob that has to be there, and as long as it is stated.
+    pub fn open_whole_blob(&self, digest: &Digest, size: u64) -> Result<(File, u64)> {
+        let found = self.open_blob(digest)?;
+        let (file, found) =
+            found.ok_or_else(|| Error::new(Kind::NotFound, format!("blob {digest} is not in the store")))?;
+        if found == size {
+            return Ok((file, size));
+        }
+        Err(Error::invalid(format!("blob {digest}: {found} bytes where {size} were stated"))
+            .with_hint("`husk system check --repair` mends the store"))
+    }
+
     /// Says whether a blob is there, and as long as it should be. (After a power cut a file may be shorter.)
     pub fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
         let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());

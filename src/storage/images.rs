@@ -60,6 +60,9 @@ pub struct ImageRecord {
     pub config_size: u64,
     /// Manifests with this configuration, the newest first: the same layers may be packed in several ways.
     pub manifests: Vec<Descriptor>,
+    /// Those of them that a registry gave: such a manifest is pushed as it came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled: Vec<Digest>,
     /// Of the newest manifest, lowest first.
     pub layers: Vec<LayerRecord>,
     /// Of older manifests.
@@ -165,6 +168,11 @@ impl Store {
             for manifest in known.manifests {
                 if record.manifests.iter().all(|ours| ours.digest != manifest.digest) {
                     record.manifests.push(manifest);
+                }
+            }
+            for manifest in known.pulled {
+                if !record.pulled.contains(&manifest) {
+                    record.pulled.push(manifest);
                 }
             }
             record.other_layers = older;
@@ -320,6 +328,7 @@ mod tests {
             id: digest(id),
             config_size: 2,
             manifests: vec![descriptor(manifest)],
+            pulled: vec![digest(manifest)],
             layers: vec![LayerRecord { digest: digest(layer), size: 3, diff_id: digest("d") }],
             other_layers: Vec::new(),
             created: None,
@@ -370,6 +379,7 @@ mod tests {
         }
         let found = store.image(&digest("i")).unwrap().unwrap();
         assert_eq!(found.manifests, [descriptor("gzip"), descriptor("zstd")]);
+        assert_eq!(found.pulled, [digest("gzip"), digest("zstd")]);
         assert_eq!(
             found.layers.iter().chain(&found.other_layers).map(|layer| layer.digest).collect::<Vec<_>>(),
             [digest("g"), digest("z")]

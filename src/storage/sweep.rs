@@ -222,6 +222,7 @@ mod tests {
             id: digest("config"),
             config_size: 1,
             manifests: vec![descriptor("manifest")],
+            pulled: Vec::new(),
             layers: vec![LayerRecord { digest: digest("packed"), size: 1, diff_id: digest("layer") }],
             other_layers: vec![LayerRecord { digest: digest("other"), size: 1, diff_id: digest("layer") }],
             created: None,

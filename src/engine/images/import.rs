@@ -13,7 +13,7 @@ use crate::image::media::Compression;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::stream::{BLOCK_BYTES, Unpacked};
-use crate::image::write::Packer;
+use crate::image::write::{Level, Packer};
 use crate::storage::images::ImageRecord;
 
 use super::instruction;
@@ -71,7 +71,7 @@ fn keep(blobs: &crate::storage::blobs::Blobs, archive: File, wanted: Compression
 }
 
 fn pack(mut input: impl Read, out: &mut dyn Write, compression: Compression) -> Result<Layer> {
-    let mut packer = Packer::new(out, compression, ALGORITHM)?;
+    let mut packer = Packer::new(out, compression, Level::default(), ALGORITHM)?;
     io::copy(&mut input, &mut packer).context("read the archive")?;
     let (_, packed) = packer.finish()?;
     Ok(Layer::new(&packed, compression))

@@ -18,7 +18,7 @@ use crate::storage::images::{Changing, Descriptor, FORMAT, NameRecord};
 use crate::storage::store::Store;
 
 use super::find;
-use super::push::{self, Progress, Pushed};
+use super::push::{self, Progress, Pushed, Way};
 use super::remote::{Remote, RemoteOptions};
 
 const INDEX_TYPE: &str = manifest::DOCUMENT_TYPES[0];
@@ -139,8 +139,8 @@ pub fn push(
             }
             let document = Descriptor { media_type: choice.media_type, digest, size: choice.descriptor.size };
             let place = Reference::by_digest(endpoint.repository.clone(), digest);
-            push::push_image(&store, &client, &endpoint.repository, &place, &document, None, report)
-                .with_context(|| format!("image {digest}"))?;
+            let way = Way { client: &client, repository: &endpoint.repository, from: None, report };
+            push::push_image(&store, &way, &place, &document).with_context(|| format!("image {digest}"))?;
         }
         client.push_manifest(&endpoint.repository, &destination.selector(), INDEX_TYPE, &bytes)?;
         Ok(Pushed { digest: target.digest, size: target.size })

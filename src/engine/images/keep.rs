@@ -200,6 +200,7 @@ pub(super) fn image_record(
         id: parsed.config.digest,
         config_size: parsed.config.size,
         manifests: vec![manifest],
+        pulled: Vec::new(),
         layers,
         other_layers: Vec::new(),
         created: created(&image.config_json),

@@ -15,5 +15,6 @@ pub mod pull;
 pub mod push;
 pub mod remote;
 pub mod remove;
+pub mod repack;
 pub mod save;
 pub mod tag;

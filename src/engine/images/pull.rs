@@ -148,7 +148,8 @@ fn pull_from(
     blobs.put_document(&parsed.config.digest, &image.config_json)?;
     keep::keep_layers(engine, &store, &image, &parsed, &RegistryLayers { client, repository }, report)?;
 
-    let record = keep::image_record(&store, &image, descriptor(&manifest), &parsed)?;
+    let mut record = keep::image_record(&store, &image, descriptor(&manifest), &parsed)?;
+    record.pulled = vec![manifest.digest()];
     let changing = store.change()?;
     store.put_image(&changing, record.clone())?;
     let target = descriptor(&target);

@@ -6,13 +6,44 @@ use flate2::GzBuilder;
 use flate2::write::GzEncoder;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::{Algorithm, Digest, Hasher};
 use crate::image::media::Compression;
 
 /// What docker and podman use.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
+
+/// How much work is put into making it small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Level(Option<i32>);
+
+impl Level {
+    /// Checks a level for a way of packing; none is the usual one.
+    pub fn new(compression: Compression, level: Option<i32>) -> Result<Self> {
+        let (least, most) = match compression {
+            Compression::None => return Ok(Self(None)),
+            Compression::Gzip => (1, 9),
+            // Above 19 a reader needs more memory than most give to a layer.
+            Compression::Zstd => (1, 19),
+        };
+        match level {
+            Some(level) if !(least..=most).contains(&level) => {
+                let name = compression.name();
+                Err(Error::invalid(format!("compression level {level}: {name} has those from {least} to {most}")))
+            }
+            level => Ok(Self(level)),
+        }
+    }
+
+    fn of_gzip(self) -> u32 {
+        self.0.and_then(|level| u32::try_from(level).ok()).unwrap_or(GZIP_LEVEL)
+    }
+
+    fn of_zstd(self) -> i32 {
+        self.0.unwrap_or(ZSTD_LEVEL)
+    }
+}
 
 /// So that small pieces of the compressor don't become a call of the kernel each.
 const OUT_BYTES: usize = 64 << 10;
@@ -44,16 +75,16 @@ enum Encoder<W: Write> {
 
 impl<W: Write> Packer<W> {
     /// Begins to put out.
-    pub fn new(out: W, compression: Compression, algorithm: Algorithm) -> Result<Self> {
+    pub fn new(out: W, compression: Compression, level: Level, algorithm: Algorithm) -> Result<Self> {
         let out = Out { inner: BufWriter::with_capacity(OUT_BYTES, out), counted: Counted::new(algorithm) };
         let encoder = match compression {
             Compression::None => Encoder::Plain(out),
             Compression::Gzip => {
                 // No name, no time, and 255 for the system that wrote it: unknown (RFC 1952).
                 let header = GzBuilder::new().mtime(0).operating_system(255);
-                Encoder::Gzip(Box::new(header.write(out, flate2::Compression::new(GZIP_LEVEL))))
+                Encoder::Gzip(Box::new(header.write(out, flate2::Compression::new(level.of_gzip()))))
             }
-            Compression::Zstd => Encoder::Zstd(ZstdEncoder::new(out, ZSTD_LEVEL).context("start zstd")?),
+            Compression::Zstd => Encoder::Zstd(ZstdEncoder::new(out, level.of_zstd()).context("start zstd")?),
         };
         Ok(Self { encoder, tar: Counted::new(algorithm) })
     }

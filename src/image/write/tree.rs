@@ -14,7 +14,7 @@ use crate::image::tar::{Entry, EntryKind, Time, Xattr};
 use crate::image::unpack::{OWNER_XATTR, OverlayXattr, Ownership, is_wanted};
 use crate::support::root::Root;
 
-use super::pack::Packer;
+use super::pack::{Level, Packer};
 use super::tar::TarWriter;
 use super::walk::{self, Found, join, walk};
 use super::{Changing, Settings, Written};
@@ -29,7 +29,7 @@ pub(super) fn write<W: Write>(
     settings: &Settings,
     out: W,
 ) -> Result<(W, Written)> {
-    let packer = Packer::new(out, settings.compression, settings.algorithm)?;
+    let packer = Packer::new(out, settings.compression, Level::default(), settings.algorithm)?;
     let mut writer = TreeWriter {
         tar: TarWriter::new(packer),
         overlay,
@@ -391,7 +391,7 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(b"abc").unwrap();
             file.seek(SeekFrom::Start(0)).unwrap();
-            let packer = Packer::new(Vec::new(), Compression::None, Algorithm::Sha256).unwrap();
+            let packer = Packer::new(Vec::new(), Compression::None, Level::default(), Algorithm::Sha256).unwrap();
             let mut writer = TreeWriter {
                 tar: TarWriter::new(packer),
                 overlay: None,
