@@ -11,6 +11,7 @@ pub mod engine;
 pub mod exec;
 pub mod export;
 pub mod files;
+pub mod health;
 pub mod host;
 pub mod images;
 pub mod joining;

@@ -207,7 +207,8 @@ mod tests {
         let mut checks = Checks::begin(&check, Instant::now());
         checks.take(CheckResult { output: "oh".to_owned(), ..result(1) }, Instant::now());
         let text = serde_json::to_string(checks.health()).unwrap();
-        let expected = r#"{"Status":"unhealthy","FailingStreak":1,"Log":[{"Start":"","End":"","ExitCode":1,"Output":"oh"}]}"#;
+        let expected =
+            r#"{"Status":"unhealthy","FailingStreak":1,"Log":[{"Start":"","End":"","ExitCode":1,"Output":"oh"}]}"#;
         assert_eq!(text, expected);
     }
 }
