@@ -63,6 +63,7 @@ mod security_seccomp;
 mod self_check;
 mod shared_pids;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
@@ -92,6 +93,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,

@@ -99,14 +99,6 @@ impl<'a> Checks<'a> {
         checks
     }
 
-    pub(super) fn check(&self) -> &'a HealthCheck {
-        self.check
-    }
-
-    pub(super) fn health(&self) -> &Health {
-        &self.health
-    }
-
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -177,14 +169,14 @@ mod tests {
         assert_eq!(checks.due(), Some(now + check.interval));
         let mut after = |codes: &[i32]| {
             let changes: Vec<bool> = codes.iter().map(|code| checks.take(result(*code), now)).collect();
-            (checks.health().status, checks.health().failing_streak, changes.contains(&true))
+            (checks.health.status, checks.health.failing_streak, changes.contains(&true))
         };
         assert_eq!(after(&[1, 1]), (Status::Starting, 2, false));
         assert_eq!(after(&[1]), (Status::Unhealthy, 3, true));
         assert_eq!(after(&[1]), (Status::Unhealthy, 4, false), "it was already");
         assert_eq!(after(&[0]), (Status::Healthy, 0, false));
         assert_eq!(after(&[1, 1, 0, 1, 1]), (Status::Healthy, 2, false));
-        assert_eq!(checks.health().log.len(), KEPT_RESULTS);
+        assert_eq!(checks.health.log.len(), KEPT_RESULTS);
     }
 
     #[test]
@@ -193,7 +185,7 @@ mod tests {
         let mut checks = Checks::begin(&check, now);
         assert_eq!(checks.due(), Some(now + check.start_interval));
         assert!(!checks.take(result(1), now + Duration::from_secs(10)));
-        assert_eq!((checks.health().status, checks.health().failing_streak), (Status::Starting, 0));
+        assert_eq!((checks.health.status, checks.health.failing_streak), (Status::Starting, 0));
         assert!(!checks.take(result(0), now + Duration::from_secs(20)));
         assert_eq!(checks.due(), Some(now + Duration::from_secs(20) + check.interval), "over with the first success");
         assert!(checks.take(result(1), now + Duration::from_secs(30)), "it counts from then on");
@@ -206,7 +198,7 @@ mod tests {
         let check = check(0, 1);
         let mut checks = Checks::begin(&check, Instant::now());
         checks.take(CheckResult { output: "oh".to_owned(), ..result(1) }, Instant::now());
-        let text = serde_json::to_string(checks.health()).unwrap();
+        let text = serde_json::to_string(&checks.health).unwrap();
         let expected =
             r#"{"Status":"unhealthy","FailingStreak":1,"Log":[{"Start":"","End":"","ExitCode":1,"Output":"oh"}]}"#;
         assert_eq!(text, expected);
