@@ -163,6 +163,10 @@ impl<'a> Monitor<'a> {
                 return Ok(exit);
             }
             if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
+                // That it would be started again is on record; now it will not.
+                let outcome =
+                    Outcome::Ended { exit, is_out_of_memory: false, restarts, restarts_now: false, was_stopped: true };
+                (self.job.clear)(&outcome)?;
                 return Ok(exit);
             }
             restarts += 1;
