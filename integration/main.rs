@@ -15,6 +15,7 @@ mod capabilities;
 mod cgroups;
 mod checkpoint;
 mod containers_files;
+mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -64,6 +65,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
@@ -93,6 +95,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
@@ -102,6 +105,7 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         containers_files::tests,
+        copy::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

@@ -11,6 +11,7 @@ mod commit;
 mod container;
 mod container_filter;
 mod container_options;
+mod cp;
 mod diff;
 mod docs;
 mod engine;

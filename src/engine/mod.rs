@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod config;
 pub mod containers;
+pub mod copy;
 pub mod create;
 pub mod defaults;
 pub mod diff;
@@ -11,6 +12,7 @@ pub mod engine;
 pub mod exec;
 pub mod export;
 pub mod files;
+pub mod health;
 pub mod host;
 pub mod images;
 pub mod inspect;

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
+use crate::monitor::health::HealthCheck;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -87,6 +88,8 @@ pub struct Record {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
     #[serde(default)]
     pub options: RunOptions,
