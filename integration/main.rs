@@ -68,6 +68,7 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod volumes;
 mod ways;
 
 use std::ffi::OsString;
@@ -128,6 +129,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        volumes::tests,
         host::tests,
         bad_image::tests,
         login::tests,

@@ -74,7 +74,7 @@ pub(super) fn exists(args: &Exists) -> Result<Status> {
 }
 
 /// Prints as docker does, four spaces deep.
-fn array(found: &[Value]) -> Result<String> {
+pub(super) fn array(found: &[Value]) -> Result<String> {
     let mut bytes = Vec::new();
     found.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    ")))?;
     bytes.push(b'\n');

@@ -45,6 +45,7 @@ mod system;
 pub mod table;
 pub mod template;
 mod unshare;
+mod volume;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

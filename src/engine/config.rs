@@ -125,6 +125,8 @@ pub struct Input<'a> {
     pub cgroups_path: String,
     /// Namespaces of others that are joined.
     pub joined: &'a Joined,
+    /// Where named volumes are.
+    pub volumes: &'a Path,
     /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
     pub directory: &'a Path,
     /// The image is this machine.
@@ -194,14 +196,8 @@ fn refuse(options: &RunOptions) -> Result<()> {
     let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
     for (flag, is_given) in [
         ("init", options.init),
-        ("volumes-from", !options.volumes_from.is_empty()),
         ("userns", !has_plain_user),
         ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
-        ("rootfs", options.is_rootfs),
-        ("platform", options.platform.is_some()),
-        ("preserve-fds", options.preserved_fds > 0),
-        ("cidfile", options.id_file.is_some()),
-        ("pidfile", options.pid_file.is_some()),
         ("attach", !options.attached.is_empty()),
         ("health-cmd", options.health.test.is_some()),
     ] {
