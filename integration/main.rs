@@ -15,6 +15,7 @@ mod capabilities;
 mod cgroups;
 mod checkpoint;
 mod containers_files;
+mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -102,6 +103,7 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         containers_files::tests,
+        copy::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

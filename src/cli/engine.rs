@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
+    attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
     logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume,
 };
 use crate::engine::images::remote;
@@ -58,6 +58,7 @@ enum Command {
     Export(export::Args),
     Import(import::Import),
     Commit(commit::Commit),
+    Cp(cp::Cp),
     Diff(diff::Diff),
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
@@ -170,6 +171,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
+        Command::Cp(args) => cp::run(&args),
         Command::Commit(args) => commit::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),

@@ -9,6 +9,7 @@
 mod attach;
 mod commit;
 mod container_options;
+mod cp;
 mod diff;
 mod docs;
 mod engine;

@@ -20,7 +20,7 @@ use crate::engine::system::prune::{self, Pruned, Reach};
 use crate::engine::system::usage::{self, Kind, Usages};
 use crate::error::{Error, Result};
 use crate::image::reference::Reference;
-use crate::storage::check::Depth;
+use crate::storage::check::{Depth, Grade};
 use crate::storage::images::ImageRecord;
 use crate::support::units::{human_ago, human_size};
 
@@ -34,8 +34,8 @@ pub(super) enum System {
 
 /// Prove the store against its digests
 ///
-/// Prints a line for each thing that is not as it should be. The status is 0 where the store is sound, and 1 where it is not
-/// (with --repair: where something is left).
+/// Prints a line for each thing that is not as it should be, and then for what killed commands have left. The status is 0 where
+/// the store is sound, whatever was left, and 1 where it is not (with --repair: where something is not mended).
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Mend it: make layers again, delete what is damaged, forget images that have lost a part
@@ -114,14 +114,17 @@ fn check(args: &Check) -> Result<Status> {
     };
     let engine = Engine::open(settings::File::default())?;
     let depth = if *quick { Depth::Sizes } else { Depth::Digests };
-    let Checked { found, left } = if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
+    let checked = if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
+    let Checked { found, left } = &checked;
     // What a repair itself brings to light is told as well.
     let new = left.iter().filter(|finding| !found.contains(finding));
     let mut text = String::new();
     for finding in found.iter().chain(new) {
         let is_mended = !left.contains(finding);
         if is_json {
-            let line = json!({ "path": finding.path, "problem": finding.problem, "mended": is_mended });
+            let is_damage = finding.grade == Grade::Damage;
+            let (path, problem) = (&finding.path, &finding.problem);
+            let line = json!({ "path": path, "problem": problem, "damage": is_damage, "mended": is_mended });
             text += &(line.to_string() + "\n");
         } else {
             let end = if is_mended { " (mended)" } else { "" };
@@ -129,7 +132,7 @@ fn check(args: &Check) -> Result<Status> {
         }
     }
     printer::print(&text)?;
-    if left.is_empty() {
+    if checked.is_sound() {
         return Ok(Status::Success);
     }
     if !repair {

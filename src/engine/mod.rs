@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod config;
 pub mod containers;
+pub mod copy;
 pub mod create;
 pub mod defaults;
 pub mod diff;
