@@ -133,7 +133,7 @@ pub struct Input<'a> {
     pub is_host: bool,
 }
 
-/// Namespaces of other containers, by path, and where one that is joined is to be seen.
+/// Namespaces of other containers, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
     pub user: Option<PathBuf>,
@@ -141,8 +141,6 @@ pub struct Joined {
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
-    /// The other container's `/dev/shm`, which goes with its IPC namespace.
-    pub shm: Option<PathBuf>,
 }
 
 /// The configuration, and what has to be there for it.

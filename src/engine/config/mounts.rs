@@ -144,11 +144,8 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
         let mut options = options_of(default.options);
         match default.destination {
             "/dev/pts" if !has_tty_group => options.retain(|option| !option.starts_with("gid=")),
-            // The host's, or the other container's: shared memory goes with the IPC namespace.
+            // Shared memory goes with the IPC namespace.
             "/dev/shm" if modes.ipc == NamespaceMode::Host => return bind("/dev/shm", "/dev/shm".into(), &[]),
-            "/dev/shm" if input.joined.shm.is_some() => {
-                return bind("/dev/shm", input.joined.shm.clone().unwrap_or_default(), &[]);
-            }
             "/dev/shm" => options.push(format!("size={}", input.options.shm_size.unwrap_or(defaults::SHM_BYTES))),
             "/dev/mqueue" if input.host.has_queues => return bind("/dev/mqueue", "/dev/mqueue".into(), &[]),
             // procfs shows a PID namespace, and only its owner may mount it.
