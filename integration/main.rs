@@ -15,6 +15,7 @@ mod capabilities;
 mod cgroups;
 mod checkpoint;
 mod containers_files;
+mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -52,6 +53,7 @@ mod pull_limits;
 mod push;
 mod registries;
 mod rootless;
+mod run_flags;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -61,7 +63,9 @@ mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
+mod showing;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
@@ -91,6 +95,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
@@ -100,12 +105,14 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         containers_files::tests,
+        copy::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
         mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
+        showing::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
@@ -126,6 +133,7 @@ fn tests() -> Vec<support::Test> {
         executable::tests,
         images::tests,
         image_config::tests,
+        run_flags::tests,
         host::tests,
         bad_image::tests,
         login::tests,

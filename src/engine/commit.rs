@@ -89,6 +89,11 @@ pub fn commit(
         let mut history = config.remove("history").and_then(|steps| steps.as_array().cloned()).unwrap_or_default();
         if is_whole {
             history.clear();
+        } else {
+            // An image that was made by hand may tell of fewer layers than it has: then the new step would be another's.
+            let told = history.iter().filter(|step| step["empty_layer"] != json!(true)).count();
+            let own = layers.len() - usize::from(!is_empty);
+            history.extend((told..own).map(|_| json!({ "created": config.get("created") })));
         }
         history.push(step);
         for field in FORGOTTEN {
@@ -138,7 +143,7 @@ impl Parent {
 fn adapt(section: &mut Map<String, Value>, record: &Record, makeup: &Makeup) -> Result<()> {
     let options = &record.options;
     let mut environment = instruction::environment(section);
-    for entry in &options.environment {
+    for entry in &options.environment.entries {
         let (EnvironmentEntry::Set { name, .. } | EnvironmentEntry::Pass { name }) = entry;
         let value = |entry: &String| Some(entry.strip_prefix(name.as_str())?.strip_prefix('=')?.to_owned());
         match makeup.environment.iter().find_map(value) {

@@ -14,10 +14,10 @@ use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
-use super::options::{PullPolicy, RunOptions, SeccompChoice};
+use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{files, host};
+use super::{files, health, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -43,6 +43,8 @@ struct Contents {
     /// Its layers as directories, lowest first; one for `dir:`, none for `host:`.
     layers: Vec<PathBuf>,
     diff_ids: Vec<Digest>,
+    healthcheck: Option<serde_json::Value>,
+    shell: Vec<String>,
     is_host: bool,
     /// Keeps the layers in the store until the container's record does.
     _held: Option<Held>,
@@ -50,7 +52,16 @@ struct Contents {
 
 impl Contents {
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
-        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, _held: None }
+        Self {
+            config: ImageConfig::default(),
+            id: None,
+            layers,
+            diff_ids: Vec::new(),
+            healthcheck: None,
+            shell: Vec::new(),
+            is_host,
+            _held: None,
+        }
     }
 }
 
@@ -110,14 +121,18 @@ pub fn create(
         parts: &parts,
         masked_paths: &masked_paths,
         identity: &identity,
-        host: &config::Host::probe(),
+        host: &config::Host::probe(options)?,
         variable: &|name| std::env::var_os(name),
+        variables: &|| std::env::vars_os().collect(),
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
-        seccomp: seccomp(options)?,
-        cgroups_path: cgroups_path(engine, draft.id())?,
-        volumes_directory: &directory.join("volumes"),
+        seccomp: seccomp_profile::choose(options)?,
+        cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        joined: &joining::resolve(engine, &options.namespaces)?,
+        directory: &directory,
+        is_host: contents.is_host,
     })?;
-    engine.with_file_rights(|| files::fill_volumes(&built.volumes, &contents.layers))?;
+    files::write_own(draft.directory(), &built.files)?;
+    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -142,6 +157,7 @@ pub fn create(
         terminal: options.terminal,
         stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
         stop_timeout_seconds: options.stop_timeout_seconds,
+        health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
     let (container, supervision) = draft.commit(&record, (purpose == Purpose::Start).then_some(created))?;
@@ -215,6 +231,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
     let diff_ids = image.layers.iter().map(|layer| layer.diff_id).collect();
     let id = Some(image.config_digest.to_string());
     let config = image.config;
+    let (healthcheck, shell) = (config.healthcheck, config.shell);
     let config = ImageConfig {
         env: config.env,
         entrypoint: config.entrypoint,
@@ -225,7 +242,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, diff_ids, is_host: false, _held: Some(held) })
+    Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: Some(held) })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.
@@ -293,22 +310,13 @@ fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
     database.resolve(&spec, &options.additional_groups)
 }
 
-fn seccomp(options: &RunOptions) -> Result<Option<oci_spec::runtime::LinuxSeccomp>> {
-    match &options.security.seccomp {
-        SeccompChoice::Unconfined => Ok(None),
-        SeccompChoice::Default => Ok(Some(crate::seccomp::default_profile(&config::capabilities(options)?))),
-        SeccompChoice::File(path) => Err(Error::unsupported(format!(
-            "--security-opt seccomp={}: profiles from files are not supported yet",
-            path.display()
-        ))),
-    }
-}
-
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.
-fn cgroups_path(engine: &Engine, id: &ContainerId) -> Result<String> {
+fn cgroups_path(engine: &Engine, parent: Option<&str>, id: &ContainerId) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
     Ok(match engine.cgroup_manager() {
-        CgroupManager::Systemd => config::cgroups_path(CgroupManager::Systemd, !is_root, None, id)?,
+        manager if manager == CgroupManager::Systemd || parent.is_some() => {
+            config::cgroups_path(manager, !is_root, parent, id)?
+        }
         _ if is_root => format!("/husk/{id}"),
         _ => format!("husk-{id}"),
     })
