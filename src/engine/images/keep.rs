@@ -67,7 +67,9 @@ pub(super) fn keep_layers(
             Err(_) if layers.had_a_wrong_part.load(Ordering::Relaxed) => fetch(),
             answer => answer,
         }
-    })
+    })?;
+    // What is recorded is complete, after a power cut as well: one call for all files, where it is wanted.
+    if engine.settings.sync_images { store.sync() } else { Ok(()) }
 }
 
 /// The layers of an image: each is kept as a blob while it is read.
