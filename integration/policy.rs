@@ -49,10 +49,12 @@ fn asked_for_blobs(registry: &Scripted) -> bool {
 fn files_are_asked_for_as_well(scene: &Scene) {
     let layout = layout(scene);
     let archive = layout.archive(scene, "archive.tar");
-    let rejects = |transport: &str| json!({
-        "default": [{ "type": "insecureAcceptAnything" }],
-        "transports": { transport: { "": [{ "type": "reject" }] } },
-    });
+    let rejects = |transport: &str| {
+        json!({
+            "default": [{ "type": "insecureAcceptAnything" }],
+            "transports": { transport: { "": [{ "type": "reject" }] } },
+        })
+    };
     let oci_archive = format!("oci-archive:{}", archive.display());
     for (transport, image) in [("oci", layout.reference()), ("oci-archive", oci_archive.clone())] {
         let husk = |policy: &Value, words: &[&str]| {

@@ -10,11 +10,14 @@ use super::support::tar::{self, Entry};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    [test!(a_silent_registry_is_not_waited_for_without_end), test!(documents_and_bombs_take_little_memory),
-        test!(who_fetches_and_inflates_has_no_rights).and_plain()]
-        .into_iter()
-        .map(|test| test.needs(Need::Husk))
-        .collect()
+    [
+        test!(a_silent_registry_is_not_waited_for_without_end),
+        test!(documents_and_bombs_take_little_memory),
+        test!(who_fetches_and_inflates_has_no_rights).and_plain(),
+    ]
+    .into_iter()
+    .map(|test| test.needs(Need::Husk))
+    .collect()
 }
 
 fn layout(scene: &Scene) -> Layout {

@@ -180,7 +180,9 @@ impl<'a> LayerStream<'a> {
     }
 
     /// Gives the stream, and what another thread has to run meanwhile, with what makes the inflater.
-    pub(crate) fn ahead<'i>(diff_id: Digest) -> (Self, impl FnOnce(&dyn Fn() -> Result<Inflater<'i>>) + Send + use<'i>) {
+    pub(crate) fn ahead<'i>(
+        diff_id: Digest,
+    ) -> (Self, impl FnOnce(&dyn Fn() -> Result<Inflater<'i>>) + Send + use<'i>) {
         let (spent, take_spent) = sync_channel(BLOCKS_AHEAD);
         let (give_filled, filled) = sync_channel(BLOCKS_AHEAD);
         let run = move |make: &dyn Fn() -> Result<Inflater<'i>>| {

@@ -136,10 +136,9 @@ fn pull_from(
     let store = engine.store()?;
     let _held = store.hold()?;
     let digests: Vec<Digest> = documents.iter().map(Fetched::digest).collect();
-    Policy::load(&Caller::current())?
-        .check(&Subject::Registry(reference), &digests, &|digest| {
-            without_rights(|| client.signatures(repository, digest))
-        })?;
+    Policy::load(&Caller::current())?.check(&Subject::Registry(reference), &digests, &|digest| {
+        without_rights(|| client.signatures(repository, digest))
+    })?;
     let parsed =
         manifest::parse_manifest(&manifest.bytes).with_context(|| format!("manifest {}", manifest.digest()))?;
     let blobs = store.blobs()?;

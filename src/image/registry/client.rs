@@ -236,7 +236,11 @@ impl Client {
             .max_idle_connections_per_host(8)
             .proxy(None)
             .build();
-        let connector = ().chain(SocksConnector::default()).chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector(tls));
+        let connector =
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(TlsConnector(tls));
         let agent = Agent::with_parts(config, connector, resolver);
         let (origins, state) = (Mutex::new(origins), Mutex::default());
         Ok(Self { registry, agent, origins, login, proxies, state, patience, chunk })

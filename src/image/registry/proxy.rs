@@ -74,9 +74,7 @@ impl Proxies {
         match url.split_once("://").map(|(scheme, _)| scheme) {
             None | Some("http" | "https" | "socks5h") => ureq::Proxy::new(url).map(Some).map_err(|_| wrong()),
             // As in Go, the proxy looks up the host by either of the names.
-            Some("socks5") => {
-                ureq::Proxy::new(&url.replacen("socks5", "socks5h", 1)).map(Some).map_err(|_| wrong())
-            }
+            Some("socks5") => ureq::Proxy::new(&url.replacen("socks5", "socks5h", 1)).map(Some).map_err(|_| wrong()),
             Some(scheme) if scheme.starts_with("socks") => {
                 Err(Error::unsupported(format!("variable {variable}: of SOCKS, only version 5 is spoken here"))
                     .with_hint("name the proxy by socks5://HOST:PORT"))
