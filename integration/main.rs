@@ -63,7 +63,9 @@ mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
+mod showing;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
@@ -94,6 +96,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
@@ -110,6 +113,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
+        showing::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,

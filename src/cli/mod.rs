@@ -8,6 +8,8 @@
 
 mod attach;
 mod commit;
+mod container;
+mod container_filter;
 mod container_options;
 mod cp;
 mod diff;

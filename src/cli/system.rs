@@ -75,6 +75,13 @@ pub(super) struct Prune {
     what: What,
 }
 
+/// Remove containers that do not run
+#[derive(Debug, Args)]
+pub(super) struct ContainerPrune {
+    #[command(flatten)]
+    what: What,
+}
+
 /// Remove images that nobody uses
 #[derive(Debug, Args)]
 pub(super) struct ImagePrune {
@@ -332,12 +339,24 @@ fn prune(args: &Prune) -> Result<Status> {
     }
     let engine = Engine::open(settings::File::default())?;
     let before = usage::measure(&engine)?;
-    let containers = prune::containers(&engine, &|record| conditions.pass_container(record))?;
+    let containers = prune::containers(&engine, &|record| conditions.pass_container(record))?.containers;
     let pruned = prune::images(&engine, reach(*all), &|image| conditions.pass_image(image))?;
     let after = usage::measure(&engine)?;
     let whole = |usages: &Usages| usages.images.size + usages.containers.size + usages.volumes.size;
     let bytes = whole(&before).saturating_sub(whole(&after));
     tell(&Pruned { containers, bytes, ..pruned })
+}
+
+/// Runs `container prune`.
+pub(super) fn prune_containers(args: &ContainerPrune) -> Result<Status> {
+    let ContainerPrune { what } = args;
+    let conditions = Conditions::parse(&what.filter)?;
+    if !what.force && !confirm("This will remove all stopped containers.\n")? {
+        return Ok(Status::Failure);
+    }
+    let engine = Engine::open(settings::File::default())?;
+    let pruned = prune::containers(&engine, &|record| conditions.pass_container(record))?;
+    tell(&pruned)
 }
 
 /// Runs `image prune`.

@@ -208,7 +208,7 @@ fn inspect(args: &Inspect, volumes: &Volumes<'_>) -> Result<Status> {
         }
     }
     let text = match template {
-        None => super::inspect::array(&found)?,
+        None => super::inspect::array(&mut found)?,
         Some(template) => found.iter().map(|volume| Ok(template.render(volume)? + "\n")).collect::<Result<String>>()?,
     };
     printer::print(&text)?;

@@ -197,7 +197,6 @@ fn refuse(options: &RunOptions) -> Result<()> {
         ("userns", !has_plain_user),
         ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
         ("attach", !options.attached.is_empty()),
-        ("health-cmd", options.health.test.is_some()),
     ] {
         if is_given {
             return Err(Error::unsupported(format!("--{flag} is not supported yet")));

@@ -14,16 +14,17 @@ use oci_spec::runtime::Spec;
 use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
-use super::images::{find, pull};
+use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::Volumes;
-use super::{files, host, inheriting, joining, seccomp_profile};
+use super::{files, health, host, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
+use crate::image::policy::Policy;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
 use crate::namespaces::idmap::IdMaps;
@@ -31,6 +32,7 @@ use crate::storage::copy::{Access, merge_layers};
 use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
 use crate::storage::store::Store;
+use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::lock::Lock;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
@@ -45,6 +47,8 @@ struct Contents {
     /// Its layers as directories, lowest first; one for `dir:`, none for `host:`.
     layers: Vec<PathBuf>,
     diff_ids: Vec<Digest>,
+    healthcheck: Option<serde_json::Value>,
+    shell: Vec<String>,
     is_host: bool,
     /// Keeps the layers in the store until the container's record does.
     _held: Option<Held>,
@@ -52,7 +56,16 @@ struct Contents {
 
 impl Contents {
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
-        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, _held: None }
+        Self {
+            config: ImageConfig::default(),
+            id: None,
+            layers,
+            diff_ids: Vec::new(),
+            healthcheck: None,
+            shell: Vec::new(),
+            is_host,
+            _held: None,
+        }
     }
 }
 
@@ -162,6 +175,7 @@ pub fn create(
         terminal: options.terminal,
         stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
         stop_timeout_seconds: options.stop_timeout_seconds,
+        health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
     if let Some(path) = &options.id_file {
@@ -226,6 +240,8 @@ fn fetch(
     let store = engine.store()?;
     let held = store.hold()?;
     let (image, reader) = resolve::open(local, &platform(options)?, &|| store.scratch_file())?;
+    let digests: Vec<_> = image.manifest_digest.into_iter().collect();
+    load::check(&Policy::load(&Caller::current())?, local.format, &local.path, &digests)?;
     if store.find_layers(&image)?.is_none() {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
     }
@@ -282,6 +298,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
     let diff_ids = image.layers.iter().map(|layer| layer.diff_id).collect();
     let id = Some(image.config_digest.to_string());
     let config = image.config;
+    let (healthcheck, shell) = (config.healthcheck, config.shell);
     let config = ImageConfig {
         env: config.env,
         entrypoint: config.entrypoint,
@@ -292,7 +309,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, diff_ids, is_host: false, _held: Some(held) })
+    Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: Some(held) })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.
