@@ -22,8 +22,10 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
+use crate::monitor::Ending;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -103,6 +105,12 @@ pub struct ExitRecord {
     /// The kernel killed something of it for want of memory.
     #[serde(default)]
     pub out_of_memory: bool,
+    /// Which cgroup that was in, and at what limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<OutOfMemory>,
+    /// What its monitor did to end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
     /// Why it could not run, or that its supervisor was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
