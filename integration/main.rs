@@ -52,6 +52,7 @@ mod pull_limits;
 mod push;
 mod registries;
 mod rootless;
+mod run_flags;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -126,6 +127,7 @@ fn tests() -> Vec<support::Test> {
         executable::tests,
         images::tests,
         image_config::tests,
+        run_flags::tests,
         host::tests,
         bad_image::tests,
         login::tests,

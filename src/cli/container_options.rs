@@ -1,19 +1,39 @@
 //! The flags that `run` and `create` share: what the container is to be.
 //!
 //! Words become the plain values of [`RunOptions`] here, and nothing else happens: a flag has its grammar in the type that
-//! it is parsed into, its meaning in [`engine::config`](crate::engine::config).
+//! it is parsed into, its meaning in [`engine::config`](crate::engine::config). A flag that is known and can't be served is
+//! refused by name (`refused.rs`).
+
+mod health;
+mod limits;
+mod refused;
+mod security;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use health::SupervisionArgs;
+use limits::LimitArgs;
+use refused::RefusedArgs;
+use security::SecurityArgs;
+
 use super::progress::Bar;
 use crate::engine::engine::Engine;
-use crate::engine::options::{EnvironmentEntry, Limits, Network, PullPolicy, RunOptions, SwapLimit};
+use crate::engine::options::environment::{self, EnvironmentEntry};
+use crate::engine::options::hosts::{self, HostEntry, HostsSource};
+use crate::engine::options::namespaces::{NamespaceMode, UserMode};
+use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
 use crate::engine::settings::DefaultNetwork;
-use crate::engine::volume_option::Volume;
-use crate::error::{Error, Result};
+use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
+use crate::error::{Context, Error, Result};
+use crate::image::platform::Platform;
 use crate::support::id::ContainerName;
-use crate::support::passwd::UserSpec;
-use crate::support::units;
+use crate::support::passwd::{Principal, UserSpec};
+
+/// Environment files and label files are read whole; nobody writes such a one by hand.
+const FILE_BYTES: u64 = 16 << 20;
 
 /// What follows `run` and `create` before the image.
 #[derive(Debug, Args)]
@@ -23,11 +43,21 @@ pub(super) struct ContainerArgs {
     #[command(flatten)]
     process: ProcessArgs,
     #[command(flatten)]
+    environment: EnvironmentArgs,
+    #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
-    limits: LimitArgs,
+    namespaces: NamespaceArgs,
+    #[command(flatten)]
+    supervision: SupervisionArgs,
+    #[command(flatten)]
+    refused: RefusedArgs,
 }
 
 /// What the container is called, and how the command relates to it.
@@ -45,12 +75,36 @@ struct GeneralArgs {
     /// Keep standard input open
     #[arg(long, short)]
     interactive: bool,
+    /// Attach to stdin, stdout or stderr alone
+    #[arg(long, short, value_name = "STREAM")]
+    attach: Vec<Stream>,
     /// When to fetch the image: missing, always, never or newer
     #[arg(long, value_name = "POLICY", default_value = "missing")]
     pull: PullPolicy,
     /// Say nothing of the progress of a pull
     #[arg(long, short)]
     quiet: bool,
+    /// Platform of the image, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE[/VARIANT]")]
+    platform: Option<String>,
+    /// The image is a directory, and becomes the root file system itself
+    #[arg(long)]
+    rootfs: bool,
+    /// Give the container a name-value pair
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = options::parse_pair)]
+    label: Vec<(String, String)>,
+    /// Read labels from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Give the OCI runtime a name-value pair
+    #[arg(long, value_name = "NAME=VALUE", value_parser = options::parse_pair)]
+    annotation: Vec<(String, String)>,
+    /// Write the container's id to a new file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Write the process's id to a file
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -59,66 +113,140 @@ struct GeneralArgs {
 /// What runs in it, and as whom.
 #[derive(Debug, Args)]
 struct ProcessArgs {
-    /// Set a variable; without a value, to the caller's
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    env: Vec<EnvironmentEntry>,
     /// Working directory in the container
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
     /// User, and group, by name or id
     #[arg(long, short, value_name = "USER[:GROUP]")]
     user: Option<UserSpec>,
-    /// Run this instead of the image's entry point; empty for none
+    /// Another group of the user; keep-groups for the caller's
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Run this instead of the image's entry point; empty for none; a JSON list for several words
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
+    /// Put a small init before the command, which reaps orphans
+    #[arg(long)]
+    init: bool,
+    /// Mode bits that new files lack
+    #[arg(long, value_name = "OCTAL", value_parser = options::parse_umask)]
+    umask: Option<u32>,
+    /// Time zone, or local for this machine's
+    #[arg(long, alias = "timezone", value_name = "ZONE")]
+    tz: Option<String>,
+    /// Pass on so many descriptors, from 3 on
+    #[arg(long, value_name = "NUMBER")]
+    preserve_fds: Option<u32>,
+}
+
+/// What it is told by variables.
+#[derive(Debug, Args)]
+struct EnvironmentArgs {
+    /// Set a variable; without a value, to the caller's
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<EnvironmentEntry>,
+    /// Read variables from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Set a variable to a value in which $NAME is the image's
+    #[arg(long, value_name = "NAME=VALUE")]
+    env_merge: Vec<EnvironmentEntry>,
+    /// Pass on all of the caller's variables
+    #[arg(long)]
+    env_host: bool,
+    /// Leave out a variable of the image's
+    #[arg(long, value_name = "NAME")]
+    unsetenv: Vec<String>,
+    /// Leave out all variables of the image's
+    #[arg(long)]
+    unsetenv_all: bool,
+    /// Pass on the caller's proxy variables, which is the default
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    http_proxy: Option<bool>,
 }
 
 /// What it sees of files.
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// Bind a file or directory of the host
-    #[arg(long, short, value_name = "SOURCE:DESTINATION[:OPTIONS]")]
+    /// Bind a file or directory of the host, or mount a volume
+    #[arg(long, short, value_name = "[SOURCE:]DESTINATION[:OPTIONS]")]
     volume: Vec<Volume>,
+    /// Mount something: type=bind|volume|tmpfs|image,source=…,target=…
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    mount: Vec<MountRequest>,
+    /// Mount an empty file system in memory
+    #[arg(long, value_name = "DESTINATION[:OPTIONS]")]
+    tmpfs: Vec<Tmpfs>,
+    /// Mount what another container has mounted
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<VolumesFrom>,
+    /// What becomes of the image's volumes: bind, tmpfs or ignore
+    #[arg(long, value_name = "MANNER", default_value = "bind")]
+    image_volume: ImageVolumes,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
+    /// With --read-only: /run, /tmp and /var/tmp are in memory
+    #[arg(long)]
+    read_only_tmpfs: bool,
 }
 
-/// Who it is to others.
+/// Who it is to others, and who others are to it.
 #[derive(Debug, Args)]
 struct NetworkArgs {
     /// Host name of the container
     #[arg(long, short = 'h', value_name = "NAME")]
     hostname: Option<String>,
+    /// NIS domain name of the container
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
     /// Network of the container: none or host
     #[arg(long, alias = "net", value_name = "NETWORK")]
     network: Option<String>,
+    /// Note that the container listens on a port
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    expose: Vec<String>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<HostEntry>,
+    /// Ask this server for names; none leaves the image's /etc/resolv.conf
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Search names in this domain; . for none
+    #[arg(long, value_name = "DOMAIN", value_parser = hosts::parse_domain)]
+    dns_search: Vec<String>,
+    /// Option of the resolver
+    #[arg(long, alias = "dns-opt", value_name = "OPTION", value_parser = hosts::parse_resolver_option)]
+    dns_option: Vec<String>,
+    /// Leave the image's /etc/hosts
+    #[arg(long)]
+    no_hosts: bool,
+    /// Begin /etc/hosts with a file of the host's; none for nothing, image for the image's
+    #[arg(long, value_name = "FILE")]
+    hosts_file: Option<String>,
+    /// Leave the image's /etc/hostname
+    #[arg(long)]
+    no_hostname: bool,
 }
 
-/// What it may use.
+/// With whom it shares.
 #[derive(Debug, Args)]
-struct LimitArgs {
-    /// Memory limit, with a suffix b, k, m or g
-    #[arg(long, short, value_name = "SIZE", value_parser = units::parse_size)]
-    memory: Option<u64>,
-    /// Limit of memory and swap together; -1 for none on swap
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    memory_swap: Option<SwapLimit>,
-    /// Number of processors, such as 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = units::parse_cpus)]
-    cpus: Option<u64>,
-    /// Relative weight of processor time
-    #[arg(long, short = 'c', value_name = "SHARES")]
-    cpu_shares: Option<u64>,
-    /// Processors to run on, such as 0-2,4
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Most processes; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// Fail where a limit cannot be set, instead of warning
-    #[arg(long)]
-    require_limits: bool,
+struct NamespaceArgs {
+    /// Processes it sees: private, host, container:NAME, ns:PATH
+    #[arg(long, value_name = "MODE", default_value = "")]
+    pid: NamespaceMode,
+    /// Shared memory and queues: private, shareable, host, container:NAME, ns:PATH
+    #[arg(long, value_name = "MODE", default_value = "")]
+    ipc: NamespaceMode,
+    /// Host name: private, host, container:NAME, ns:PATH
+    #[arg(long, value_name = "MODE", default_value = "")]
+    uts: NamespaceMode,
+    /// View of cgroups: private, host, container:NAME, ns:PATH
+    #[arg(long, value_name = "MODE", default_value = "")]
+    cgroupns: NamespaceMode,
+    /// User ids: host, keep-id[:uid=,gid=], auto, nomap, container:NAME, ns:PATH
+    #[arg(long, value_name = "MODE", default_value = "")]
+    userns: UserMode,
 }
 
 impl ContainerArgs {
@@ -129,64 +257,154 @@ impl ContainerArgs {
 
     /// Gives what was asked for, with `command` for what followed the image.
     pub(super) fn into_options(self, engine: &Engine, command: Vec<String>) -> Result<RunOptions> {
-        let Self { general, process, files, network, limits } = self;
+        let Self { general, process, environment, files, security, limits, network, namespaces, supervision, refused } =
+            self;
+        refused.refuse()?;
         let mut options = RunOptions { command, ..RunOptions::default() };
         general.fill(&mut options)?;
-        process.fill(&mut options);
+        process.fill(&mut options)?;
+        environment.fill(&mut options)?;
         files.fill(&mut options)?;
+        security.fill(&mut options)?;
+        limits.fill(&mut options)?;
         network.fill(&mut options, engine)?;
-        limits.fill(&mut options);
+        namespaces.fill(&mut options);
+        supervision.fill(&mut options)?;
         Ok(options)
     }
 }
 
 impl GeneralArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { rm, name, tty, interactive, pull, quiet: _, help: _ } = self;
+        let Self {
+            rm,
+            name,
+            tty,
+            interactive,
+            attach,
+            pull,
+            quiet,
+            platform,
+            rootfs,
+            label,
+            label_file,
+            annotation,
+            cidfile,
+            pidfile,
+            help: _,
+        } = self;
         let stdin = rustix::stdio::stdin();
         if tty && interactive && !rustix::termios::isatty(stdin) {
             return Err(Error::invalid("the input device is not a TTY").with_hint("leave out -t where no terminal is"));
         }
         let size = rustix::termios::tcgetwinsize(stdin).ok().filter(|_| tty);
+        if let Some(path) = cidfile.as_deref().filter(|path| path.exists()) {
+            return Err(Error::invalid(format!("container ID file found, {} exists", path.display()))
+                .with_hint("remove it, if its container has ended"));
+        }
         options.remove = rm;
         options.name = name;
         options.terminal = tty;
         options.interactive = interactive;
+        options.attached = attach;
         options.console_size = size.map(|size| (size.ws_row, size.ws_col));
         options.pull = pull;
+        options.quiet = quiet;
+        options.platform =
+            platform.map(|text| Platform::parse(&text).map(|platform| platform.to_string())).transpose()?;
+        options.is_rootfs = rootfs;
+        for path in &label_file {
+            options.labels.extend(read_file("label file", path, environment::parse_label_file)?);
+        }
+        options.labels.extend(label);
+        options.annotations.extend(annotation);
+        options.id_file = cidfile.map(std::path::absolute).transpose()?;
+        options.pid_file = pidfile.map(std::path::absolute).transpose()?;
         Ok(())
     }
 }
 
 impl ProcessArgs {
-    fn fill(self, options: &mut RunOptions) {
-        let Self { env, workdir, user, entrypoint } = self;
-        options.environment = env;
+    fn fill(self, options: &mut RunOptions) -> Result<()> {
+        let Self { workdir, user, group_add, entrypoint, init, umask, tz, preserve_fds } = self;
         options.working_directory = workdir;
         options.user = user;
-        options.entrypoint =
-            entrypoint.map(|entrypoint| if entrypoint.is_empty() { Vec::new() } else { vec![entrypoint] });
+        for group in &group_add {
+            match group.as_str() {
+                "keep-groups" => options.keeps_groups = true,
+                name => options.additional_groups.push(Principal::group(name).context("group-add")?),
+            }
+        }
+        if options.keeps_groups && !options.additional_groups.is_empty() {
+            return Err(Error::invalid("group-add keep-groups: goes with no other group"));
+        }
+        options.entrypoint = entrypoint.as_deref().map(options::parse_entrypoint);
+        options.init = init;
+        options.umask = umask;
+        options.timezone = tz;
+        options.preserved_fds = preserve_fds.unwrap_or(0);
+        Ok(())
+    }
+}
+
+impl EnvironmentArgs {
+    fn fill(self, options: &mut RunOptions) -> Result<()> {
+        let Self { env, env_file, env_merge, env_host, unsetenv, unsetenv_all, http_proxy } = self;
+        let asked = &mut options.environment;
+        for path in &env_file {
+            asked.entries.extend(read_file("environment file", path, environment::parse_file)?);
+        }
+        asked.entries.extend(env);
+        asked.merged = env_merge;
+        asked.takes_callers = env_host;
+        asked.unset = unsetenv;
+        asked.unsets_all = unsetenv_all;
+        asked.lacks_proxies = http_proxy == Some(false);
+        Ok(())
     }
 }
 
 impl FileArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { mut volume, read_only } = self;
+        let Self { volume, mount, tmpfs, volumes_from, image_volume, read_only, read_only_tmpfs } = self;
+        options.volumes = volume;
+        options.tmpfs = tmpfs;
+        for request in mount {
+            match request {
+                MountRequest::Volume(volume) => options.volumes.push(*volume),
+                MountRequest::Tmpfs(tmpfs) => options.tmpfs.push(tmpfs),
+            }
+        }
         let here = std::env::current_dir()?;
-        for volume in &mut volume {
+        for volume in &mut options.volumes {
             volume.resolve_source(&here);
             volume.check_source()?;
         }
-        options.volumes = volume;
+        options.volumes_from = volumes_from;
+        options.image_volumes = image_volume;
         options.read_only = read_only;
+        options.read_only_tmpfs = read_only_tmpfs;
         Ok(())
     }
 }
 
 impl NetworkArgs {
     fn fill(self, options: &mut RunOptions, engine: &Engine) -> Result<()> {
-        let Self { hostname, network } = self;
+        let Self {
+            hostname,
+            domainname,
+            network,
+            expose,
+            add_host,
+            dns,
+            dns_search,
+            dns_option,
+            no_hosts,
+            hosts_file,
+            no_hostname,
+        } = self;
         options.hostname = hostname;
+        options.domainname = domainname;
         options.network = match network.as_deref() {
             None => match engine.settings.network {
                 DefaultNetwork::None => Network::None,
@@ -198,22 +416,59 @@ impl NetworkArgs {
                 return Err(Error::unsupported(format!("--network {other}: only none and host are supported yet")));
             }
         };
+        for port in &expose {
+            check_port(port)?;
+        }
+        options.exposed = expose;
+        let asked = &mut options.hosts;
+        asked.keeps_resolver = dns == ["none"];
+        asked.added = add_host;
+        asked.servers = if asked.keeps_resolver { Vec::new() } else { parse_servers(&dns)? };
+        asked.search = dns_search;
+        asked.options = dns_option;
+        asked.keeps_hostname = no_hostname;
+        asked.hosts = match hosts_file.as_deref() {
+            _ if no_hosts => HostsSource::Image,
+            None | Some("none") => HostsSource::Made,
+            Some("image") => HostsSource::Image,
+            Some(path) => HostsSource::File(std::path::absolute(path)?),
+        };
+        if asked.hosts == HostsSource::Image && !asked.added.is_empty() {
+            return Err(Error::invalid("add-host: cannot be given where the image's /etc/hosts stays"));
+        }
         Ok(())
     }
 }
 
-impl LimitArgs {
+impl NamespaceArgs {
     fn fill(self, options: &mut RunOptions) {
-        let Self { memory, memory_swap, cpus, cpu_shares, cpuset_cpus, pids_limit, require_limits } = self;
-        options.limits = Limits {
-            memory,
-            memory_swap,
-            nano_cpus: cpus,
-            cpu_shares,
-            cpuset_cpus,
-            pids: pids_limit,
-            ..Limits::default()
-        };
-        options.require_limits = require_limits;
+        let Self { pid, ipc, uts, cgroupns, userns } = self;
+        let modes = &mut options.namespaces;
+        (modes.pid, modes.ipc, modes.uts, modes.cgroup, modes.user) = (pid, ipc, uts, cgroupns, userns);
     }
+}
+
+fn parse_servers(words: &[String]) -> Result<Vec<IpAddr>> {
+    let parse = |word: &String| word.parse().map_err(|_| Error::invalid(format!("dns {word:?}: not an IP address")));
+    words.iter().map(parse).collect()
+}
+
+/// `PORT[-PORT][/tcp|udp|sctp]`
+fn check_port(text: &str) -> Result<()> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last && matches!(protocol, "tcp" | "udp" | "sctp") => Ok(()),
+        _ => Err(Error::invalid(format!("expose {text:?}: not PORT[-PORT][/tcp|udp|sctp]"))),
+    }
+}
+
+fn read_file<T>(what: &str, path: &Path, parse: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES), &mut bytes)?;
+        parse(&bytes)
+    };
+    read().with_context(|| format!("{what} {}", path.display()))
 }

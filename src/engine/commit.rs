@@ -138,7 +138,7 @@ impl Parent {
 fn adapt(section: &mut Map<String, Value>, record: &Record, makeup: &Makeup) -> Result<()> {
     let options = &record.options;
     let mut environment = instruction::environment(section);
-    for entry in &options.environment {
+    for entry in &options.environment.entries {
         let (EnvironmentEntry::Set { name, .. } | EnvironmentEntry::Pass { name }) = entry;
         let value = |entry: &String| Some(entry.strip_prefix(name.as_str())?.strip_prefix('=')?.to_owned());
         match makeup.environment.iter().find_map(value) {

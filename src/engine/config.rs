@@ -5,8 +5,10 @@
 //! here, since annotations steer runtimes (CVE-2026-53488, CVE-2026-94603). Writes no file and makes no directory: what
 //! has to be made is in [`Built`].
 
+mod devices;
 mod facts;
 mod mounts;
+mod names;
 mod process;
 mod resources;
 
@@ -15,8 +17,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp,
-    Mount, Root, Spec,
+    Capabilities, Linux, LinuxDevice, LinuxDeviceCgroup, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceType, LinuxSeccomp, Mount, Root, Spec,
 };
 
 use crate::error::{Error, Result};
@@ -25,10 +27,13 @@ use crate::support::id::ContainerId;
 use crate::support::passwd::Identity;
 
 use super::defaults;
-use super::options::{Network, RunOptions, Unmasked};
+use super::options::namespaces::{NamespaceMode, UserMode};
+use super::options::security::matches_path;
+use super::options::{DeviceRequest, Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
 
-pub use facts::Host;
+pub use facts::{Host, Node};
+pub use names::OwnFile;
 pub use process::{capabilities, command};
 
 /// The version of the specification that is written.
@@ -111,14 +116,31 @@ pub struct Input<'a> {
     pub masked_paths: &'a [String],
     pub identity: &'a Identity,
     pub host: &'a Host,
-    /// The caller's variables, for `-e NAME`.
+    /// The caller's variables, for `-e NAME` and `--env-host`.
     pub variable: &'a dyn Fn(&OsStr) -> Option<OsString>,
+    pub variables: &'a dyn Fn() -> Vec<(OsString, OsString)>,
     pub user_namespace: Option<UserNamespace<'a>>,
     /// Made for [`capabilities`], or read from a file; `None` for unconfined.
     pub seccomp: Option<LinuxSeccomp>,
     pub cgroups_path: String,
-    /// Where the container's anonymous volumes are.
-    pub volumes_directory: &'a Path,
+    /// Namespaces of others that are joined.
+    pub joined: &'a Joined,
+    /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
+    pub directory: &'a Path,
+    /// The image is this machine.
+    pub is_host: bool,
+}
+
+/// Namespaces of other containers, by path, and where one that is joined is to be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    pub user: Option<PathBuf>,
+    pub pid: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    pub uts: Option<PathBuf>,
+    pub cgroup: Option<PathBuf>,
+    /// The other container's `/dev/shm`, which goes with its IPC namespace.
+    pub shm: Option<PathBuf>,
 }
 
 /// The configuration, and what has to be there for it.
@@ -127,6 +149,12 @@ pub struct Built {
     pub spec: Spec,
     /// Directories to be made, and filled with what the image has at their destinations.
     pub volumes: Vec<AnonymousVolume>,
+    /// Files to be written into the container's folder.
+    pub files: Vec<OwnFile>,
+    /// Directories to be made for layers over volumes, parents first.
+    pub directories: Vec<PathBuf>,
+    /// Paths that are given to the container's user (`U`).
+    pub given: Vec<PathBuf>,
 }
 
 /// A directory of the container's own that is mounted into it.
@@ -138,28 +166,74 @@ pub struct AnonymousVolume {
 
 /// Makes the configuration.
 pub fn build(input: Input<'_>) -> Result<Built> {
-    if input.options.init {
-        return Err(Error::unsupported("--init is not supported yet"));
-    }
-    let is_on_hosts_network = input.options.network == Network::Host;
-    let hostname = match &input.options.hostname {
-        Some(name) => check_hostname(name)?,
-        None if is_on_hosts_network => input.host.hostname.clone(),
-        None => input.id.short().to_owned(),
-    };
+    let options = input.options;
+    refuse(options)?;
+    let hostname = hostname(&input)?;
     let process = process::build(&input, &hostname)?;
-    let mounts = mounts::build(&input)?;
+    let devices = devices::build(&input)?;
+    let (files, own_files) = names::build(&input, &hostname)?;
+    let mounts = mounts::build(&input, own_files, devices.binds)?;
 
     let mut spec = Spec::default();
     spec.set_version(OCI_VERSION.to_owned())
-        .set_root(Some(root(input.root, input.options.read_only)))
+        .set_root(Some(root(input.root, options.read_only)))
         .set_process(Some(process))
-        .set_hostname(Some(hostname))
-        .set_domainname(input.options.domainname.as_deref().map(check_hostname).transpose()?)
-        .set_annotations(annotations(&input.options.annotations))
+        .set_hostname(has_own_name(&input).then_some(hostname))
+        .set_domainname(options.domainname.as_deref().map(check_hostname).transpose()?)
+        .set_annotations(annotations(options))
         .set_mounts(Some(mounts.list))
-        .set_linux(Some(linux(input, mounts.propagation)?));
-    Ok(Built { spec, volumes: mounts.volumes })
+        .set_linux(Some(linux(input, mounts.propagation, devices.nodes, devices.rules)?));
+    let mounts::Made { volumes, directories, given } = mounts.made;
+    Ok(Built { spec, volumes, files, directories, given })
+}
+
+/// Names what can be asked for and is not served yet.
+fn refuse(options: &RunOptions) -> Result<()> {
+    let is_cdi = |device: &DeviceRequest| matches!(device, DeviceRequest::Cdi { .. });
+    let user = &options.namespaces.user;
+    let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
+    for (flag, is_given) in [
+        ("init", options.init),
+        ("volumes-from", !options.volumes_from.is_empty()),
+        ("userns", !has_plain_user),
+        ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
+        ("rootfs", options.is_rootfs),
+        ("platform", options.platform.is_some()),
+        ("preserve-fds", options.preserved_fds > 0),
+        ("cidfile", options.id_file.is_some()),
+        ("pidfile", options.pid_file.is_some()),
+        ("attach", !options.attached.is_empty()),
+        ("health-cmd", options.health.test.is_some()),
+    ] {
+        if is_given {
+            return Err(Error::unsupported(format!("--{flag} is not supported yet")));
+        }
+    }
+    Ok(())
+}
+
+/// Says whether the container has a UTS namespace of its own, whose name is its own.
+fn has_own_name(input: &Input<'_>) -> bool {
+    input.options.namespaces.uts == NamespaceMode::Private
+}
+
+fn hostname(input: &Input<'_>) -> Result<String> {
+    let options = input.options;
+    if !has_own_name(input) {
+        for (flag, name) in [("hostname", &options.hostname), ("domainname", &options.domainname)] {
+            if name.is_some() {
+                let uts = &options.namespaces.uts;
+                return Err(Error::invalid(format!("{flag}: cannot be changed where uts is {uts}")));
+            }
+        }
+    }
+    match &options.hostname {
+        Some(name) => check_hostname(name),
+        None if options.network == Network::Host || options.namespaces.uts == NamespaceMode::Host => {
+            Ok(input.host.hostname.clone())
+        }
+        None => Ok(input.id.short().to_owned()),
+    }
 }
 
 fn root(root: &RootFs, read_only: bool) -> Root {
@@ -172,41 +246,50 @@ fn root(root: &RootFs, read_only: bool) -> Root {
     root
 }
 
-fn linux(input: Input<'_>, propagation: Option<String>) -> Result<Linux> {
+fn linux(
+    input: Input<'_>,
+    propagation: Option<String>,
+    nodes: Vec<LinuxDevice>,
+    rules: Vec<LinuxDeviceCgroup>,
+) -> Result<Linux> {
     let options = input.options;
     let mut linux = Linux::default();
     linux
-        .set_namespaces(Some(namespaces(options.network, input.user_namespace.is_some())))
-        .set_cgroups_path(Some(input.cgroups_path.into()))
-        .set_resources(Some(resources::build(&options.limits)?))
+        .set_namespaces(Some(namespaces(&input)))
+        .set_resources(Some(resources::build(&options.limits, input.host, rules)?))
+        .set_devices((!nodes.is_empty()).then_some(nodes))
         .set_sysctl(sysctls(options, input.user_namespace.is_some()))
-        .set_rootfs_propagation(propagation)
-        .set_seccomp(input.seccomp);
+        .set_rootfs_propagation(propagation);
     let (masked, read_only) = hidden_paths(options, &input.host.throttled_processors, input.masked_paths);
     linux.set_masked_paths(Some(masked)).set_readonly_paths(Some(read_only));
-    if let Some(UserNamespace { maps, .. }) = input.user_namespace {
+    // The ids of a namespace that is joined are known to it.
+    if let (Some(UserNamespace { maps, .. }), None) = (input.user_namespace, &input.joined.user) {
         linux.set_uid_mappings(Some(mappings(&maps.uids)?)).set_gid_mappings(Some(mappings(&maps.gids)?));
     }
+    linux.set_cgroups_path(Some(input.cgroups_path.into())).set_seccomp(input.seccomp);
     Ok(linux)
 }
 
-fn namespaces(network: Network, has_user: bool) -> Vec<LinuxNamespace> {
+fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network as Net, Pid, User, Uts};
+    let Input { options, joined, .. } = *input;
+    let modes = &options.namespaces;
+    let is_own = |mode: &NamespaceMode| *mode != NamespaceMode::Host;
     let asked = [
-        (User, has_user),
-        (Pid, true),
-        (Mount, true),
-        (Ipc, true),
-        (Uts, true),
-        (Net, network != Network::Host),
-        (Cgroup, true),
+        (User, input.user_namespace.is_some() || joined.user.is_some(), &joined.user),
+        (Pid, is_own(&modes.pid), &joined.pid),
+        (Mount, true, &None),
+        (Ipc, is_own(&modes.ipc), &joined.ipc),
+        (Uts, is_own(&modes.uts), &joined.uts),
+        (Net, options.network != Network::Host, &None),
+        (Cgroup, is_own(&modes.cgroup), &joined.cgroup),
     ];
-    let namespace = |(kind, _)| {
+    let namespace = |(kind, _, path): (_, bool, &Option<PathBuf>)| {
         let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(kind);
+        namespace.set_typ(kind).set_path(path.clone());
         namespace
     };
-    asked.into_iter().filter(|(_, is_new)| *is_new).map(namespace).collect()
+    asked.into_iter().filter(|(_, is_wanted, _)| *is_wanted).map(namespace).collect()
 }
 
 fn mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>> {
@@ -221,9 +304,16 @@ fn mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>> {
     Ok(ranges.iter().map(mapping).collect())
 }
 
+/// Lets the workload keep the caller's supplementary groups; crun's word for it.
+const KEEPS_GROUPS: &str = "run.oci.keep_original_groups";
+
 /// The user's alone: nothing that an image says comes here.
-fn annotations(asked: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
-    (!asked.is_empty()).then(|| asked.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+fn annotations(options: &RunOptions) -> Option<HashMap<String, String>> {
+    let mut annotations: HashMap<String, String> = options.annotations.clone().into_iter().collect();
+    if options.keeps_groups {
+        annotations.insert(KEEPS_GROUPS.to_owned(), "1".to_owned());
+    }
+    (!annotations.is_empty()).then_some(annotations)
 }
 
 fn sysctls(options: &RunOptions, has_user_namespace: bool) -> Option<HashMap<String, String>> {
@@ -241,9 +331,10 @@ fn sysctls(options: &RunOptions, has_user_namespace: bool) -> Option<HashMap<Str
 fn hidden_paths(options: &RunOptions, throttled: &[u32], of_root: &[String]) -> (Vec<String>, Vec<String>) {
     let is_lifted = |path: &str| match &options.security.unmasked {
         Unmasked::Nothing => false,
-        Unmasked::Paths(paths) => paths.iter().any(|lifted| lifted == path),
+        Unmasked::Paths(patterns) => patterns.iter().any(|pattern| matches_path(pattern, path)),
         Unmasked::All => true,
     };
+    let is_lifted = |path: &str| options.privileged || is_lifted(path);
     let thermal = throttled.iter().map(|processor| defaults::thermal_throttle_path(*processor));
     let masked = defaults::MASKED_PATHS.iter().map(|path| (*path).to_owned()).chain(thermal);
     // What husk itself hides is its store, which no option shows.

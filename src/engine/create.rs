@@ -14,10 +14,10 @@ use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, pull};
-use super::options::{PullPolicy, RunOptions, SeccompChoice};
+use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{files, host};
+use super::{files, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -108,14 +108,18 @@ pub fn create(
         parts: &parts,
         masked_paths: &masked_paths,
         identity: &identity,
-        host: &config::Host::probe(),
+        host: &config::Host::probe(options)?,
         variable: &|name| std::env::var_os(name),
+        variables: &|| std::env::vars_os().collect(),
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
-        seccomp: seccomp(options)?,
-        cgroups_path: cgroups_path(engine, draft.id())?,
-        volumes_directory: &directory.join("volumes"),
+        seccomp: seccomp_profile::choose(options)?,
+        cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        joined: &joining::resolve(engine, &options.namespaces)?,
+        directory: &directory,
+        is_host: contents.is_host,
     })?;
-    engine.with_file_rights(|| files::fill_volumes(&built.volumes, &contents.layers))?;
+    files::write_own(draft.directory(), &built.files)?;
+    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -289,22 +293,13 @@ fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
     database.resolve(&spec, &options.additional_groups)
 }
 
-fn seccomp(options: &RunOptions) -> Result<Option<oci_spec::runtime::LinuxSeccomp>> {
-    match &options.security.seccomp {
-        SeccompChoice::Unconfined => Ok(None),
-        SeccompChoice::Default => Ok(Some(crate::seccomp::default_profile(&config::capabilities(options)?))),
-        SeccompChoice::File(path) => Err(Error::unsupported(format!(
-            "--security-opt seccomp={}: profiles from files are not supported yet",
-            path.display()
-        ))),
-    }
-}
-
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.
-fn cgroups_path(engine: &Engine, id: &ContainerId) -> Result<String> {
+fn cgroups_path(engine: &Engine, parent: Option<&str>, id: &ContainerId) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
     Ok(match engine.cgroup_manager() {
-        CgroupManager::Systemd => config::cgroups_path(CgroupManager::Systemd, !is_root, None, id)?,
+        manager if manager == CgroupManager::Systemd || parent.is_some() => {
+            config::cgroups_path(manager, !is_root, parent, id)?
+        }
         _ if is_root => format!("/husk/{id}"),
         _ => format!("husk-{id}"),
     })

@@ -34,6 +34,10 @@ pub const WORKING_DIRECTORY: &str = "/";
 /// Size of `/dev/shm`.
 pub const SHM_BYTES: u64 = 64 << 20;
 
+/// Options of a tmpfs in the place of an image's volume, and of those that a read-only container works in
+/// (`--read-only-tmpfs`).
+pub const TMPFS: &[&str] = &["nosuid", "nodev", "mode=1777"];
+
 /// What new files lack.
 pub const UMASK: u32 = 0o022;
 

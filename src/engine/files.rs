@@ -1,16 +1,18 @@
 //! Small reads and writes on the way to a container: users in layers that are not mounted yet, the first contents of
 //! volumes.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::config::AnonymousVolume;
-use crate::error::{Context, Result};
+use super::config::{AnonymousVolume, Built, OwnFile};
+use crate::error::{Context, Error, Result};
 use crate::rootfs::copy_up;
-use crate::support::passwd::UserDatabase;
+use crate::support::passwd::{Identity, UserDatabase};
 use crate::support::root::Root;
 
 /// Most that is read of a passwd or group file.
@@ -77,8 +79,69 @@ fn take_owner_and_mode(source: &OwnedFd, volume: &Path) -> Result<(), Errno> {
     rustix::fs::chmod(volume, Mode::from_raw_mode(stat.st_mode & 0o7777))
 }
 
+/// Writes a container's own files into its new folder, which is no container yet: nothing of it needs to be atomic.
+pub fn write_own(directory: BorrowedFd<'_>, files: &[OwnFile]) -> Result<()> {
+    for OwnFile { name, content } in files {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        // Whoever runs in the container may read them.
+        let file = rustix::fs::openat(directory, *name, flags, Mode::from_raw_mode(0o644));
+        let written = file.map_err(Error::from).and_then(|file| Ok(File::from(file).write_all(content.as_bytes())?));
+        written.with_context(|| format!("write the container's {name}"))?;
+    }
+    Ok(())
+}
+
+/// Makes what a configuration needs of directories: volumes with what the image has there, layers over volumes; and gives
+/// what is to be the container's user's to that user. Runs where the container's ids are ids.
+pub fn prepare(built: &Built, layers: &[PathBuf], identity: &Identity) -> Result<()> {
+    fill_volumes(&built.volumes, layers)?;
+    for directory in &built.directories {
+        rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make {}", directory.display()))?;
+    }
+    for path in &built.given {
+        give(path, identity).with_context(|| format!("give {} to the container's user", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Changes the owner of a tree, by descriptor and without following a link: what is in it may be changed meanwhile by a
+/// container that has it, too.
+fn give(path: &Path, identity: &Identity) -> Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(identity.uid), rustix::fs::Gid::from_raw(identity.gid));
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    let top = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mut directories = Vec::new();
+    rustix::fs::chownat(&top, c"", Some(uid), Some(gid), rustix::fs::AtFlags::EMPTY_PATH)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&top)?.st_mode) == FileType::Directory {
+        directories.push(top);
+    }
+    while let Some(directory) = directories.pop() {
+        let flags_open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let listed = rustix::fs::openat(&directory, c".", flags_open, Mode::empty())?;
+        for entry in rustix::fs::Dir::read_from(&listed)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match rustix::fs::chownat(&listed, name, Some(uid), Some(gid), flags) {
+                Ok(()) => {}
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            match rustix::fs::openat(&listed, name, flags_open, Mode::empty()) {
+                Ok(below) => directories.push(below),
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes a container's anonymous volumes, each with what the image has at its destination (CVE-2022-23648: by descriptor).
-pub fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<()> {
+fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<()> {
     for volume in volumes {
         let describe = || format!("make the volume for {}", volume.destination);
         rustix::fs::mkdir(&volume.directory, Mode::from_raw_mode(0o755)).with_context(describe)?;

@@ -1,38 +1,85 @@
-//! The grammars of `-v [SRC:]DST[:OPTIONS]` and `--tmpfs DST[:OPTIONS]`.
+//! The grammars of `-v [SRC:]DST[:OPTIONS]`, `--mount`, `--tmpfs DST[:OPTIONS]` and `--volumes-from`.
 //!
 //! Every option is known: it does something, or it does nothing for a reason that stands here, or it is refused by name.
-//! Deliberately makes no source that is missing: docker's empty directory owned by root hides a mistyped path.
+//! Deliberately makes no source that is missing, unless told to: docker's empty directory owned by root hides a mistyped path.
 
+mod mount;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::options::sparse;
 use crate::error::{Context, Error, Kind, Result};
+use crate::support::text::serialise_as_text;
 
-/// One `-v`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Volume {
-    pub source: VolumeSource,
-    /// Absolute and lexically clean.
-    pub destination: String,
-    pub is_read_only: bool,
-    /// `bind` instead of `rbind`: without what is mounted below the source.
-    pub is_single: bool,
-    pub propagation: Propagation,
-    /// `noexec`, `nosuid`, `nodev` and their opposites, as mount options.
-    pub attributes: Vec<String>,
+pub use mount::MountRequest;
+
+/// `NAME_MAX` of Linux file systems.
+const NAME_BYTES: usize = 255;
+
+sparse! {
+    /// One `-v`, or one `--mount` of a bind, a volume or an image.
+    pub struct Volume {
+        pub source: VolumeSource,
+        /// Absolute and lexically clean.
+        pub destination: String,
+        pub is_read_only: bool,
+        /// How far the read-only reaches.
+        pub reach: Reach,
+        /// `bind` instead of `rbind`: without what is mounted below the source.
+        pub is_single: bool,
+        pub propagation: Propagation,
+        /// `noexec`, `nosuid`, `nodev` and their opposites, as mount options.
+        pub attributes: Vec<String>,
+        /// `U`: the source is given to the container's user.
+        pub is_given: bool,
+        /// `O`: what is written lands in a layer of the container's own.
+        pub is_overlay: bool,
+        /// `idmap[=MAPS]`, as the runtime's mount option has it.
+        pub idmap: Option<String>,
+        /// `nocopy`: a new volume stays empty, whatever the image has there.
+        pub stays_empty: bool,
+        /// The part of the source that is mounted.
+        pub subpath: Option<String>,
+        /// A directory of the host's is made where it is missing (`bind-create-src`).
+        pub makes_source: bool,
+        /// `volume-label`: for a volume that is made.
+        pub labels: BTreeMap<String, String>,
+        /// `volume-opt`: for a volume that is made.
+        pub driver_options: BTreeMap<String, String>,
+    }
 }
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum VolumeSource {
     /// A path of the host; relative ones (`./src`) are the caller's.
     Host(PathBuf),
     /// A volume by name.
     Named(String),
     /// A directory of the container's own, gone with it.
+    #[default]
     Anonymous,
+    /// The files of another image.
+    Image(String),
+}
+
+/// What a read-only bind does with what is mounted below its source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Read-only as well, where the kernel can (5.12).
+    #[default]
+    Possible,
+    /// Writable (`bind-recursive=writable`).
+    Top,
+    /// Read-only, or an error (`bind-recursive=readonly`).
+    All,
 }
 
 /// Whether mounts that come later pass between host and container.
@@ -91,16 +138,9 @@ fn parse_volume(text: &str) -> Result<Volume> {
         [source, destination, options] => (parse_source(source)?, *destination, *options),
         _ => return Err(Error::invalid("not [SRC:]DST[:OPTIONS]")),
     };
-    let mut volume = Volume {
-        source,
-        destination: clean_destination(destination)?,
-        is_read_only: false,
-        is_single: false,
-        propagation: Propagation::default(),
-        attributes: Vec::new(),
-    };
+    let mut volume = Volume { source, destination: clean_destination(destination)?, ..Volume::default() };
     for option in options.split(',').filter(|_| !options.is_empty()) {
-        apply_option(&mut volume, option)?;
+        volume.add_option(option)?;
     }
     Ok(volume)
 }
@@ -112,48 +152,73 @@ fn parse_source(text: &str) -> Result<VolumeSource> {
     if text.starts_with(['/', '.']) {
         return Ok(VolumeSource::Host(text.into()));
     }
-    // Docker's rule for names; a path without ./ is taken for one, and refused as such.
-    let allowed = text.len() > 1
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if allowed {
+    // A path without ./ is taken for a name, and refused as such.
+    if is_volume_name(text) {
         return Ok(VolumeSource::Named(text.to_owned()));
     }
     Err(Error::invalid(format!("{text:?} is neither a path nor the name of a volume"))
         .with_hint("a path begins with / or ./"))
 }
 
-fn apply_option(volume: &mut Volume, option: &str) -> Result<()> {
-    if let Some(propagation) = PROPAGATIONS.into_iter().find(|known| known.as_str() == option) {
-        volume.propagation = propagation;
-        return Ok(());
-    }
-    if let Some(attribute) = ATTRIBUTES.into_iter().find(|known| *known == option) {
-        volume.attributes.push(attribute.to_owned());
-        return Ok(());
-    }
-    match option {
-        "ro" => volume.is_read_only = true,
-        "rw" => volume.is_read_only = false,
-        "bind" => volume.is_single = true,
-        "rbind" => volume.is_single = false,
-        // Labels of SELinux, which husk does not set; consistency modes of Docker Desktop, which Linux does not need.
-        "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-        "nocopy" | "copy" if matches!(volume.source, VolumeSource::Host(_)) => {
-            return Err(Error::invalid(format!("option {option:?} is for volumes, and this is a path")));
-        }
-        "nocopy" | "copy" | "U" | "O" | "idmap" => {
-            return Err(Error::unsupported(format!("option {option:?} is not supported yet")));
-        }
-        _ => return Err(Error::invalid(format!("unknown option {option:?}"))),
-    }
-    Ok(())
+/// Says whether a text follows docker's rule for names of volumes; each is one component of a path.
+pub fn is_volume_name(text: &str) -> bool {
+    text.len() > 1
+        && text.len() <= NAME_BYTES
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 impl Volume {
+    /// Takes one word of `-v`'s options.
+    fn add_option(&mut self, option: &str) -> Result<()> {
+        if let Some(propagation) = PROPAGATIONS.into_iter().find(|known| known.as_str() == option) {
+            self.propagation = propagation;
+            return Ok(());
+        }
+        if ATTRIBUTES.contains(&option) {
+            self.attributes.push(option.to_owned());
+            return Ok(());
+        }
+        match option {
+            "ro" => self.is_read_only = true,
+            "rw" => self.is_read_only = false,
+            "bind" => self.is_single = true,
+            "rbind" => self.is_single = false,
+            // Labels of SELinux, which husk does not set; consistency modes of Docker Desktop, which Linux does not need.
+            "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "nocopy" | "copy" if matches!(self.source, VolumeSource::Host(_)) => {
+                return Err(Error::invalid(format!("option {option:?} is for volumes, and this is a path")));
+            }
+            "nocopy" => self.stays_empty = true,
+            "copy" => self.stays_empty = false,
+            "U" => self.is_given = true,
+            "O" if self.source == VolumeSource::Anonymous => {
+                return Err(Error::invalid("option \"O\" is for sources that exist"));
+            }
+            "O" => self.is_overlay = true,
+            _ if option == "idmap" || option.starts_with("idmap=") => self.set_idmap(option)?,
+            _ => return Err(Error::invalid(format!("unknown option {option:?}"))),
+        }
+        Ok(())
+    }
+
+    fn set_idmap(&mut self, option: &str) -> Result<()> {
+        if let Some(maps) = option.strip_prefix("idmap=") {
+            let known = |part: &str| part.starts_with("uids=") || part.starts_with("gids=");
+            if !maps.split(';').all(known) {
+                return Err(Error::invalid(format!("{option:?}: not idmap=uids=INSIDE-OUTSIDE-COUNT;gids=…")));
+            }
+        }
+        self.idmap = Some(option.to_owned());
+        Ok(())
+    }
+
     /// Makes sure that a path of the host is there, before anything is made.
     pub fn check_source(&self) -> Result<()> {
         let VolumeSource::Host(path) = &self.source else { return Ok(()) };
+        if self.makes_source {
+            return std::fs::create_dir_all(path).with_context(|| format!("make volume source {}", path.display()));
+        }
         match rustix::fs::stat(path) {
             Ok(_) => Ok(()),
             Err(errno) => {
@@ -182,12 +247,57 @@ impl Volume {
         let mut options = vec![if self.is_single { "bind" } else { "rbind" }, self.propagation.as_str()];
         if self.is_read_only {
             // What is mounted below stays writable otherwise, which nobody means.
-            options.push(if recursive_read_only && !self.is_single { "rro" } else { "ro" });
+            let reaches_all = match self.reach {
+                Reach::All => true,
+                Reach::Top => false,
+                Reach::Possible => recursive_read_only && !self.is_single,
+            };
+            options.push(if reaches_all { "rro" } else { "ro" });
         }
         options.extend(self.attributes.iter().map(String::as_str));
+        options.extend(self.idmap.as_deref());
         options.into_iter().map(str::to_owned).collect()
     }
 }
+
+/// `--volumes-from CONTAINER[:OPTIONS]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumesFrom {
+    pub container: String,
+    /// `ro`: whatever they were there; `rw` and nothing leave them as they are.
+    pub is_read_only: bool,
+}
+
+impl FromStr for VolumesFrom {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (container, options) = text.split_once(':').unwrap_or((text, ""));
+        let wrong = |cause: String| Error::invalid(format!("volumes-from {text:?}: {cause}"));
+        if container.is_empty() {
+            return Err(wrong("not CONTAINER[:OPTIONS]".to_owned()));
+        }
+        let mut is_read_only = false;
+        for option in options.split(',').filter(|_| !options.is_empty()) {
+            match option {
+                "ro" => is_read_only = true,
+                // The second: a label of SELinux's.
+                "rw" | "z" => {}
+                _ => return Err(wrong(format!("unknown option {option:?}"))),
+            }
+        }
+        Ok(Self { container: container.to_owned(), is_read_only })
+    }
+}
+
+impl fmt::Display for VolumesFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.container)?;
+        if self.is_read_only { f.write_str(":ro") } else { Ok(()) }
+    }
+}
+
+serialise_as_text!(VolumesFrom);
 
 /// One `--tmpfs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +337,9 @@ fn parse_tmpfs(text: &str) -> Result<Tmpfs> {
             }
             "mode" if !value.is_empty() && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {}
             "nr_inodes" | "nr_blocks" | "uid" | "gid" if value.parse::<u32>().is_ok() => {}
+            "tmpcopyup" | "noswap" if value.is_empty() => {}
+            // podman's word for what is so in any case.
+            "notmpcopyup" if value.is_empty() => continue,
             _ => return Err(Error::invalid(format!("unknown option {option:?}, or its value is none"))),
         }
         options.push(option.to_owned());
@@ -271,6 +384,8 @@ mod tests {
             ("/a:/b:ro,Z,cached", VolumeSource::Host("/a".into()), "/b", "rbind,rprivate,rro"),
             ("/a:/b:bind,ro,slave,noexec", VolumeSource::Host("/a".into()), "/b", "bind,slave,ro,noexec"),
             ("/a:/b:rw,rshared", VolumeSource::Host("/a".into()), "/b", "rbind,rshared"),
+            ("/a:/b:U,O", VolumeSource::Host("/a".into()), "/b", "rbind,rprivate"),
+            ("/a:/b:idmap", VolumeSource::Host("/a".into()), "/b", "rbind,rprivate,idmap"),
             ("data:/b", VolumeSource::Named("data".into()), "/b", "rbind,rprivate"),
             ("/b", VolumeSource::Anonymous, "/b", "rbind,rprivate"),
         ] {
@@ -292,7 +407,7 @@ mod tests {
             ("/a:/b/../../etc", "destination \"/b/../../etc\" climbs with .."),
             ("/a:/b:ro:rw", "not [SRC:]DST[:OPTIONS]"),
             ("/a:/b:rwx", "unknown option \"rwx\""),
-            ("/a:/b:U", "option \"U\" is not supported yet"),
+            ("/a:/b:idmap=x", "\"idmap=x\": not idmap=uids=INSIDE-OUTSIDE-COUNT;gids=…"),
             ("/a:/b:nocopy", "option \"nocopy\" is for volumes, and this is a path"),
             ("a/b:/c", "\"a/b\" is neither a path nor the name of a volume"),
             ("../..:/..", "destination \"/..\" climbs with .."),

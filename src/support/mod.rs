@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod base64;
 pub mod caller;
 pub mod config_file;
+pub mod csv;
 pub mod id;
 pub mod lock;
 pub mod log;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount;
 
 use super::{AnonymousVolume, Input, Part, PartSource, RootFs, UserNamespace, defaults, mount, options_of};
-use crate::engine::options::Network;
+use crate::engine::options::namespaces::NamespaceMode;
+use crate::engine::options::{ImageVolumes, Network};
 use crate::engine::volume_option::{self, Propagation, Volume, VolumeSource};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::overlay;
@@ -13,24 +14,57 @@ use crate::rootfs::overlay;
 /// What the mounts come to.
 pub(super) struct Mounts {
     pub(super) list: Vec<Mount>,
-    pub(super) volumes: Vec<AnonymousVolume>,
+    pub(super) made: Made,
     /// `linux.rootfsPropagation`, where a volume needs one.
     pub(super) propagation: Option<String>,
 }
 
-pub(super) fn build(input: &Input<'_>) -> Result<Mounts> {
+/// What has to be there for them.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) volumes: Vec<AnonymousVolume>,
+    pub(super) directories: Vec<PathBuf>,
+    pub(super) given: Vec<PathBuf>,
+}
+
+/// Makes them. `own_files` give way to what is asked for; `devices` are binds.
+pub(super) fn build(input: &Input<'_>, own_files: Vec<Mount>, devices: Vec<Mount>) -> Result<Mounts> {
+    let options = input.options;
     let mut asked = Asked::default();
-    for volume in &input.options.volumes {
+    for volume in &options.volumes {
         asked.add_volume(input, volume)?;
     }
-    for tmpfs in &input.options.tmpfs {
+    for tmpfs in &options.tmpfs {
         asked.add(mount(&tmpfs.destination, "tmpfs", "tmpfs", tmpfs.options.clone()))?;
     }
     for destination in &input.image.volumes {
         let destination = volume_option::clean_destination(destination).context("image config Volumes")?;
         // What the user mounts there is there instead.
-        if !asked.has(Path::new(&destination)) {
-            asked.add_anonymous(input, &destination)?;
+        if asked.has(Path::new(&destination)) {
+            continue;
+        }
+        match options.image_volumes {
+            ImageVolumes::Bind => asked.add_anonymous(input, &destination, options_of(&["rbind", "rprivate"]))?,
+            ImageVolumes::Tmpfs => asked.add(mount(&destination, "tmpfs", "tmpfs", options_of(defaults::TMPFS)))?,
+            ImageVolumes::Ignore => {}
+        }
+    }
+    if options.read_only && options.read_only_tmpfs {
+        for destination in ["/run", "/tmp", "/var/tmp"] {
+            if !asked.has(Path::new(destination)) {
+                asked.add(mount(destination, "tmpfs", "tmpfs", options_of(defaults::TMPFS)))?;
+            }
+        }
+    }
+    if let Some(path) = &input.host.timezone {
+        let options = options_of(&["bind", "rprivate", "ro"]);
+        if !asked.has(Path::new("/etc/localtime")) {
+            asked.add(mount("/etc/localtime", "bind", path, options))?;
+        }
+    }
+    for mount in own_files.into_iter().chain(devices) {
+        if !asked.has(mount.destination()) {
+            asked.add(mount)?;
         }
     }
     // A mount hides what is below it, so the shallow ones come first; those of one depth keep their order.
@@ -43,7 +77,7 @@ pub(super) fn build(input: &Input<'_>) -> Result<Mounts> {
         |mount: &Mount| asked.has(mount.destination()) || has_dev && mount.destination().starts_with("/dev");
     mounts.extend(default_mounts(input).into_iter().filter(|mount| !is_replaced(mount)));
     mounts.append(&mut asked.mounts);
-    Ok(Mounts { list: mounts, volumes: asked.volumes, propagation: asked.propagation.map(str::to_owned) })
+    Ok(Mounts { list: mounts, made: asked.made, propagation: asked.propagation.map(str::to_owned) })
 }
 
 /// The root file system: a first mount on `/` where it is an overlay, and its parts.
@@ -96,33 +130,53 @@ fn overlay_mount(on: &Path, lower: &[PathBuf], upper: &Path, work: &Path, has_us
 fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
     let has_tty_group =
         input.user_namespace.is_none_or(|UserNamespace { maps, .. }| maps.gid_outside(defaults::TTY_GROUP).is_some());
-    let borrows_sys = input.user_namespace.is_some() && input.options.network == Network::Host;
+    let modes = &input.options.namespaces;
+    let privileged = input.options.privileged;
+    let has_user_namespace = input.user_namespace.is_some();
+    let borrows_sys = has_user_namespace && input.options.network == Network::Host;
+    let borrows_proc = has_user_namespace && modes.pid == NamespaceMode::Host;
+    let bind = |path: &'static str, source: PathBuf, more: &[&str]| {
+        let mut options = options_of(&["rbind", "rprivate", "nosuid", "noexec", "nodev"]);
+        options.extend(options_of(more));
+        mount(path, "bind", source, options)
+    };
     let build = |default: &defaults::DefaultMount| {
         let mut options = options_of(default.options);
         match default.destination {
             "/dev/pts" if !has_tty_group => options.retain(|option| !option.starts_with("gid=")),
+            // The host's, or the other container's: shared memory goes with the IPC namespace.
+            "/dev/shm" if modes.ipc == NamespaceMode::Host => return bind("/dev/shm", "/dev/shm".into(), &[]),
+            "/dev/shm" if input.joined.shm.is_some() => {
+                return bind("/dev/shm", input.joined.shm.clone().unwrap_or_default(), &[]);
+            }
             "/dev/shm" => options.push(format!("size={}", input.options.shm_size.unwrap_or(defaults::SHM_BYTES))),
+            "/dev/mqueue" if input.host.has_queues => return bind("/dev/mqueue", "/dev/mqueue".into(), &[]),
+            // procfs shows a PID namespace, and only its owner may mount it.
+            "/proc" if borrows_proc => return bind("/proc", "/proc".into(), &[]),
+            "/proc" => options.extend(input.options.security.proc_options.iter().cloned()),
             // sysfs belongs to the network namespace, and only its owner may mount it.
             "/sys" if borrows_sys => {
-                return mount(
-                    "/sys",
-                    "bind",
-                    "/sys",
-                    options_of(&["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]),
-                );
+                return bind("/sys", "/sys".into(), if privileged { &[] } else { &["ro"] });
+            }
+            "/sys" if privileged => options.retain(|option| option != "ro"),
+            "/sys/fs/cgroup" if privileged || input.options.security.writable_cgroups => {
+                options.retain(|option| option != "ro");
             }
             _ => {}
         }
         mount(default.destination, default.kind, default.source, options)
     };
-    defaults::MOUNTS.iter().map(build).collect()
+    // Queues belong to the IPC namespace: whoever shares the host's and did not make it can only bind what is there.
+    let lacks_queues = modes.ipc == NamespaceMode::Host && has_user_namespace && !input.host.has_queues;
+    let is_there = |default: &&defaults::DefaultMount| !(lacks_queues && default.destination == "/dev/mqueue");
+    defaults::MOUNTS.iter().filter(is_there).map(build).collect()
 }
 
 /// What was asked for, by the user and the image.
 #[derive(Default)]
 struct Asked {
     mounts: Vec<Mount>,
-    volumes: Vec<AnonymousVolume>,
+    made: Made,
     propagation: Option<&'static str>,
 }
 
@@ -140,16 +194,23 @@ impl Asked {
     }
 
     fn add_volume(&mut self, input: &Input<'_>, volume: &Volume) -> Result<()> {
+        let options = volume.mount_options(input.host.has_recursive_read_only);
         let source = match &volume.source {
-            VolumeSource::Host(path) if path.is_absolute() => path,
+            VolumeSource::Host(path) if path.is_absolute() => match &volume.subpath {
+                Some(subpath) => &path.join(subpath),
+                None => path,
+            },
             // The runtime would take it from the bundle.
             VolumeSource::Host(path) => {
                 return Err(Error::invalid(format!("volume source {} is not an absolute path", path.display())));
             }
-            VolumeSource::Anonymous => return self.add_anonymous(input, &volume.destination),
+            VolumeSource::Anonymous => return self.add_anonymous(input, &volume.destination, options),
             VolumeSource::Named(name) => {
                 return Err(Error::unsupported(format!("volume {name:?}: named volumes are not supported yet"))
                     .with_hint(format!("a directory of the host is given by its path: ./{name}")));
+            }
+            VolumeSource::Image(image) => {
+                return Err(Error::unsupported(format!("mount type=image {image:?}: not supported yet")));
             }
         };
         // A mount can only pass on what reaches the container's root.
@@ -158,14 +219,41 @@ impl Asked {
             (Propagation::Slave | Propagation::RecursiveSlave, None) => Some("rslave"),
             (_, found) => found,
         };
-        let options = volume.mount_options(input.host.has_recursive_read_only);
+        if volume.is_given {
+            self.made.given.push(source.clone());
+        }
+        if volume.is_overlay {
+            return self.add_overlay(input, volume, source);
+        }
         self.add(mount(&volume.destination, "bind", source, options))
     }
 
-    fn add_anonymous(&mut self, input: &Input<'_>, destination: &str) -> Result<()> {
-        let directory = input.volumes_directory.join(self.volumes.len().to_string());
-        self.add(mount(destination, "bind", &directory, options_of(&["rbind", "rprivate"])))?;
-        self.volumes.push(AnonymousVolume { directory, destination: destination.to_owned() });
+    /// Lays a layer of the container's own over a source, which stays as it is.
+    fn add_overlay(&mut self, input: &Input<'_>, volume: &Volume, source: &Path) -> Result<()> {
+        let place = self.next_directory(input);
+        let (upper, work) = (place.join("upper"), place.join("work"));
+        let has_user_xattrs = input.user_namespace.is_some();
+        let source = source.to_owned();
+        let mut mount = overlay_mount(Path::new(&volume.destination), &[source], &upper, &work, has_user_xattrs);
+        if volume.is_read_only
+            && let Some(options) = mount.options_mut()
+        {
+            options.push("ro".to_owned());
+        }
+        self.made.directories.extend([place, upper, work]);
+        self.add(mount)
+    }
+
+    fn add_anonymous(&mut self, input: &Input<'_>, destination: &str, options: Vec<String>) -> Result<()> {
+        let directory = self.next_directory(input);
+        self.add(mount(destination, "bind", &directory, options))?;
+        self.made.volumes.push(AnonymousVolume { directory, destination: destination.to_owned() });
         Ok(())
+    }
+
+    /// Gives the next free place among the container's volumes.
+    fn next_directory(&self, input: &Input<'_>) -> PathBuf {
+        let overlays = self.made.directories.iter().filter(|path| path.ends_with("upper")).count();
+        input.directory.join("volumes").join((self.made.volumes.len() + overlays).to_string())
     }
 }

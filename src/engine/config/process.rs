@@ -7,7 +7,7 @@ use std::str::FromStr;
 use oci_spec::runtime::{BoxBuilder, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, Process, User};
 
 use super::{Capabilities, ImageConfig, Input, RunOptions, defaults};
-use crate::engine::options::EnvironmentEntry;
+use crate::engine::options::environment::{EnvironmentEntry, expand};
 use crate::error::{Error, Kind, Result};
 
 pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
@@ -26,9 +26,15 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
         .set_capabilities(Some(capability_sets(capabilities(options)?, input.identity.uid)))
         .set_rlimits(rlimits(options)?)
         .set_no_new_privileges(Some(options.security.no_new_privileges))
-        .set_apparmor_profile(options.security.apparmor.clone())
+        .set_apparmor_profile(apparmor(options))
         .set_oom_score_adj(options.oom_score_adj);
     Ok(process)
+}
+
+/// `unconfined` is what a container without a profile is; a privileged one says so, as its host may give one to all.
+fn apparmor(options: &RunOptions) -> Option<String> {
+    let named = options.security.apparmor.clone();
+    named.or_else(|| options.privileged.then(|| "unconfined".to_owned())).filter(|profile| profile != "unconfined")
 }
 
 /// Puts entry point and arguments together as docker does: who replaces the entry point drops the image's arguments.
@@ -44,8 +50,23 @@ pub fn command(image: &ImageConfig, options: &RunOptions) -> Result<Vec<String>>
     }
 }
 
+/// The variables that tell programs of proxies; podman passes them on, and docker those of its own configuration.
+const PROXY_VARIABLES: [&str; 10] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
 /// Gives the environment: the defaults, over them the image's, over them the user's. A name stands once.
 fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
+    let asked = &input.options.environment;
     let mut environment = Environment(vec![defaults::PATH.to_owned(), format!("HOSTNAME={hostname}")]);
     if input.options.terminal {
         environment.set(defaults::TERM.to_owned());
@@ -55,9 +76,29 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
         if entry.split_once('=').is_none_or(|(name, _)| name.is_empty()) || entry.contains('\0') {
             return Err(Error::invalid(format!("image config Env: {entry:?} is not NAME=value")));
         }
-        environment.set(entry.clone());
+        if !asked.unsets_all {
+            environment.set(entry.clone());
+        }
     }
-    for entry in &input.options.environment {
+    asked.unset.iter().for_each(|name| environment.remove(name));
+    let of_image = environment.0.clone();
+    if !asked.lacks_proxies {
+        for name in PROXY_VARIABLES {
+            if let Some(value) = (input.variable)(OsStr::new(name)) {
+                // A proxy is no reason to fail, however its name is written.
+                environment.set(format!("{name}={}", value.to_string_lossy()));
+            }
+        }
+    }
+    if asked.takes_callers {
+        for (name, value) in (input.variables)() {
+            // What is no text cannot stand in the configuration, and was not asked for by name.
+            if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
+                environment.set(format!("{name}={value}"));
+            }
+        }
+    }
+    for entry in &asked.entries {
         match entry {
             EnvironmentEntry::Set { name, value } => environment.set(format!("{name}={value}")),
             EnvironmentEntry::Pass { name } => match (input.variable)(OsStr::new(name)) {
@@ -68,6 +109,14 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
                 None => environment.remove(name),
             },
         }
+    }
+    for entry in &asked.merged {
+        let EnvironmentEntry::Set { name, value } = entry else {
+            return Err(Error::invalid(format!("env-merge {entry}: not NAME=VALUE")));
+        };
+        let find = |name: &str| of_image.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+        let value = expand(value, |name| find(name).map(str::to_owned));
+        environment.set(format!("{name}={value}"));
     }
     if environment.position("HOME").is_none() {
         environment.set(format!("HOME={}", input.identity.home.as_deref().unwrap_or("/")));
@@ -139,9 +188,17 @@ fn user(input: &Input<'_>) -> Result<User> {
     Ok(user)
 }
 
-/// Gives the bounding set: the defaults, without what is dropped, with what is added; `ALL` stands for all.
+/// Gives the bounding set: the defaults, without what is dropped, with what is added; `ALL` stands for all, and so does
+/// `--privileged`.
 pub fn capabilities(options: &RunOptions) -> Result<Capabilities> {
-    let added = parse_capabilities("cap-add", &options.added_capabilities)?;
+    if options.privileged && options.dropped_capabilities.is_empty() {
+        parse_capabilities("cap-add", &options.added_capabilities)?;
+        return Ok(defaults::ALL_CAPABILITIES.iter().copied().collect());
+    }
+    let added = match parse_capabilities("cap-add", &options.added_capabilities)? {
+        _ if options.privileged => Asked::All,
+        added => added,
+    };
     let dropped = parse_capabilities("cap-drop", &options.dropped_capabilities)?;
     // As docker: one that is both dropped and added by name is there; after ALL, what is dropped by name is not.
     Ok(match (added, dropped) {

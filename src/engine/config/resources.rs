@@ -1,11 +1,14 @@
 //! Limits as flags give them, made into the specification's resources, with docker's meaning of what is left out.
 
+use std::path::Path;
+
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
 };
 
-use super::defaults;
-use crate::engine::options::{Limits, SwapLimit};
+use super::{Host, defaults};
+use crate::engine::options::limits::{DeviceRate, Limits, SwapLimit};
 use crate::error::{Error, Result};
 
 /// Billionths of a processor in one.
@@ -17,34 +20,54 @@ const NANO_CPUS_MINIMUM: u64 = NANOS / 100;
 /// Weights of block I/O, as docker bounds them.
 const BLKIO_WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;
 
-pub(super) fn build(limits: &Limits) -> Result<LinuxResources> {
+/// Makes them; `devices` are the rules on top of the default ones.
+pub(super) fn build(limits: &Limits, host: &Host, devices: Vec<LinuxDeviceCgroup>) -> Result<LinuxResources> {
+    let mut rules = default_devices();
+    rules.extend(devices);
     let mut resources = LinuxResources::default();
     resources
-        .set_devices(Some(devices()))
+        .set_devices(Some(rules))
+        .set_unified((!limits.unified.is_empty()).then(|| limits.unified.clone().into_iter().collect()))
         .set_memory(memory(limits)?)
         .set_cpu(cpu(limits)?)
         .set_pids(pids(limits)?)
-        .set_block_io(block_io(limits)?);
+        .set_block_io(block_io(limits, host)?);
     Ok(resources)
 }
 
-fn devices() -> Vec<LinuxDeviceCgroup> {
-    let rule = |allow, kind, major, minor, access: &str| {
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(allow).set_typ(kind).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
-        rule
-    };
-    let mut rules = vec![rule(false, None, None, None, "rwm")];
+fn default_devices() -> Vec<LinuxDeviceCgroup> {
+    let mut rules = vec![device_rule(false, None, (None, None), "rwm")];
     rules.extend(defaults::DEVICE_RULES.iter().map(|(kind, major, minor, access)| {
         let kind = if *kind == 'b' { LinuxDeviceType::B } else { LinuxDeviceType::C };
-        rule(true, Some(kind), *major, *minor, access)
+        device_rule(true, Some(kind), (*major, *minor), access)
     }));
     rules
 }
 
+/// Makes a rule; `None` stands for all.
+pub(super) fn device_rule(
+    allow: bool,
+    kind: Option<LinuxDeviceType>,
+    (major, minor): (Option<i64>, Option<i64>),
+    access: &str,
+) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(allow).set_typ(kind).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
+    rule
+}
+
 fn memory(limits: &Limits) -> Result<Option<LinuxMemory>> {
-    let Limits { memory, memory_reservation, memory_swap, .. } = limits;
-    if memory.is_none() && memory_reservation.is_none() && memory_swap.is_none() {
+    let Limits { memory, memory_reservation, memory_swap, memory_swappiness, oom_kill_disable, .. } = limits;
+    let swappiness = match memory_swappiness {
+        None | Some(-1) => None,
+        Some(share @ 0..=100) => Some(share.unsigned_abs()),
+        Some(share) => return Err(Error::invalid(format!("memory-swappiness: {share} is not between 0 and 100"))),
+    };
+    // Docker's 0 is no limit.
+    let memory = memory.filter(|bytes| *bytes > 0);
+    let memory_reservation = memory_reservation.filter(|bytes| *bytes > 0);
+    let memory_swap = memory_swap.filter(|limit| *limit != SwapLimit::Bytes(0));
+    if (memory, memory_reservation, memory_swap, swappiness) == (None, None, None, None) && !oom_kill_disable {
         return Ok(None);
     }
     if memory.is_some_and(|bytes| bytes < defaults::MEMORY_MINIMUM) {
@@ -59,7 +82,7 @@ fn memory(limits: &Limits) -> Result<Option<LinuxMemory>> {
         (Some(memory), Some(SwapLimit::Bytes(both))) if both < memory => {
             return Err(Error::invalid("memory-swap: smaller than memory, and it is memory and swap together"));
         }
-        (Some(_), Some(SwapLimit::Bytes(both))) => Some(signed("memory-swap", *both)?),
+        (Some(_), Some(SwapLimit::Bytes(both))) => Some(signed("memory-swap", both)?),
         // As much swap as memory.
         (Some(memory), None) => Some(signed("memory", memory.saturating_mul(2))?),
         (None, None) => None,
@@ -73,7 +96,9 @@ fn memory(limits: &Limits) -> Result<Option<LinuxMemory>> {
     result
         .set_limit(memory.map(|bytes| signed("memory", bytes)).transpose()?)
         .set_reservation(memory_reservation.map(|bytes| signed("memory-reservation", bytes)).transpose()?)
-        .set_swap(swap);
+        .set_swap(swap)
+        .set_swappiness(swappiness)
+        .set_disable_oom_killer(oom_kill_disable.then_some(true));
     Ok(Some(result))
 }
 
@@ -83,34 +108,44 @@ fn signed(what: &str, bytes: u64) -> Result<i64> {
 
 fn cpu(limits: &Limits) -> Result<Option<LinuxCpu>> {
     let Limits { nano_cpus, cpu_shares, cpu_period, cpu_quota, cpuset_cpus, cpuset_mems, .. } = limits;
+    let Limits { cpu_realtime_period, cpu_realtime_runtime, .. } = limits;
+    // Docker's 0 is "not given", and so is an empty list.
+    let nano_cpus = nano_cpus.filter(|nanos| *nanos > 0);
+    let (cpu_period, cpu_quota) = (cpu_period.filter(|period| *period > 0), cpu_quota.filter(|quota| *quota != 0));
+    let given = |list: &Option<String>| list.clone().filter(|list| !list.is_empty());
+    let (cpuset_cpus, cpuset_mems) = (given(cpuset_cpus), given(cpuset_mems));
     let (period, quota) = match nano_cpus {
         Some(_) if cpu_period.is_some() || cpu_quota.is_some() => {
             return Err(Error::invalid("cpus: cannot be given together with cpu-period or cpu-quota"));
         }
-        Some(nanos) if *nanos < NANO_CPUS_MINIMUM => return Err(Error::invalid("cpus: less than 0.01")),
+        Some(nanos) if nanos < NANO_CPUS_MINIMUM => return Err(Error::invalid("cpus: less than 0.01")),
         Some(nanos) => {
-            let quota = u128::from(*nanos) * u128::from(defaults::CPU_PERIOD) / u128::from(NANOS);
+            let quota = u128::from(nanos) * u128::from(defaults::CPU_PERIOD) / u128::from(NANOS);
             let quota = i64::try_from(quota).map_err(|_| Error::invalid("cpus: more than any machine has"))?;
             (Some(defaults::CPU_PERIOD), Some(quota))
         }
-        None => (*cpu_period, *cpu_quota),
+        None => (cpu_period, cpu_quota),
     };
     // 0 is "not given", 1 is less than the kernel takes.
     let shares = cpu_shares.filter(|shares| *shares > 0).map(|shares| shares.max(2));
-    for (what, list) in [("cpuset-cpus", cpuset_cpus), ("cpuset-mems", cpuset_mems)] {
+    for (what, list) in [("cpuset-cpus", &cpuset_cpus), ("cpuset-mems", &cpuset_mems)] {
         if let Some(list) = list {
             check_list(what, list)?;
         }
     }
-    if (period, quota, shares) == (None, None, None) && cpuset_cpus.is_none() && cpuset_mems.is_none() {
+    let has_realtime = cpu_realtime_period.is_some() || cpu_realtime_runtime.is_some();
+    if (period, quota, shares) == (None, None, None) && (&cpuset_cpus, &cpuset_mems) == (&None, &None) && !has_realtime
+    {
         return Ok(None);
     }
     let mut cpu = LinuxCpu::default();
     cpu.set_period(period)
         .set_quota(quota)
         .set_shares(shares)
-        .set_cpus(cpuset_cpus.clone())
-        .set_mems(cpuset_mems.clone());
+        .set_realtime_period(*cpu_realtime_period)
+        .set_realtime_runtime(*cpu_realtime_runtime)
+        .set_cpus(cpuset_cpus)
+        .set_mems(cpuset_mems);
     Ok(Some(cpu))
 }
 
@@ -141,14 +176,40 @@ fn pids(limits: &Limits) -> Result<Option<LinuxPids>> {
     }
 }
 
-fn block_io(limits: &Limits) -> Result<Option<LinuxBlockIo>> {
-    match limits.blkio_weight {
-        None | Some(0) => Ok(None),
-        Some(weight) if BLKIO_WEIGHTS.contains(&weight) => {
-            let mut block_io = LinuxBlockIo::default();
-            block_io.set_weight(Some(weight));
-            Ok(Some(block_io))
-        }
-        Some(weight) => Err(Error::invalid(format!("blkio-weight: {weight} is not between 10 and 1000"))),
+fn block_io(limits: &Limits, host: &Host) -> Result<Option<LinuxBlockIo>> {
+    let Limits { blkio_weight, blkio_weight_devices, .. } = limits;
+    let Limits { device_read_bps, device_write_bps, device_read_iops, device_write_iops, .. } = limits;
+    let weight = match blkio_weight {
+        None | Some(0) => None,
+        Some(weight) if BLKIO_WEIGHTS.contains(weight) => Some(*weight),
+        Some(weight) => return Err(Error::invalid(format!("blkio-weight: {weight} is not between 10 and 1000"))),
+    };
+    let number = |device: &Path| {
+        let number = host.block_devices.get(device).copied();
+        number.ok_or_else(|| Error::invalid(format!("{} is not a block device", device.display())))
+    };
+    let mut weights = Vec::new();
+    for entry in blkio_weight_devices {
+        let (major, minor) = number(&entry.device)?;
+        let device = LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(entry.weight);
+        weights.push(device.build().expect("all fields are set"));
     }
+    let throttles = |rates: &[DeviceRate]| -> Result<Option<Vec<LinuxThrottleDevice>>> {
+        let mut throttles = Vec::with_capacity(rates.len());
+        for entry in rates {
+            let (major, minor) = number(&entry.device)?;
+            let throttle = LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(entry.rate);
+            throttles.push(throttle.build().expect("all fields are set"));
+        }
+        Ok((!throttles.is_empty()).then_some(throttles))
+    };
+    let mut block_io = LinuxBlockIo::default();
+    block_io
+        .set_weight(weight)
+        .set_weight_device((!weights.is_empty()).then_some(weights))
+        .set_throttle_read_bps_device(throttles(device_read_bps)?)
+        .set_throttle_write_bps_device(throttles(device_write_bps)?)
+        .set_throttle_read_iops_device(throttles(device_read_iops)?)
+        .set_throttle_write_iops_device(throttles(device_write_iops)?);
+    Ok((block_io != LinuxBlockIo::default()).then_some(block_io))
 }

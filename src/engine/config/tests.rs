@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use oci_spec::runtime::Capability;
 use serde_json::{Value, json};
 
-use crate::engine::options::{Limits, SecurityOptions, SwapLimit};
+use crate::engine::config::facts::Node;
+use crate::engine::options::{EnvironmentOptions, Limits, SecurityOptions, SwapLimit};
 use crate::error::Kind;
 use crate::spec::{load, validate};
 
@@ -21,6 +22,9 @@ struct Case {
     maps: Option<IdMaps>,
     allows_setgroups: bool,
     parts: Vec<Part>,
+    host: Host,
+    joined: Joined,
+    is_host: bool,
 }
 
 impl Case {
@@ -40,6 +44,15 @@ impl Case {
             maps: None,
             allows_setgroups: true,
             parts: Vec::new(),
+            host: Host {
+                hostname: "machine".to_owned(),
+                has_recursive_read_only: true,
+                throttled_processors: vec![0, 3],
+                resolver: "nameserver 10.0.0.53\nsearch example.org\noptions ndots:2\n".to_owned(),
+                ..Host::default()
+            },
+            joined: Joined::default(),
+            is_host: false,
         }
     }
 
@@ -50,8 +63,7 @@ impl Case {
 
     fn build(&self) -> Result<Built> {
         let variable = |name: &OsStr| (name == "CANARY").then(|| OsString::from("sings"));
-        let host =
-            Host { hostname: "machine".to_owned(), has_recursive_read_only: true, throttled_processors: vec![0, 3] };
+        let variables = || vec![("CANARY".into(), "sings".into()), ("OTHER".into(), "too".into())];
         build(Input {
             id: &self.id,
             image: &self.image,
@@ -60,15 +72,18 @@ impl Case {
             parts: &self.parts,
             masked_paths: &["/var/lib/husk".to_owned()],
             identity: &self.identity,
-            host: &host,
+            host: &self.host,
             variable: &variable,
+            variables: &variables,
             user_namespace: self
                 .maps
                 .as_ref()
                 .map(|maps| UserNamespace { maps, allows_setgroups: self.allows_setgroups }),
             seccomp: None,
             cgroups_path: format!("/husk/{ID}"),
-            volumes_directory: Path::new("/c/volumes"),
+            joined: &self.joined,
+            directory: Path::new("/c"),
+            is_host: self.is_host,
         })
     }
 
@@ -180,6 +195,9 @@ fn a_plain_container_is_dockers() {
         ("/sys/fs/cgroup", "cgroup", "ro,nosuid,noexec,nodev"),
         ("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
         ("/dev/shm", "shm", "nosuid,noexec,nodev,mode=1777,size=67108864"),
+        ("/etc/hosts", "/c/hosts", "bind,rprivate"),
+        ("/etc/hostname", "/c/hostname", "bind,rprivate"),
+        ("/etc/resolv.conf", "/c/resolv.conf", "bind,rprivate"),
     ];
     assert_eq!(mounts, expected.map(|(one, two, three)| (one.to_owned(), two.to_owned(), three.to_owned())));
 }
@@ -219,7 +237,7 @@ fn entry_point_and_arguments_follow_docker() {
 fn environments_are_laid_over_each_other() {
     let case = Case::new().with(|case| {
         case.image.env = words("PATH=/bin A=image B=image C=image EMPTY=");
-        case.options.environment =
+        case.options.environment.entries =
             ["A=user", "CANARY", "B", "HOME=/h", "N=1", "N=2", "MISSING"].map(|text| text.parse().unwrap()).into();
         case.options.terminal = true;
     });
@@ -308,7 +326,8 @@ fn mounts_that_are_asked_for_come_last_and_from_the_top() {
         case.options.tmpfs = vec!["/a/b".parse().unwrap()];
     });
     let destinations: Vec<_> = case.mounts().into_iter().map(|(destination, ..)| destination).collect();
-    let expected = "/ /proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /a /dev/shm /a/b /a/b/c";
+    let expected = "/ /proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /a /dev/shm /a/b /etc/hosts /etc/hostname \
+        /etc/resolv.conf /a/b/c";
     assert_eq!(destinations, words(expected));
     assert_eq!(case.mount("/dev/shm"), Some(("/h/shm".into(), "rbind,rprivate,rro".into())));
     assert_eq!(case.mount("/a/b"), Some(("tmpfs".into(), "noexec,nosuid,nodev".into())));
@@ -479,7 +498,6 @@ fn limits_mean_what_docker_means() {
         (Limits { nano_cpus: Some(NANOS), cpu_quota: Some(1), ..none() }, "cpus: cannot be given together"),
         (Limits { cpuset_cpus: Some("0\n1".into()), ..none() }, "cpuset-cpus \"0\\n1\": not a list"),
         (Limits { cpuset_mems: Some("2-1".into()), ..none() }, "cpuset-mems \"2-1\": not a list"),
-        (Limits { cpuset_cpus: Some(String::new()), ..none() }, "cpuset-cpus \"\": not a list"),
         (Limits { pids: Some(-2), ..none() }, "pids-limit: -2"),
         (Limits { blkio_weight: Some(5), ..none() }, "blkio-weight: 5"),
     ] {
@@ -573,4 +591,206 @@ fn cgroups_are_below_husks_own_or_a_slice() {
     }
     assert!(path(CgroupManager::Systemd, false, Some("/ci")).is_err());
     assert!(path(CgroupManager::Cgroupfs, false, Some("../other")).is_err());
+}
+
+#[test]
+fn environments_are_changed_by_more_than_values() {
+    let case = |change: fn(&mut EnvironmentOptions)| {
+        let case = Case::new().with(|case| {
+            case.image.env = words("PATH=/bin A=image");
+            case.options.environment.entries = vec!["A=user".parse().unwrap()];
+            change(&mut case.options.environment);
+        });
+        case.env().join(" ")
+    };
+    for (change, expected) in [
+        (
+            (|asked| asked.unset = vec!["PATH".into()]) as fn(&mut EnvironmentOptions),
+            "HOSTNAME=0123456789ab A=user HOME=/root",
+        ),
+        (
+            |asked| asked.unsets_all = true,
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOSTNAME=0123456789ab A=user HOME=/root",
+        ),
+        (
+            |asked| asked.takes_callers = true,
+            "PATH=/bin HOSTNAME=0123456789ab A=user CANARY=sings OTHER=too HOME=/root",
+        ),
+        (
+            |asked| asked.merged = vec!["PATH=${PATH}:/x".parse().unwrap(), "B=$A".parse().unwrap()],
+            "PATH=/bin:/x HOSTNAME=0123456789ab A=user B=image HOME=/root",
+        ),
+    ] {
+        assert_eq!(case(change), expected);
+    }
+}
+
+#[test]
+fn names_are_in_files_of_the_containers_own() {
+    let content = |case: &Case, name: &str| {
+        let files = case.build().unwrap().files;
+        files.into_iter().find(|file| file.name == name).map(|file| file.content)
+    };
+    let plain = Case::new();
+    let hosts = content(&plain, "hosts").unwrap();
+    assert!(hosts.starts_with("127.0.0.1\tlocalhost\n") && hosts.ends_with("127.0.1.1\t0123456789ab\n"), "{hosts}");
+    assert_eq!(content(&plain, "hostname").unwrap(), "0123456789ab\n");
+    assert_eq!(content(&plain, "resolv.conf").unwrap(), "nameserver 10.0.0.53\nsearch example.org\noptions ndots:2\n");
+
+    let asked = Case::new().with(|case| {
+        let hosts = &mut case.options.hosts;
+        hosts.added = vec!["db:10.0.0.7".parse().unwrap()];
+        hosts.servers = vec!["9.9.9.9".parse().unwrap()];
+        hosts.search = vec![".".into()];
+        hosts.options = vec!["timeout:1".into()];
+        case.options.read_only = true;
+    });
+    assert!(content(&asked, "hosts").unwrap().ends_with("10.0.0.7\tdb\n"));
+    assert_eq!(content(&asked, "resolv.conf").unwrap(), "nameserver 9.9.9.9\noptions timeout:1\n");
+    assert_eq!(asked.mount("/etc/hosts"), Some(("/c/hosts".into(), "bind,rprivate,ro".into())));
+
+    let shared = Case::new().with(|case| {
+        case.options.network = Network::Host;
+        case.host.hosts = Some("127.0.0.1 machine".into());
+        case.options.hosts.added = vec!["h:host-gateway".parse().unwrap()];
+    });
+    assert_eq!(content(&shared, "hosts").unwrap(), "127.0.0.1 machine\n127.0.0.1\th\n");
+    let gateway = Case::new().with(|case| case.options.hosts.added = vec!["h:host-gateway".parse().unwrap()]);
+    assert_eq!(gateway.fails(), "add-host h: host-gateway needs a network");
+
+    let own = Case::new().with(|case| case.options.volumes = vec!["/h/hosts:/etc/hosts".parse().unwrap()]);
+    assert_eq!(own.mount("/etc/hosts").unwrap().0, "/h/hosts");
+    let host = Case::new().with(|case| case.is_host = true);
+    assert_eq!(host.build().unwrap().files, []);
+}
+
+#[test]
+fn a_privileged_container_is_hidden_nothing() {
+    let fuse = || Node {
+        source: "/dev/fuse".into(),
+        destination: "/dev/fuse".into(),
+        kind: 'c',
+        major: 10,
+        minor: 229,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+        access: "rwm".into(),
+    };
+    let case = Case::new().with(|case| {
+        case.options.privileged = true;
+        case.host.all_devices = vec![fuse()];
+    });
+    let spec = case.spec();
+    assert_eq!(spec["linux"]["maskedPaths"], json!(["/var/lib/husk"]), "the store is never shown");
+    assert_eq!(spec["linux"]["readonlyPaths"], json!([]));
+    assert_eq!(capability_names(&spec["process"]["capabilities"]["effective"]).len(), 41);
+    assert_eq!(case.mount("/sys").unwrap().1, "nosuid,noexec,nodev");
+    assert_eq!(case.mount("/sys/fs/cgroup").unwrap().1, "nosuid,noexec,nodev");
+    let expected =
+        json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 0}]);
+    assert_eq!(spec["linux"]["devices"], expected);
+    let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!(rules.last().unwrap(), &json!({"allow": true, "access": "rwm"}));
+
+    let asked = Case::new().with(|case| {
+        case.host.devices = vec![Node { destination: "/dev/f".into(), access: "r".into(), ..fuse() }];
+        case.options.device_rules = vec!["b 8:* rw".parse().unwrap()];
+    });
+    let rules = asked.spec()["linux"]["resources"]["devices"].clone();
+    let last: Vec<_> = rules.as_array().unwrap().iter().rev().take(2).collect();
+    assert_eq!(last[1], &json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "r"}));
+    assert_eq!(last[0], &json!({"allow": true, "type": "b", "major": 8, "access": "rw"}));
+
+    let maps = vec![IdRange { inside: 0, outside: 1000, length: 1 }];
+    let bound = asked.with(|case| case.maps = Some(IdMaps { uids: maps.clone(), gids: maps.clone() }));
+    assert_eq!(bound.mount("/dev/f"), Some(("/dev/fuse".into(), "bind,rprivate,nosuid,noexec".into())));
+    assert_eq!(bound.spec()["linux"]["devices"], Value::Null);
+}
+
+#[test]
+fn namespaces_are_own_shared_or_joined() {
+    let case = Case::new().with(|case| {
+        let modes = &mut case.options.namespaces;
+        (modes.pid, modes.ipc, modes.uts) =
+            ("host".parse().unwrap(), "container:x".parse().unwrap(), "host".parse().unwrap());
+        modes.cgroup = "ns:/run/cgroup".parse().unwrap();
+        case.joined = Joined {
+            ipc: Some("/proc/7/ns/ipc".into()),
+            shm: Some("/proc/7/root/dev/shm".into()),
+            cgroup: Some("/run/cgroup".into()),
+            ..Joined::default()
+        };
+    });
+    let spec = case.spec();
+    assert_eq!(
+        spec["linux"]["namespaces"],
+        json!([
+            {"type": "mount"}, {"type": "ipc", "path": "/proc/7/ns/ipc"}, {"type": "network"},
+            {"type": "cgroup", "path": "/run/cgroup"},
+        ])
+    );
+    assert_eq!(spec["hostname"], Value::Null);
+    assert!(case.env().contains(&"HOSTNAME=machine".to_owned()));
+    assert_eq!(case.mount("/dev/shm").unwrap().0, "/proc/7/root/dev/shm");
+
+    let named = Case::new().with(|case| {
+        case.options.namespaces.uts = "host".parse().unwrap();
+        case.options.hostname = Some("web".into());
+    });
+    assert_eq!(named.fails(), "hostname: cannot be changed where uts is host");
+    let shared = Case::new().with(|case| {
+        case.options.namespaces.ipc = "host".parse().unwrap();
+        case.host.has_queues = true;
+    });
+    assert_eq!(shared.mount("/dev/shm").unwrap().0, "/dev/shm");
+    assert_eq!(shared.mount("/dev/mqueue").unwrap().0, "/dev/mqueue");
+}
+
+#[test]
+fn volumes_have_layers_and_owners() {
+    let case = Case::new().with(|case| {
+        case.options.volumes = ["/h:/a:O", "/g:/b:U,ro", "/c"].map(|text| text.parse().unwrap()).into();
+        case.options.read_only = true;
+        case.options.read_only_tmpfs = true;
+        case.host.timezone = Some("/usr/share/zoneinfo/UTC".into());
+    });
+    let built = case.build().unwrap();
+    assert_eq!(case.mount("/a").unwrap().1, "lowerdir=/h,upperdir=/c/volumes/0/upper,workdir=/c/volumes/0/work");
+    assert_eq!(built.directories, ["/c/volumes/0", "/c/volumes/0/upper", "/c/volumes/0/work"].map(PathBuf::from));
+    assert_eq!(built.given, [PathBuf::from("/g")]);
+    assert_eq!(built.volumes[0].directory, Path::new("/c/volumes/1"));
+    assert_eq!(case.mount("/tmp"), Some(("tmpfs".into(), "nosuid,nodev,mode=1777".into())));
+    assert_eq!(case.mount("/etc/localtime"), Some(("/usr/share/zoneinfo/UTC".into(), "bind,rprivate,ro".into())));
+    for (manner, expected) in [("tmpfs", Some("tmpfs")), ("ignore", None), ("bind", Some("/c/volumes/0"))] {
+        let case = Case::new().with(|case| {
+            case.image.volumes = words("/data");
+            case.options.image_volumes = manner.parse().unwrap();
+        });
+        assert_eq!(case.mount("/data").map(|(source, _)| source).as_deref(), expected, "{manner}");
+    }
+}
+
+#[test]
+fn block_devices_of_limits_have_numbers() {
+    let case = Case::new().with(|case| {
+        case.options.limits.device_read_bps = vec!["/dev/sda:1m".parse().unwrap()];
+        case.options.limits.blkio_weight_devices = vec!["/dev/sda:200".parse().unwrap()];
+        case.options.limits.unified.insert("memory.high".into(), "1000000".into());
+        case.host.block_devices.insert("/dev/sda".into(), (8, 0));
+    });
+    let mut resources = case.spec()["linux"]["resources"].take();
+    resources.as_object_mut().unwrap().remove("devices");
+    assert_eq!(
+        resources,
+        json!({
+            "unified": {"memory.high": "1000000"},
+            "blockIO": {
+                "weightDevice": [{"major": 8, "minor": 0, "weight": 200}],
+                "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1 << 20}],
+            },
+        })
+    );
+    let missing = case.with(|case| case.host.block_devices.clear());
+    assert_eq!(missing.fails(), "/dev/sda is not a block device");
 }
