@@ -9,7 +9,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -45,6 +45,7 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -154,6 +155,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),

@@ -45,6 +45,7 @@ mod system;
 pub mod table;
 pub mod template;
 mod unshare;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

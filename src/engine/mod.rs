@@ -28,3 +28,4 @@ pub mod userns;
 pub mod view;
 pub mod volume_option;
 pub mod wait;
+pub mod why;

@@ -128,6 +128,9 @@ pub struct ExitRecord {
 impl ExitRecord {
     /// The code of an end that nobody saw, as docker gives it.
     pub const UNKNOWN: u8 = 255;
+
+    /// The error of such an end.
+    pub const SUPERVISOR_LOST: &str = "its supervisor was killed";
 }
 
 /// Where a container is in its life.

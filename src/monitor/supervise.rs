@@ -202,7 +202,8 @@ impl<'a> Monitor<'a> {
                 self.drain(&mut streams);
                 let restarts_now = self.wants_restart(exit, restarts);
                 let was_stopped = self.is_stopping;
-                let outcome = Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
+                let outcome =
+                    Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
                 let cleared = (self.job.clear)(&outcome);
                 removed.and(cleared).map(|()| exit)
             }

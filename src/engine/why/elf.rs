@@ -155,7 +155,10 @@ mod tests {
     #[test]
     fn a_head_says_machine_and_loader() {
         let found = read(&elf(62, false, b"/lib/ld-musl-x86_64.so.1\0")).unwrap();
-        assert_eq!((found.architecture().as_str(), found.loader.as_deref()), ("amd64", Some("/lib/ld-musl-x86_64.so.1")));
+        assert_eq!(
+            (found.architecture().as_str(), found.loader.as_deref()),
+            ("amd64", Some("/lib/ld-musl-x86_64.so.1"))
+        );
         let found = read(&elf(22, true, b"/lib/ld64.so.1\0")).unwrap();
         assert_eq!((found.architecture().as_str(), found.loader.as_deref()), ("s390x", Some("/lib/ld64.so.1")));
         assert!(!found.is_native());

@@ -22,14 +22,14 @@ const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Something that the kernel did to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub(super) struct Event {
     /// The line without its prefix.
-    pub line: String,
-    pub kind: EventKind,
+    pub(super) line: String,
+    pub(super) kind: EventKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventKind {
+pub(super) enum EventKind {
     /// `oom-kill:`
     OutOfMemory {
         /// The cgroup of the victim.
@@ -109,9 +109,9 @@ fn event(line: &str) -> Option<EventKind> {
     let (command, rest) = rest.split_once('[')?;
     let (pid, rest) = rest.split_once(']')?;
     let is_crash = pid.bytes().all(|byte| byte.is_ascii_digit())
-        && ["segfault at ", "general protection", "trap "].iter().any(|word| {
-            rest.trim_start_matches([':', ' ']).starts_with(word)
-        });
+        && ["segfault at ", "general protection", "trap "]
+            .iter()
+            .any(|word| rest.trim_start_matches([':', ' ']).starts_with(word));
     is_crash.then(|| EventKind::Crash { command: command.to_owned() })
 }
 

@@ -20,29 +20,66 @@ const LINE_SIZE: usize = 256;
 
 /// What was found about the program that a container starts with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Program {
+pub(super) enum Program {
     /// Nothing is wrong with it that can be seen from outside.
-    Fine { path: String },
+    Fine {
+        path: String,
+    },
     /// No directory of `PATH` has it.
-    NotInPath { name: String, path: String },
-    Missing { path: String },
-    NoFile { path: String },
-    Empty { path: String },
+    NotInPath {
+        name: String,
+        path: String,
+    },
+    Missing {
+        path: String,
+    },
+    NoFile {
+        path: String,
+    },
+    Empty {
+        path: String,
+    },
     /// No execute bit for this user.
-    NotExecutable { path: String, mode: u32, uid: u32 },
+    NotExecutable {
+        path: String,
+        mode: u32,
+        uid: u32,
+    },
     /// A directory on the way lets this user not through.
-    Unreachable { path: String, directory: String, mode: u32, uid: u32 },
+    Unreachable {
+        path: String,
+        directory: String,
+        mode: u32,
+        uid: u32,
+    },
     /// It lies on a mount without execution.
-    NoExec { path: String, mount: String },
+    NoExec {
+        path: String,
+        mount: String,
+    },
     /// The `#!` line names what is not there.
-    NoInterpreter { path: String, interpreter: String },
+    NoInterpreter {
+        path: String,
+        interpreter: String,
+    },
     /// The same, because the line ends as lines do on Windows.
-    CarriageReturn { path: String, interpreter: String },
+    CarriageReturn {
+        path: String,
+        interpreter: String,
+    },
     /// The ELF file's loader is not there: mostly a program of another C library.
-    NoLoader { path: String, loader: String },
-    WrongArchitecture { path: String, architecture: String },
+    NoLoader {
+        path: String,
+        loader: String,
+    },
+    WrongArchitecture {
+        path: String,
+        architecture: String,
+    },
     /// Neither ELF nor `#!`.
-    NotAProgram { path: String },
+    NotAProgram {
+        path: String,
+    },
 }
 
 /// The files of a container: its root file system, and what is bound into it.
@@ -204,18 +241,26 @@ impl Files<'_> {
 
 impl User {
     fn may_execute(&self, stat: &Stat, is_directory: bool) -> bool {
-        let mode = stat.st_mode;
-        if self.overrides && (is_directory || mode & 0o111 != 0) {
-            return true;
-        }
+        self.overrides && (is_directory || stat.st_mode & 0o111 != 0) || self.has(stat, 0o1)
+    }
+
+    /// Says whether the user may write to a file.
+    pub(super) fn may_write(&self, stat: &Stat) -> bool {
+        /// `/proc/sys/kernel/overflowuid`: what belongs to nobody in this user namespace, over whom nobody has power.
+        const NOBODY: u32 = 65534;
+        self.overrides && stat.st_uid != NOBODY || self.has(stat, 0o2)
+    }
+
+    fn has(&self, stat: &Stat, right: u32) -> bool {
         let owner = if self.is_only_one && stat.st_uid == 0 { self.uid } else { stat.st_uid };
-        if owner == self.uid {
-            mode & 0o100 != 0
+        let shift = if owner == self.uid {
+            6
         } else if self.gids.contains(&stat.st_gid) {
-            mode & 0o010 != 0
+            3
         } else {
-            mode & 0o001 != 0
-        }
+            0
+        };
+        stat.st_mode & (right << shift) != 0
     }
 }
 
