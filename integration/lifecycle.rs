@@ -79,7 +79,7 @@ impl Drop for Yard<'_> {
 
 /// Asks until it is so.
 #[track_caller]
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {
         assert!(Instant::now() < deadline, "not within ten seconds: {what}");
@@ -155,7 +155,7 @@ fn it_holds_nothing_of_the_callers(scene: &Scene) {
 }
 
 /// The monitor of a container that was started with this name on its command line.
-fn monitor_of(name: &str) -> i32 {
+pub(crate) fn monitor_of(name: &str) -> i32 {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse::<i32>().ok()) else { continue };

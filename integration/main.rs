@@ -69,6 +69,7 @@ mod terminal;
 mod upkeep;
 mod verbs;
 mod ways;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -100,6 +101,7 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        why::tests,
         containers_files::tests,
         mounts::tests,
         bind_flags::tests,

@@ -60,7 +60,12 @@ impl Cgroup {
             ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
         };
         let limit = reader.number(limit)?;
-        let is_own = if is_unified { count("oom") > 0 } else { reader.number("memory.failcnt")? > 0 };
+        let is_own = if is_unified {
+            count("oom") > 0
+        } else {
+            // With swap counted, that limit is met first.
+            reader.number("memory.failcnt")? > 0 || reader.number("memory.memsw.failcnt")? > 0
+        };
         Ok(Some(OutOfMemory {
             cgroup: directory.shown.clone(),
             kills,

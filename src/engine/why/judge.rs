@@ -215,8 +215,11 @@ fn judge_memory(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
         verdict = verdict.shown(told(memory));
     }
     let victims = evidence.kernel.iter().flatten().filter_map(|event| match &event.kind {
-        EventKind::OutOfMemory { victim_cgroup, process, .. } if victim_cgroup.contains(evidence.id.as_str()) => {
-            Some(format!("the kernel's log: it killed {process:?} in {victim_cgroup}"))
+        EventKind::OutOfMemory { victim_cgroup, limit_cgroup, process }
+            if victim_cgroup.contains(evidence.id.as_str()) =>
+        {
+            let whose = limit_cgroup.as_ref().map_or_else(|| "the machine".to_owned(), |path| format!("cgroup {path}"));
+            Some(format!("the kernel's log: it killed {process:?} for the memory of {whose}"))
         }
         _ => None,
     });

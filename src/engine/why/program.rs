@@ -321,7 +321,7 @@ mod tests {
                 let path = place.path().join(path);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::io::Write::write_all(&mut std::fs::File::create_new(&path).unwrap(), content).unwrap();
-                std::fs::set_permissions(path, PermissionsExt::from_mode(*mode)).unwrap();
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode)).unwrap();
             }
             Self { place, mounts: Vec::new() }
         }
