@@ -15,6 +15,7 @@ mod capabilities;
 mod cgroups;
 mod checkpoint;
 mod containers_files;
+mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
@@ -62,7 +63,9 @@ mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
+mod showing;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
@@ -93,6 +96,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
@@ -103,12 +107,14 @@ fn tests() -> Vec<support::Test> {
         ways::tests,
         why::tests,
         containers_files::tests,
+        copy::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
         mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
+        showing::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,

@@ -377,8 +377,10 @@ fn an_image_is_inspected(scene: &Scene) {
     let format = "{{.Os}} {{json .Config.Cmd}} {{.Config.Entrypoint}}";
     let line = husk(scene, ["image", "inspect", "-f", format, "test"]).run().success().stdout;
     assert_eq!(line, "linux [\"/probe\"] []\n");
-    let partly =
-        husk(scene, ["inspect", "-f", "{{.Os}}", "nothing", "test"]).run().exits_with(125).says("no such image");
+    let partly = husk(scene, ["inspect", "-f", "{{.Os}}", "nothing", "test"])
+        .run()
+        .exits_with(1)
+        .says("no such object: nothing");
     assert_eq!(partly.stdout, "linux\n");
     let history =
         husk(scene, ["history", "--format", "{{.ID}} {{.Size}}", "--no-trunc", "test"]).run().success().stdout;

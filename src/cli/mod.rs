@@ -8,7 +8,10 @@
 
 mod attach;
 mod commit;
+mod container;
+mod container_filter;
 mod container_options;
+mod cp;
 mod diff;
 mod docs;
 mod engine;

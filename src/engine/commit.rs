@@ -89,6 +89,11 @@ pub fn commit(
         let mut history = config.remove("history").and_then(|steps| steps.as_array().cloned()).unwrap_or_default();
         if is_whole {
             history.clear();
+        } else {
+            // An image that was made by hand may tell of fewer layers than it has: then the new step would be another's.
+            let told = history.iter().filter(|step| step["empty_layer"] != json!(true)).count();
+            let own = layers.len() - usize::from(!is_empty);
+            history.extend((told..own).map(|_| json!({ "created": config.get("created") })));
         }
         history.push(step);
         for field in FORGOTTEN {

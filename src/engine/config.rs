@@ -203,7 +203,6 @@ fn refuse(options: &RunOptions) -> Result<()> {
         ("cidfile", options.id_file.is_some()),
         ("pidfile", options.pid_file.is_some()),
         ("attach", !options.attached.is_empty()),
-        ("health-cmd", options.health.test.is_some()),
     ] {
         if is_given {
             return Err(Error::unsupported(format!("--{flag} is not supported yet")));

@@ -17,7 +17,7 @@ use super::images::{find, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{files, host, joining, seccomp_profile};
+use super::{files, health, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -41,6 +41,8 @@ struct Contents {
     /// Its layers as directories, lowest first; one for `dir:`, none for `host:`.
     layers: Vec<PathBuf>,
     diff_ids: Vec<Digest>,
+    healthcheck: Option<serde_json::Value>,
+    shell: Vec<String>,
     is_host: bool,
     /// Keeps the layers in the store until the container's record does.
     _held: Option<Held>,
@@ -48,7 +50,16 @@ struct Contents {
 
 impl Contents {
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
-        Self { config: ImageConfig::default(), id: None, layers, diff_ids: Vec::new(), is_host, _held: None }
+        Self {
+            config: ImageConfig::default(),
+            id: None,
+            layers,
+            diff_ids: Vec::new(),
+            healthcheck: None,
+            shell: Vec::new(),
+            is_host,
+            _held: None,
+        }
     }
 }
 
@@ -144,6 +155,7 @@ pub fn create(
         terminal: options.terminal,
         stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
         stop_timeout_seconds: options.stop_timeout_seconds,
+        health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
     let (container, supervision) = draft.commit(&record, (purpose == Purpose::Start).then_some(created))?;
@@ -215,6 +227,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
     let diff_ids = image.layers.iter().map(|layer| layer.diff_id).collect();
     let id = Some(image.config_digest.to_string());
     let config = image.config;
+    let (healthcheck, shell) = (config.healthcheck, config.shell);
     let config = ImageConfig {
         env: config.env,
         entrypoint: config.entrypoint,
@@ -225,7 +238,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, diff_ids, is_host: false, _held: Some(held) })
+    Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: Some(held) })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.

@@ -17,6 +17,7 @@ use crate::engine::record::{Container, ExitRecord, Record, Status, Timestamp, no
 use crate::engine::view::View;
 use crate::error::Result;
 use crate::monitor::RestartPolicy;
+use crate::monitor::health::Health;
 use crate::runtime::tree::Access;
 use crate::spec::load;
 use crate::support::id::{ContainerId, ContainerName};
@@ -51,6 +52,8 @@ pub(super) struct Evidence {
     pub(super) kernel: Option<Vec<Event>>,
     /// What it wrote last.
     pub(super) log: Vec<String>,
+    /// What its health checks say.
+    pub(super) health: Option<Health>,
     /// An emulator is registered for foreign programs (binfmt_misc).
     pub(super) has_emulators: bool,
 }
@@ -131,6 +134,7 @@ pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence
         closed_mounts: look.closed_mounts,
         kernel,
         log: log.clone(),
+        health: Health::read(container.directory()).ok().flatten(),
         has_emulators: has_emulators(),
     };
     Ok((evidence, log))

@@ -13,6 +13,7 @@ use super::{Cause, Certainty, Verdict, complaints};
 use crate::cgroups::OutOfMemory;
 use crate::engine::record::{ExitRecord, Timestamp};
 use crate::image::platform::Platform;
+use crate::monitor::health::Status as Health;
 use crate::monitor::{Ending, RestartPolicy};
 use crate::seccomp::call_name;
 use crate::support::units::{binary_size, human_duration};
@@ -27,6 +28,9 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     match &evidence.state {
         State::Created => certain(Cause::NeverStarted, "it was made, and never started")
             .remedy(format!("start it: husk start {}", evidence.name)),
+        State::Running { is_paused: false, .. } if let Some(verdict) = judge_health(evidence) => {
+            Verdict { summary: format!("it runs, and is unhealthy: {}", verdict.summary), ..verdict }
+        }
         State::Running { started, is_paused: false } => {
             certain(Cause::Runs, format!("nothing is wrong: it runs, since {}", ago(evidence, *started)))
         }
@@ -268,10 +272,28 @@ fn judge_ending(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
             "the command in whose foreground it ran was killed or lost its connection; that ends the container",
         )
         .remedy("what is to outlive its command runs with -d"),
+        Ending::Unhealthy => {
+            let verdict = judge_health(evidence).unwrap_or_else(|| certain(Cause::Unhealthy, "its health checks failed"));
+            let summary = format!("it was ended because it was unhealthy (--health-on-failure): {}", verdict.summary);
+            Verdict { summary, ..verdict }
+        }
         // It was faster.
         Ending::Impatience { .. } | Ending::TimeLimit | Ending::Abandoned => return None,
     })
     .filter(|_| exit.code != 0 || exit.was_stopped || evidence.restart != RestartPolicy::No)
+}
+
+/// What its health checks say, if that is bad.
+fn judge_health(evidence: &Evidence) -> Option<Verdict> {
+    let health = evidence.health.as_ref().filter(|health| health.status == Health::Unhealthy)?;
+    let failures = health.failing_streak;
+    let verdict = certain(Cause::Unhealthy, format!("its last {failures} health checks failed"));
+    let verdict = match health.log.last() {
+        Some(check) if check.exit_code < 0 => verdict.shown(format!("the last one took too long, or could not begin: {}", check.output)),
+        Some(check) => verdict.shown(format!("the last one gave status {}: {}", check.exit_code, check.output.trim_end())),
+        None => verdict,
+    };
+    Some(verdict.remedy("run the check by hand: husk exec CONTAINER COMMAND; husk inspect has what it is and all results"))
 }
 
 /// What the kernel's log has of it.

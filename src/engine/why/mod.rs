@@ -67,6 +67,7 @@ pub enum Cause {
     Stopped,
     TimeLimit,
     Abandoned,
+    Unhealthy,
     SupervisorLost,
     OutOfMemory,
     Signal,

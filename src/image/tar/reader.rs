@@ -80,6 +80,8 @@ pub(crate) trait Skip: BufRead {
 
 impl Skip for &[u8] {}
 
+impl<R: io::Read> Skip for io::BufReader<R> {}
+
 /// Reads the entries of an archive in order.
 pub(crate) struct Reader<R> {
     input: R,

@@ -23,15 +23,15 @@ pub(super) const OPEN_DIRECTORY: OFlags =
 const OPEN: usize = 32;
 
 /// Something in the tree.
-pub(super) struct Found<'w> {
+pub(crate) struct Found<'w> {
     /// The directory that it is in.
-    pub(super) directory: BorrowedFd<'w>,
-    pub(super) name: &'w [u8],
+    pub(crate) directory: BorrowedFd<'w>,
+    pub(crate) name: &'w [u8],
     /// From the root, without a slash at either end.
-    pub(super) path: &'w [u8],
-    pub(super) stat: Stat,
+    pub(crate) path: &'w [u8],
+    pub(crate) stat: Stat,
     /// Open to be read, if it is a directory.
-    pub(super) opened: Option<BorrowedFd<'w>>,
+    pub(crate) opened: Option<BorrowedFd<'w>>,
 }
 
 impl Found<'_> {
@@ -49,8 +49,20 @@ struct Level {
     names: Vec<Vec<u8>>,
 }
 
+/// What is to become of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Into,
+    Over,
+}
+
 /// Visits everything below the root. What is gone by the time it is looked at was never there.
 pub(super) fn walk(root: &Root, mut visit: impl FnMut(&Found<'_>) -> Result<()>) -> Result<()> {
+    walk_some(root, |found| visit(found).map(|()| Step::Into))
+}
+
+/// The same, without what is in directories that are stepped over.
+pub(crate) fn walk_some(root: &Root, mut visit: impl FnMut(&Found<'_>) -> Result<Step>) -> Result<()> {
     let top = root.open_at(Path::new("."), OPEN_DIRECTORY, Mode::empty()).context("open the directory")?;
     let mut levels = vec![Level::new(Vec::new(), top)?];
     while let Some(level) = levels.last_mut() {
@@ -77,7 +89,7 @@ fn visit_one(
     level: &mut Level,
     name: &[u8],
     path: &[u8],
-    visit: &mut impl FnMut(&Found<'_>) -> Result<()>,
+    visit: &mut impl FnMut(&Found<'_>) -> Result<Step>,
 ) -> Result<Option<OwnedFd>> {
     if path.len() > limits::PATH_BYTES {
         return Err(Error::invalid(format!("limit: the name is longer than {} bytes", limits::PATH_BYTES)));
@@ -93,8 +105,8 @@ fn visit_one(
     }
     let opened = rustix::fs::openat(directory, name, OPEN_DIRECTORY, Mode::empty()).context("open directory")?;
     let stat = rustix::fs::fstat(&opened)?;
-    visit(&Found { directory, name, path, stat, opened: Some(opened.as_fd()) })?;
-    Ok(Some(opened))
+    let step = visit(&Found { directory, name, path, stat, opened: Some(opened.as_fd()) })?;
+    Ok((step == Step::Into).then_some(opened))
 }
 
 impl Level {
@@ -137,24 +149,4 @@ fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
 
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
-}
-
-/// Reads an extended attribute; none where it is not set or there are none at all.
-pub(super) fn xattr(fd: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::fgetxattr(fd, name, value.as_mut_slice()) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(Errno::RANGE) if value.len() <= limits::XATTR_BYTES => {
-                value.resize(limits::XATTR_BYTES + 1, 0);
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("read attribute {}", name.escape_debug()));
-            }
-        }
-    }
 }

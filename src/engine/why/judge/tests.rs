@@ -20,6 +20,7 @@ fn evidence(state: State) -> Evidence {
         closed_mounts: Vec::new(),
         kernel: None,
         log: Vec::new(),
+        health: None,
         has_emulators: false,
     }
 }
@@ -209,6 +210,20 @@ fn a_complaint_makes_a_cause_likely() {
     // A signal is stronger than words.
     let verdict = judge(&Evidence { log: vec!["permission denied".into()], ..evidence(State::Ended(signal(11))) });
     assert_eq!(verdict.cause, Cause::Crash);
+}
+
+#[test]
+fn ill_health_is_named() {
+    let check = serde_json::json!({"Start": "", "End": "", "ExitCode": 7, "Output": "refused\n"});
+    let health = serde_json::json!({"Status": "unhealthy", "FailingStreak": 3, "Log": [check]});
+    let health = Some(serde_json::from_value(health).unwrap());
+    let ended = ExitRecord { ending: Some(Ending::Unhealthy), was_stopped: true, ..signal(9) };
+    for state in [State::Running { started: 0, is_paused: false }, State::Ended(ended)] {
+        let verdict = judge(&Evidence { health: health.clone(), ..evidence(state) });
+        assert_eq!(verdict.cause, Cause::Unhealthy);
+        assert!(verdict.summary.ends_with("its last 3 health checks failed"), "{}", verdict.summary);
+        assert!(verdict.evidence.contains(&"the last one gave status 7: refused".to_owned()), "{verdict:?}");
+    }
 }
 
 #[test]
