@@ -13,7 +13,7 @@ use oci_spec::runtime::Spec;
 use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
-use super::images::{find, pull};
+use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
@@ -21,6 +21,7 @@ use super::{files, health, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
+use crate::image::policy::Policy;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
 use crate::namespaces::idmap::IdMaps;
@@ -28,6 +29,7 @@ use crate::storage::copy::{Access, merge_layers};
 use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
 use crate::storage::store::Store;
+use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
 use crate::support::root::Root;
@@ -187,6 +189,8 @@ fn fetch(
     let store = engine.store()?;
     let held = store.hold()?;
     let (image, reader) = resolve::open(local, &Platform::host(), &|| store.scratch_file())?;
+    let digests: Vec<_> = image.manifest_digest.into_iter().collect();
+    load::check(&Policy::load(&Caller::current())?, local.format, &local.path, &digests)?;
     if store.find_layers(&image)?.is_none() {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
     }
