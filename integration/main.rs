@@ -71,6 +71,7 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod volumes;
 mod ways;
 mod why;
 
@@ -136,6 +137,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        volumes::tests,
         host::tests,
         bad_image::tests,
         login::tests,
