@@ -190,8 +190,14 @@ impl<'a> Monitor<'a> {
             }
             if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
                 // That it would be started again is on record; now it will not.
-                let outcome =
-                    Outcome::Ended { exit, out_of_memory: None, ending: None, restarts, restarts_now: false, was_stopped: true };
+                let outcome = Outcome::Ended {
+                    exit,
+                    out_of_memory: None,
+                    ending: None,
+                    restarts,
+                    restarts_now: false,
+                    was_stopped: true,
+                };
                 (self.job.clear)(&outcome)?;
                 return Ok(exit);
             }

@@ -289,11 +289,18 @@ fn judge_health(evidence: &Evidence) -> Option<Verdict> {
     let failures = health.failing_streak;
     let verdict = certain(Cause::Unhealthy, format!("its last {failures} health checks failed"));
     let verdict = match health.log.last() {
-        Some(check) if check.exit_code < 0 => verdict.shown(format!("the last one took too long, or could not begin: {}", check.output)),
-        Some(check) => verdict.shown(format!("the last one gave status {}: {}", check.exit_code, check.output.trim_end())),
+        Some(check) if check.exit_code < 0 => {
+            verdict.shown(format!("the last one took too long, or could not begin: {}", check.output))
+        }
+        Some(check) => {
+            verdict.shown(format!("the last one gave status {}: {}", check.exit_code, check.output.trim_end()))
+        }
         None => verdict,
     };
-    Some(verdict.remedy("run the check by hand: husk exec CONTAINER COMMAND; husk inspect has what it is and all results"))
+    Some(
+        verdict
+            .remedy("run the check by hand: husk exec CONTAINER COMMAND; husk inspect has what it is and all results"),
+    )
 }
 
 /// What the kernel's log has of it.
