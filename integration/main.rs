@@ -73,6 +73,7 @@ mod upkeep;
 mod verbs;
 mod volumes;
 mod ways;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -105,6 +106,7 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        why::tests,
         containers_files::tests,
         copy::tests,
         mounts::tests,

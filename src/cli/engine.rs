@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -46,6 +46,7 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -163,6 +164,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
