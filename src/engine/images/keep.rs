@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::{Digest, Verifier};
 use crate::image::manifest::{Descriptor as Layer, Manifest};
 use crate::image::resolve::{Image, LayerReader};
+use crate::image::unpack::without_rights;
 use crate::storage::blobs::{Begun, Blobs, Partial};
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, LayerRecord};
 use crate::storage::store::{Event, Store};
@@ -103,8 +104,10 @@ impl<'a> Keeping<'a> {
             }
             let fetch = || {
                 let mut verifier = Verifier::new(self.open_layer(index)?, layer.expected());
-                io::copy(&mut verifier, &mut io::sink())?;
-                verifier.finish()
+                without_rights(|| {
+                    io::copy(&mut verifier, &mut io::sink())?;
+                    verifier.finish()
+                })
             };
             let fetched = fetch();
             let closed = self.close_layer(index, fetched.is_ok());
