@@ -29,6 +29,7 @@ mod hooks;
 mod host;
 mod identity;
 mod image_config;
+mod image_files;
 mod images;
 mod kill;
 mod labels;
@@ -103,6 +104,7 @@ fn tests() -> Vec<support::Test> {
         ways::tests,
         containers_files::tests,
         copy::tests,
+        image_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,

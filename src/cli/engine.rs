@@ -9,7 +9,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
+    logout, logs, manifest, mount, oci, ps, run, save, switches, system, tree, unshare,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -169,7 +169,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Commit(args) => commit::run(&args),
-        Command::Diff(args) => diff::run(&args),
+        Command::Diff(args) | Command::Image(images::Image::Diff(args)) => diff::run(&args),
+        Command::Image(images::Image::Mount(args)) => mount::run(&args),
+        Command::Image(images::Image::Unmount(args)) => mount::unmount(&args),
+        Command::Image(images::Image::Tree(args)) => tree::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::System(command) => system::run(command),

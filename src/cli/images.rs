@@ -52,6 +52,11 @@ pub(super) enum Image {
     #[command(visible_alias = "remove")]
     Rm(Remove),
     Prune(super::system::ImagePrune),
+    Diff(super::diff::Diff),
+    Mount(super::mount::Mount),
+    #[command(visible_alias = "umount")]
+    Unmount(super::mount::Unmount),
+    Tree(super::tree::Tree),
 }
 
 /// How registries are spoken to.

@@ -31,6 +31,7 @@ mod logout;
 mod logs;
 mod making;
 mod manifest;
+mod mount;
 mod oci;
 mod output;
 mod printer;
@@ -45,6 +46,7 @@ mod switches;
 mod system;
 pub mod table;
 pub mod template;
+mod tree;
 mod unshare;
 
 use std::ffi::OsString;

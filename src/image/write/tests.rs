@@ -65,7 +65,7 @@ fn tree_of(directory: &Path, settings: &Settings) -> Result<(Vec<u8>, Written)> 
 }
 
 fn layer_of(upper: &Path, form: Form) -> Result<(Vec<u8>, Written)> {
-    write_layer(&Root::open(upper).unwrap(), form.overlay, &settings(form), Vec::new())
+    write_layer(&Root::open(upper).unwrap(), form.overlay, &[], &settings(form), Vec::new())
 }
 
 /// Owners and nodes can only be made by a root who has all ids.
