@@ -49,8 +49,8 @@ lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --test layering
 
-bench: ## Compare with crun, runc and a C program that does the least (root)
-	$(commit) $(CARGO) bench --bench compare
+bench: ## Compare with crun, runc and a C program; and with podman, skopeo, containerd and docker (root; BENCH="--part runtime")
+	$(commit) $(CARGO) bench --bench compare -- $(BENCH)
 
 install: build ## Install below PREFIX, with manuals and completions
 	rm -rf $(docs)

@@ -39,28 +39,28 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Containers of one test, removed with it: nothing that is detached outlives a test that fails.
-struct Yard<'a> {
-    scene: &'a Scene,
-    layout: Layout,
+pub(crate) struct Yard<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) layout: Layout,
 }
 
 impl<'a> Yard<'a> {
-    fn new(scene: &'a Scene) -> Self {
+    pub(crate) fn new(scene: &'a Scene) -> Self {
         let programs = ["cat", "echo", "id", "printf", "seq", "sleep", "stty", "yes"];
         let links: Vec<Entry> = programs.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")).collect();
         Self { scene, layout: Image::busybox(scene).layer(&links).layout(scene, "layout") }
     }
 
-    fn husk(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn husk(&self, args: &[&str]) -> Outcome {
         self.scene.husk().args(args).run()
     }
 
     /// `husk VERB FLAGS IMAGE sh -c SCRIPT`.
-    fn sh(&self, verb: &[&str], script: &str) -> Outcome {
+    pub(crate) fn sh(&self, verb: &[&str], script: &str) -> Outcome {
         self.scene.husk().args(verb).arg(self.layout.reference()).args(["/bin/sh", "-c", script]).run()
     }
 
-    fn status(&self, name: &str) -> String {
+    pub(crate) fn status(&self, name: &str) -> String {
         let all = self.husk(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]).success().stdout;
         let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not among {all}")).to_owned()
@@ -79,7 +79,7 @@ impl Drop for Yard<'_> {
 
 /// Asks until it is so.
 #[track_caller]
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {
         assert!(Instant::now() < deadline, "not within ten seconds: {what}");

@@ -64,12 +64,15 @@ mod security_mounts;
 mod security_seccomp;
 mod self_check;
 mod shared_pids;
+mod showing;
 mod signals;
+mod supervision;
 mod support;
 mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod volumes;
 mod ways;
 
 use std::ffi::OsString;
@@ -94,6 +97,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        supervision::tests,
         limits::tests,
         annotations::tests,
         landlock::tests,
@@ -111,6 +115,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         net_devices::tests,
         shared_pids::tests,
+        showing::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
@@ -132,6 +137,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        volumes::tests,
         host::tests,
         bad_image::tests,
         login::tests,

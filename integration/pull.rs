@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::support::certificate::Certificate;
 use super::support::image::{Compression, Image, Layer, Layout, digest};
 use super::support::registry::{Contents, Real, Reply, Request, Scripted, has_blob};
 use super::support::tar::{self, Entry};
@@ -216,24 +217,13 @@ fn a_password_is_asked_for(scene: &Scene) {
 }
 
 fn a_certificate_is_checked(scene: &Scene) {
-    let (key, certificate) = (scene.path().join("key.pem"), scene.path().join("certificate.pem"));
-    scene
-        .program("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .run()
-        .success();
-    let more = format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display());
-    let registry = Real::start(scene, &more);
+    let certificate = Certificate::new(scene, "registry");
+    let registry = Real::start(scene, &certificate.serve(""));
     let name = registry.hold(scene, &Image::busybox(scene), "app:1");
     scene.husk().args(["pull", "--tls-verify", &name]).run().exits_with(125).says("TLS: ");
     holds_nothing(scene);
     // A certificate that the user trusts.
-    scene.husk().env("SSL_CERT_FILE", &certificate).args(["pull", "-q", "--tls-verify", &name]).run().success();
+    scene.husk().env("SSL_CERT_FILE", &certificate.path).args(["pull", "-q", "--tls-verify", &name]).run().success();
     scene.husk().args(["rmi", &name]).run().success();
     // Loopback is insecure unless it is said otherwise, as for docker.
     pull(scene, &name).run().success();
@@ -365,7 +355,7 @@ fn a_killed_pull_is_gone_on_with(scene: &Scene) {
 }
 
 /// Kills husk and the process that it has forked into its user namespace.
-fn kill_all(running: &super::support::Running<'_>) {
+pub(super) fn kill_all(running: &super::support::Running<'_>) {
     let pid = running.pid();
     let children =
         std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero())).unwrap_or_default();

@@ -1,10 +1,11 @@
 //! The machine's configuration of registries, at `pull`: logins that are shared with other tools, certificates, mirrors,
 //! what is blocked, proxies.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::support::certificate::Certificate;
 use super::support::image::{Image, Layout};
 use super::support::registry::{Real, Reply, Scripted};
 use super::support::tar::Entry;
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(mirrors_are_asked_first).and_plain(),
         test!(what_is_blocked_is_not_asked),
         test!(a_proxy_is_asked_for_the_host),
+        test!(a_socks_proxy_is_asked_for_the_host),
     ]
     .into_iter()
     .map(engine)
@@ -85,34 +87,9 @@ fn logins_are_shared_with_skopeo(scene: &Scene) {
     login.args(["login", "-u", "user", "-p", "secret", &host]).run().success().says("another login for 127.0.0.1");
 }
 
-/// Makes a certificate of its own, for servers and clients on this machine; gives it and its key.
-fn certificate(scene: &Scene, name: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (scene.path().join(format!("{name}.crt")), scene.path().join(format!("{name}.key")));
-    scene
-        .program("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .run()
-        .success();
-    (certificate, key)
-}
-
 fn a_registrys_folder_is_trusted(scene: &Scene) {
-    let (server, server_key) = certificate(scene, "server");
-    let (client, client_key) = certificate(scene, "client");
-    let registry = Real::start(
-        scene,
-        &format!(
-            "  tls: {{certificate: {}, key: {}, clientcas: [{}]}}\n",
-            server.display(),
-            server_key.display(),
-            client.display()
-        ),
-    );
+    let [server, client] = ["server", "client"].map(|name| Certificate::new(scene, name));
+    let registry = Real::start(scene, &server.serve(&format!(", clientcas: [{}]", client.path.display())));
     let (host, layout) = (registry.host(), layout(scene));
     let name = format!("{host}/app:1");
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
@@ -123,11 +100,11 @@ fn a_registrys_folder_is_trusted(scene: &Scene) {
         command.env("XDG_CONFIG_HOME", scene.path().join("config")).args(["pull", "-q", "--tls-verify", &name]).run()
     };
     pull().exits_with(125).says("TLS: ");
-    let certificates = file("ca.crt", &read(&server));
+    let certificates = file("ca.crt", &read(&server.path));
     pull().exits_with(125);
-    file("client.cert", &read(&client));
+    file("client.cert", &read(&client.path));
     pull().exits_with(125).says("client.cert has no client.key");
-    file("client.key", &read(&client_key));
+    file("client.key", &read(&client.key));
     scene
         .program("skopeo")
         .env("HOME", scene.path())
@@ -145,24 +122,9 @@ fn a_registrys_folder_is_trusted(scene: &Scene) {
     scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&elsewhere).arg(&name).run().success();
 }
 
-/// A certificate as `openssl req -x509` makes it unless it is told otherwise: an authority's. Gives it and its key.
-fn authority(scene: &Scene, name: &str, subject: &str) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (scene.path().join(format!("{name}.crt")), scene.path().join(format!("{name}.key")));
-    scene
-        .program("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={subject}"), "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .run()
-        .success();
-    (certificate, key)
-}
-
-/// The same, but of yesterday: `req` makes none that is over.
-fn expired_authority(scene: &Scene) -> (PathBuf, PathBuf) {
-    let (_, key) = authority(scene, "expired", "IP:127.0.0.1");
+/// Makes one of yesterday, as `openssl req` makes none.
+fn expired_authority(scene: &Scene) -> Certificate {
+    let Certificate { key, .. } = Certificate::authority(scene, "expired", "IP:127.0.0.1");
     let text = "[ca]\ndefault_ca = x\n[x]\ndatabase = list\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\npolicy = p\n\
                 x509_extensions = e\n[p]\ncommonName = supplied\n[e]\nbasicConstraints = CA:TRUE\nsubjectAltName = IP:127.0.0.1\n";
     let folder = scene.tree("authority", &[("list", ""), ("configuration", text)]);
@@ -174,31 +136,29 @@ fn expired_authority(scene: &Scene) -> (PathBuf, PathBuf) {
     };
     openssl(&["req", "-new", "-subj", "/CN=expired", "-key"]).arg(&key).arg("-out").arg(&request).run().success();
     let dates = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"];
-    let certificate = folder.join("expired.crt");
+    let path = folder.join("expired.crt");
     openssl(&["ca", "-batch", "-selfsign", "-notext", "-config", "configuration", "-keyfile"])
         .arg(&key)
         .args(dates)
         .arg("-in")
         .arg(&request)
         .arg("-out")
-        .arg(&certificate)
+        .arg(&path)
         .run()
         .success();
-    (certificate, key)
+    Certificate { path, key }
 }
 
 fn an_authoritys_certificate_is_good_as_the_registrys_own(scene: &Scene) {
     let layout = layout(scene);
-    let start = |(certificate, key): &(PathBuf, PathBuf)| {
-        Real::start(scene, &format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display()))
-    };
-    let trusted = |certificate: &Path, name: &str| {
-        let text = std::fs::read_to_string(certificate).unwrap();
-        let folder =
-            scene.tree(&format!("trusted-{}", certificate.file_stem().unwrap().display()), &[("ca.crt", &text)]);
+    let start = |certificate: &Certificate| Real::start(scene, &certificate.serve(""));
+    let trusted = |certificate: &Certificate, name: &str| {
+        let text = std::fs::read_to_string(&certificate.path).unwrap();
+        let folder = format!("trusted-{}", certificate.path.file_stem().unwrap().display());
+        let folder = scene.tree(&folder, &[("ca.crt", &text)]);
         scene.husk().args(["pull", "-q", "--tls-verify", "--cert-dir"]).arg(&folder).arg(name).run()
     };
-    let (own, other) = (authority(scene, "own", "IP:127.0.0.1"), authority(scene, "other", "IP:127.0.0.1"));
+    let [own, other] = ["own", "other"].map(|name| Certificate::authority(scene, name, "IP:127.0.0.1"));
     let registry = start(&own);
     let name = format!("{}/app:1", registry.host());
     let copy = ["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"];
@@ -216,20 +176,20 @@ fn an_authoritys_certificate_is_good_as_the_registrys_own(scene: &Scene) {
         .exits_with(125)
         .says("authority that is not trusted");
     // Not even one of the same names: it has to be this very certificate.
-    trusted(&other.0, &name).exits_with(125).says("authority that is not trusted").says("certs.d");
-    trusted(&own.0, &name).success();
+    trusted(&other, &name).exits_with(125).says("authority that is not trusted").says("certs.d");
+    trusted(&own, &name).success();
     scene.husk().args(["rmi", &name]).run().success();
-    scene.husk().env("SSL_CERT_FILE", &own.0).args(["pull", "-q", "--tls-verify", &name]).run().success();
+    scene.husk().env("SSL_CERT_FILE", &own.path).args(["pull", "-q", "--tls-verify", &name]).run().success();
     drop(registry);
 
-    let elsewhere = authority(scene, "elsewhere", "DNS:other.test,IP:127.0.0.2");
+    let elsewhere = Certificate::authority(scene, "elsewhere", "DNS:other.test,IP:127.0.0.2");
     let registry = start(&elsewhere);
-    trusted(&elsewhere.0, &format!("{}/app:1", registry.host())).exits_with(125).says("not valid for name");
+    trusted(&elsewhere, &format!("{}/app:1", registry.host())).exits_with(125).says("not valid for name");
     drop(registry);
 
     let expired = expired_authority(scene);
     let registry = start(&expired);
-    trusted(&expired.0, &format!("{}/app:1", registry.host())).exits_with(125).says("expired");
+    trusted(&expired, &format!("{}/app:1", registry.host())).exits_with(125).says("expired");
 }
 
 fn mirrors_are_asked_first(scene: &Scene) {
@@ -291,4 +251,32 @@ fn a_proxy_is_asked_for_the_host(scene: &Scene) {
     // Had husk not come, somebody has to.
     drop(TcpStream::connect(address));
     assert_eq!(heard.join().unwrap().trim_end(), "CONNECT registry.invalid:443 HTTP/1.1");
+}
+
+fn a_socks_proxy_is_asked_for_the_host(scene: &Scene) {
+    for scheme in ["socks5", "socks5h"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // RFC 1928: takes the connection without a password, and refuses once it has heard what is asked of it.
+        let heard = std::thread::spawn(move || -> std::io::Result<Vec<u8>> {
+            let (mut stream, _) = listener.accept()?;
+            let mut hello = [0; 2];
+            stream.read_exact(&mut hello)?;
+            stream.read_exact(&mut vec![0; usize::from(hello[1])])?;
+            stream.write_all(&[5, 0])?;
+            let mut request = vec![0; 5];
+            stream.read_exact(&mut request)?;
+            let mut rest = vec![0; usize::from(request[4]) + 2];
+            stream.read_exact(&mut rest)?;
+            stream.write_all(&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0])?;
+            Ok([request, rest].concat())
+        });
+        let mut command = scene.husk();
+        command.env("ALL_PROXY", format!("{scheme}://{address}"));
+        command.args(["pull", "-q", "--retry", "0", "registry.invalid/app"]).run().exits_with(125);
+        // Had husk not come, somebody has to.
+        drop(TcpStream::connect(address));
+        let expected = [&[5, 1, 0, 3, 16], &b"registry.invalid"[..], &443_u16.to_be_bytes()].concat();
+        assert_eq!(heard.join().unwrap().unwrap(), expected, "{scheme}");
+    }
 }

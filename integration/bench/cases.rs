@@ -76,8 +76,8 @@ const HALF_OF_CRUN: &[Budget] = &[times(Figure::Alone, 0.5, CRUN), times(Figure:
 pub const CRUN: &str = "crun";
 /// A crun that is not the installed one.
 pub const OTHER_CRUN: &str = "other crun";
-/// Names it, as a command of several words if it needs a loader.
-const OTHER_CRUN_VARIABLE: &str = "HUSK_BENCH_CRUN";
+/// Names it, as a command of several words if it needs a loader. The engine knows no such setting, and refuses it.
+pub const OTHER_CRUN_VARIABLE: &str = "HUSK_BENCH_CRUN";
 
 /// A command after the program and its global options. `{bundle}` is the case's, `{id}` is new each time, `{container}` stays.
 type Words = &'static [&'static str];
@@ -191,7 +191,7 @@ impl Peer {
             if floor == Floor::JoinsCgroups {
                 words.extend(scratch.make_cgroups("floor")?.iter().map(|path| path.display().to_string()));
             }
-            return Ok(Some(Plan { before: Vec::new(), timed: vec![words], after: Vec::new() }));
+            return Ok(Some(Plan { timed: vec![words], ..Plan::default() }));
         }
         let container = format!("bench-{}-{}", self.name.replace(' ', "-"), std::process::id());
         let id = format!("{container}-{{n}}");
@@ -202,7 +202,8 @@ impl Peer {
             self.command_line(words, scratch)
         };
         let lines = |words: &[Words]| words.iter().map(line).collect();
-        Ok(Some(Plan { before: lines(case.before), timed: lines(case.timed), after: lines(case.after) }))
+        let (before, timed, after) = (lines(case.before), lines(case.timed), lines(case.after));
+        Ok(Some(Plan { before, timed, after, ..Plan::default() }))
     }
 
     /// Gives the command that runs a bundle whose payload waits, if this peer is a runtime.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use crate::Result;
 
 /// Set in the process that runs inside the private mount namespace.
-const INSIDE: &str = "HUSK_BENCH_INSIDE";
+const INSIDE: &str = "INSIDE_HUSK_BENCH";
 
 /// How often a cgroup that is not empty yet is tried again, a millisecond apart.
 const REMOVAL_TRIES: u32 = 1000;
@@ -22,13 +22,18 @@ const CGROUP_PREFIX: &str = "husk-bench-";
 
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
-/// Goes on in a mount namespace of its own, by executing this program again below unshare(1); returns once inside.
-pub fn enter_mount_namespace() -> Result<()> {
+/// Goes on in a mount and a network namespace of its own, by executing this program again below unshare(1); returns once
+/// inside, where loopback is up.
+pub fn enter_namespaces() -> Result<()> {
     if std::env::var_os(INSIDE).is_some() {
-        return Ok(());
+        let status = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        return match status.map_err(|error| format!("ip: {error}"))? {
+            status if status.success() => Ok(()),
+            status => Err(format!("ip link set lo up: {status}").into()),
+        };
     }
     let error = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
+        .args(["--mount", "--net", "--propagation", "private"])
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")

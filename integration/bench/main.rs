@@ -1,6 +1,7 @@
-//! `make bench`: husk, crun, runc and a C program that does the least, side by side in one run.
+//! `make bench`: husk beside others in one run: as a runtime beside crun, runc and a C program that does the least, and with
+//! images beside podman, skopeo, containerd and docker.
 //!
-//! Every round takes everybody's turn at everything, in an order of its own: once alone, after a rest, as a person meets it
+//! Of the runtimes, every round takes everybody's turn at everything, in an order of its own: once alone, after a rest, as a person meets it
 //! (the rest lets the kernel's grace periods and the processor's caches go cold), and several times back to back, as a busy
 //! machine does. What is timed is from fork to exit of the command. Medians and least values are printed, with ratios.
 #![expect(unreachable_pub, reason = "a program exports nothing: here, pub is what a file offers to the others")]
@@ -8,10 +9,17 @@
 
 mod bundle;
 mod cases;
+#[path = "../support/docker_registry.rs"]
+mod docker_registry;
 mod environment;
+mod images;
 mod measure;
 mod report;
+#[expect(dead_code, reason = "the tests write archives of other kinds")]
+#[path = "../support/tar.rs"]
+mod tar;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,12 +49,27 @@ struct Arguments {
     /// Only these comparisons
     #[arg(long = "case", value_parser = clap::builder::PossibleValuesParser::new(CASES.iter().map(|case| case.name)))]
     cases: Vec<String>,
+    /// Only this part
+    #[arg(long, value_enum)]
+    part: Option<Part>,
+    /// With images, only these beside husk
+    #[arg(long = "peer", value_enum)]
+    peers: Vec<images::Peer>,
+    /// How often everybody pulls each image into new directories
+    #[arg(long, default_value_t = 2)]
+    pulls: u32,
     /// Print JSON
     #[arg(long)]
     json: bool,
     /// Ignored: cargo passes it
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Runtime,
+    Images,
 }
 
 /// One peer's turn at one case.
@@ -67,7 +90,7 @@ fn main() -> ExitCode {
     match Arguments::try_parse().map_err(Into::into).and_then(|arguments| compare(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("bench: {error}\n").as_bytes());
+            let _ = writeln!(std::io::stderr(), "bench: {error}");
             ExitCode::FAILURE
         }
     }
@@ -77,28 +100,51 @@ fn compare(arguments: &Arguments) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err("runs as root only: it compares limits and devices, which others can't have here".into());
     }
-    environment::enter_mount_namespace()?;
-    let mut notes: Vec<String> = environment::hide_unified()?.into_iter().map(Into::into).collect();
+    environment::enter_namespaces()?;
     let scratch = Scratch::new()?;
-    let (peers, missing) = Peer::all(&scratch);
+    let is_chosen = |part| arguments.part.is_none_or(|chosen| chosen == part);
+    let mut json = serde_json::Map::new();
+    if is_chosen(Part::Runtime) {
+        compare_runtimes(arguments, &scratch, &mut json)?;
+    }
+    // A choice of cases is one of the runtime's.
+    if is_chosen(Part::Images) && arguments.cases.is_empty() {
+        let cache = env!("CARGO_TARGET_TMPDIR").as_ref();
+        let tables = images::compare(&scratch, cache, arguments.pulls, &arguments.peers, arguments.json)?;
+        json.insert("images".to_owned(), tables.to_json());
+    }
+    if arguments.json {
+        writeln!(std::io::stdout(), "{:#}", serde_json::Value::Object(json))?;
+    }
+    Ok(())
+}
+
+/// Compares the verbs; prints the table, or adds to the JSON.
+fn compare_runtimes(
+    arguments: &Arguments,
+    scratch: &Scratch,
+    json: &mut serde_json::Map<String, serde_json::Value>,
+) -> Result<()> {
+    let mut notes: Vec<String> = environment::hide_unified()?.into_iter().map(Into::into).collect();
+    let (peers, missing) = Peer::all(scratch);
     notes.extend(missing);
 
     let is_chosen = |case: &&Case| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case.name);
     let mut entries = Vec::new();
     for case in CASES.iter().filter(is_chosen) {
-        bundle::write(&scratch, case.name, case.style, case.payload)?;
+        bundle::write(scratch, case.name, case.style, case.payload)?;
         for peer in &peers {
-            if let Some(plan) = peer.plan(case, &scratch)? {
-                entries.push(Entry { case, peer, outcome: try_once(&scratch, &plan), plan });
+            if let Some(plan) = peer.plan(case, scratch)? {
+                entries.push(Entry { case, peer, outcome: try_once(scratch, &plan), plan });
             }
         }
     }
-    measure_all(arguments, &scratch, &mut entries)?;
+    measure_all(arguments, scratch, &mut entries)?;
 
-    bundle::write(&scratch, WEIGHED, bundle::Style::Engine, &["wait"])?;
+    bundle::write(scratch, WEIGHED, bundle::Style::Engine, &["wait"])?;
     let weights = peers
         .iter()
-        .filter_map(|peer| Some((peer.name, peer.run_waiting(WEIGHED, &scratch)?)))
+        .filter_map(|peer| Some((peer.name, peer.run_waiting(WEIGHED, scratch)?)))
         .map(|(name, words)| (name, measure::weigh(&words)));
     let report = report::Report {
         notes,
@@ -108,7 +154,11 @@ fn compare(arguments: &Arguments) -> Result<()> {
         profile: time_compiler()?,
         entries: &entries,
     };
-    if arguments.json { report.print_json() } else { report.print_table() }
+    if arguments.json {
+        json.extend(report.to_json());
+        return Ok(());
+    }
+    report.print_table()
 }
 
 /// Tries a peer at a case before anything is counted; this also warms what is always warm.

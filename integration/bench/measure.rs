@@ -6,23 +6,31 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Result;
+use crate::cases::OTHER_CRUN_VARIABLE;
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub nanoseconds: u64,
+    /// The most memory that one of the processes had.
     pub kilobytes: u64,
+    /// Nanoseconds of processor time.
+    pub processor: u64,
+    /// Bytes written to files on disks.
+    pub written: u64,
 }
 
 /// A command line, the program first.
 pub type CommandLine = Vec<String>;
 
 /// What is run: commands that are timed together, and what stands around the whole series.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub before: Vec<CommandLine>,
     pub timed: Vec<CommandLine>,
     pub after: Vec<CommandLine>,
+    /// What is added to the environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// How a series of runs is made.
@@ -37,24 +45,34 @@ pub struct Series {
 
 /// Carries a plan out, with what is timed again and again.
 pub fn time(stopwatch: &Path, plan: &Plan, series: Series) -> Result<Vec<Sample>> {
-    let prepared = plan.before.iter().try_for_each(|words| run(words));
-    let samples = prepared.and_then(|()| time_commands(stopwatch, &plan.timed, series));
-    let cleared = plan.after.iter().map(|words| run(words)).fold(Ok(()), Result::and);
+    let run = |words: &CommandLine| run(words, &plan.environment);
+    let prepared = plan.before.iter().try_for_each(run);
+    let samples = prepared.and_then(|()| time_commands(stopwatch, plan, series));
+    let cleared = plan.after.iter().map(run).fold(Ok(()), Result::and);
     let samples = samples?;
     cleared.map(|()| samples)
 }
 
-fn run(words: &[String]) -> Result<()> {
+/// Runs a command whose output nobody reads.
+pub fn run(words: &CommandLine, environment: &[(String, String)]) -> Result<()> {
     // No pipe: a container that stays would keep it open.
     let null = Stdio::null;
-    let status = Command::new(&words[0]).args(&words[1..]).stdin(null()).stdout(null()).stderr(null()).status()?;
+    let mut command = program(words[0].as_ref(), environment);
+    command.args(&words[1..]);
+    let status = command.stdin(null()).stdout(null()).stderr(null()).status()?;
     if status.success() { Ok(()) } else { Err(format!("{}: {status}", words.join(" ")).into()) }
 }
 
-fn time_commands(stopwatch: &Path, commands: &[CommandLine], series: Series) -> Result<Vec<Sample>> {
-    let mut command = Command::new(stopwatch);
+fn program(path: &Path, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(path);
+    command.env_remove(OTHER_CRUN_VARIABLE).envs(environment.iter().cloned());
+    command
+}
+
+fn time_commands(stopwatch: &Path, plan: &Plan, series: Series) -> Result<Vec<Sample>> {
+    let mut command = program(stopwatch, &plan.environment);
     command.args([series.rest.as_micros().to_string(), series.times.to_string(), series.first.to_string()]);
-    command.args(commands.join(&"+".to_owned()));
+    command.args(plan.timed.join(&"+".to_owned()));
     // To a file: a container that a failed run leaves behind would keep a pipe open.
     let mut errors = tempfile::tempfile()?;
     let output = command.stdin(Stdio::null()).stderr(errors.try_clone()?).output()?;
@@ -68,8 +86,11 @@ fn time_commands(stopwatch: &Path, commands: &[CommandLine], series: Series) -> 
     }
     let lines = String::from_utf8(output.stdout)?;
     let samples = lines.lines().map(|line| -> Result<Sample> {
-        let (nanoseconds, kilobytes) = line.split_once(' ').ok_or("the stopwatch prints two numbers")?;
-        Ok(Sample { nanoseconds: nanoseconds.parse()?, kilobytes: kilobytes.parse()? })
+        let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let [nanoseconds, kilobytes, processor, written] = numbers[..] else {
+            return Err("the stopwatch prints four numbers".into());
+        };
+        Ok(Sample { nanoseconds, kilobytes, processor, written })
     });
     samples.collect()
 }
@@ -112,7 +133,8 @@ pub fn weigh(arguments: &CommandLine) -> Result<Weight> {
     weight
 }
 
-fn kilobytes(text: &str, field: &str) -> Result<u64> {
+/// Reads a line of `status` or `smaps_rollup`.
+pub fn kilobytes(text: &str, field: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field)).ok_or_else(|| format!("no {field}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

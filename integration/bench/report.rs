@@ -111,7 +111,8 @@ impl Report<'_> {
         Ok(())
     }
 
-    pub fn print_json(&self) -> Result<()> {
+    /// Gives the members of the JSON object.
+    pub fn to_json(&self) -> serde_json::Map<String, Value> {
         let entries: Vec<_> = self.entries.iter().map(|entry| self.entry_json(entry)).collect();
         let weights: Vec<_> = self
             .weights
@@ -139,8 +140,10 @@ impl Report<'_> {
                 "loadNs": self.profile.load,
             },
         });
-        writeln!(std::io::stdout(), "{report:#}")?;
-        Ok(())
+        match report {
+            Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        }
     }
 
     fn entry_json(&self, entry: &Entry) -> Value {

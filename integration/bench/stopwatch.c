@@ -3,8 +3,9 @@
 //
 // stopwatch REST_MICROSECONDS TIMES FIRST COMMAND... [+ COMMAND...]...
 //
-// TIMES times over: rests, runs the commands in their order, and prints "NANOSECONDS KILOBYTES", their times from fork to exit
-// added up and the most memory that one of them had. "{n}" in an argument becomes FIRST, FIRST + 1 ... Every command must exit
+// TIMES times over: rests, runs the commands in their order, and prints "NANOSECONDS KILOBYTES PROCESSOR WRITTEN": their times
+// from fork to exit added up, the most memory that one of them had, the nanoseconds of processor time that they and their
+// children took, and the bytes that those wrote to files on disks. "{n}" in an argument becomes FIRST, FIRST + 1 ... Every command must exit
 // with 0. Their output goes to /dev/null, their errors to ours.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -40,7 +41,14 @@ static char **fill_in(char **words, int count, int number) {
   return filled;
 }
 
-static long long run(char **words, int output, long *kilobytes) {
+struct cost {
+  long long nanoseconds, processor, written;
+  long kilobytes;
+};
+
+static long long nanoseconds(struct timeval time) { return time.tv_sec * 1000000000LL + time.tv_usec * 1000LL; }
+
+static void run(char **words, int output, struct cost *cost) {
   long long start = now();
   pid_t child = vfork();
   if (child == 0) {
@@ -57,8 +65,10 @@ static long long run(char **words, int output, long *kilobytes) {
     fprintf(stderr, "%s: wait status %#x\n", words[0], status);
     exit(1);
   }
-  if (usage.ru_maxrss > *kilobytes) *kilobytes = usage.ru_maxrss;
-  return end - start;
+  if (usage.ru_maxrss > cost->kilobytes) cost->kilobytes = usage.ru_maxrss;
+  cost->nanoseconds += end - start;
+  cost->processor += nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime);
+  cost->written += usage.ru_oublock * 512LL;
 }
 
 int main(int argc, char **argv) {
@@ -66,16 +76,15 @@ int main(int argc, char **argv) {
   int rest = atoi(argv[1]), times = atoi(argv[2]), first = atoi(argv[3]);
   int output = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int number = first; number < first + times; number++) {
-    long long total = 0;
-    long kilobytes = 0;
+    struct cost cost = {0};
     if (rest > 0) usleep((useconds_t)rest);
     for (int start = 4; start < argc;) {
       int end = start;
       while (end < argc && strcmp(argv[end], "+")) end++;
-      total += run(fill_in(argv + start, end - start, number), output, &kilobytes);
+      run(fill_in(argv + start, end - start, number), output, &cost);
       start = end + 1;
     }
-    printf("%lld %ld\n", total, kilobytes);
+    printf("%lld %ld %lld %lld\n", cost.nanoseconds, cost.kilobytes, cost.processor, cost.written);
   }
   return 0;
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod bundle;
+pub(crate) mod certificate;
+pub(crate) mod docker_registry;
 pub(crate) mod guest;
 pub(crate) mod husk;
 pub(crate) mod image;

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Scene;
+use super::docker_registry::DockerRegistry;
 use super::image::{Image, Layout, digest};
-use super::scene::write;
 
 /// A request as the scripted registry got it.
 #[derive(Clone, Debug)]
@@ -258,49 +257,18 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
 }
 
 /// Debian's docker-registry.
-pub(crate) struct Real {
-    child: Child,
-    port: u16,
-}
+pub(crate) struct Real(DockerRegistry);
 
 impl Real {
     /// Starts one with its files in the scene; `more` are further lines of its configuration.
     #[track_caller]
     pub(crate) fn start(scene: &Scene, more: &str) -> Self {
-        let root = scene.path().join("registry");
-        std::fs::create_dir_all(&root).expect("make a directory");
-        // The port is free now, and taken in a moment.
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).expect("a free port").port();
-        let configuration = root.join("config.yml");
-        let storage = root.join("data");
-        write(
-            &configuration,
-            format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-                 http:\n  addr: 127.0.0.1:{port}\n{more}",
-                storage.display()
-            ),
-        );
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start docker-registry");
-        let registry = Self { child, port };
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "docker-registry does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        registry
+        Self(DockerRegistry::start(&scene.path().join("registry"), more))
     }
 
     /// `127.0.0.1:PORT`
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.0.host()
     }
 
     /// Puts an image there with skopeo, as `NAME`; gives its full name.
@@ -316,13 +284,6 @@ impl Real {
             .run()
             .success();
         full
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -92,7 +92,8 @@ impl Entry {
         Self { gnu: true, ..self }
     }
 
-    fn write(&self, archive: &mut Vec<u8>) {
+    /// Appends the entry to an archive.
+    pub(crate) fn write(&self, archive: &mut Vec<u8>) {
         let mut pax = self.pax.clone();
         for (field, kind, keyword) in [(&self.name, b'L', "path"), (&self.link, b'K', "linkpath")] {
             if field.len() > 100 && self.gnu {

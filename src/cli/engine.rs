@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, mount, oci, ps, run, save, switches, system, tree, unshare,
+    logout, logs, manifest, mount, oci, ps, run, save, switches, system, tree, unshare, volume,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -63,9 +64,15 @@ enum Command {
     /// Make and push indexes of images for several platforms
     #[command(subcommand)]
     Manifest(manifest::Manifest),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Container),
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Look after the data root
     #[command(subcommand)]
     System(system::System),
@@ -90,6 +97,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     let parsed = match args.get(1).and_then(|word| word.to_str()) {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
+        Some("create") => parse::<run::Create>(args).map(|args| Command::Create(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
         _ => command()
             .try_get_matches_from(args)
@@ -162,7 +170,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
-        Command::Inspect(args) | Command::Image(images::Image::Inspect(args)) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Image(images::Image::Inspect(args)) => inspect::run_image(&args),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
         Command::Export(args) => export::run(&args),
@@ -175,8 +184,38 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Image(images::Image::Tree(args)) => tree::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
+        Command::Container(command) => container(command),
+        Command::Volume(command) => volume::run(&command),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
+}
+
+/// Runs `container …`: what is not its own is the command of that name.
+fn container(command: Container) -> Result<Status> {
+    let twin = match command {
+        Container::Inspect(args) => return inspect::run_container(&args),
+        Container::Exists(args) => return inspect::container_exists(&args),
+        Container::Prune(args) => return system::prune_containers(&args),
+        Container::Ls(args) => Command::Ps(args),
+        Container::Attach(args) => Command::Attach(args),
+        Container::Commit(args) => Command::Commit(args),
+        Container::Create(args) => Command::Create(args),
+        Container::Diff(args) => Command::Diff(args),
+        Container::Exec(args) => Command::Exec(args),
+        Container::Export(args) => Command::Export(args),
+        Container::Kill(args) => Command::Kill(args),
+        Container::Logs(args) => Command::Logs(args),
+        Container::Pause(args) => Command::Pause(args),
+        Container::Rename(args) => Command::Rename(args),
+        Container::Restart(args) => Command::Restart(args),
+        Container::Rm(args) => Command::Rm(args),
+        Container::Run(args) => Command::Run(args),
+        Container::Start(args) => Command::Start(args),
+        Container::Stop(args) => Command::Stop(args),
+        Container::Unpause(args) => Command::Unpause(args),
+        Container::Wait(args) => Command::Wait(args),
+    };
+    dispatch(twin)
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::history::History;
 use super::image_list::List;
 use super::import;
-use super::inspect::{Exists, Inspect};
+use super::inspect::{Exists, InspectImage};
 use super::load;
 use super::printer;
 use super::progress::{self, Bar};
@@ -46,7 +46,7 @@ pub(super) enum Image {
     Save(save::Save),
     #[command(visible_alias = "list")]
     Ls(List),
-    Inspect(Inspect),
+    Inspect(InspectImage),
     History(History),
     Exists(Exists),
     #[command(visible_alias = "remove")]

@@ -1,6 +1,7 @@
-//! `husk inspect` and `husk image inspect` and `exists`: what is known of images, for scripts.
+//! `husk inspect`, `husk container inspect`, `husk image inspect`, and the `exists` of both: what is known of things, for
+//! scripts.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -9,22 +10,69 @@ use super::printer;
 use super::report;
 use super::status::Status;
 use super::template::{Template, unescape};
+use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
-use crate::engine::images::{find, inspect};
-use crate::engine::settings;
-use crate::error::Result;
+use crate::engine::images::{find, inspect as images};
+use crate::engine::{inspect as containers, settings};
+use crate::error::{Kind, Result};
+
+/// Show all that is known of containers and images
+///
+/// A word is looked up as a container first, then as an image. Prints an array of JSON objects with docker's fields, or a line of
+/// the template for each.
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    how: How,
+    /// What the words are: container or image
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<Type>,
+    /// Show what containers take of the disk
+    #[arg(long, short)]
+    size: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "NAME")]
+    words: Vec<String>,
+}
+
+/// Show all that is known of containers
+///
+/// Prints an array of JSON objects with docker's fields, or a line of the template for each.
+#[derive(Debug, Args)]
+pub(super) struct InspectContainer {
+    #[command(flatten)]
+    how: How,
+    /// Show what they take of the disk
+    #[arg(long, short)]
+    size: bool,
+    /// Names or ids of the containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    words: Vec<String>,
+}
 
 /// Show all that is known of images
 ///
 /// Prints an array of JSON objects with docker's fields, or a line of the template for each.
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(super) struct InspectImage {
+    #[command(flatten)]
+    how: How,
+    /// Names or ids of the images
+    #[arg(required = true, value_name = "IMAGE")]
+    words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct How {
     /// `json`, or a template
     #[arg(long, short, value_name = "FORMAT")]
     format: Option<String>,
-    /// Names or ids of the images
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    Container,
+    Image,
 }
 
 /// Tell by the status whether an image is here: 0 if it is, 1 if not
@@ -35,35 +83,77 @@ pub(super) struct Exists {
     image: String,
 }
 
+/// Tell by the status whether there is a container: 0 if there is, 1 if not
+#[derive(Debug, Args)]
+pub(super) struct ContainerExists {
+    /// Name or id of the container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
 /// Runs `inspect`.
 pub(super) fn run(args: &Inspect) -> Result<Status> {
-    let template = match args.format.as_deref() {
+    let Inspect { how, kind, size, words } = args;
+    describe(how, *kind, *size, words)
+}
+
+/// Runs `container inspect`.
+pub(super) fn run_container(args: &InspectContainer) -> Result<Status> {
+    let InspectContainer { how, size, words } = args;
+    describe(how, Some(Type::Container), *size, words)
+}
+
+/// Runs `image inspect`.
+pub(super) fn run_image(args: &InspectImage) -> Result<Status> {
+    let InspectImage { how, words } = args;
+    describe(how, Some(Type::Image), false, words)
+}
+
+fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Result<Status> {
+    let template = match how.format.as_deref() {
         None => None,
         Some("json") => Some(Template::parse("{{json .}}")?),
         Some(text) => Some(Template::parse(&unescape(text))?),
     };
     let engine = Engine::open(settings::File::default())?;
-    let (mut found, mut failure) = (Vec::new(), None);
-    for word in &args.images {
-        match inspect::inspect(&engine, word) {
+    let all = engine.containers()?;
+    let (mut found, mut status) = (Vec::new(), Status::Success);
+    for word in words {
+        match find_one(&engine, &all, kind, size, word) {
             Ok(described) => found.push(described),
+            // The others are shown.
             Err(error) => {
-                // The others are shown; the last failure is the command's.
-                if let Some(earlier) = failure.replace(error) {
-                    report::engine_error(&earlier);
-                }
+                report::engine_error(&error);
+                status = Status::Failure;
             }
         }
     }
     let text = match template {
-        None => array(&found)?,
+        None => array(&mut found)?,
         Some(template) => {
+            // To docker's templates it has both names; the document has one.
+            if how.format.as_ref().is_some_and(|text| text.contains(".ID")) {
+                found.iter_mut().for_each(|described| described["ID"] = described["Id"].clone());
+            }
             let lines = found.iter().map(|described| Ok(template.render(described)? + "\n"));
             lines.collect::<Result<String>>()?
         }
     };
     printer::print(&text)?;
-    failure.map_or(Ok(Status::Success), Err)
+    Ok(status)
+}
+
+fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, word: &str) -> Result<Value> {
+    if kind != Some(Type::Image) {
+        match all.find(word).and_then(|container| containers::inspect(engine, &container, size)) {
+            Err(error) if error.kind() == Kind::NotFound && kind.is_none() => {}
+            answer => return answer,
+        }
+    }
+    match images::inspect(engine, word) {
+        Err(error) if error.kind() == Kind::NotFound && kind.is_none() => Err(containers::unknown(word)),
+        answer => answer,
+    }
 }
 
 /// Runs `image exists`.
@@ -73,8 +163,24 @@ pub(super) fn exists(args: &Exists) -> Result<Status> {
     Ok(if found.is_some() { Status::Success } else { Status::Failure })
 }
 
+/// Runs `container exists`.
+pub(super) fn container_exists(args: &ContainerExists) -> Result<Status> {
+    let engine = Engine::open(settings::File::default())?;
+    match engine.containers()?.find(&args.container) {
+        Ok(_) => Ok(Status::Success),
+        Err(error) if error.kind() == Kind::NotFound => Ok(Status::Failure),
+        Err(error) => Err(error),
+    }
+}
+
 /// Prints as docker does, four spaces deep.
-fn array(found: &[Value]) -> Result<String> {
+pub(super) fn array(found: &mut [Value]) -> Result<String> {
+    for described in &mut *found {
+        // To templates a container without health checks has a health of nothing; the document leaves it out.
+        if let Some(Value::Object(state)) = described.get_mut("State") {
+            state.retain(|name, value| name != "Health" || !value.is_null());
+        }
+    }
     let mut bytes = Vec::new();
     found.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    ")))?;
     bytes.push(b'\n');

@@ -8,6 +8,8 @@
 
 mod attach;
 mod commit;
+mod container;
+mod container_filter;
 mod container_options;
 mod cp;
 mod diff;
@@ -48,6 +50,7 @@ pub mod table;
 pub mod template;
 mod tree;
 mod unshare;
+mod volume;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ use crate::engine::system::prune::{self, Pruned, Reach};
 use crate::engine::system::usage::{self, Kind, Usages};
 use crate::error::{Error, Result};
 use crate::image::reference::Reference;
-use crate::storage::check::Depth;
+use crate::storage::check::{Depth, Grade};
 use crate::storage::images::ImageRecord;
 use crate::support::units::{human_ago, human_size};
 
@@ -34,8 +34,8 @@ pub(super) enum System {
 
 /// Prove the store against its digests
 ///
-/// Prints a line for each thing that is not as it should be. The status is 0 where the store is sound, and 1 where it is not
-/// (with --repair: where something is left).
+/// Prints a line for each thing that is not as it should be, and then for what killed commands have left. The status is 0 where
+/// the store is sound, whatever was left, and 1 where it is not (with --repair: where something is not mended).
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Mend it: make layers again, delete what is damaged, forget images that have lost a part
@@ -71,6 +71,13 @@ pub(super) struct Prune {
     /// Also anonymous volumes; they go with their containers in any case
     #[arg(long)]
     volumes: bool,
+    #[command(flatten)]
+    what: What,
+}
+
+/// Remove containers that do not run
+#[derive(Debug, Args)]
+pub(super) struct ContainerPrune {
     #[command(flatten)]
     what: What,
 }
@@ -114,14 +121,17 @@ fn check(args: &Check) -> Result<Status> {
     };
     let engine = Engine::open(settings::File::default())?;
     let depth = if *quick { Depth::Sizes } else { Depth::Digests };
-    let Checked { found, left } = if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
+    let checked = if *repair { check::repair(&engine, depth)? } else { check::check(&engine, depth)? };
+    let Checked { found, left } = &checked;
     // What a repair itself brings to light is told as well.
     let new = left.iter().filter(|finding| !found.contains(finding));
     let mut text = String::new();
     for finding in found.iter().chain(new) {
         let is_mended = !left.contains(finding);
         if is_json {
-            let line = json!({ "path": finding.path, "problem": finding.problem, "mended": is_mended });
+            let is_damage = finding.grade == Grade::Damage;
+            let (path, problem) = (&finding.path, &finding.problem);
+            let line = json!({ "path": path, "problem": problem, "damage": is_damage, "mended": is_mended });
             text += &(line.to_string() + "\n");
         } else {
             let end = if is_mended { " (mended)" } else { "" };
@@ -129,7 +139,7 @@ fn check(args: &Check) -> Result<Status> {
         }
     }
     printer::print(&text)?;
-    if left.is_empty() {
+    if checked.is_sound() {
         return Ok(Status::Success);
     }
     if !repair {
@@ -329,12 +339,24 @@ fn prune(args: &Prune) -> Result<Status> {
     }
     let engine = Engine::open(settings::File::default())?;
     let before = usage::measure(&engine)?;
-    let containers = prune::containers(&engine, &|record| conditions.pass_container(record))?;
+    let containers = prune::containers(&engine, &|record| conditions.pass_container(record))?.containers;
     let pruned = prune::images(&engine, reach(*all), &|image| conditions.pass_image(image))?;
     let after = usage::measure(&engine)?;
     let whole = |usages: &Usages| usages.images.size + usages.containers.size + usages.volumes.size;
     let bytes = whole(&before).saturating_sub(whole(&after));
     tell(&Pruned { containers, bytes, ..pruned })
+}
+
+/// Runs `container prune`.
+pub(super) fn prune_containers(args: &ContainerPrune) -> Result<Status> {
+    let ContainerPrune { what } = args;
+    let conditions = Conditions::parse(&what.filter)?;
+    if !what.force && !confirm("This will remove all stopped containers.\n")? {
+        return Ok(Status::Failure);
+    }
+    let engine = Engine::open(settings::File::default())?;
+    let pruned = prune::containers(&engine, &|record| conditions.pass_container(record))?;
+    tell(&pruned)
 }
 
 /// Runs `image prune`.
@@ -355,7 +377,7 @@ fn reach(all: bool) -> Reach {
 }
 
 /// Asks on standard error, so that what is printed stays data; without a terminal the answer is read as it comes.
-fn confirm(warning: &str) -> Result<bool> {
+pub(super) fn confirm(warning: &str) -> Result<bool> {
     report::note(&format!("WARNING! {warning}Are you sure you want to continue? [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

@@ -47,6 +47,11 @@ impl Containers {
         Ok(Self { containers: open_folder(data_root, "containers")?, names: open_folder(data_root, "names")? })
     }
 
+    /// The folder of all of them.
+    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+        self.containers.as_fd()
+    }
+
     /// Begins a container: its folder, its name, and its supervisor, which is the caller.
     ///
     /// Until [`Draft::commit`] it is none, and dropping the draft takes it all back.
@@ -263,11 +268,16 @@ impl Containers {
         let mut sweep = Sweep::default();
         for name in entries(self.containers.as_fd())? {
             let Ok(id) = name.parse::<ContainerId>() else { continue };
-            if let Err(error) = self.examine(&id, &mut sweep) {
-                sweep.failures.push(error.context(format!("container {}", id.short())));
-            }
+            self.examine_into(&id, &mut sweep);
         }
         Ok(sweep)
+    }
+
+    /// Looks at one folder, and adds what is wrong with it to a sweep.
+    pub(super) fn examine_into(&self, id: &ContainerId, sweep: &mut Sweep) {
+        if let Err(error) = self.examine(id, sweep) {
+            sweep.failures.push(error.context(format!("container {}", id.short())));
+        }
     }
 
     fn examine(&self, id: &ContainerId, sweep: &mut Sweep) -> Result<()> {
@@ -279,13 +289,13 @@ impl Containers {
         };
         // Most are alive or at rest, and cost no more than this.
         let record = container.record()?;
-        if !needs_attention(&record, &container.status()?) {
+        if !needs_attention(record.remove, &container.status()?) {
             return Ok(());
         }
         let Some(supervision) = container.supervise()? else { return Ok(()) };
         // Whoever had the lock before us may have settled it.
         let status = record::status_under(&supervision, container.directory())?;
-        if !needs_attention(&record, &status) {
+        if !needs_attention(record.remove, &status) {
             return Ok(());
         }
         let fate = if record.remove { Fate::Remove } else { Fate::MarkExited };
@@ -329,12 +339,13 @@ impl Containers {
     }
 }
 
-fn needs_attention(record: &Record, status: &Status) -> bool {
+/// Says whether a container, which is to go with its end or not, was left by a supervisor that is dead.
+pub(super) fn needs_attention(removes: bool, status: &Status) -> bool {
     match status {
         Status::Running { .. } | Status::Restarting(_) | Status::Created => false,
         Status::Lost { .. } => true,
         // Killed between the end of the run and the removal.
-        Status::Exited(_) => record.remove,
+        Status::Exited(_) => removes,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::containers::{Containers, Orphan};
+use super::containers::{Containers, Orphan, Sweep};
 use super::record::now;
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
@@ -136,18 +136,23 @@ impl Engine {
     pub fn clear_remains(&self) -> Result<Vec<Error>> {
         let containers = self.containers()?;
         let sweep = containers.sweep()?;
+        Ok(self.settle(&containers, sweep))
+    }
+
+    /// Clears what a sweep has found. Gives the failures.
+    pub(super) fn settle(&self, containers: &Containers, sweep: Sweep) -> Vec<Error> {
         let mut failures = sweep.failures;
         for unfinished in sweep.unfinished {
-            if let Err(error) = self.with_file_rights(|| unfinished.clear(&containers)) {
+            if let Err(error) = self.with_file_rights(|| unfinished.clear(containers)) {
                 failures.push(error);
             }
         }
         for orphan in sweep.orphans {
-            if let Err(error) = self.clear_orphan(&containers, orphan) {
+            if let Err(error) = self.clear_orphan(containers, orphan) {
                 failures.push(error);
             }
         }
-        Ok(failures)
+        failures
     }
 
     fn clear_orphan(&self, containers: &Containers, orphan: Orphan) -> Result<()> {

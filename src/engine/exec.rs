@@ -39,17 +39,38 @@ pub fn exec(
     options: &ExecOptions,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Execution> {
-    let id = container.id().as_str();
     let runtime = engine.runtime(false)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
-    if !matches!(container.status()?, Status::Running { .. }) {
+    if !is_running(container) {
         return Err(not_running(container));
     }
     let spec = load::load(&bundle)?.value;
+    let id = container.id().as_str();
     let process = process(&spec, options, &|user| identity(&runtime, id, user), variable)?;
-    let execution = runtime.exec(&ExecRequest {
+    match start(&runtime, id, &process, options) {
+        // It ended meanwhile.
+        Err(error) if error.kind() == Kind::NotFound => Err(not_running(container)),
+        Err(error) if error.kind() == Kind::State && !is_running(container) => Err(not_running(container)),
+        answer => answer,
+    }
+}
+
+/// The same for a container's own monitor, which knows that it runs, and of what configuration.
+pub(super) fn exec_in(
+    runtime: &Runtime,
+    container: &Container,
+    spec: &Spec,
+    options: &ExecOptions,
+) -> Result<Execution> {
+    let id = container.id().as_str();
+    let process = process(spec, options, &|user| identity(runtime, id, user), &|_| None)?;
+    start(runtime, id, &process, options)
+}
+
+fn start(runtime: &Runtime, id: &str, process: &Process, options: &ExecOptions) -> Result<Execution> {
+    runtime.exec(&ExecRequest {
         id,
-        command: Command::Whole(&process),
+        command: Command::Whole(process),
         mode: if options.is_detached { Mode::Detached } else { Mode::Foreground },
         enters_paused: false,
         preserved_fds: options.preserved_fds,
@@ -57,13 +78,7 @@ pub fn exec(
         pid_file: None,
         console_socket: None,
         pidfd_socket: None,
-    });
-    match execution {
-        // It ended meanwhile.
-        Err(error) if error.kind() == Kind::NotFound => Err(not_running(container)),
-        Err(error) if error.kind() == Kind::State && !is_running(container) => Err(not_running(container)),
-        answer => answer,
-    }
+    })
 }
 
 fn is_running(container: &Container) -> bool {

@@ -20,10 +20,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
+use crate::monitor::health::HealthCheck;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -86,6 +88,8 @@ pub struct Record {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
     #[serde(default)]
     pub options: RunOptions,
@@ -138,6 +142,19 @@ pub enum Status {
     Lost {
         started: Timestamp,
     },
+}
+
+impl Status {
+    /// Gives docker's word for it. Whether a container that runs is paused, its cgroup knows.
+    pub fn word(&self, is_paused: bool) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running { .. } if is_paused => "paused",
+            Self::Running { .. } => "running",
+            Self::Restarting(_) => "restarting",
+            Self::Exited(_) | Self::Lost { .. } => "exited",
+        }
+    }
 }
 
 /// One container that exists.
@@ -255,17 +272,23 @@ struct Form {
 
 /// Reads a record below `directory`; `None` where there is none.
 pub(super) fn read_record(directory: BorrowedFd<'_>, path: &str) -> Result<Option<Record>> {
-    let Some(bytes) = atomic::read(directory, path, RECORD_BYTES)? else { return Ok(None) };
+    read_document(directory, path)?.map(|bytes| parse(&bytes)).transpose()
+}
+
+/// Reads a record as it is written; `None` where there is none.
+pub(super) fn read_document(directory: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>> {
     // A power cut can leave the name without the content, which was never there then.
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let form: Form = serde_json::from_slice(&bytes).context(RECORD)?;
+    Ok(atomic::read(directory, path, RECORD_BYTES)?.filter(|bytes| !bytes.is_empty()))
+}
+
+/// Takes a record, or a part of one, out of its document.
+pub(super) fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T> {
+    let form: Form = serde_json::from_slice(document).context(RECORD)?;
     if form.format != FORMAT {
         return Err(Error::unsupported(format!("{RECORD} has format {}, this husk knows {FORMAT}", form.format))
             .with_hint("a newer husk made it: use that one"));
     }
-    serde_json::from_slice(&bytes).context(RECORD).map(Some)
+    serde_json::from_slice(document).context(RECORD)
 }
 
 /// Finds out where the container in the folder `prefix` (with its slash, or empty) below `directory` is in its life.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::create::Created;
 use super::engine::Engine;
+use super::exec::{self, ExecOptions};
 use super::record::{ExitRecord, Record, Status, Timestamp, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
-use crate::monitor::{self, Client, Job, Lifetime, Outcome, Serving, Wants};
+use crate::monitor::{self, Client, HealthJob, Job, Lifetime, Outcome, Serving, Wants};
 use crate::runtime::container::Request;
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
@@ -69,6 +70,8 @@ pub fn launch(
     let spec = validated(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
+    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record));
+    let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
     let job = Job {
         runtime: &runtime,
         request: request(&record, &bundle, &spec),
@@ -79,6 +82,7 @@ pub fn launch(
         lifetime,
         restart: record.options.restart,
         time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        health,
         note_restart: &|| {
             started.set(now());
             container.note_start(&supervision, started.get())
@@ -97,6 +101,12 @@ pub fn launch(
     Ok(client)
 }
 
+/// A health check is a command in the container, as the container's user, that nobody gives input to.
+fn check_options(record: &Record) -> ExecOptions {
+    let command = record.health.as_ref().map(|check| check.command.clone()).unwrap_or_default();
+    ExecOptions { command, ..ExecOptions::default() }
+}
+
 fn validated(spec: oci_spec::runtime::Spec) -> Result<Validated> {
     validate::validate(Document { value: spec, warnings: Vec::new() })
 }
@@ -106,8 +116,8 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: true, ..Choices::default() },
-        pid_file: None,
+        choices: Choices { dies_with_parent: true, preserved_fds: record.options.preserved_fds, ..Choices::default() },
+        pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
         manager: None,

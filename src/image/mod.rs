@@ -31,3 +31,7 @@ pub(crate) mod image_builder;
 #[cfg(test)]
 #[path = "fixtures/tar.rs"]
 pub(crate) mod tar_builder;
+#[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a test that cannot run says why")]
+#[path = "fixtures/tree.rs"]
+pub(crate) mod trees;

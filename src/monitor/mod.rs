@@ -25,7 +25,9 @@
 //! unless it changed its user meanwhile; then the next command finds the container's lock free and clears it.
 
 mod audience;
+mod checking;
 mod client;
+pub mod health;
 mod keys;
 mod link;
 pub mod log;
@@ -35,6 +37,7 @@ mod supervise;
 
 use crate::runtime::foreground::Exit;
 
+pub use checking::HealthJob;
 pub use client::{Attending, Client, Ended, connect, start};
 pub use keys::Keys;
 pub use link::{Stop, Stream, Wants};

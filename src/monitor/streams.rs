@@ -200,6 +200,15 @@ fn open_null() -> Result<OwnedFd> {
     rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")
 }
 
+/// Makes a pipe of standard output and error, for a process that is about to be started; gives its other end.
+pub(super) fn capture() -> Result<OwnedFd> {
+    let (output, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+    rustix::stdio::dup2_stdout(&theirs).context("set up the output")?;
+    rustix::stdio::dup2_stderr(&theirs).context("set up the output")?;
+    set_nonblocking(&output)?;
+    Ok(output)
+}
+
 /// Makes this process's standard streams the null device.
 pub(super) fn let_go() -> Result<()> {
     let null = open_null()?;

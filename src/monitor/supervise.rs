@@ -14,6 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::audience::{Audience, Heard};
+use super::checking::{Checking, HealthJob};
+use super::health::{CheckResult, Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Format, Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
@@ -41,6 +43,7 @@ pub struct Job<'a> {
     pub restart: RestartPolicy,
     /// How long a run may take.
     pub time_limit: Option<Duration>,
+    pub health: Option<HealthJob<'a>>,
     /// Called before every start but the first: notes it.
     pub note_restart: &'a dyn Fn() -> Result<()>,
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
@@ -114,6 +117,10 @@ struct Monitor<'a> {
     deadline: Option<Instant>,
     /// Somebody asked for its end: it is not started again.
     is_stopping: bool,
+    /// It is ill, and to be started again whatever its policy says.
+    is_to_restart: bool,
+    checks: Option<Checks<'a>>,
+    checking: Option<Checking>,
     buffer: Vec<u8>,
 }
 
@@ -127,6 +134,9 @@ impl<'a> Monitor<'a> {
             lifetime: job.lifetime,
             deadline: None,
             is_stopping: false,
+            is_to_restart: false,
+            checks: None,
+            checking: None,
             buffer: vec![0; MESSAGE_SIZE],
         }
     }
@@ -153,6 +163,10 @@ impl<'a> Monitor<'a> {
                 return Ok(exit);
             }
             if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
+                // That it would be started again is on record; now it will not.
+                let outcome =
+                    Outcome::Ended { exit, is_out_of_memory: false, restarts, restarts_now: false, was_stopped: true };
+                (self.job.clear)(&outcome)?;
                 return Ok(exit);
             }
             restarts += 1;
@@ -161,7 +175,7 @@ impl<'a> Monitor<'a> {
     }
 
     fn wants_restart(&self, exit: Exit, restarts: u32) -> bool {
-        !self.is_stopping && self.job.restart.wants_restart(exit.status(), restarts)
+        !self.is_stopping && (self.is_to_restart || self.job.restart.wants_restart(exit.status(), restarts))
     }
 
     /// One run, from the launch to the last byte.
@@ -171,6 +185,9 @@ impl<'a> Monitor<'a> {
         let terminal = running.init.terminal.take();
         match self.attend(&running, &mut streams, terminal) {
             Ok(exit) => {
+                if let Some(checking) = self.checking.take() {
+                    checking.abandon();
+                }
                 let is_out_of_memory = running.is_out_of_memory();
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
@@ -202,6 +219,9 @@ impl<'a> Monitor<'a> {
             self.settle();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
+        self.is_to_restart = false;
+        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        self.save_health();
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
             if ready.deadline_passed {
@@ -220,6 +240,12 @@ impl<'a> Monitor<'a> {
             if ready.client_has_room {
                 self.audience.flush();
             }
+            if ready.check_output
+                && let Some(checking) = &mut self.checking
+            {
+                checking.read_output();
+            }
+            self.look_after_health(ready.check)?;
             for stream in ready.streams {
                 if !self.audience.is_full() {
                     self.relay(streams, stream);
@@ -273,7 +299,16 @@ impl<'a> Monitor<'a> {
         if let Some(input) = streams.writable() {
             add(Source::Input, input, PollFlags::OUT);
         }
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if let Some(checking) = &self.checking {
+            add(Source::Check, checking.pidfd(), PollFlags::IN);
+            if let Some(output) = checking.output() {
+                add(Source::CheckOutput, output, PollFlags::IN);
+            }
+        }
+        let due = self.checking.as_ref().map(|checking| checking.deadline());
+        let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
+        let next = self.deadline.into_iter().chain(due).min();
+        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -294,11 +329,60 @@ impl<'a> Monitor<'a> {
                 Source::ClientHasRoom => ready.client_has_room = true,
                 Source::Stream(stream) => ready.streams.push(stream),
                 Source::Input => ready.input = true,
+                Source::Check => ready.check = true,
+                Source::CheckOutput => ready.check_output = true,
             }
         }
         // From the back, so that who goes does not change the places of the others.
         ready.heard.reverse();
         Ok(ready)
+    }
+
+    /// Begins a check that is due, and ends one that has ended or takes too long.
+    fn look_after_health(&mut self, has_ended: bool) -> Result<()> {
+        let (Some(job), Some(checks)) = (&self.job.health, &mut self.checks) else { return Ok(()) };
+        let now = Instant::now();
+        let result = match &mut self.checking {
+            None if checks.due().is_some_and(|due| due <= now) => {
+                checks.begun();
+                match Checking::start(job, now) {
+                    Ok(checking) => {
+                        self.checking = Some(checking);
+                        return Ok(());
+                    }
+                    Err(error) => CheckResult::not_started(&error),
+                }
+            }
+            Some(checking) if has_ended || checking.deadline() <= now => checking.finish()?,
+            _ => return Ok(()),
+        };
+        self.checking = None;
+        let is_ill = checks.take(result, now);
+        self.save_health();
+        if is_ill {
+            match job.check.on_failure {
+                OnFailure::None => {}
+                OnFailure::Kill => self.send(signal::KILL)?,
+                OnFailure::Restart => {
+                    self.is_to_restart = true;
+                    self.send(signal::KILL)?;
+                }
+                OnFailure::Stop => {
+                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds: Some(STOP_PATIENCE_SECONDS) }, true)?;
+                }
+            }
+        }
+        if self.lifetime == Lifetime::Own {
+            memory::release_unused();
+        }
+        Ok(())
+    }
+
+    /// What cannot be written down is known by nobody; the container goes on.
+    fn save_health(&self) {
+        if let Some(checks) = &self.checks {
+            let _ = checks.save(self.job.folder);
+        }
     }
 
     /// Takes one message of a member.
@@ -454,6 +538,9 @@ impl<'a> Monitor<'a> {
     }
 }
 
+/// How long a container that is stopped for its health may take to end.
+const STOP_PATIENCE_SECONDS: u32 = 10;
+
 #[derive(PartialEq, Eq)]
 enum Rest {
     Taken,
@@ -467,6 +554,8 @@ enum Source {
     ClientHasRoom,
     Stream(Stream),
     Input,
+    Check,
+    CheckOutput,
 }
 
 /// What a wait brought.
@@ -478,5 +567,7 @@ struct Ready {
     client_has_room: bool,
     streams: Vec<Stream>,
     input: bool,
+    check: bool,
+    check_output: bool,
     deadline_passed: bool,
 }

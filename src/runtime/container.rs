@@ -485,6 +485,15 @@ impl Runtime {
         Ok(document(state, status))
     }
 
+    /// Says whether a container is frozen; one that is not there is not.
+    pub fn is_paused(&self, id: &str) -> bool {
+        self.find(id).is_ok_and(|(_, state)| {
+            state
+                .cgroups
+                .is_some_and(|record| Cgroup::open(record).is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false)))
+        })
+    }
+
     /// Lists every container, with what is wrong with those that cannot be listed.
     pub fn list(&self) -> Result<(Vec<StateDocument>, Vec<Error>)> {
         let (mut list, mut failures) = (Vec::new(), Vec::new());

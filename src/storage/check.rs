@@ -17,10 +17,14 @@ use crate::image::reference::Reference;
 use crate::support::atomic::{self, TEMPORARY_PREFIX};
 use crate::support::remove::remove_tree;
 
+use super::blobs::PARTIAL_PREFIX;
 use super::images::{Changing, ImageRecord, NameRecord, image_file, name_file};
 use super::lock::Lock;
 use super::store::{FACTS, LayerFacts, Store, open_private};
 use super::sweep::{Alone, move_aside, names, reopen, subdirectories};
+
+/// Said of what is worth nothing any more.
+const LEFT: &str = "left by a command that was killed";
 
 /// How closely it is looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +35,19 @@ pub enum Depth {
     Digests,
 }
 
-/// One thing that is not as it should be.
+/// What a finding means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// Something is not as it should be.
+    Damage,
+    /// What a killed command has left, and the next one takes up or away.
+    Remains,
+}
+
+/// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
+    pub grade: Grade,
     /// Below the store.
     pub path: String,
     pub problem: String,
@@ -58,7 +72,11 @@ pub struct Report {
 
 impl Report {
     fn add(&mut self, path: impl Into<String>, problem: impl Into<String>) {
-        self.findings.push(Finding { path: path.into(), problem: problem.into() });
+        self.findings.push(Finding { grade: Grade::Damage, path: path.into(), problem: problem.into() });
+    }
+
+    fn add_remains(&mut self, path: String, what: &str) {
+        self.findings.push(Finding { grade: Grade::Remains, path, problem: what.to_owned() });
     }
 }
 
@@ -229,7 +247,9 @@ impl Store {
     fn check_staging(&self, report: &mut Report) -> Result<()> {
         for name in self.unowned_in_staging()? {
             if !is_lock(&name) {
-                report.add(format!("tmp/{name}"), "left by a command that was killed");
+                let is_part = name.starts_with(PARTIAL_PREFIX);
+                let what = if is_part { "a part of a blob, for the next pull to go on with" } else { LEFT };
+                report.add_remains(format!("tmp/{name}"), what);
             }
         }
         Ok(())
@@ -259,7 +279,7 @@ impl Store {
             let entry = entry.with_context(|| format!("list {directory}"))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(TEMPORARY_PREFIX) {
-                report.add(format!("{directory}/{name}"), "left by a command that was killed");
+                report.add_remains(format!("{directory}/{name}"), LEFT);
                 report.strays.push((directory.to_owned(), name));
             }
         }

@@ -20,6 +20,7 @@ use crate::error::{Context, Result};
 use crate::image::unpack::{Form, Ownership};
 use crate::support::remove::remove_tree;
 use crate::support::root::Root;
+use crate::support::xattr;
 
 /// Whether the container may write to its root file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl Merge {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             let fd = rustix::fs::openat(from, name, OPEN_DIRECTORY, Mode::empty())?;
-            let is_opaque = xattr(fd.as_fd(), self.form.overlay.opaque())?.is_some_and(|value| value == b"y");
+            let is_opaque = xattr::read(fd.as_fd(), self.form.overlay.opaque())?.is_some_and(|value| value == b"y");
             let stands = rustix::fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
             if is_opaque || !stands {
@@ -147,7 +148,7 @@ impl Merge {
     ) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
-        if stat.st_size == 0 && xattr(source.as_fd(), self.form.overlay.whiteout())?.is_some() {
+        if stat.st_size == 0 && xattr::read(source.as_fd(), self.form.overlay.whiteout())?.is_some() {
             return Ok(());
         }
         if self.may_link {
@@ -294,7 +295,7 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
             continue;
         }
         let text = String::from_utf8_lossy(name).into_owned();
-        if let Some(value) = xattr(from, &text)? {
+        if let Some(value) = xattr::read(from, &text)? {
             rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty())
                 .with_context(|| format!("set attribute {text}"))?;
         }
@@ -302,21 +303,5 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn xattr(fd: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::fgetxattr(fd, name, value.as_mut_slice()) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(Errno::RANGE) => value.resize(64 << 10, 0),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read attribute {name}")),
-        }
-    }
-}
-
 #[cfg(test)]
-#[expect(clippy::print_stdout, reason = "a test that cannot run says why")]
 mod tests;

@@ -18,3 +18,4 @@ pub mod strict_json;
 pub mod text;
 pub mod units;
 pub mod usage;
+pub mod xattr;

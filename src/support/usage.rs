@@ -19,9 +19,16 @@ const BLOCK_BYTES: u64 = 512;
 pub struct Usage {
     /// Files with several names: device and inode.
     seen: HashSet<(u64, u64)>,
+    /// Directories are not counted themselves.
+    files_only: bool,
 }
 
 impl Usage {
+    /// Counts files alone: what somebody has written, whatever the directories take in which it lies.
+    pub fn of_files() -> Self {
+        Self { files_only: true, ..Self::default() }
+    }
+
     /// Counts `name` in `parent` and all below it; nothing where it is missing, or vanishes meanwhile.
     pub fn of_tree(&mut self, parent: BorrowedFd<'_>, name: &str) -> Result<u64> {
         let mut count = || -> Result<u64> {
@@ -81,6 +88,9 @@ impl Usage {
     }
 
     fn of_file(&mut self, stat: &Stat) -> u64 {
+        if self.files_only && is_directory(stat) {
+            return 0;
+        }
         let is_counted = is_directory(stat) || stat.st_nlink < 2 || self.seen.insert((stat.st_dev, stat.st_ino));
         if is_counted { u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES } else { 0 }
     }

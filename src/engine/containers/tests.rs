@@ -68,6 +68,7 @@ fn record(draft: &Draft<'_>) -> Record {
         terminal: false,
         stop_signal: None,
         stop_timeout_seconds: None,
+        health: None,
         options: crate::engine::options::RunOptions::default(),
     }
 }

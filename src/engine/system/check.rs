@@ -12,7 +12,7 @@ use crate::engine::record::Status;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::resolve::LayerReader;
-use crate::storage::check::{Depth, Finding, Report};
+use crate::storage::check::{Depth, Finding, Grade, Report};
 use crate::storage::images::{ImageRecord, LayerRecord};
 use crate::storage::store::Store;
 use crate::storage::sweep::Alone;
@@ -23,6 +23,13 @@ pub struct Checked {
     pub found: Vec<Finding>,
     /// Without a repair, all of it.
     pub left: Vec<Finding>,
+}
+
+impl Checked {
+    /// Says whether anything is still not as it should be. What killed commands have left is as it should be.
+    pub fn is_sound(&self) -> bool {
+        self.left.iter().all(|finding| finding.grade == Grade::Remains)
+    }
 }
 
 /// Checks the store, and only looks.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::engine::engine::Engine;
 use crate::engine::images::remove::{self, Gone};
+use crate::engine::list;
 use crate::engine::record::{Record, Status};
 use crate::error::{Error, Kind, Result};
 use crate::image::reference::Reference;
@@ -66,14 +67,17 @@ fn used_images(engine: &Engine) -> Result<HashSet<String>> {
     Ok(listing.containers.into_iter().filter_map(|(record, _)| record.image_id).collect())
 }
 
-/// Removes the containers that do not run and pass. One that is started meanwhile stays.
-pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<Vec<ContainerId>> {
+/// Removes the containers that do not run and pass, and counts what they took. One that is started meanwhile stays.
+pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<Pruned> {
+    drop(engine.clear_remains()?);
     let containers = engine.containers()?;
-    let mut gone = Vec::new();
-    for (record, status) in containers.list()?.containers {
-        if !matches!(status, Status::Created | Status::Exited(_)) || !passes(&record) {
-            continue;
-        }
+    let chosen: Vec<Record> = (containers.list()?.containers.into_iter())
+        .filter(|(record, status)| matches!(status, Status::Created | Status::Exited(_)) && passes(record))
+        .map(|(record, _)| record)
+        .collect();
+    let sizes = list::sizes(engine, &chosen)?;
+    let mut pruned = Pruned::default();
+    for record in chosen {
         let removed = || -> Result<bool> {
             let container = containers.find(record.id.as_str())?;
             let Some(supervision) = container.supervise()? else { return Ok(false) };
@@ -85,12 +89,15 @@ pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<V
             Ok(true)
         };
         match removed() {
-            Ok(true) => gone.push(record.id),
+            Ok(true) => {
+                pruned.bytes += sizes.get(&record.id).map_or(0, |size| size.written);
+                pruned.containers.push(record.id);
+            }
             Ok(false) => {}
             // Removed by another command meanwhile.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(Error::context(error, format!("remove container {}", record.id.short()))),
         }
     }
-    Ok(gone)
+    Ok(pruned)
 }

@@ -15,6 +15,7 @@ use crate::image::limits::LayerLimits;
 use crate::image::resolve::Layer;
 use crate::image::tar::{Entry, EntryKind, Reader, Xattr};
 use crate::image::tar_builder::Tar;
+use crate::image::trees::{Overlay, is_full_root, through_overlayfs};
 use crate::image::unpack::{Form, OWNER_XATTR, unpack_layer};
 
 const KEEP: Form = Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted };
@@ -66,16 +67,6 @@ fn tree_of(directory: &Path, settings: &Settings) -> Result<(Vec<u8>, Written)> 
 
 fn layer_of(upper: &Path, form: Form) -> Result<(Vec<u8>, Written)> {
     write_layer(&Root::open(upper).unwrap(), form.overlay, &[], &settings(form), Vec::new())
-}
-
-/// Owners and nodes can only be made by a root who has all ids.
-fn is_full_root(test: &str) -> bool {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let full = std::os::unix::fs::chown(file.path(), Some(12345), Some(12345)).is_ok();
-    if !full {
-        println!("skipped {test}: chown to any id is not permitted here");
-    }
-    full
 }
 
 /// A tar as we write it: sorted, with all kinds of things.
@@ -440,39 +431,6 @@ fn contents(tree: &Path) -> BTreeMap<String, String> {
     all
 }
 
-/// Mounts an overlay in namespaces of a child's own, runs a script in it, and copies what the kernel shows then.
-fn through_overlayfs(place: &Path, name: &str, lowers: &[&Path], form: Form, script: &str) -> Option<PathBuf> {
-    let [mounted, upper, work, shown] = ["mounted", "upper", "work", "shown"].map(|part| {
-        let path = place.join(format!("{name}.{part}"));
-        std::fs::create_dir(&path).unwrap();
-        path
-    });
-    let lower: Vec<_> = lowers.iter().map(|layer| layer.to_str().unwrap()).collect();
-    let script = format!(
-        "mount -t overlay overlay -o {}lowerdir={},upperdir={},workdir={} {m} || exit 42
-         cd {m} && {script} && cp -a {m}/. {}",
-        if form.overlay == OverlayXattr::User { "userxattr," } else { "" },
-        lower.join(":"),
-        upper.display(),
-        work.display(),
-        shown.display(),
-        m = mounted.display()
-    );
-    let flags: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
-    match Command::new("unshare").args(flags).args(["sh", "-ec", &script]).output() {
-        Ok(output) if output.status.success() => Some(place.join(format!("{name}.upper"))),
-        Ok(output) if output.status.code() == Some(42) || output.stderr.starts_with(b"unshare") => {
-            println!("not compared with overlayfs: {}", String::from_utf8_lossy(&output.stderr));
-            None
-        }
-        Ok(output) => panic!("{script}: {output:?}"),
-        Err(error) => {
-            println!("not compared with overlayfs: unshare: {error}");
-            None
-        }
-    }
-}
-
 #[test]
 fn a_layer_of_the_kernels_own_making_says_what_was_done() {
     check_layer_of_the_kernels_own_making(RECORD);
@@ -513,7 +471,9 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
     let script = "echo new > etc/passwd; rm etc/gone etc/middle; rm -r old; mkdir old; echo c > old/b; echo d > old/d
                   chmod 700 var/log; mkdir -p new/dir; echo n > new/dir/f; ln new/dir/f new/link; ln -s f new/s
                   touch hidden/low; rm replaced; mkdir replaced; mkfifo new/p; touch tmp; rm tmp; ls same/f";
-    let Some(upper) = through_overlayfs(place.path(), "one", &[&high, &low], form, script) else { return };
+    let has_user_xattrs = form.overlay == OverlayXattr::User;
+    let first = through_overlayfs(&place.path().join("one"), [&high, &low], has_user_xattrs, script);
+    let Some(Overlay { upper, shown }) = first else { return };
     let lowers = [Root::open(&high).unwrap(), Root::open(&low).unwrap()];
     let list = |tree: &Path, listing| -> Vec<String> {
         let changes = list_changes(&Root::open(tree).unwrap(), &lowers, form.overlay, listing).unwrap();
@@ -549,8 +509,9 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
     let committed = place.path().join("committed");
     unpack(&committed, &tar, form);
     // The new layer on top of the others shows what the container saw.
-    through_overlayfs(place.path(), "two", &[&committed, &high, &low], form, "true").unwrap();
-    let [before, after] = ["one.shown", "two.shown"].map(|name| contents(&place.path().join(name)));
+    let second = place.path().join("two");
+    let second = through_overlayfs(&second, [&committed, &high, &low], has_user_xattrs, "true").unwrap();
+    let [before, after] = [shown, second.shown].map(|tree| contents(&tree));
     assert_eq!(before, after);
     assert_eq!(before.len(), 19, "{before:?}");
 }

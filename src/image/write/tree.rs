@@ -13,10 +13,11 @@ use crate::image::stream::BLOCK_BYTES;
 use crate::image::tar::{Entry, EntryKind, Time, Xattr};
 use crate::image::unpack::{OWNER_XATTR, OverlayXattr, Ownership, is_wanted};
 use crate::support::root::Root;
+use crate::support::xattr;
 
 use super::pack::{Level, Packer};
 use super::tar::TarWriter;
-use super::walk::{self, Found, join, walk};
+use super::walk::{Found, join, walk};
 use super::{Changing, Settings, Written};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -230,12 +231,12 @@ impl<W: Write> TreeWriter<'_, W> {
             }
             // The names that are wanted are text.
             let Ok(text) = std::str::from_utf8(&name) else { continue };
-            if let Some(value) = walk::xattr(fd, text)? {
+            if let Some(value) = xattr::read(fd, text)? {
                 entry.xattrs.push(Xattr { name, value });
             }
         }
         if self.settings.ownership == Ownership::Record
-            && let Some(record) = walk::xattr(fd, OWNER_XATTR)?
+            && let Some(record) = xattr::read(fd, OWNER_XATTR)?
         {
             let owner =
                 Owner::parse(&record).ok_or_else(|| Error::invalid(format!("attribute {OWNER_XATTR}: malformed")))?;
@@ -277,12 +278,12 @@ fn open_file(found: &Found<'_>) -> Result<OwnedFd> {
 /// Does a directory of an overlay hide what is below it?
 pub(super) fn is_opaque(directory: BorrowedFd<'_>, overlay: OverlayXattr) -> Result<bool> {
     // `x` only says that there are files with the attribute of a whiteout inside.
-    Ok(walk::xattr(directory, overlay.opaque())?.as_deref() == Some(b"y"))
+    Ok(xattr::read(directory, overlay.opaque())?.as_deref() == Some(b"y"))
 }
 
 /// Is a regular file of an overlay a whiteout? (Linux 6.7)
 pub(super) fn is_whiteout(file: BorrowedFd<'_>, size: i64, overlay: OverlayXattr) -> Result<bool> {
-    Ok(size == 0 && walk::xattr(file, overlay.whiteout())?.is_some())
+    Ok(size == 0 && xattr::read(file, overlay.whiteout())?.is_some())
 }
 
 /// Lists the names of a file's extended attributes, sorted.

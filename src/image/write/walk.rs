@@ -150,23 +150,3 @@ fn names(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
 pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
-
-/// Reads an extended attribute; none where it is not set or there are none at all.
-pub(super) fn xattr(fd: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::fgetxattr(fd, name, value.as_mut_slice()) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(Errno::RANGE) if value.len() <= limits::XATTR_BYTES => {
-                value.resize(limits::XATTR_BYTES + 1, 0);
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("read attribute {}", name.escape_debug()));
-            }
-        }
-    }
-}

@@ -8,6 +8,7 @@ use crate::image::digest::{Algorithm, Digest, Expected};
 use crate::image::limits::LayerLimits;
 use crate::image::resolve::Layer;
 use crate::image::tar_builder::{Member, Tar};
+use crate::image::trees::through_overlayfs;
 use crate::image::unpack::{OWNER_XATTR, OverlayXattr, unpack_layer};
 
 const FORM: Form = Form { ownership: Ownership::Record, overlay: OverlayXattr::User };
@@ -50,38 +51,6 @@ fn contents(tree: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     all
 }
 
-/// Mounts the layers in namespaces of a child's own, and gives what the kernel shows of them.
-fn through_overlayfs(place: &Path, layers: &[PathBuf]) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
-    let [mounted, upper, work, shown] = ["mounted", "upper", "work", "shown"].map(|name| {
-        let path = place.join(name);
-        std::fs::create_dir(&path).unwrap();
-        path
-    });
-    let lower: Vec<_> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
-    let script = format!(
-        "mount -t overlay overlay -o userxattr,lowerdir={},upperdir={},workdir={} {m} || exit 42; cp -a {m}/. {}",
-        lower.join(":"),
-        upper.display(),
-        work.display(),
-        shown.display(),
-        m = mounted.display()
-    );
-    // As root in the first user namespace: there, a single mapped id could not copy what other ids own.
-    let flags: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-rm"] };
-    match std::process::Command::new("unshare").args(flags).args(["sh", "-c", &script]).output() {
-        Ok(output) if output.status.success() => Some(contents(&shown)),
-        Ok(output) if output.status.code() == Some(42) || output.stderr.starts_with(b"unshare") => {
-            println!("not compared with overlayfs: {}", String::from_utf8_lossy(&output.stderr));
-            None
-        }
-        Ok(output) => panic!("{script}: {output:?}"),
-        Err(error) => {
-            println!("not compared with overlayfs: unshare: {error}");
-            None
-        }
-    }
-}
-
 /// Where no device can be made, whiteouts are files with an attribute (Linux 6.7), and hide all the same.
 #[test]
 fn whiteouts_without_devices_hide_as_well() {
@@ -117,8 +86,8 @@ fn whiteouts_without_devices_hide_as_well() {
     let found = contents(&merged);
     let names: Vec<_> = found.keys().map(String::as_str).collect();
     assert_eq!(names, ["d", "d/empty", "d/kept", "e", "e/new", "swept"]);
-    if let Some(shown) = through_overlayfs(place.path(), &layers) {
-        let kernel = rustix::system::uname();
+    if let Some(overlay) = through_overlayfs(place.path(), layers.iter().rev(), true, "true") {
+        let (kernel, shown) = (rustix::system::uname(), contents(&overlay.shown));
         assert_eq!(shown, found, "Linux {} (6.7 is the first that can)", kernel.release().to_string_lossy());
     }
 }
@@ -155,8 +124,8 @@ fn a_merge_is_what_overlayfs_shows() {
     let layers = [unpack(place.path(), "low", &low), unpack(place.path(), "high", &high)];
     let (merged, method) = merge(place.path(), &layers, Access::Writable);
     assert_ne!(method, Method::HardLink);
-    if let Some(shown) = through_overlayfs(place.path(), &layers) {
-        assert_eq!(contents(&merged), shown);
+    if let Some(overlay) = through_overlayfs(place.path(), layers.iter().rev(), true, "true") {
+        assert_eq!(contents(&merged), contents(&overlay.shown));
     }
     let file = |text: &str| Some(text.as_bytes().to_vec());
     let expected = BTreeMap::from(

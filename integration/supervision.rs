@@ -1,0 +1,189 @@
+//! What a monitor does beside waiting: restart policies, health checks, time limits, logs in files of their own size.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::lifecycle::{Yard, soon};
+use super::support::{Need, Scene, Test, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
+    [
+        test!(failures_are_restarted_so_often).and_plain(),
+        test!(what_is_asked_to_end_stays_ended).and_plain(),
+        test!(between_two_runs_it_can_be_stopped_and_removed),
+        test!(a_check_makes_healthy_and_unhealthy).and_plain(),
+        test!(an_unhealthy_container_is_acted_upon),
+        test!(a_check_that_hangs_is_ended),
+        test!(a_check_that_shouts_is_cut),
+        test!(a_run_has_its_time_limit),
+        test!(logs_are_bounded_and_in_the_format_asked_for).and_plain(),
+        test!(without_a_log_the_streams_are_the_commands),
+    ]
+    .into_iter()
+    .map(engine)
+    .collect()
+}
+
+fn folder(yard: &Yard<'_>, name: &str) -> PathBuf {
+    let store = yard.scene.store();
+    store.join("containers").join(std::fs::read_link(store.join("names").join(name)).unwrap())
+}
+
+fn health(yard: &Yard<'_>, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder(yard, name).join("health.json")).unwrap()).unwrap()
+}
+
+fn failures_are_restarted_so_often(scene: &Scene) {
+    let yard = Yard::new(scene);
+    yard.sh(&["run", "-d", "--restart", "on-failure:2", "--name", "thrice"], "echo run; exit 3").success();
+    soon("it gives up", || yard.status("thrice").starts_with("Exited (3)"));
+    assert_eq!(yard.husk(&["logs", "thrice"]).success().stdout, "run\n".repeat(3));
+    yard.sh(&["run", "-d", "--restart", "on-failure", "--name", "once"], "echo run").success();
+    soon("it ends", || yard.status("once").starts_with("Exited (0)"));
+    assert_eq!(yard.husk(&["logs", "once"]).success().stdout, "run\n", "that was no failure");
+    yard.sh(&["run", "--rm", "--restart", "always"], "true").exits_with(125).says("--restart and --rm");
+}
+
+fn what_is_asked_to_end_stays_ended(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let script = "echo run; trap 'exit 4' TERM; while :; do sleep 0.01; done";
+    for policy in ["always", "unless-stopped"] {
+        for end in [&["stop", "phoenix"][..], &["kill", "phoenix"], &["kill", "-s", "TERM", "phoenix"]] {
+            yard.sh(&["run", "-d", "--restart", policy, "--name", "phoenix"], script).success();
+            soon("it runs", || yard.husk(&["logs", "phoenix"]).stdout == "run\n");
+            // Not asked for through husk: it comes back.
+            yard.husk(&["exec", "phoenix", "/bin/sh", "-c", "kill -TERM 1"]);
+            soon("it is back", || yard.husk(&["logs", "phoenix"]).stdout == "run\nrun\n");
+            yard.husk(end).success();
+            soon("it has ended", || yard.status("phoenix").starts_with("Exited"));
+            assert_eq!(yard.husk(&["ps", "-q"]).success().stdout, "");
+            yard.husk(&["rm", "phoenix"]).success();
+        }
+    }
+}
+
+fn between_two_runs_it_can_be_stopped_and_removed(scene: &Scene) {
+    let yard = Yard::new(scene);
+    for end in [&["stop", "weak"][..], &["rm", "-f", "weak"]] {
+        yard.sh(&["run", "-d", "--restart", "always", "--name", "weak"], "exit 1").success();
+        // By the fourth run the pauses are long enough to be met.
+        soon("it rests", || yard.status("weak").starts_with("Restarting (1)"));
+        let begun = Instant::now();
+        yard.husk(end).success();
+        assert!(begun.elapsed() < Duration::from_secs(5), "its rest is cut short");
+        if end[0] == "stop" {
+            assert!(yard.status("weak").starts_with("Exited (1)"));
+            yard.husk(&["rm", "weak"]).success();
+        }
+        assert_eq!(yard.husk(&["ps", "-aq"]).success().stdout, "");
+    }
+}
+
+fn a_check_makes_healthy_and_unhealthy(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "patient",
+        "--health-cmd",
+        "echo looked; cat /tmp/fine",
+        "--health-interval",
+        "50ms",
+        "--health-retries",
+        "2",
+    ];
+    yard.sh(&flags, "mkdir /tmp; sleep 1000").success();
+    soon("it is ill", || health(&yard, "patient")["Status"] == "unhealthy");
+    let found = health(&yard, "patient");
+    assert!(found["FailingStreak"].as_u64().unwrap() >= 2);
+    let last = &found["Log"][0];
+    assert_eq!(last["ExitCode"], 1);
+    assert!(last["Output"].as_str().unwrap().starts_with("looked\n"), "{last}");
+    yard.husk(&["exec", "patient", "/bin/sh", "-c", "echo > /tmp/fine"]).success();
+    soon("it is well", || health(&yard, "patient")["Status"] == "healthy");
+    assert_eq!(health(&yard, "patient")["FailingStreak"], 0);
+}
+
+fn an_unhealthy_container_is_acted_upon(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let run = |name: &str, action: &str| {
+        let check = ["--health-cmd", "exit 1", "--health-interval", "50ms", "--health-retries", "1"];
+        let mut flags = vec!["run", "-d", "--name", name, "--health-on-failure", action];
+        flags.extend(check);
+        yard.sh(&flags, "echo run; trap 'exit 6' TERM; while :; do sleep 0.01; done").success();
+    };
+    run("killed", "kill");
+    soon("it is killed", || yard.status("killed").starts_with("Exited (137)"));
+    run("stopped", "stop");
+    soon("it is stopped", || yard.status("stopped").starts_with("Exited (6)"));
+    run("again", "restart");
+    soon("it is started again", || yard.husk(&["logs", "again"]).stdout.lines().count() >= 2);
+}
+
+fn a_check_that_hangs_is_ended(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let check = ["--health-cmd", "sleep 1000", "--health-interval", "50ms", "--health-timeout", "100ms"];
+    let mut flags = vec!["run", "-d", "--name", "slow"];
+    flags.extend(check);
+    yard.sh(&flags, "sleep 1000").success();
+    soon("it is noticed", || !health(&yard, "slow")["Log"].as_array().unwrap().is_empty());
+    let first = &health(&yard, "slow")["Log"][0];
+    assert_eq!(first["ExitCode"], -1);
+    assert_eq!(first["Output"], "Health check exceeded timeout (100ms)");
+}
+
+fn a_check_that_shouts_is_cut(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let check = ["--health-cmd", "seq 100000", "--health-interval", "50ms"];
+    let mut flags = vec!["run", "-d", "--name", "loud"];
+    flags.extend(check);
+    yard.sh(&flags, "sleep 1000").success();
+    soon("it is well", || health(&yard, "loud")["Status"] == "healthy");
+    let output = health(&yard, "loud")["Log"][0]["Output"].as_str().unwrap().to_owned();
+    assert_eq!(output.len(), 4096);
+    assert!(output.starts_with("1\n2\n3\n"));
+}
+
+fn a_run_has_its_time_limit(scene: &Scene) {
+    let yard = Yard::new(scene);
+    yard.sh(&["run", "--rm", "--timeout", "1"], "sleep 1000").exits_with(137);
+}
+
+fn logs_are_bounded_and_in_the_format_asked_for(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let options = ["--log-driver", "k8s-file", "--log-opt", "max-size=1k", "--log-opt", "max-file=2"];
+    let mut flags = vec!["run", "--name", "long"];
+    flags.extend(options);
+    yard.sh(&flags, "seq 1000").success();
+    let folder = folder(&yard, "long");
+    let size = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
+    assert!(size("log") <= 1024 && size("log.1") <= 1024);
+    assert!(!folder.join("log.2").exists());
+    let text = std::fs::read_to_string(folder.join("log")).unwrap();
+    assert!(
+        text.lines().all(|line| line[30..].starts_with("+00:00 stdout F ") || line.contains(" stdout F ")),
+        "{text}"
+    );
+    let last = yard.husk(&["logs", "--tail", "2", "long"]).success().stdout;
+    assert_eq!(last, "999\n1000\n");
+}
+
+/// A file as standard output is a file to the workload.
+fn without_a_log_the_streams_are_the_commands(scene: &Scene) {
+    let yard = Yard::new(scene);
+    yard.sh(&["run", "--name", "mute", "--log-driver", "none"], "echo seen").success();
+    yard.husk(&["logs", "mute"]).exits_with(1).says("container mute keeps no log");
+    let file = scene.path().join("output");
+    let output = std::fs::File::create(&file).unwrap();
+    let mut invocation = scene.husk();
+    let script = "echo one; seek() { echo two; }; seek; ls -l /proc/self/fd/1";
+    invocation.args(["run", "--rm", "--log-driver", "none", &yard.layout.reference(), "/bin/sh", "-c", script]);
+    let mut child = invocation.spawn(std::process::Stdio::null(), output.into(), std::process::Stdio::inherit());
+    assert!(child.wait().unwrap().success());
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("one\ntwo\n") && text.contains("output"), "{text}");
+}
