@@ -54,6 +54,7 @@ mod push;
 mod registries;
 mod rootless;
 mod run_flags;
+mod search;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -116,6 +117,7 @@ fn tests() -> Vec<support::Test> {
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
+        search::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,

@@ -42,6 +42,7 @@ mod ps;
 mod report;
 mod run;
 mod save;
+mod search;
 mod status;
 mod switches;
 mod system;

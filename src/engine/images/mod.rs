@@ -17,4 +17,5 @@ pub mod remote;
 pub mod remove;
 pub mod repack;
 pub mod save;
+pub mod search;
 pub mod tag;
