@@ -77,9 +77,9 @@ pub(super) fn run(args: &Search) -> Result<Status> {
     let format = Format::choose(&HITS, args.format.as_deref(), false)?;
     let filters = Filters::parse(&args.filter, KEYS)?;
     let (official, automated) = (filters.flag("is-official")?, filters.flag("is-automated")?);
-    let stars = filters.values("stars").map(|text| {
-        text.parse::<u64>().map_err(|_| Error::invalid(format!("filter stars={text}: not a number")))
-    });
+    let stars = filters
+        .values("stars")
+        .map(|text| text.parse::<u64>().map_err(|_| Error::invalid(format!("filter stars={text}: not a number"))));
     let stars = stars.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
     let mut hits = search::search(&settings, &args.term, limit, &options)?;
     hits.retain(|hit| {
