@@ -55,6 +55,7 @@ mod push;
 mod registries;
 mod rootless;
 mod run_flags;
+mod search;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -74,6 +75,7 @@ mod upkeep;
 mod verbs;
 mod volumes;
 mod ways;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -106,6 +108,7 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        why::tests,
         containers_files::tests,
         copy::tests,
         image_files::tests,
@@ -119,6 +122,7 @@ fn tests() -> Vec<support::Test> {
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
+        search::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,

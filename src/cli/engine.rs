@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, mount, oci, ps, run, save, switches, system, tree, unshare, volume,
+    logout, logs, manifest, mount, oci, ps, run, save, search, switches, system, tree, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -46,8 +46,10 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
+    Search(search::Search),
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
@@ -163,8 +165,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
+        Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),

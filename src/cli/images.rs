@@ -15,6 +15,7 @@ use super::printer;
 use super::progress::{self, Bar};
 use super::report;
 use super::save;
+use super::search;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::images::load as loading;
@@ -39,6 +40,7 @@ use crate::support::units::parse_duration;
 pub(super) enum Image {
     Pull(Pull),
     Push(Push),
+    Search(search::Search),
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),

@@ -43,6 +43,7 @@ mod ps;
 mod report;
 mod run;
 mod save;
+mod search;
 mod status;
 mod switches;
 mod system;
@@ -51,6 +52,7 @@ pub mod template;
 mod tree;
 mod unshare;
 mod volume;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -34,3 +34,4 @@ pub mod view;
 pub mod volume_option;
 pub mod volumes;
 pub mod wait;
+pub mod why;

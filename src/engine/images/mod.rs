@@ -18,5 +18,6 @@ pub mod remote;
 pub mod remove;
 pub mod repack;
 pub mod save;
+pub mod search;
 pub mod tag;
 pub mod tree;
