@@ -52,6 +52,7 @@ mod process;
 mod pull;
 mod pull_limits;
 mod push;
+mod referrers;
 mod registries;
 mod rootless;
 mod run_flags;
@@ -146,6 +147,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         login::tests,
         policy::tests,
+        referrers::tests,
         registries::tests,
         exec::tests,
         exec_terminal::tests,

@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, mount, oci, ps, run, save, search, switches, system, tree, unshare, volume, why,
+    logout, logs, manifest, mount, oci, ps, referrers, run, save, search, switches, system, tree, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -169,6 +169,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),
+        Command::Image(images::Image::Referrers(args)) => referrers::run(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),

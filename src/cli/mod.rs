@@ -40,6 +40,7 @@ mod printer;
 mod progress;
 mod prompt;
 mod ps;
+mod referrers;
 mod report;
 mod run;
 mod save;

@@ -170,7 +170,7 @@ fn pull_from(
 }
 
 /// Goes from an index to the manifest for the platform; what is met on the way is kept.
-fn choose(
+pub(super) fn choose(
     client: &Client,
     repository: &Repository,
     mut fetched: Fetched,
