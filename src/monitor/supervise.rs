@@ -214,14 +214,15 @@ impl<'a> Monitor<'a> {
             self.audience.warn(warning);
         }
         streams.launched(terminal)?;
+        // Whoever hears that it runs finds out how it is.
+        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        self.save_health();
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
             self.settle();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         self.is_to_restart = false;
-        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
-        self.save_health();
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
             if ready.deadline_passed {
