@@ -71,7 +71,9 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod volumes;
 mod ways;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -104,6 +106,7 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        why::tests,
         containers_files::tests,
         copy::tests,
         mounts::tests,
@@ -134,6 +137,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        volumes::tests,
         host::tests,
         bad_image::tests,
         login::tests,

@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
+    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -46,6 +46,7 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -70,6 +71,9 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Look after the data root
     #[command(subcommand)]
     System(system::System),
@@ -94,6 +98,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     let parsed = match args.get(1).and_then(|word| word.to_str()) {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
+        Some("create") => parse::<run::Create>(args).map(|args| Command::Create(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
         _ => command()
             .try_get_matches_from(args)
@@ -159,6 +164,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
@@ -178,6 +184,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
+        Command::Volume(command) => volume::run(&command),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -48,6 +48,8 @@ mod system;
 pub mod table;
 pub mod template;
 mod unshare;
+mod volume;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -116,8 +116,8 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: true, ..Choices::default() },
-        pid_file: None,
+        choices: Choices { dies_with_parent: true, preserved_fds: record.options.preserved_fds, ..Choices::default() },
+        pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
         manager: None,
@@ -139,13 +139,15 @@ fn serving(record: &Record, lifetime: Lifetime) -> Serving {
 fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
     let record = ExitRecord { started: Some(started), finished: now(), ..ExitRecord::default() };
     match outcome {
-        Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped } => ExitRecord {
+        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped } => ExitRecord {
             code: exit.status(),
             signal: match exit {
                 Exit::Signal(signal) => Some(i32::from(*signal)),
                 Exit::Code(_) => None,
             },
-            out_of_memory: *is_out_of_memory,
+            out_of_memory: out_of_memory.is_some(),
+            memory: out_of_memory.clone(),
+            ending: *ending,
             restarts: *restarts,
             is_restarting: *restarts_now,
             was_stopped: *was_stopped,
