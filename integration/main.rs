@@ -65,6 +65,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod storm;
 mod supervision;
 mod support;
 mod sweep;
@@ -97,6 +98,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        storm::tests,
         supervision::tests,
         limits::tests,
         annotations::tests,
