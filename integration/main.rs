@@ -29,6 +29,7 @@ mod hooks;
 mod host;
 mod identity;
 mod image_config;
+mod image_files;
 mod images;
 mod kill;
 mod labels;
@@ -54,6 +55,7 @@ mod push;
 mod registries;
 mod rootless;
 mod run_flags;
+mod search;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -111,6 +113,7 @@ fn tests() -> Vec<support::Test> {
         why::tests,
         containers_files::tests,
         copy::tests,
+        image_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -121,6 +124,7 @@ fn tests() -> Vec<support::Test> {
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
+        search::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,

@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume, why,
+    logout, logs, manifest, mount, oci, ps, run, save, search, switches, system, tree, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -49,6 +49,7 @@ enum Command {
     Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
+    Search(search::Search),
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
@@ -167,6 +168,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
+        Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
@@ -180,7 +182,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Commit(args) => commit::run(&args),
-        Command::Diff(args) => diff::run(&args),
+        Command::Diff(args) | Command::Image(images::Image::Diff(args)) => diff::run(&args),
+        Command::Image(images::Image::Mount(args)) => mount::run(&args),
+        Command::Image(images::Image::Unmount(args)) => mount::unmount(&args),
+        Command::Image(images::Image::Tree(args)) => tree::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
