@@ -231,10 +231,11 @@ impl Link {
             }
             (CLOSED, &[which], None) => Message::Closed(if which == 0 { Stream::Output } else { Stream::Errors }),
             (DETACH, [], None) => Message::Detach,
-            (STOP, &[a, b, c, d, e, f, g, h], None) => {
-                let patience = u32::from_le_bytes([e, f, g, h]);
+            (STOP, body, None) => {
+                let (signal, patience) = body.split_first_chunk().ok_or_else(malformed)?;
+                let patience = u32::from_le_bytes(patience.try_into().map_err(|_| malformed())?);
                 let patience_seconds = (patience != u32::MAX).then_some(patience);
-                Message::Stop(Stop { signal: i32::from_le_bytes([a, b, c, d]), patience_seconds })
+                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds })
             }
             _ => return Err(malformed()),
         }))

@@ -253,7 +253,7 @@ impl<'a> Monitor<'a> {
         self.save_health();
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
-            self.settle();
+            Self::settle();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         self.is_to_restart = false;
@@ -302,7 +302,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle(&mut self) {
+    fn settle() {
         let _ = rustix::process::chdir("/");
         memory::release_unused();
     }
@@ -458,15 +458,14 @@ impl<'a> Monitor<'a> {
                 streams.write(bytes);
             }
             Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
-            Message::EndOfInput => {}
             Message::Size { rows, columns } => streams.resize(rows, columns),
             Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
-            Message::Closed(_) => {}
+            Message::EndOfInput | Message::Closed(_) => {}
             Message::Detach => {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    self.settle();
+                    Self::settle();
                 }
             }
             Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
