@@ -293,9 +293,10 @@ mod tests {
         client.send_size(24, 80);
         let size = monitor.receive(&mut buffer).unwrap();
         assert!(matches!(size, Some(Message::Size { rows: 24, columns: 80 })));
-        assert_eq!(monitor.send_output(Stream::Errors, &[7; CHUNK_SIZE]), Sent::Yes);
+        let chunk = vec![7; CHUNK_SIZE];
+        assert_eq!(monitor.send_output(Stream::Errors, &chunk), Sent::Yes);
         let output = client.receive(&mut buffer).unwrap();
-        assert!(matches!(output, Some(Message::Output(Stream::Errors, bytes)) if bytes == [7; CHUNK_SIZE]));
+        assert!(matches!(output, Some(Message::Output(Stream::Errors, bytes)) if bytes == chunk));
         drop(monitor);
         assert!(client.receive(&mut buffer).unwrap().is_none());
         assert_eq!(client.send_input(b"x"), Sent::Gone);
@@ -305,7 +306,7 @@ mod tests {
     fn who_does_not_read_is_not_waited_for() {
         let (_client, monitor) = Link::pair().unwrap();
         let sent = (0..1000).find_map(|_| {
-            let sent = monitor.send_output(Stream::Output, &[0; CHUNK_SIZE]);
+            let sent = monitor.send_output(Stream::Output, &vec![0; CHUNK_SIZE]);
             (sent != Sent::Yes).then_some(sent)
         });
         assert_eq!(sent, Some(Sent::Full));

@@ -345,7 +345,7 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
-        let due = self.checking.as_ref().map(|checking| checking.deadline());
+        let due = self.checking.as_ref().map(Checking::deadline);
         let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -432,19 +432,16 @@ impl<'a> Monitor<'a> {
     /// Takes one message of a member.
     fn listen_to(&mut self, place: usize, streams: &mut Streams, pidfd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(member) = self.audience.member(place) else { return Ok(()) };
-        let message = match member.link.receive(&mut self.buffer) {
-            Ok(Some(message)) => message,
-            // A message that makes no sense ends the conversation as well.
-            Ok(None) | Err(_) => {
-                if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
-                    self.is_stopping = true;
-                    if pidfd.is_some() {
-                        self.ending = Some(Ending::Abandoned);
-                        self.send(signal::KILL)?;
-                    }
+        // A message that makes no sense ends the conversation as well.
+        let Ok(Some(message)) = member.link.receive(&mut self.buffer) else {
+            if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
+                self.is_stopping = true;
+                if pidfd.is_some() {
+                    self.ending = Some(Ending::Abandoned);
+                    self.send(signal::KILL)?;
                 }
-                return Ok(());
             }
+            return Ok(());
         };
         match message {
             Message::Hello(wants) => {
