@@ -25,7 +25,7 @@ impl DockerRegistry {
              http:\n  addr: 127.0.0.1:{port}\n{more}",
             storage.display()
         );
-        std::fs::write(&configuration, text).expect("write the registry's configuration");
+        super::scene::write(&configuration, text);
         let child = Command::new("docker-registry")
             .arg("serve")
             .arg(&configuration)
