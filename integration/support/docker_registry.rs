@@ -25,7 +25,8 @@ impl DockerRegistry {
              http:\n  addr: 127.0.0.1:{port}\n{more}",
             storage.display()
         );
-        super::scene::write(&configuration, text);
+        #[expect(clippy::disallowed_methods, reason = "a fixture is made anew for each run")]
+        std::fs::write(&configuration, text).expect("write the registry's configuration");
         let child = Command::new("docker-registry")
             .arg("serve")
             .arg(&configuration)
