@@ -9,8 +9,8 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume, why,
+    attach, commit, cp, diff, docs, doctor, exec, export, generate, history, image_list, images, import, inspect,
+    lifecycle, load, login, logout, logs, manifest, oci, ps, run, save, switches, system, unshare, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -47,6 +47,10 @@ enum Command {
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
     Why(why::Why),
+    Doctor(doctor::Doctor),
+    /// Print units of systemd that run containers
+    #[command(subcommand)]
+    Generate(generate::Generate),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -165,6 +169,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Unpause(args) => lifecycle::unpause(&args),
         Command::Rename(args) => lifecycle::rename(args),
         Command::Why(args) => or_failure(why::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(command) => or_failure(generate::run(&command)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
