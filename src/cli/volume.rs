@@ -259,7 +259,7 @@ fn prune(args: &Prune, volumes: &Volumes<'_>) -> Result<Status> {
             continue;
         }
         match volumes.remove(&record.name) {
-            Ok(()) => removed.push_str(&format!("{}\n", record.name)),
+            Ok(()) => removed.extend([record.name.as_str(), "\n"]),
             // In use, or gone, since we looked.
             Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => {}
             Err(error) => return Err(error),

@@ -170,7 +170,7 @@ pub fn build(input: Input<'_>) -> Result<Built> {
     refuse(options)?;
     let hostname = hostname(&input)?;
     let process = process::build(&input, &hostname)?;
-    let devices = devices::build(&input)?;
+    let devices = devices::build(&input);
     let (files, own_files) = names::build(&input, &hostname)?;
     let mounts = mounts::build(&input, own_files, devices.binds)?;
 

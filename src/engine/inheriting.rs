@@ -35,7 +35,9 @@ fn volumes_of(engine: &Engine, from: &VolumesFrom) -> Result<Vec<Volume>> {
     let named = record.options.volumes.into_iter().filter(|volume| volume.source != VolumeSource::Anonymous);
     let mut volumes: Vec<Volume> = named.chain(anonymous(&spec, &directory.join("volumes"))).collect();
     if from.is_read_only {
-        volumes.iter_mut().for_each(|volume| volume.is_read_only = true);
+        for volume in &mut volumes {
+            volume.is_read_only = true;
+        }
     }
     Ok(volumes)
 }

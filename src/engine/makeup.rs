@@ -80,7 +80,7 @@ impl Makeup {
             match Overlay::of(data) {
                 Some(overlay) if destination == Path::new("/") => base = Some(Base::Overlay(overlay)),
                 Some(overlay) if overlay.upper.starts_with(folder) && !overlay.upper.starts_with(&volumes) => {
-                    parts.push((destination.clone(), overlay))
+                    parts.push((destination.clone(), overlay));
                 }
                 _ => {}
             }
