@@ -10,6 +10,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod boot;
 mod callers;
 mod capabilities;
 mod cgroups;
@@ -19,6 +20,7 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod doctor;
 mod engines;
 mod exec;
 mod exec_cgroups;
@@ -107,6 +109,8 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         why::tests,
+        doctor::tests,
+        boot::tests,
         containers_files::tests,
         copy::tests,
         mounts::tests,

@@ -102,18 +102,18 @@ fn judge_steps(steps: &Steps, data_root: &Place, findings: &mut Vec<Finding>) {
     findings.push(ok("start", works.join(", ")));
     // Without a data root there was nothing to try them on.
     if data_root.problem.is_none() {
-    findings.push(match error_of(trial::OVERLAY) {
+        findings.push(match error_of(trial::OVERLAY) {
         None => ok(trial::OVERLAY, "works on the data root"),
         Some(error) => limited(trial::OVERLAY, error)
             .costs("the image is copied for each container: slow, and its size each time")
             .mend("put the data root on ext4, xfs or btrfs of this machine: HUSK_DATA_ROOT, or data_root in husk.toml"),
     });
-    findings.push(match error_of(trial::IDMAPPED) {
-        None => ok(trial::IDMAPPED, "work on the data root"),
-        Some(error) => {
-            limited(trial::IDMAPPED, error).costs("-v …:idmap fails; use :U, which changes the files' owners")
-        }
-    });
+        findings.push(match error_of(trial::IDMAPPED) {
+            None => ok(trial::IDMAPPED, "work on the data root"),
+            Some(error) => {
+                limited(trial::IDMAPPED, error).costs("-v …:idmap fails; use :U, which changes the files' owners")
+            }
+        });
     }
     findings.push(match error_of(trial::TIME) {
         None => ok(trial::TIME, "works"),
