@@ -9,8 +9,8 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, oci, ps, run, save, switches, system, unshare,
+    attach, commit, cp, diff, docs, events, exec, export, history, image_list, images, import, info, inspect,
+    lifecycle, load, login, logout, logs, manifest, oci, ps, run, save, stats, switches, system, top, unshare, update,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -46,6 +46,13 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Update(update::Update),
+    Top(top::Top),
+    Port(top::Port),
+    Stats(stats::Stats),
+    Events(events::Events),
+    Info(info::Info),
+    Version(info::Version),
     Pull(images::Pull),
     Push(images::Push),
     Tag(images::Tag),
@@ -158,6 +165,13 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Wait(args) => lifecycle::wait(&args),
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
+        Command::Update(args) => or_failure(update::run(&args)),
+        Command::Top(args) => or_failure(top::top(&args)),
+        Command::Port(args) => or_failure(top::port(&args)),
+        Command::Stats(args) => or_failure(stats::run(&args)),
+        Command::Events(args) => or_failure(events::run(&args)),
+        Command::Info(args) => info::info(&args),
+        Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
@@ -208,6 +222,10 @@ fn container(command: Container) -> Result<Status> {
         Container::Stop(args) => Command::Stop(args),
         Container::Unpause(args) => Command::Unpause(args),
         Container::Wait(args) => Command::Wait(args),
+        Container::Port(args) => Command::Port(args),
+        Container::Stats(args) => Command::Stats(args),
+        Container::Top(args) => Command::Top(args),
+        Container::Update(args) => Command::Update(args),
     };
     dispatch(twin)
 }

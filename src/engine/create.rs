@@ -17,7 +17,7 @@ use super::images::{find, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{files, health, host, joining, seccomp_profile};
+use super::{events, files, health, host, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -160,6 +160,7 @@ pub fn create(
     };
     let (container, supervision) = draft.commit(&record, (purpose == Purpose::Start).then_some(created))?;
     drop(contents);
+    events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
 

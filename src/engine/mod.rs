@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod diff;
 #[expect(clippy::module_inception, reason = "the engine itself, beside what it is made of")]
 pub mod engine;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod files;
@@ -26,8 +27,10 @@ pub mod remove;
 pub mod seccomp_profile;
 pub mod settings;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod update;
 pub mod userns;
 pub mod view;
 pub mod volume_option;

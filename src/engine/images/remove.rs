@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
@@ -51,11 +52,13 @@ pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
     for name in going {
         let reference = Reference::parse(&name.name)?;
         if store.remove_name(&changing, &reference)? {
+            events::image(engine, &image.id.to_string(), "untag", &reference.familiar());
             gone.push(Gone::Untagged(reference.familiar()));
         }
     }
     if is_last {
         store.remove_image(&changing, &image.id)?;
+        events::image(engine, &image.id.to_string(), "delete", word);
         gone.push(Gone::Deleted(image.id));
     }
     drop(changing);
