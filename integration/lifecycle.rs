@@ -155,7 +155,7 @@ fn it_holds_nothing_of_the_callers(scene: &Scene) {
 }
 
 /// The monitor of a container that was started with this name on its command line.
-fn monitor_of(name: &str) -> i32 {
+pub(crate) fn monitor_of(name: &str) -> i32 {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse::<i32>().ok()) else { continue };

@@ -25,10 +25,12 @@ mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod happening;
 mod hooks;
 mod host;
 mod identity;
 mod image_config;
+mod image_files;
 mod images;
 mod kill;
 mod labels;
@@ -54,6 +56,7 @@ mod push;
 mod registries;
 mod rootless;
 mod run_flags;
+mod search;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -71,7 +74,9 @@ mod sweep;
 mod terminal;
 mod upkeep;
 mod verbs;
+mod volumes;
 mod ways;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -104,8 +109,10 @@ fn tests() -> Vec<support::Test> {
         pull_limits::tests,
         push::tests,
         ways::tests,
+        why::tests,
         containers_files::tests,
         copy::tests,
+        image_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -113,9 +120,11 @@ fn tests() -> Vec<support::Test> {
         net_devices::tests,
         shared_pids::tests,
         showing::tests,
+        happening::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
+        search::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,
@@ -134,6 +143,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        volumes::tests,
         host::tests,
         bad_image::tests,
         login::tests,

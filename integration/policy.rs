@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         test!(what_is_rejected_is_not_fetched).and_plain(),
         test!(a_policy_that_is_wrong_allows_nothing),
+        test!(files_are_asked_for_as_well),
         signing(test!(what_is_signed_is_pulled)).and_plain(),
         signing(test!(what_is_not_signed_for_it_is_refused)),
     ]
@@ -43,6 +44,36 @@ fn pull<'s>(scene: &'s Scene, policy: &Value, name: &str) -> Invocation<'s> {
 
 fn asked_for_blobs(registry: &Scripted) -> bool {
     registry.log().iter().any(|request| request.path.contains("/blobs/"))
+}
+
+fn files_are_asked_for_as_well(scene: &Scene) {
+    let layout = layout(scene);
+    let archive = layout.archive(scene, "archive.tar");
+    let rejects = |transport: &str| {
+        json!({
+            "default": [{ "type": "insecureAcceptAnything" }],
+            "transports": { transport: { "": [{ "type": "reject" }] } },
+        })
+    };
+    let oci_archive = format!("oci-archive:{}", archive.display());
+    for (transport, image) in [("oci", layout.reference()), ("oci-archive", oci_archive.clone())] {
+        let husk = |policy: &Value, words: &[&str]| {
+            let folder = scene.tree("config/containers", &[("policy.json", &policy.to_string())]);
+            scene.husk().env("XDG_CONFIG_HOME", folder.parent().unwrap()).args(words).run()
+        };
+        let other = if transport == "oci" { "oci-archive" } else { "oci" };
+        for words in [&["run", "--rm", &image, "/bin/true"][..], &["pull", "-q", &image]] {
+            husk(&rejects(transport), words).exits_with(125).says("reject");
+            husk(&rejects(other), words);
+        }
+    }
+    let load = |path: &std::path::Path, transport: &str| {
+        let folder = scene.tree("config/containers", &[("policy.json", &rejects(transport).to_string())]);
+        scene.husk().env("XDG_CONFIG_HOME", folder.parent().unwrap()).args(["load", "-q", "-i"]).arg(path).run()
+    };
+    load(layout.path(), "oci").exits_with(125).says("reject");
+    load(layout.path(), "oci-archive").success();
+    load(&archive, "oci-archive").exits_with(125).says("reject");
 }
 
 fn what_is_rejected_is_not_fetched(scene: &Scene) {

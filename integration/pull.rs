@@ -355,7 +355,7 @@ fn a_killed_pull_is_gone_on_with(scene: &Scene) {
 }
 
 /// Kills husk and the process that it has forked into its user namespace.
-fn kill_all(running: &super::support::Running<'_>) {
+pub(super) fn kill_all(running: &super::support::Running<'_>) {
     let pid = running.pid();
     let children =
         std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero())).unwrap_or_default();

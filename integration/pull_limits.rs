@@ -10,10 +10,14 @@ use super::support::tar::{self, Entry};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    [test!(a_silent_registry_is_not_waited_for_without_end), test!(documents_and_bombs_take_little_memory)]
-        .into_iter()
-        .map(|test| test.needs(Need::Husk))
-        .collect()
+    [
+        test!(a_silent_registry_is_not_waited_for_without_end),
+        test!(documents_and_bombs_take_little_memory),
+        test!(who_fetches_and_inflates_has_no_rights).and_plain(),
+    ]
+    .into_iter()
+    .map(|test| test.needs(Need::Husk))
+    .collect()
 }
 
 fn layout(scene: &Scene) -> Layout {
@@ -107,5 +111,48 @@ fn documents_and_bombs_take_little_memory(scene: &Scene) {
         });
         let outcome = pull(&registry).exits_with(125);
         assert!(!outcome.stderr.contains("memory"), "{status}: {}", outcome.stderr);
+    }
+}
+
+/// What the threads that speak to registries may do, by /proc: of husk, and of the process that it has for a user's files.
+fn rights_of_fetching(pid: i32) -> Vec<(String, String)> {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let children = read(format!("/proc/{pid}/task/{pid}/children"));
+    let processes = children.split_whitespace().map(ToOwned::to_owned).chain([pid.to_string()]);
+    let mut found = Vec::new();
+    for process in processes {
+        for task in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+            let status = read(task.path().join("status").display().to_string());
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.unwrap_or_default().trim_start_matches(':').trim().to_owned()
+            };
+            if field("Name") == "fetch" {
+                found.push((field("CapPrm") + &field("CapEff"), field("NoNewPrivs")));
+            }
+        }
+    }
+    found
+}
+
+fn who_fetches_and_inflates_has_no_rights(scene: &Scene) {
+    let layout = layout(scene);
+    let layer = layout.manifest()["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+    for (place, after) in [("/manifests/", 9), (&layer[..], 60_000)] {
+        let theirs = place.to_owned();
+        let registry = Scripted::serve(&layout, move |request| {
+            let reply = Reply::ok("application/vnd.oci.image.manifest.v1+json", vec![b' '; 110_000]);
+            request.path.contains(&theirs).then(|| Reply { stall: Some(after), ..reply })
+        });
+        let mut command = scene.husk();
+        let running = command.args(["pull", "-q"]).arg(registry.image()).start();
+        registry.wait_for(|request| request.path.contains(place));
+        let rights = rights_of_fetching(running.pid().as_raw_nonzero().get());
+        super::pull::kill_all(&running);
+        assert!(!rights.is_empty(), "{place}: no thread fetches");
+        for (capabilities, no_new_privileges) in rights {
+            assert_eq!(capabilities, "0".repeat(32), "{place}");
+            assert_eq!(no_new_privileges, "1", "{place}");
+        }
     }
 }

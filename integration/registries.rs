@@ -1,7 +1,7 @@
 //! The machine's configuration of registries, at `pull`: logins that are shared with other tools, certificates, mirrors,
 //! what is blocked, proxies.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(mirrors_are_asked_first).and_plain(),
         test!(what_is_blocked_is_not_asked),
         test!(a_proxy_is_asked_for_the_host),
+        test!(a_socks_proxy_is_asked_for_the_host),
     ]
     .into_iter()
     .map(engine)
@@ -250,4 +251,32 @@ fn a_proxy_is_asked_for_the_host(scene: &Scene) {
     // Had husk not come, somebody has to.
     drop(TcpStream::connect(address));
     assert_eq!(heard.join().unwrap().trim_end(), "CONNECT registry.invalid:443 HTTP/1.1");
+}
+
+fn a_socks_proxy_is_asked_for_the_host(scene: &Scene) {
+    for scheme in ["socks5", "socks5h"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // RFC 1928: takes the connection without a password, and refuses once it has heard what is asked of it.
+        let heard = std::thread::spawn(move || -> std::io::Result<Vec<u8>> {
+            let (mut stream, _) = listener.accept()?;
+            let mut hello = [0; 2];
+            stream.read_exact(&mut hello)?;
+            stream.read_exact(&mut vec![0; usize::from(hello[1])])?;
+            stream.write_all(&[5, 0])?;
+            let mut request = vec![0; 5];
+            stream.read_exact(&mut request)?;
+            let mut rest = vec![0; usize::from(request[4]) + 2];
+            stream.read_exact(&mut rest)?;
+            stream.write_all(&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0])?;
+            Ok([request, rest].concat())
+        });
+        let mut command = scene.husk();
+        command.env("ALL_PROXY", format!("{scheme}://{address}"));
+        command.args(["pull", "-q", "--retry", "0", "registry.invalid/app"]).run().exits_with(125);
+        // Had husk not come, somebody has to.
+        drop(TcpStream::connect(address));
+        let expected = [&[5, 1, 0, 3, 16], &b"registry.invalid"[..], &443_u16.to_be_bytes()].concat();
+        assert_eq!(heard.join().unwrap().unwrap(), expected, "{scheme}");
+    }
 }

@@ -22,6 +22,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(time_zones).and_plain(),
         test!(labels_and_annotations).and_plain(),
         test!(switches_have_values).and_plain(),
+        test!(ids_in_files).and_plain(),
+        test!(a_directory_as_root).root(),
+        test!(platforms).and_plain(),
+        test!(descriptors_are_passed_on).and_plain(),
+        test!(namespaces_of_another_container).and_plain(),
         test!(what_is_not_served_is_named).and_plain(),
     ]
     .into_iter()
@@ -304,4 +309,60 @@ fn what_is_not_served_is_named(scene: &Scene) {
     ] {
         shell(scene, &layout, flags, "true").exits_with(125).says(name);
     }
+}
+
+fn ids_in_files(scene: &Scene) {
+    let layout = layout(scene);
+    let file = |name: &str| scene.path().join(name).display().to_string();
+    let (id, pid) = (file("id"), file("pid"));
+    let script = "busybox cat /proc/self/cgroup > /dev/null; busybox hostname";
+    let hostname = shell(scene, &layout, &["--cidfile", &id, "--pidfile", &pid], script).success().stdout;
+    let written = std::fs::read_to_string(&id).unwrap();
+    assert!(written.len() == 64 && written.starts_with(hostname.trim()), "{written} {hostname}");
+    assert!(std::fs::read_to_string(&pid).unwrap().trim().parse::<u32>().unwrap() > 1);
+    shell(scene, &layout, &["--cidfile", &id], "true").exits_with(125).says("container ID file found");
+}
+
+fn a_directory_as_root(scene: &Scene) {
+    let root = scene.bundle();
+    let path = root.rootfs("").display().to_string();
+    let mut command = scene.husk();
+    command.args(["run", "--rm", "--rootfs", &path, "/bin/busybox", "touch", "/written"]).run().success();
+    assert!(root.rootfs("written").exists());
+    scene.husk().args(["run", "--rootfs", "/nowhere", "true"]).run().exits_with(125).says("/nowhere");
+}
+
+fn platforms(scene: &Scene) {
+    let layout = layout(scene);
+    let own = if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" };
+    shell(scene, &layout, &["--platform", own], "true").success();
+    shell(scene, &layout, &["--platform", "linux/"], "true").exits_with(125).says("platform");
+}
+
+fn descriptors_are_passed_on(scene: &Scene) {
+    let layout = layout(scene);
+    let script = format!(
+        "exec \"$0\" run --rm --preserve-fds 1 '{}' /bin/busybox sh -c 'echo passed >&3' 3>&1 > /dev/null",
+        layout.reference()
+    );
+    let husk = &super::support::suite::kit().husk;
+    let mut command = scene.program("/bin/sh");
+    command.env("HUSK_DATA_ROOT", scene.store()).env("HUSK_RUN_ROOT", scene.run_root());
+    assert_eq!(command.args(["-c", &script]).arg(husk).run().success().stdout, "passed\n");
+}
+
+fn namespaces_of_another_container(scene: &Scene) {
+    let layout = layout(scene);
+    let script = "busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/uts; busybox cat";
+    let mut command = scene.husk();
+    command.args(["run", "--rm", "-i", "--name", "first"]).arg(layout.reference());
+    let mut first = command.args(["/bin/busybox", "sh", "-c", script]).start();
+    let own = [first.line(), first.line()];
+    let flags = ["--pid", "container:first", "--uts", "container:first"];
+    let found = lines(scene, &layout, &flags, "busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/uts");
+    assert_eq!(found, own);
+    shell(scene, &layout, &["--ipc", "container:first"], "true").exits_with(125).says("/dev/shm");
+    first.close_input();
+    first.finish().success();
+    shell(scene, &layout, &["--pid", "container:first"], "true").exits_with(125).says("first");
 }

@@ -14,6 +14,8 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         test!(a_docker_archive_is_loaded_and_runs).and_plain(),
         test!(an_oci_archive_is_loaded_however_it_is_packed).and_plain(),
+        test!(a_layout_is_loaded),
+        test!(what_is_packed_otherwise_is_refused_by_name).needs(Need::Program("xz")).needs(Need::Program("bzip2")),
         test!(a_layout_is_pulled_by_its_word),
         test!(an_image_without_a_name_is_known_by_its_id),
         test!(a_damaged_archive_leaves_nothing).and_plain(),
@@ -109,6 +111,30 @@ fn an_oci_archive_is_loaded_however_it_is_packed(scene: &Scene) {
             holds(scene, &layout);
             runs(scene, "app:1");
             husk(scene, ["rmi", "app:1"]).run().success();
+        }
+    }
+}
+
+fn a_layout_is_loaded(scene: &Scene) {
+    let layout = mixed(scene).layout(scene, "layout");
+    let outcome = husk(scene, ["load", "-q", "-i"]).arg(layout.path()).run().success();
+    assert_eq!(outcome.stdout, "Loaded image: localhost/latest:latest\n");
+    holds(scene, &layout);
+    let nothing = scene.tree("nothing", &[("file", "")]);
+    husk(scene, ["load", "-q", "-i"]).arg(&nothing).run().exits_with(125).says("oci-layout");
+}
+
+fn what_is_packed_otherwise_is_refused_by_name(scene: &Scene) {
+    let archive = mixed(scene).docker_archive(scene, "docker.tar");
+    for (program, ending) in [("xz", "xz"), ("bzip2", "bz2")] {
+        scene.program(program).args(["-k", "-1"]).arg(&archive).run().success();
+        let packed = archive.with_extension(format!("tar.{ending}"));
+        let (mut by_name, mut by_input) = (husk(scene, ["load", "-q", "-i"]), husk(scene, ["load", "-q"]));
+        by_name.arg(&packed);
+        by_input.input(std::fs::read(&packed).expect("read an archive"));
+        for mut command in [by_name, by_input] {
+            let outcome = command.run().exits_with(125).says(&format!("packed with {program}"));
+            outcome.says(&format!("`{program} -dc FILE | husk load`"));
         }
     }
 }

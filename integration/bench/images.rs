@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corpus::{CATALOGUE, Corpus, TAGS, catalogue_name};
-use peers::{PEERS, Peer, Session};
-pub use table::Tables;
-use table::{Row, Table};
+pub use peers::Peer;
+use peers::{PEERS, Session};
+use table::{Row, Table, Tables};
 
 use crate::Result;
 use crate::docker_registry::DockerRegistry;
@@ -31,35 +31,39 @@ const LISTS: u32 = 10;
 /// What one pull leaves on the disk at most, with room for the packed layers.
 const ROOM: u64 = 1_700_000_000;
 
-/// Measures everything about images, or says why not.
-pub fn compare(scratch: &Scratch, cache: &Path, rounds: u32) -> Result<Tables> {
-    let mut tables = Tables::default();
+/// Measures everything about images, or says why not. Tables are printed as they come, unless they are to be JSON.
+pub fn compare(scratch: &Scratch, cache: &Path, rounds: u32, peers: &[Peer], json: bool) -> Result<Tables> {
+    let mut tables = Tables::new(json);
     if environment::find("docker-registry".as_ref()).is_none() {
-        tables.notes.push("images: docker-registry is not installed".to_owned());
+        tables.note("images: docker-registry is not installed".to_owned())?;
         return Ok(tables);
     }
     let place = Place::open()?;
     let husk = std::env::var_os("HUSK").map_or_else(|| env!("CARGO_BIN_EXE_husk").into(), PathBuf::from);
-    tables.notes.extend(PEERS.iter().filter_map(|peer| peer.lacks()));
-    let peers: Vec<Peer> = PEERS.into_iter().filter(|peer| peer.lacks().is_none()).collect();
+    let is_chosen = |peer: &Peer| peers.is_empty() || peers.contains(peer) || *peer == Peer::Husk;
+    let mut peers: Vec<Peer> = PEERS.into_iter().filter(is_chosen).collect();
+    for lack in peers.iter().filter_map(|peer| peer.lacks()) {
+        tables.note(lack)?;
+    }
+    peers.retain(|peer| peer.lacks().is_none());
     let needed = ROOM * u64::from(rounds) * u64::try_from(peers.len() * TAGS.len())?;
     let there = rustix::fs::statvfs(&place.directory)?;
     let there = there.f_bavail * there.f_frsize;
     if there < needed {
         let place = place.directory.display();
-        tables.notes.push(format!("images: {needed} bytes are needed in {place}, and {there} are there"));
+        tables.note(format!("images: {needed} bytes are needed in {place}, and {there} are there"))?;
         return Ok(tables);
     }
     measure::show_progress("the images to pull are made");
     let corpus = Corpus::open(cache)?;
     let registry = fill_registry(&corpus, &husk, &place)?;
-    tables.about = Some(format!(
-        "an image of {} layers and {} entries, {:.0} MB packed with gzip and {:.0} MB unpacked",
+    tables.note(format!(
+        "the image has {} layers and {} entries, {:.0} MB packed with gzip and {:.0} MB unpacked",
         corpus.layers.len(),
         corpus.entries,
         megabytes(corpus.packed),
         megabytes(corpus.unpacked)
-    ));
+    ))?;
     let bench = Bench { scratch, husk, place, rounds };
     bench.pulls(&peers, &registry, &mut tables)?;
     bench.floors(&corpus, &mut tables)?;
@@ -103,7 +107,8 @@ impl Bench<'_> {
                     }
                 }
             }
-            tables.tables.extend([first, second]);
+            tables.add(first)?;
+            tables.add(second)?;
         }
         Ok(())
     }
@@ -136,8 +141,7 @@ impl Bench<'_> {
             copied.samples.extend(measure::time(&self.scratch.stopwatch, &plan, series)?);
         }
         table.rows.extend([inflated, copied]);
-        tables.tables.push(table);
-        Ok(())
+        tables.add(table)
     }
 
     fn catalogues(&self, peers: &[Peer], corpus: &Corpus, tables: &mut Tables) -> Result<()> {
@@ -173,8 +177,8 @@ impl Bench<'_> {
                 shown.rows[index].fill(show);
             }
         }
-        tables.tables.extend([listed, shown]);
-        Ok(())
+        tables.add(listed)?;
+        tables.add(shown)
     }
 }
 

@@ -52,6 +52,9 @@ struct Arguments {
     /// Only this part
     #[arg(long, value_enum)]
     part: Option<Part>,
+    /// With images, only these beside husk
+    #[arg(long = "peer", value_enum)]
+    peers: Vec<images::Peer>,
     /// How often everybody pulls each image into new directories
     #[arg(long, default_value_t = 2)]
     pulls: u32,
@@ -106,12 +109,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
     }
     // A choice of cases is one of the runtime's.
     if is_chosen(Part::Images) && arguments.cases.is_empty() {
-        let tables = images::compare(&scratch, env!("CARGO_TARGET_TMPDIR").as_ref(), arguments.pulls)?;
-        if arguments.json {
-            json.insert("images".to_owned(), tables.to_json());
-        } else {
-            tables.print()?;
-        }
+        let cache = env!("CARGO_TARGET_TMPDIR").as_ref();
+        let tables = images::compare(&scratch, cache, arguments.pulls, &arguments.peers, arguments.json)?;
+        json.insert("images".to_owned(), tables.to_json());
     }
     if arguments.json {
         writeln!(std::io::stdout(), "{:#}", serde_json::Value::Object(json))?;

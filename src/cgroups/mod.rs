@@ -58,3 +58,4 @@ pub use resctrl_usage::ResctrlStats;
 #[cfg(any(test, fuzzing))]
 pub use systemd::count_values;
 pub use systemd::{Owner, Scope, is_reachable as systemd_is_reachable};
+pub use usage::OutOfMemory;

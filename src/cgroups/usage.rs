@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::file;
 use super::handle::Cgroup;
@@ -39,15 +40,61 @@ impl Cgroup {
         Ok(stats)
     }
 
-    /// Says how often the OOM killer struck.
-    pub fn oom_kills(&self) -> Result<u64> {
-        match (self.with("memory"), &self.unified) {
-            (Some(directory), _) => Reader(&directory.path).keyed("memory.oom_control", "oom_kill"),
-            (None, Some(directory)) => Reader(&directory.path).keyed("memory.events", "oom_kill"),
-            (None, None) => Ok(0),
+    /// Says what the OOM killer did, and for what: nothing where it did not strike, which takes one file to know.
+    pub fn out_of_memory(&self) -> Result<Option<OutOfMemory>> {
+        let (directory, is_unified) = match (self.with("memory"), &self.unified) {
+            (Some(directory), _) => (directory, false),
+            (None, Some(directory)) => (directory, true),
+            (None, None) => return Ok(None),
+        };
+        let reader = Reader(&directory.path);
+        let events = reader.text(if is_unified { "memory.events" } else { "memory.oom_control" })?.unwrap_or_default();
+        let count = |wanted| parse_keyed(&events).find(|(key, _)| *key == wanted).map_or(0, |(_, count)| count);
+        let kills = count("oom_kill");
+        if kills == 0 {
+            return Ok(None);
         }
+        let (limit, peak) = if is_unified {
+            ("memory.max", "memory.peak")
+        } else {
+            ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
+        };
+        let limit = reader.number(limit)?;
+        let is_own = if is_unified {
+            count("oom") > 0
+        } else {
+            // With swap counted, that limit is met first.
+            reader.number("memory.failcnt")? > 0 || reader.number("memory.memsw.failcnt")? > 0
+        };
+        Ok(Some(OutOfMemory {
+            cgroup: directory.shown.clone(),
+            kills,
+            limit: (0 < limit && limit < UNLIMITED).then_some(limit),
+            is_own,
+            peak: Some(reader.number(peak)?).filter(|peak| *peak > 0),
+        }))
     }
 }
+
+/// What the OOM killer did in a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// As `/proc/PID/cgroup` shows it.
+    pub cgroup: String,
+    /// How many processes it killed.
+    pub kills: u64,
+    /// The cgroup's own limit in bytes, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// That limit was reached; else a cgroup above it, or the machine, had no more.
+    pub is_own: bool,
+    /// The most that was ever used, in bytes (v2 has it from Linux 5.19 on).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak: Option<u64>,
+}
+
+/// From here on a limit of v1 is none: it is the last page below 2^63, and pages have different sizes.
+const UNLIMITED: u64 = 1 << 62;
 
 /// Reads the files of one cgroup.
 struct Reader<'a>(&'a Path);
@@ -414,7 +461,8 @@ mod tests {
         let mut stats = cgroup.stats().unwrap();
         stats.hugetlb.clear();
         assert_eq!(stats.oom_kills, 2);
-        assert_eq!(cgroup.oom_kills().unwrap(), 2);
+        let expected = json!({"cgroup": "/box", "kills": 2, "is_own": true, "peak": 3000});
+        assert_eq!(serde_json::to_value(cgroup.out_of_memory().unwrap()).unwrap(), expected);
         assert_eq!(
             serde_json::to_value(&stats).unwrap(),
             json!({
@@ -461,7 +509,7 @@ mod tests {
         assert!(stats.memory.raw.contains_key("rss"));
         let cpus = stats.cpuset.cpus.len();
         assert!(cpus > 0 && stats.cpu.usage.percpu.len() >= cpus && stats.cpu.usage.percpu_user.len() >= cpus);
-        assert_eq!(cgroup.oom_kills().unwrap(), 0);
+        assert_eq!(cgroup.out_of_memory().unwrap(), None);
         cgroup.kill_all().unwrap();
         sleeper.wait();
         cgroup.delete().unwrap();

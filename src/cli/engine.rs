@@ -10,7 +10,8 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, events, exec, export, history, image_list, images, import, info, inspect,
-    lifecycle, load, login, logout, logs, manifest, oci, ps, run, save, stats, switches, system, top, unshare, update,
+    lifecycle, load, login, logout, logs, manifest, mount, oci, ps, run, save, search, stats, switches, system, top,
+    tree, unshare, update, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -53,8 +54,10 @@ enum Command {
     Events(events::Events),
     Info(info::Info),
     Version(info::Version),
+    Why(why::Why),
     Pull(images::Pull),
     Push(images::Push),
+    Search(search::Search),
     Tag(images::Tag),
     Untag(images::Untag),
     Load(load::Load),
@@ -77,6 +80,9 @@ enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(images::Image),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Look after the data root
     #[command(subcommand)]
     System(system::System),
@@ -101,6 +107,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     let parsed = match args.get(1).and_then(|word| word.to_str()) {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
+        Some("create") => parse::<run::Create>(args).map(|args| Command::Create(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
         _ => command()
             .try_get_matches_from(args)
@@ -173,8 +180,10 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Info(args) => info::info(&args),
         Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Why(args) => or_failure(why::run(&args)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
+        Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
@@ -188,10 +197,14 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
         Command::Cp(args) => cp::run(&args),
         Command::Commit(args) => commit::run(&args),
-        Command::Diff(args) => diff::run(&args),
+        Command::Diff(args) | Command::Image(images::Image::Diff(args)) => diff::run(&args),
+        Command::Image(images::Image::Mount(args)) => mount::run(&args),
+        Command::Image(images::Image::Unmount(args)) => mount::unmount(&args),
+        Command::Image(images::Image::Tree(args)) => tree::run(&args),
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
+        Command::Volume(command) => volume::run(&command),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -174,7 +174,7 @@ pub(super) fn container_exists(args: &ContainerExists) -> Result<Status> {
 }
 
 /// Prints as docker does, four spaces deep.
-fn array(found: &mut [Value]) -> Result<String> {
+pub(super) fn array(found: &mut [Value]) -> Result<String> {
     for described in &mut *found {
         // To templates a container without health checks has a health of nothing; the document leaves it out.
         if let Some(Value::Object(state)) = described.get_mut("State") {

@@ -1,6 +1,6 @@
 //! `husk run IMAGE [COMMAND…]` and `husk create`.
 
-use clap::{Args, Parser};
+use clap::Parser;
 
 use super::attach::AttendArgs;
 use super::container_options::ContainerArgs;
@@ -42,8 +42,12 @@ pub(super) struct Run {
 /// Make a container, and do not start it
 ///
 /// Prints its id. IMAGE is as with `husk run`.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true, override_usage = "husk create [OPTIONS] IMAGE [COMMAND [ARG…]]")]
+#[derive(Debug, Parser)]
+#[command(
+    name = "husk create",
+    disable_help_flag = true,
+    override_usage = "husk create [OPTIONS] IMAGE [COMMAND [ARG…]]"
+)]
 pub(super) struct Create {
     #[command(flatten)]
     container: ContainerArgs,
@@ -96,6 +100,9 @@ pub(super) fn create(args: Create, tell: &dyn Fn(&str)) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let bar = container.bar();
     let options = container.into_options(&engine, command)?;
+    if options.preserved_fds > 0 {
+        return Err(Error::invalid("--preserve-fds: descriptors can be passed on by run alone"));
+    }
     if options.remove && options.restart != RestartPolicy::No {
         return Err(Error::invalid("conflicting options: --restart and --rm"));
     }

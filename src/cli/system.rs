@@ -381,7 +381,7 @@ fn reach(all: bool) -> Reach {
 }
 
 /// Asks on standard error, so that what is printed stays data; without a terminal the answer is read as it comes.
-fn confirm(warning: &str) -> Result<bool> {
+pub(super) fn confirm(warning: &str) -> Result<bool> {
     report::note(&format!("WARNING! {warning}Are you sure you want to continue? [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

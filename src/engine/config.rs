@@ -125,13 +125,15 @@ pub struct Input<'a> {
     pub cgroups_path: String,
     /// Namespaces of others that are joined.
     pub joined: &'a Joined,
+    /// Where named volumes are.
+    pub volumes: &'a Path,
     /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
     pub directory: &'a Path,
     /// The image is this machine.
     pub is_host: bool,
 }
 
-/// Namespaces of other containers, by path, and where one that is joined is to be seen.
+/// Namespaces of other containers, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
     pub user: Option<PathBuf>,
@@ -139,8 +141,6 @@ pub struct Joined {
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
-    /// The other container's `/dev/shm`, which goes with its IPC namespace.
-    pub shm: Option<PathBuf>,
 }
 
 /// The configuration, and what has to be there for it.
@@ -170,7 +170,7 @@ pub fn build(input: Input<'_>) -> Result<Built> {
     refuse(options)?;
     let hostname = hostname(&input)?;
     let process = process::build(&input, &hostname)?;
-    let devices = devices::build(&input)?;
+    let devices = devices::build(&input);
     let (files, own_files) = names::build(&input, &hostname)?;
     let mounts = mounts::build(&input, own_files, devices.binds)?;
 
@@ -194,14 +194,8 @@ fn refuse(options: &RunOptions) -> Result<()> {
     let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
     for (flag, is_given) in [
         ("init", options.init),
-        ("volumes-from", !options.volumes_from.is_empty()),
         ("userns", !has_plain_user),
         ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
-        ("rootfs", options.is_rootfs),
-        ("platform", options.platform.is_some()),
-        ("preserve-fds", options.preserved_fds > 0),
-        ("cidfile", options.id_file.is_some()),
-        ("pidfile", options.pid_file.is_some()),
         ("attach", !options.attached.is_empty()),
     ] {
         if is_given {

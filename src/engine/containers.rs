@@ -468,7 +468,7 @@ impl Orphan {
                     started: self.started,
                     finished: now,
                     code: ExitRecord::UNKNOWN,
-                    error: Some("its supervisor was killed".to_owned()),
+                    error: Some(ExitRecord::SUPERVISOR_LOST.to_owned()),
                     ..ExitRecord::default()
                 };
                 self.container.record_exit(&self.supervision, &exit)

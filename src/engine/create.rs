@@ -5,6 +5,7 @@
 //! image's config, options ─ identity ────────────┴─ config.json ─ record
 //! ```
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +14,17 @@ use oci_spec::runtime::Spec;
 use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
-use super::images::{find, pull};
+use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
-use super::{events, files, health, host, joining, seccomp_profile};
+use super::volume_option::{Volume, VolumeSource};
+use super::volumes::Volumes;
+use super::{events, files, health, host, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
+use crate::image::policy::Policy;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Source;
 use crate::namespaces::idmap::IdMaps;
@@ -28,7 +32,9 @@ use crate::storage::copy::{Access, merge_layers};
 use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
 use crate::storage::store::Store;
+use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
+use crate::support::lock::Lock;
 use crate::support::passwd::{Identity, UserDatabase, UserSpec};
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
@@ -90,7 +96,14 @@ pub fn create(
     tell: &dyn Fn(&str),
     report: pull::Report<'_>,
 ) -> Result<Created> {
-    let contents = fetch(engine, &Source::parse(image)?, options, tell, report)?;
+    let mut options = options.clone();
+    inheriting::resolve(engine, &mut options)?;
+    let options = &options;
+    let contents = if options.is_rootfs {
+        bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
+    } else {
+        fetch(engine, &Source::parse(image)?, options, tell, report)?
+    };
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
     let draft = match containers.begin(naming.clone()) {
@@ -103,7 +116,12 @@ pub fn create(
     };
     let directory = engine.container_directory(draft.id());
     draft.make_directories(&["bundle", "root", "volumes"])?;
-    let (root, parts, masked_paths) = make_root(engine, &contents, &directory.join("root"), tell)?;
+    let (root, parts, masked_paths) = match contents.layers.as_slice() {
+        [path] if options.is_rootfs => {
+            (RootFs::Directory { path: path.clone(), parts: Vec::new() }, Vec::new(), Vec::new())
+        }
+        _ => make_root(engine, &contents, &directory.join("root"), tell)?,
+    };
 
     let identity = identity(&contents, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
@@ -125,11 +143,13 @@ pub fn create(
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp_profile::choose(options)?,
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        volumes: &engine.settings.data_root.join("volumes"),
         joined: &joining::resolve(engine, &options.namespaces)?,
         directory: &directory,
         is_host: contents.is_host,
     })?;
     files::write_own(draft.directory(), &built.files)?;
+    let volume_locks = hold_volumes(engine, options, &contents.layers)?;
     engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
@@ -158,10 +178,45 @@ pub fn create(
         health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
-    let (container, supervision) = draft.commit(&record, (purpose == Purpose::Start).then_some(created))?;
-    drop(contents);
+    if let Some(path) = &options.id_file {
+        files::write_id(path, &record.id)?;
+    }
+    let committed = draft.commit(&record, (purpose == Purpose::Start).then_some(created));
+    if let (Err(_), Some(path)) = (&committed, &options.id_file) {
+        // The container that it names was never there; the commit's error is the one to tell.
+        let _ = rustix::fs::unlink(path);
+    }
+    let (container, supervision) = committed?;
+    drop((contents, volume_locks));
     events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
+}
+
+/// Makes the named volumes that are not there yet, and fills those that are empty. Nobody removes them until the record
+/// says who uses them.
+fn hold_volumes(engine: &Engine, options: &RunOptions, layers: &[PathBuf]) -> Result<Vec<Lock>> {
+    let volumes = Volumes::of(engine);
+    let mut asked: BTreeMap<&str, Vec<&Volume>> = BTreeMap::new();
+    for volume in &options.volumes {
+        if let VolumeSource::Named(name) = &volume.source {
+            asked.entry(name).or_default().push(volume);
+        }
+    }
+    let mut locks = Vec::with_capacity(asked.len());
+    for (name, uses) in asked {
+        let (_, lock) = volumes.create(name, &uses[0].labels, &uses[0].driver_options)?;
+        if let Some(first) = uses.iter().find(|volume| !volume.stays_empty && volume.subpath.is_none()) {
+            volumes.fill(name, &lock, &first.destination, layers)?;
+        }
+        locks.push(lock);
+    }
+    Ok(locks)
+}
+
+fn bare_directory(path: &Path) -> Result<Contents> {
+    let path = std::path::absolute(path)?;
+    Root::open(&path)?;
+    Ok(Contents::bare(vec![path], false))
 }
 
 /// Brings the image's contents into the store.
@@ -177,9 +232,7 @@ fn fetch(
             return Ok(Contents::bare(Vec::new(), true));
         }
         Source::Directory(path) => {
-            let path = std::path::absolute(path).with_context(|| format!("dir:{}", path.display()))?;
-            Root::open(&path).map_err(|error| error.context(format!("dir:{}", path.display())))?;
-            return Ok(Contents::bare(vec![path], false));
+            return bare_directory(path).with_context(|| format!("dir:{}", path.display()));
         }
         Source::Named(word) => return fetch_named(engine, word, options, tell, report),
         Source::Registry(reference) => return fetch_named(engine, &reference.to_string(), options, tell, report),
@@ -187,7 +240,9 @@ fn fetch(
     };
     let store = engine.store()?;
     let held = store.hold()?;
-    let (image, reader) = resolve::open(local, &Platform::host(), &|| store.scratch_file())?;
+    let (image, reader) = resolve::open(local, &platform(options)?, &|| store.scratch_file())?;
+    let digests: Vec<_> = image.manifest_digest.into_iter().collect();
+    load::check(&Policy::load(&Caller::current())?, local.format, &local.path, &digests)?;
     if store.find_layers(&image)?.is_none() {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
     }
@@ -205,13 +260,29 @@ fn fetch_named(
     let store = engine.store()?;
     let held = store.hold()?;
     let found = if options.pull == PullPolicy::Always { None } else { find::find_in(&store, word)? };
-    let record = match found {
-        Some(found) => found.image,
-        None if options.pull == PullPolicy::Never => return Err(find::unknown(word)),
-        None => pull::pull_word(engine, word, &pull::PullOptions::default(), report)?.1.image,
-    };
-    let image = find::open(&store, &record)?;
-    contents(&store, image, held, tell)
+    if let Some(found) = found {
+        let image = find::open(&store, &found.image)?;
+        // One of another platform than was asked for is not the one that is meant.
+        if options.platform.is_none() || is_for(&image.platform, &platform(options)?) {
+            return contents(&store, image, held, tell);
+        }
+    }
+    if options.pull == PullPolicy::Never {
+        return Err(find::unknown(word));
+    }
+    let wanted = pull::PullOptions { platform: platform(options)?, ..pull::PullOptions::default() };
+    let record = pull::pull_word(engine, word, &wanted, report)?.1.image;
+    contents(&store, find::open(&store, &record)?, held, tell)
+}
+
+/// The platform that the image is to be for.
+fn platform(options: &RunOptions) -> Result<Platform> {
+    options.platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)
+}
+
+fn is_for(image: &Platform, wanted: &Platform) -> bool {
+    let has_variant = image.variant.is_none() || wanted.variant.is_none() || image.variant == wanted.variant;
+    (&image.os, &image.architecture) == (&wanted.os, &wanted.architecture) && has_variant
 }
 
 fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Result<Contents> {
@@ -319,7 +390,7 @@ fn cgroups_path(engine: &Engine, parent: Option<&str>, id: &ContainerId) -> Resu
     })
 }
 
-fn labels(image: &ImageConfig, options: &RunOptions) -> std::collections::BTreeMap<String, String> {
+fn labels(image: &ImageConfig, options: &RunOptions) -> BTreeMap<String, String> {
     let mut labels = image.labels.clone();
     labels.extend(options.labels.clone());
     labels

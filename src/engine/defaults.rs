@@ -16,7 +16,8 @@
 //! | devices | null zero full random urandom tty console ptmx pts | the same |
 //! | sysctls of a private network | unprivileged ports and ping | the same; ping not in a user namespace, which lacks the ids |
 //! | umask | the daemon's, 022 | 022, whatever the caller's |
-//! | environment | `PATH HOSTNAME`, `TERM` with a terminal, `HOME` | the same |
+//! | environment | `PATH HOSTNAME`, `TERM` with a terminal, `HOME`; proxies of its configuration | the same; the caller's proxies |
+//! | `/etc/hosts`, `hostname`, `resolv.conf` | its own | its own |
 //! | stop | SIGTERM, 10 s | the same |
 //! | missing source of a bind | made, as root | an error |
 

@@ -21,6 +21,12 @@ use crate::runtime::state::StateRoot;
 use crate::storage::store::Store;
 use crate::support::id::ContainerId;
 
+/// Set by `husk unshare`, whose user 0 is not the machine's root: the layers there are those of an ordinary user.
+pub const UNSHARED: &str = "_HUSK_UNSHARED";
+
+/// What it is where the user has one id only.
+pub const SINGLE_ID: &str = "single";
+
 /// Everything that commands of the engine share.
 pub struct Engine {
     /// The decided configuration.
@@ -29,6 +35,8 @@ pub struct Engine {
     pub maps: Option<IdMaps>,
     /// Lines for the user: what this host does not give.
     pub notes: Vec<String>,
+    /// Inside of `husk unshare`: how the user's layers record owners.
+    unshared: Option<Ownership>,
     data_root: OwnedFd,
 }
 
@@ -47,7 +55,11 @@ impl Engine {
             notes.extend(found.lost);
             Some(found.maps)
         };
-        Ok(Self { settings, maps, notes, data_root })
+        let unshared = match std::env::var_os(UNSHARED).filter(|_| caller.uid == 0) {
+            Some(value) if value == SINGLE_ID => Some(Ownership::Record),
+            value => value.map(|_| Ownership::Keep),
+        };
+        Ok(Self { settings, maps, notes, unshared, data_root })
     }
 
     /// The data root's folder.
@@ -68,7 +80,10 @@ impl Engine {
     /// Says how this caller's layers lie on disk.
     pub fn form(&self) -> Form {
         match &self.maps {
-            None => Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted },
+            None => match self.unshared {
+                Some(ownership) => Form { ownership, overlay: OverlayXattr::User },
+                None => Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted },
+            },
             Some(maps) if maps.is_single() => Form { ownership: Ownership::Record, overlay: OverlayXattr::User },
             Some(_) => Form { ownership: Ownership::Keep, overlay: OverlayXattr::User },
         }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::config::{AnonymousVolume, Built, OwnFile};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::copy_up;
+use crate::support::id::ContainerId;
 use crate::support::passwd::{Identity, UserDatabase};
 use crate::support::root::Root;
 
@@ -91,6 +92,16 @@ pub fn write_own(directory: BorrowedFd<'_>, files: &[OwnFile]) -> Result<()> {
     Ok(())
 }
 
+/// Writes a container's id to a file that is not there yet (`--cidfile`).
+pub fn write_id(path: &Path, id: &ContainerId) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let write = || {
+        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
+        Ok::<_, Error>(File::from(file).write_all(id.as_str().as_bytes())?)
+    };
+    write().with_context(|| format!("write the container's id to {}", path.display()))
+}
+
 /// Makes what a configuration needs of directories: volumes with what the image has there, layers over volumes; and gives
 /// what is to be the container's user's to that user. Runs where the container's ids are ids.
 pub fn prepare(built: &Built, layers: &[PathBuf], identity: &Identity) -> Result<()> {
@@ -140,23 +151,31 @@ fn give(path: &Path, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-/// Makes a container's anonymous volumes, each with what the image has at its destination (CVE-2022-23648: by descriptor).
+/// Makes a container's anonymous volumes, each with what the image has at its destination.
 fn fill_volumes(volumes: &[AnonymousVolume], layers: &[PathBuf]) -> Result<()> {
     for volume in volumes {
-        let describe = || format!("make the volume for {}", volume.destination);
-        rustix::fs::mkdir(&volume.directory, Mode::from_raw_mode(0o755)).with_context(describe)?;
-        let target = Root::open(&volume.directory)?;
-        for layer in layers {
-            let root = Root::open(layer)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let source = match root.open_without_symlinks(Path::new(&volume.destination), flags, Mode::empty()) {
-                Ok(source) => source,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(errno) => return Err(errno).with_context(describe),
-            };
-            copy_up::copy(source.as_fd(), target.as_fd()).with_context(describe)?;
-            take_owner_and_mode(&source, &volume.directory).with_context(describe)?;
-        }
+        rustix::fs::mkdir(&volume.directory, Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make the volume for {}", volume.destination))?;
+        fill(&volume.directory, &volume.destination, layers)?;
+    }
+    Ok(())
+}
+
+/// Copies what the image has at a destination into an empty directory, with its owner and mode (CVE-2022-23648: by
+/// descriptor).
+pub fn fill(directory: &Path, destination: &str, layers: &[PathBuf]) -> Result<()> {
+    let describe = || format!("make the volume for {destination}");
+    let target = Root::open(directory)?;
+    for layer in layers {
+        let root = Root::open(layer)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let source = match root.open_without_symlinks(Path::new(destination), flags, Mode::empty()) {
+            Ok(source) => source,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Err(errno) => return Err(errno).with_context(describe),
+        };
+        copy_up::copy(source.as_fd(), target.as_fd()).with_context(describe)?;
+        take_owner_and_mode(&source, directory).with_context(describe)?;
     }
     Ok(())
 }

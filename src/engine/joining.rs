@@ -26,7 +26,9 @@ pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
             NamespaceMode::Container(name) => {
                 let proc = proc_of(engine, name).with_context(|| format!("{kind} {mode}"))?;
                 if kind == "ipc" {
-                    joined.shm = Some(proc.join("root/dev/shm"));
+                    // Its /dev/shm goes with it, and is a mount of another mount namespace, which none can be made of:
+                    // open_tree(2) answers EINVAL.
+                    return Err(Error::unsupported("--ipc container:NAME: its /dev/shm cannot be shared yet"));
                 }
                 let namespace = proc.join("ns").join(kind);
                 if !owners.contains(&proc) {

@@ -66,6 +66,8 @@ impl Makeup {
 
     fn of(spec: &Spec, folder: &Path, is_host: bool) -> Result<Self> {
         let bundle = folder.join("bundle");
+        // Layers over volumes are no more the container's own files than the volumes are.
+        let volumes = folder.join("volumes");
         let (mut base, mut parts, mut mount_points) = (None, Vec::new(), Vec::new());
         for mount in spec.mounts().iter().flatten() {
             let destination = mount.destination();
@@ -77,7 +79,9 @@ impl Makeup {
             let MountSource::New { data, .. } = MountPlan::new(mount, &bundle, None)?.source else { continue };
             match Overlay::of(data) {
                 Some(overlay) if destination == Path::new("/") => base = Some(Base::Overlay(overlay)),
-                Some(overlay) if overlay.upper.starts_with(folder) => parts.push((destination.clone(), overlay)),
+                Some(overlay) if overlay.upper.starts_with(folder) && !overlay.upper.starts_with(&volumes) => {
+                    parts.push((destination.clone(), overlay));
+                }
                 _ => {}
             }
         }

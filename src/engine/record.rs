@@ -23,8 +23,10 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
+use crate::monitor::Ending;
 use crate::monitor::health::HealthCheck;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
@@ -107,6 +109,12 @@ pub struct ExitRecord {
     /// The kernel killed something of it for want of memory.
     #[serde(default)]
     pub out_of_memory: bool,
+    /// Which cgroup that was in, and at what limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<OutOfMemory>,
+    /// What its monitor did to end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
     /// Why it could not run, or that its supervisor was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -124,6 +132,9 @@ pub struct ExitRecord {
 impl ExitRecord {
     /// The code of an end that nobody saw, as docker gives it.
     pub const UNKNOWN: u8 = 255;
+
+    /// The error of such an end.
+    pub const SUPERVISOR_LOST: &str = "its supervisor was killed";
 }
 
 /// Where a container is in its life.

@@ -98,6 +98,8 @@ pub struct Settings {
     pub network: DefaultNetwork,
     /// A limit that cannot be set is an error, not a warning.
     pub require_limits: bool,
+    /// An image is on the disk before it is recorded, so that a power cut leaves none that is not whole.
+    pub sync_images: bool,
     /// How long a registry may say nothing.
     pub registry_timeout: Duration,
     /// Bytes of one request of an upload.
@@ -113,6 +115,7 @@ pub struct File {
     pub cgroup_manager: Option<CgroupManager>,
     pub network: Option<DefaultNetwork>,
     pub require_limits: Option<bool>,
+    pub sync_images: Option<bool>,
     pub registry_timeout: Option<Span>,
     pub registry_chunk: Option<Chunk>,
 }
@@ -126,7 +129,11 @@ const VARIABLES: &[&str] = &[
     "HUSK_REGISTRY_TIMEOUT",
     "HUSK_REQUIRE_LIMITS",
     "HUSK_RUN_ROOT",
+    "HUSK_SYNC_IMAGES",
 ];
+
+/// How a variable says yes or no.
+const YES_OR_NO: &[(&str, bool)] = &[("true", true), ("1", true), ("false", false), ("0", false)];
 
 /// What begins so belongs to husk, and is a key or a mistake…
 const PREFIX: &str = "HUSK_";
@@ -196,8 +203,16 @@ impl Settings {
             system_file.data_root = None;
             system_file.run_root = None;
         }
-        let File { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } =
-            flags.or(environment).or(user_file).or(system_file);
+        let File {
+            data_root,
+            run_root,
+            cgroup_manager,
+            network,
+            require_limits,
+            sync_images,
+            registry_timeout,
+            registry_chunk,
+        } = flags.or(environment).or(user_file).or(system_file);
         Ok(Self {
             data_root: match data_root {
                 Some(path) => absolute("data_root", path)?,
@@ -210,6 +225,7 @@ impl Settings {
             cgroup_manager: cgroup_manager.unwrap_or_default(),
             network: network.unwrap_or_default(),
             require_limits: require_limits.unwrap_or_default(),
+            sync_images: sync_images.unwrap_or_default(),
             registry_timeout: registry_timeout.map_or(REGISTRY_TIMEOUT, |Span(duration)| duration),
             registry_chunk: registry_chunk.map_or(REGISTRY_CHUNK, |Chunk(bytes)| bytes),
         })
@@ -219,14 +235,23 @@ impl Settings {
 impl File {
     /// Takes from `other` what this source says nothing about.
     fn or(self, other: Self) -> Self {
-        let Self { data_root, run_root, cgroup_manager, network, require_limits, registry_timeout, registry_chunk } =
-            self;
+        let Self {
+            data_root,
+            run_root,
+            cgroup_manager,
+            network,
+            require_limits,
+            sync_images,
+            registry_timeout,
+            registry_chunk,
+        } = self;
         Self {
             data_root: data_root.or(other.data_root),
             run_root: run_root.or(other.run_root),
             cgroup_manager: cgroup_manager.or(other.cgroup_manager),
             network: network.or(other.network),
             require_limits: require_limits.or(other.require_limits),
+            sync_images: sync_images.or(other.sync_images),
             registry_timeout: registry_timeout.or(other.registry_timeout),
             registry_chunk: registry_chunk.or(other.registry_chunk),
         }
@@ -304,11 +329,8 @@ fn read_environment(caller: &Caller) -> Result<File> {
             text("HUSK_NETWORK")?,
             &[("none", DefaultNetwork::None), ("host", DefaultNetwork::Host)],
         )?,
-        require_limits: choose(
-            "HUSK_REQUIRE_LIMITS",
-            text("HUSK_REQUIRE_LIMITS")?,
-            &[("true", true), ("1", true), ("false", false), ("0", false)],
-        )?,
+        require_limits: choose("HUSK_REQUIRE_LIMITS", text("HUSK_REQUIRE_LIMITS")?, YES_OR_NO)?,
+        sync_images: choose("HUSK_SYNC_IMAGES", text("HUSK_SYNC_IMAGES")?, YES_OR_NO)?,
         registry_timeout: read("HUSK_REGISTRY_TIMEOUT", text("HUSK_REGISTRY_TIMEOUT")?)?,
         registry_chunk: read("HUSK_REGISTRY_CHUNK", text("HUSK_REGISTRY_CHUNK")?)?,
     })
@@ -462,6 +484,7 @@ mod tests {
             cgroup_manager: CgroupManager::Auto,
             network: DefaultNetwork::None,
             require_limits: false,
+            sync_images: false,
             registry_timeout: Duration::from_mins(1),
             registry_chunk: 64 << 20,
         };
@@ -521,6 +544,7 @@ mod tests {
         assert_eq!(variable("HUSK_REQUIRE_LIMITS", "yes"), "HUSK_REQUIRE_LIMITS: \"yes\" is none of true, 1, false, 0");
         assert!(variable("HUSK_REGISTRY_TIMEOUT", "x").starts_with("HUSK_REGISTRY_TIMEOUT: duration \"x\": expected"));
         assert!(variable("HUSK_REGISTRY_CHUNK", "-1").starts_with("HUSK_REGISTRY_CHUNK: size \"-1\": not a number"));
+        assert_eq!(variable("HUSK_SYNC_IMAGES", "on"), "HUSK_SYNC_IMAGES: \"on\" is none of true, 1, false, 0");
         assert_eq!(variable("HUSK_DATA_ROOT", "x"), "data_root: x is not an absolute path");
     }
 

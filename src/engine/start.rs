@@ -56,9 +56,13 @@ pub fn launch(
 ) -> Result<Client> {
     let Created { containers, container, supervision, record, spec } = created;
     let started = Cell::new(now());
+    // A run ends once, whatever else is recorded of the container afterwards.
+    let has_run = Cell::new(false);
     let clear = |outcome: &Outcome| {
         let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
-        tell_end(engine, &record, outcome, started.get());
+        if has_run.take() {
+            tell_end(engine, &record, outcome, started.get());
+        }
         if record.remove && is_over {
             engine.with_file_rights(|| containers.remove(&container, &supervision))?;
             events::container(engine, &record, "destroy", &[]);
@@ -91,7 +95,10 @@ pub fn launch(
             started.set(now());
             container.note_start(&supervision, started.get())
         },
-        note_running: &|| events::container(engine, &record, "start", &[]),
+        note_running: &|| {
+            has_run.set(true);
+            events::container(engine, &record, "start", &[]);
+        },
         clear: &clear,
     };
     let client = monitor::start(&job, signals)?;
@@ -108,8 +115,8 @@ pub fn launch(
 
 /// Tells of the end of a run.
 fn tell_end(engine: &Engine, record: &Record, outcome: &Outcome, started: Timestamp) {
-    let Outcome::Ended { exit, is_out_of_memory, .. } = outcome else { return };
-    if *is_out_of_memory {
+    let Outcome::Ended { exit, out_of_memory, .. } = outcome else { return };
+    if out_of_memory.is_some() {
         events::container(engine, record, "oom", &[]);
     }
     let seconds = now().saturating_sub(started) / 1_000_000_000;
@@ -132,8 +139,8 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: true, ..Choices::default() },
-        pid_file: None,
+        choices: Choices { dies_with_parent: true, preserved_fds: record.options.preserved_fds, ..Choices::default() },
+        pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
         manager: None,
@@ -155,13 +162,15 @@ fn serving(record: &Record, lifetime: Lifetime) -> Serving {
 fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
     let record = ExitRecord { started: Some(started), finished: now(), ..ExitRecord::default() };
     match outcome {
-        Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped } => ExitRecord {
+        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped } => ExitRecord {
             code: exit.status(),
             signal: match exit {
                 Exit::Signal(signal) => Some(i32::from(*signal)),
                 Exit::Code(_) => None,
             },
-            out_of_memory: *is_out_of_memory,
+            out_of_memory: out_of_memory.is_some(),
+            memory: out_of_memory.clone(),
+            ending: *ending,
             restarts: *restarts,
             is_restarting: *restarts_now,
             was_stopped: *was_stopped,

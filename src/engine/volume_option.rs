@@ -327,7 +327,8 @@ fn parse_tmpfs(text: &str) -> Result<Tmpfs> {
         }
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
-            "rw" | "ro" | "sync" | "noatime" | "relatime" | "nodiratime" | "strictatime" if value.is_empty() => {}
+            "rw" | "ro" | "sync" | "noatime" | "relatime" | "nodiratime" | "strictatime" | "tmpcopyup" | "noswap"
+                if value.is_empty() => {}
             "size" => {
                 let is_share = value.strip_suffix('%').is_some_and(|share| share.parse::<u8>().is_ok());
                 if !is_share {
@@ -337,7 +338,6 @@ fn parse_tmpfs(text: &str) -> Result<Tmpfs> {
             }
             "mode" if !value.is_empty() && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) => {}
             "nr_inodes" | "nr_blocks" | "uid" | "gid" if value.parse::<u32>().is_ok() => {}
-            "tmpcopyup" | "noswap" if value.is_empty() => {}
             // podman's word for what is so in any case.
             "notmpcopyup" if value.is_empty() => continue,
             _ => return Err(Error::invalid(format!("unknown option {option:?}, or its value is none"))),

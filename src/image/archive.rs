@@ -135,14 +135,16 @@ fn plain(file: File, scratch: &dyn Fn() -> Result<File>) -> Result<File> {
     if metadata.is_dir() {
         return Err(Error::invalid("it is a directory, not an archive"));
     }
-    let mut start = [0; 4];
+    let mut start = [0; 10];
     if metadata.is_file() {
         let length = file.read_at(&mut start, 0)?;
+        refuse_foreign(&start[..length])?;
         if Compression::detect(&start[..length]) == Compression::None {
             return Ok(file);
         }
     }
-    let input = BufReader::with_capacity(stream::BLOCK_BYTES, file);
+    let mut input = BufReader::with_capacity(stream::BLOCK_BYTES, file);
+    refuse_foreign(input.fill_buf().map_err(stream::error)?)?;
     let mut input = Unpacked::new(input, None, limits::LayerLimits::default().bytes)?;
     let mut output = scratch().context("make a temporary file")?;
     let mut buffer = vec![0; stream::BLOCK_BYTES];
@@ -154,6 +156,17 @@ fn plain(file: File, scratch: &dyn Fn() -> Result<File>) -> Result<File> {
             Err(error) => return Err(stream::error(error)),
         }
     }
+}
+
+/// Refuses what docker and podman also inflate, and husk does not: archives are seldom packed so, and layers never.
+fn refuse_foreign(start: &[u8]) -> Result<()> {
+    let program = match start {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => "bzip2",
+        _ => return Ok(()),
+    };
+    Err(Error::unsupported(format!("it is packed with {program}, which husk does not read"))
+        .with_hint(format!("unpack it on its way: `{program} -dc FILE | husk load`")))
 }
 
 fn list(file: &File) -> Result<HashMap<Vec<u8>, Member>> {

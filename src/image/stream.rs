@@ -179,11 +179,20 @@ impl<'a> LayerStream<'a> {
         Self::new(Box::new(inflater), diff_id)
     }
 
-    /// Gives the stream, and what another thread has to run meanwhile.
-    pub(crate) fn ahead(diff_id: Digest) -> (Self, impl FnOnce(Inflater<'_>) + Send + use<>) {
+    /// Gives the stream, and what another thread has to run meanwhile, with what makes the inflater.
+    pub(crate) fn ahead<'i>(
+        diff_id: Digest,
+    ) -> (Self, impl FnOnce(&dyn Fn() -> Result<Inflater<'i>>) + Send + use<'i>) {
         let (spent, take_spent) = sync_channel(BLOCKS_AHEAD);
         let (give_filled, filled) = sync_channel(BLOCKS_AHEAD);
-        let run = move |mut inflater: Inflater<'_>| {
+        let run = move |make: &dyn Fn() -> Result<Inflater<'i>>| {
+            let mut inflater = match make() {
+                Ok(inflater) => inflater,
+                Err(failure) => {
+                    let _ = give_filled.send(Err(failure));
+                    return;
+                }
+            };
             let blocks = (1..BLOCKS_AHEAD).map(|_| Block::new()).chain(take_spent);
             for block in blocks {
                 let answer = inflater.next(block);

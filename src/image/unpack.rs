@@ -12,6 +12,7 @@ mod names;
 mod tree;
 
 pub(in crate::image) use attributes::is_wanted;
+pub use confine::without_rights;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -113,8 +114,7 @@ pub struct Unpacked {
 
 /// Unpacks a layer into an empty directory, and verifies it.
 ///
-/// The caller's thread reads and inflates. The archive is read, and files are made, in a thread that may do nothing else
-/// ([`confine`]).
+/// One thread reads and inflates, another reads the archive and makes files; each may do nothing else ([`confine`]).
 pub fn unpack_layer(
     packed: Box<dyn Read + Send + '_>,
     layer: &Layer,
@@ -122,10 +122,13 @@ pub fn unpack_layer(
     form: Form,
     limits: LayerLimits,
 ) -> Result<Unpacked> {
-    let inflater = Inflater::new(packed, layer, limits.bytes)?;
     let (stream, run) = LayerStream::ahead(layer.diff_id);
-    let files = Mutex::new(Some((stream, directory)));
+    let (files, packed) = (Mutex::new(Some((stream, directory))), Mutex::new(Some(packed)));
     let take = || files.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let inflater = || match packed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(packed) => Inflater::new(packed, layer, limits.bytes),
+        None => Err(Error::new(Kind::Other, "a layer is read once")),
+    };
     std::thread::scope(|scope| {
         let spawned = std::thread::Builder::new().name("files".to_owned()).spawn_scoped(scope, || {
             let Some((stream, directory)) = take() else { return Err(Error::new(Kind::Other, "nothing to unpack")) };
@@ -134,13 +137,18 @@ pub fn unpack_layer(
         });
         match spawned {
             Ok(thread) => {
-                run(inflater);
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                // What goes wrong with the bytes is told by the stream.
+                let read = without_rights(|| {
+                    run(&inflater);
+                    Ok(())
+                });
+                let unpacked = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                read.and(unpacked)
             }
             // A limit on processes: this thread does it all, and cannot be confined, since it lives on.
             Err(_) => match take() {
                 Some((_, directory)) => {
-                    unpack_stream(LayerStream::inline(inflater, layer.diff_id), directory, form, limits)
+                    unpack_stream(LayerStream::inline(inflater()?, layer.diff_id), directory, form, limits)
                 }
                 None => Err(Error::new(Kind::Other, "a thread that failed to start has run")),
             },

@@ -43,7 +43,7 @@ pub use keys::Keys;
 pub use link::{Stop, Stream, Wants};
 pub use restart::RestartPolicy;
 pub use streams::Serving;
-pub use supervise::{Job, Lifetime, Outcome};
+pub use supervise::{Ending, Job, Lifetime, Outcome};
 
 /// The socket in a container's folder at which its monitor listens.
 pub const ATTACH: &str = "attach";

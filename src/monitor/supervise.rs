@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::audience::{Audience, Heard};
 use super::checking::{Checking, HealthJob};
@@ -21,6 +22,7 @@ use super::log::{Format, Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
 use super::streams::{Serving, Streams};
 use super::{ATTACH, Stream};
+use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, try_wait, wait};
@@ -67,8 +69,10 @@ pub enum Outcome {
     /// The workload ran and ended.
     Ended {
         exit: Exit,
-        /// The kernel killed something of it for want of memory.
-        is_out_of_memory: bool,
+        /// What the kernel killed of it for want of memory.
+        out_of_memory: Option<OutOfMemory>,
+        /// What the monitor did to end it.
+        ending: Option<Ending>,
         /// How often it had been started again before.
         restarts: u32,
         /// It is about to be started again.
@@ -78,6 +82,22 @@ pub enum Outcome {
     },
     /// The workload never ran, for this reason; the status is what its caller gets.
     NotStarted { reason: String, status: u8 },
+}
+
+/// What a monitor does to end a run, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Ending {
+    /// A command (`stop`, `kill`, `rm -f`) had this signal sent.
+    Asked { signal: i32 },
+    /// It did not end so many seconds after that signal, and got SIGKILL.
+    Impatience { signal: i32, seconds: u32 },
+    /// It ran for as long as `--timeout` lets it, and got SIGKILL.
+    TimeLimit,
+    /// The command in the foreground was gone: SIGKILL.
+    Abandoned,
+    /// Its health checks failed, and that was to end it (`--health-on-failure`).
+    Unhealthy,
 }
 
 impl Outcome {
@@ -119,6 +139,10 @@ struct Monitor<'a> {
     deadline: Option<Instant>,
     /// Somebody asked for its end: it is not started again.
     is_stopping: bool,
+    /// What was done to end this run.
+    ending: Option<Ending>,
+    /// How long who asked is ready to wait.
+    patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
     is_to_restart: bool,
     checks: Option<Checks<'a>>,
@@ -136,6 +160,8 @@ impl<'a> Monitor<'a> {
             lifetime: job.lifetime,
             deadline: None,
             is_stopping: false,
+            ending: None,
+            patience_seconds: 0,
             is_to_restart: false,
             checks: None,
             checking: None,
@@ -166,8 +192,14 @@ impl<'a> Monitor<'a> {
             }
             if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
                 // That it would be started again is on record; now it will not.
-                let outcome =
-                    Outcome::Ended { exit, is_out_of_memory: false, restarts, restarts_now: false, was_stopped: true };
+                let outcome = Outcome::Ended {
+                    exit,
+                    out_of_memory: None,
+                    ending: None,
+                    restarts,
+                    restarts_now: false,
+                    was_stopped: true,
+                };
                 (self.job.clear)(&outcome)?;
                 return Ok(exit);
             }
@@ -182,6 +214,7 @@ impl<'a> Monitor<'a> {
 
     /// One run, from the launch to the last byte.
     fn run_once(&mut self, restarts: u32) -> Result<Exit> {
+        self.ending = None;
         let mut streams = Streams::prepare(self.job.serving)?;
         let mut running = self.job.runtime.launch(&self.job.request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
@@ -190,13 +223,14 @@ impl<'a> Monitor<'a> {
                 if let Some(checking) = self.checking.take() {
                     checking.abandon();
                 }
-                let is_out_of_memory = running.is_out_of_memory();
+                let out_of_memory = running.out_of_memory();
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
                 let restarts_now = self.wants_restart(exit, restarts);
                 let was_stopped = self.is_stopping;
-                let outcome = Outcome::Ended { exit, is_out_of_memory, restarts, restarts_now, was_stopped };
+                let outcome =
+                    Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
                 let cleared = (self.job.clear)(&outcome);
                 removed.and(cleared).map(|()| exit)
             }
@@ -229,6 +263,11 @@ impl<'a> Monitor<'a> {
             let ready = self.wait(Some(pidfd), streams)?;
             if ready.deadline_passed {
                 self.deadline = None;
+                self.ending = Some(match self.ending {
+                    Some(Ending::Asked { signal }) => Ending::Impatience { signal, seconds: self.patience_seconds },
+                    Some(Ending::Unhealthy) => Ending::Unhealthy,
+                    _ => Ending::TimeLimit,
+                });
                 self.send(signal::KILL)?;
             }
             for place in ready.heard {
@@ -363,6 +402,9 @@ impl<'a> Monitor<'a> {
         let is_ill = checks.take(result, now);
         self.save_health();
         if is_ill {
+            if job.check.on_failure != OnFailure::None {
+                self.ending = Some(Ending::Unhealthy);
+            }
             match job.check.on_failure {
                 OnFailure::None => {}
                 OnFailure::Kill => self.send(signal::KILL)?,
@@ -372,6 +414,7 @@ impl<'a> Monitor<'a> {
                 }
                 OnFailure::Stop => {
                     self.stop(Stop { signal: signal::TERMINATE, patience_seconds: Some(STOP_PATIENCE_SECONDS) }, true)?;
+                    self.ending = Some(Ending::Unhealthy);
                 }
             }
         }
@@ -398,6 +441,7 @@ impl<'a> Monitor<'a> {
                 if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
                     self.is_stopping = true;
                     if pidfd.is_some() {
+                        self.ending = Some(Ending::Abandoned);
                         self.send(signal::KILL)?;
                     }
                 }
@@ -441,8 +485,10 @@ impl<'a> Monitor<'a> {
         if stop.signal == 0 || !is_running {
             return Ok(());
         }
+        self.ending = Some(Ending::Asked { signal: stop.signal });
         self.send(stop.signal)?;
         if let Some(seconds) = stop.patience_seconds {
+            self.patience_seconds = seconds;
             self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
         }
         Ok(())

@@ -567,9 +567,9 @@ impl Running {
         let _ = self.remove();
     }
 
-    /// Says whether the kernel killed something of it for want of memory; where that cannot be told, it has not.
-    pub fn is_out_of_memory(&self) -> bool {
-        self.cgroup.oom_kills().is_ok_and(|kills| kills > 0)
+    /// Says what the kernel killed of it for want of memory; where that cannot be told, nothing.
+    pub fn out_of_memory(&self) -> Option<cgroups::OutOfMemory> {
+        self.cgroup.out_of_memory().ok().flatten()
     }
 
     /// Removes what is kept of a container that has ended.

@@ -22,6 +22,7 @@
 mod abi;
 mod action;
 mod assemble;
+mod call_names;
 mod compile;
 mod default;
 mod features;
@@ -32,6 +33,7 @@ mod table;
 #[cfg(any(test, fuzzing))]
 mod model;
 
+pub use call_names::call_name;
 pub use compile::{Listener, Program, compile, compile_strictly, take_program};
 pub use default::default_profile;
 pub use features::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags};

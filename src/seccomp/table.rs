@@ -51,9 +51,8 @@ impl Row {
     }
 
     /// Gives the name.
-    #[cfg(any(test, fuzzing))]
     pub(super) fn name(self) -> &'static str {
-        ROWS[self.index()].0
+        str::from_utf8(name_of(self.index())).unwrap_or_default()
     }
 
     /// Gives the row's index, below [`COUNT`].

@@ -63,6 +63,14 @@ impl Store {
         open().with_context(|| format!("prepare the store {}", self.path().display()))
     }
 
+    /// Waits until everything that was written to the store's file system is on its disk.
+    pub fn sync(&self) -> Result<()> {
+        // The store's own descriptor is a path only, which syncfs(2) refuses.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let sync = || rustix::fs::syncfs(rustix::fs::openat(self.root(), ".", flags, Mode::empty())?);
+        sync().with_context(|| format!("sync the store {}", self.path().display()))
+    }
+
     /// Opens a blob and says how long it is; none where it is not in the store.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
         let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());

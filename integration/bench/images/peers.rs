@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// USER_HZ, in which proc(5) counts processor time; 100 for every architecture that matters.
 const TICK_NANOSECONDS: u64 = 10_000_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Peer {
     Husk,
     Podman,

@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 
 use super::peers::Peer;
 use crate::Result;
-use crate::measure::Sample;
+use crate::measure::{self, Sample};
 
 /// What husk may take at most of the fastest peer's figures, and of podman's.
 const OF_THE_FASTEST: f64 = 0.5;
 const OF_PODMAN: f64 = 0.3;
 
 /// Everything about images.
-#[derive(Default)]
 pub struct Tables {
-    pub notes: Vec<String>,
-    pub about: Option<String>,
-    pub tables: Vec<Table>,
+    notes: Vec<String>,
+    tables: Vec<Table>,
+    /// Kept for JSON rather than printed.
+    is_silent: bool,
 }
 
 /// One thing that everybody did.
@@ -84,7 +84,9 @@ impl Table {
     }
 
     fn print(&self, out: &mut impl Write) -> Result<()> {
-        writeln!(out, "\n{}", self.about)?;
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default();
+        writeln!(out, "\n{} (the least of each figure; load of the machine afterwards: {load})", self.about)?;
         let columns = ["wall", "processor", "memory", "written", "husk/it wall", "husk/it processor"];
         let [wall, processor, memory, written, ratio, of_processor] = columns;
         writeln!(out, "  {:<18}{wall:>12}{processor:>12}{memory:>10}{written:>10}{ratio:>14}{of_processor:>19}", "")?;
@@ -138,23 +140,31 @@ impl Table {
 }
 
 impl Tables {
-    pub fn print(&self) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        writeln!(out)?;
-        for note in &self.notes {
-            writeln!(out, "note: {note}")?;
+    pub fn new(is_silent: bool) -> Self {
+        Self { notes: Vec::new(), tables: Vec::new(), is_silent }
+    }
+
+    /// Tells what a reader must know.
+    pub fn note(&mut self, text: String) -> Result<()> {
+        if !self.is_silent {
+            measure::show_progress("");
+            writeln!(std::io::stdout(), "note: {text}")?;
         }
-        if let Some(about) = &self.about {
-            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-            let load = load.split(' ').next().unwrap_or_default();
-            writeln!(out, "images: {about}; the least of each figure; load of the machine at the end {load}")?;
+        self.notes.push(text);
+        Ok(())
+    }
+
+    pub fn add(&mut self, table: Table) -> Result<()> {
+        if !self.is_silent {
+            measure::show_progress("");
+            table.print(&mut std::io::stdout().lock())?;
         }
-        self.tables.iter().try_for_each(|table| table.print(&mut out))
+        self.tables.push(table);
+        Ok(())
     }
 
     pub fn to_json(&self) -> Value {
-        let tables: Vec<_> = self.tables.iter().map(Table::to_json).collect();
-        json!({ "notes": self.notes, "image": self.about, "tables": tables })
+        json!({ "notes": self.notes, "tables": self.tables.iter().map(Table::to_json).collect::<Vec<_>>() })
     }
 }
 

@@ -8,7 +8,6 @@ use super::facts::Node;
 use super::resources::device_rule;
 use super::{Input, mount, options_of};
 use crate::engine::options::DeviceRule;
-use crate::error::Result;
 
 /// What devices come to.
 #[derive(Default)]
@@ -18,7 +17,7 @@ pub(super) struct Devices {
     pub(super) rules: Vec<LinuxDeviceCgroup>,
 }
 
-pub(super) fn build(input: &Input<'_>) -> Result<Devices> {
+pub(super) fn build(input: &Input<'_>) -> Devices {
     let mut devices = Devices::default();
     let Input { options, host, .. } = *input;
     for node in host.devices.iter().chain(host.all_devices.iter()) {
@@ -40,7 +39,7 @@ pub(super) fn build(input: &Input<'_>) -> Result<Devices> {
     if options.privileged {
         devices.rules.push(device_rule(true, None, (None, None), "rwm"));
     }
-    Ok(devices)
+    devices
 }
 
 impl Devices {

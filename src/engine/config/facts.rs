@@ -84,7 +84,7 @@ impl Host {
             resolver,
             hosts,
             devices: requested_devices(options)?,
-            all_devices: if options.privileged { all_devices()? } else { Vec::new() },
+            all_devices: if options.privileged { all_devices() } else { Vec::new() },
             block_devices: block_devices(options)?,
             has_queues: options.namespaces.ipc == NamespaceMode::Host && Path::new("/dev/mqueue").is_dir(),
             timezone: options.timezone.as_deref().map(timezone).transpose()?,
@@ -130,7 +130,7 @@ fn add_node(nodes: &mut Vec<Node>, source: &Path, destination: &Path, access: &s
         }
         FileType::Directory => {
             let count = nodes.len();
-            for entry in walkdir::WalkDir::new(source).sort_by_file_name().into_iter().filter_map(|entry| entry.ok()) {
+            for entry in walkdir::WalkDir::new(source).sort_by_file_name().into_iter().flatten() {
                 let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
                 if matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice) {
                     let place = entry.path().strip_prefix(source).unwrap_or(entry.path());
@@ -162,7 +162,7 @@ const OWN_DIRECTORIES: [&str; 6] = ["pts", "shm", "fd", "mqueue", "hugepages", "
 const OWN_NODES: [&str; 9] = ["console", "full", "null", "ptmx", "random", "tty", "urandom", "zero", "core"];
 
 /// Lists the host's devices, but for what every container has of its own.
-fn all_devices() -> Result<Vec<Node>> {
+fn all_devices() -> Vec<Node> {
     let dev = Path::new("/dev");
     let is_own = |entry: &walkdir::DirEntry| {
         let name = entry.file_name().to_string_lossy();
@@ -178,7 +178,7 @@ fn all_devices() -> Result<Vec<Node>> {
             nodes.push(node(&stat, entry.path(), entry.path(), "rwm"));
         }
     }
-    Ok(nodes)
+    nodes
 }
 
 fn block_devices(options: &RunOptions) -> Result<BTreeMap<PathBuf, (i64, i64)>> {

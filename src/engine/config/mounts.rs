@@ -144,11 +144,8 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
         let mut options = options_of(default.options);
         match default.destination {
             "/dev/pts" if !has_tty_group => options.retain(|option| !option.starts_with("gid=")),
-            // The host's, or the other container's: shared memory goes with the IPC namespace.
+            // Shared memory goes with the IPC namespace.
             "/dev/shm" if modes.ipc == NamespaceMode::Host => return bind("/dev/shm", "/dev/shm".into(), &[]),
-            "/dev/shm" if input.joined.shm.is_some() => {
-                return bind("/dev/shm", input.joined.shm.clone().unwrap_or_default(), &[]);
-            }
             "/dev/shm" => options.push(format!("size={}", input.options.shm_size.unwrap_or(defaults::SHM_BYTES))),
             "/dev/mqueue" if input.host.has_queues => return bind("/dev/mqueue", "/dev/mqueue".into(), &[]),
             // procfs shows a PID namespace, and only its owner may mount it.
@@ -196,22 +193,20 @@ impl Asked {
     fn add_volume(&mut self, input: &Input<'_>, volume: &Volume) -> Result<()> {
         let options = volume.mount_options(input.host.has_recursive_read_only);
         let source = match &volume.source {
-            VolumeSource::Host(path) if path.is_absolute() => match &volume.subpath {
-                Some(subpath) => &path.join(subpath),
-                None => path,
-            },
+            VolumeSource::Host(path) if path.is_absolute() => path,
             // The runtime would take it from the bundle.
             VolumeSource::Host(path) => {
                 return Err(Error::invalid(format!("volume source {} is not an absolute path", path.display())));
             }
             VolumeSource::Anonymous => return self.add_anonymous(input, &volume.destination, options),
-            VolumeSource::Named(name) => {
-                return Err(Error::unsupported(format!("volume {name:?}: named volumes are not supported yet"))
-                    .with_hint(format!("a directory of the host is given by its path: ./{name}")));
-            }
+            VolumeSource::Named(name) => &input.volumes.join(name).join("_data"),
             VolumeSource::Image(image) => {
                 return Err(Error::unsupported(format!("mount type=image {image:?}: not supported yet")));
             }
+        };
+        let source = match &volume.subpath {
+            Some(subpath) => &source.join(subpath),
+            None => source,
         };
         // A mount can only pass on what reaches the container's root.
         self.propagation = match (volume.propagation, self.propagation) {

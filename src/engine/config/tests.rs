@@ -82,6 +82,7 @@ impl Case {
             seccomp: None,
             cgroups_path: format!("/husk/{ID}"),
             joined: &self.joined,
+            volumes: Path::new("/v"),
             directory: Path::new("/c"),
             is_host: self.is_host,
         })
@@ -343,7 +344,6 @@ fn what_cannot_be_mounted_is_refused() {
     for (volumes, report) in [
         (vec!["/a:/x", "/b:/x"], "duplicate mount point: /x"),
         (vec!["/a:/x", "/b:/x/."], "duplicate mount point: /x"),
-        (vec!["data:/x"], "volume \"data\": named volumes are not supported yet"),
         (vec!["./data:/x"], "volume source ./data is not an absolute path"),
     ] {
         let case =
@@ -713,14 +713,10 @@ fn namespaces_are_own_shared_or_joined() {
     let case = Case::new().with(|case| {
         let modes = &mut case.options.namespaces;
         (modes.pid, modes.ipc, modes.uts) =
-            ("host".parse().unwrap(), "container:x".parse().unwrap(), "host".parse().unwrap());
+            ("host".parse().unwrap(), "ns:/proc/7/ns/ipc".parse().unwrap(), "host".parse().unwrap());
         modes.cgroup = "ns:/run/cgroup".parse().unwrap();
-        case.joined = Joined {
-            ipc: Some("/proc/7/ns/ipc".into()),
-            shm: Some("/proc/7/root/dev/shm".into()),
-            cgroup: Some("/run/cgroup".into()),
-            ..Joined::default()
-        };
+        case.joined =
+            Joined { ipc: Some("/proc/7/ns/ipc".into()), cgroup: Some("/run/cgroup".into()), ..Joined::default() };
     });
     let spec = case.spec();
     assert_eq!(
@@ -732,7 +728,6 @@ fn namespaces_are_own_shared_or_joined() {
     );
     assert_eq!(spec["hostname"], Value::Null);
     assert!(case.env().contains(&"HOSTNAME=machine".to_owned()));
-    assert_eq!(case.mount("/dev/shm").unwrap().0, "/proc/7/root/dev/shm");
 
     let named = Case::new().with(|case| {
         case.options.namespaces.uts = "host".parse().unwrap();
@@ -750,7 +745,7 @@ fn namespaces_are_own_shared_or_joined() {
 #[test]
 fn volumes_have_layers_and_owners() {
     let case = Case::new().with(|case| {
-        case.options.volumes = ["/h:/a:O", "/g:/b:U,ro", "/c"].map(|text| text.parse().unwrap()).into();
+        case.options.volumes = ["/h:/a:O", "/g:/b:U,ro", "/c", "data:/d:ro"].map(|text| text.parse().unwrap()).into();
         case.options.read_only = true;
         case.options.read_only_tmpfs = true;
         case.host.timezone = Some("/usr/share/zoneinfo/UTC".into());
@@ -759,6 +754,7 @@ fn volumes_have_layers_and_owners() {
     assert_eq!(case.mount("/a").unwrap().1, "lowerdir=/h,upperdir=/c/volumes/0/upper,workdir=/c/volumes/0/work");
     assert_eq!(built.directories, ["/c/volumes/0", "/c/volumes/0/upper", "/c/volumes/0/work"].map(PathBuf::from));
     assert_eq!(built.given, [PathBuf::from("/g")]);
+    assert_eq!(case.mount("/d"), Some(("/v/data/_data".into(), "rbind,rprivate,rro".into())));
     assert_eq!(built.volumes[0].directory, Path::new("/c/volumes/1"));
     assert_eq!(case.mount("/tmp"), Some(("tmpfs".into(), "nosuid,nodev,mode=1777".into())));
     assert_eq!(case.mount("/etc/localtime"), Some(("/usr/share/zoneinfo/UTC".into(), "bind,rprivate,ro".into())));

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::{Digest, Verifier};
 use crate::image::manifest::{Descriptor as Layer, Manifest};
 use crate::image::resolve::{Image, LayerReader};
+use crate::image::unpack::without_rights;
 use crate::storage::blobs::{Begun, Blobs, Partial};
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, LayerRecord};
 use crate::storage::store::{Event, Store};
@@ -66,7 +67,9 @@ pub(super) fn keep_layers(
             Err(_) if layers.had_a_wrong_part.load(Ordering::Relaxed) => fetch(),
             answer => answer,
         }
-    })
+    })?;
+    // What is recorded is complete, after a power cut as well: one call for all files, where it is wanted.
+    if engine.settings.sync_images { store.sync() } else { Ok(()) }
 }
 
 /// The layers of an image: each is kept as a blob while it is read.
@@ -101,8 +104,10 @@ impl<'a> Keeping<'a> {
             }
             let fetch = || {
                 let mut verifier = Verifier::new(self.open_layer(index)?, layer.expected());
-                io::copy(&mut verifier, &mut io::sink())?;
-                verifier.finish()
+                without_rights(|| {
+                    io::copy(&mut verifier, &mut io::sink())?;
+                    verifier.finish()
+                })
             };
             let fetched = fetch();
             let closed = self.close_layer(index, fetched.is_ok());

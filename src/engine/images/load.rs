@@ -14,6 +14,7 @@ use crate::engine::events;
 use crate::engine::record::now;
 use crate::error::{Context, Error, Result};
 use crate::image::collection::{Collection, Described, Member};
+use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor as Layer;
 use crate::image::platform::Platform;
 use crate::image::policy::{Policy, Subject};
@@ -54,10 +55,17 @@ pub fn check_input(file: &File) -> Result<()> {
     }
 }
 
-/// Brings all images of an archive here; `loaded` is told each when it is in place. `path` is where it lies, for the policy.
+/// What is loaded.
+pub enum Input {
+    Archive(File),
+    /// A directory: an OCI layout.
+    Layout,
+}
+
+/// Brings all images of an archive or a layout here; `loaded` is told each when it is in place. `path` is where it lies.
 pub fn load(
     engine: &Engine,
-    archive: File,
+    input: Input,
     path: &Path,
     platform: &Platform,
     report: Report<'_>,
@@ -65,11 +73,14 @@ pub fn load(
 ) -> Result<()> {
     let store = engine.store()?;
     let _held = store.hold()?;
-    let collection = Collection::open_archive(archive, &|| store.scratch_file())?;
+    let collection = match input {
+        Input::Archive(file) => Collection::open_archive(file, &|| store.scratch_file())?,
+        Input::Layout => Collection::open(Format::OciLayout, path, &|| store.scratch_file())?,
+    };
     let naming = Naming::of(&collection);
     let policy = Policy::load(&Caller::current())?;
     collection.for_each(platform, |member| {
-        check(&policy, collection.format(), path, &member)?;
+        check(&policy, collection.format(), path, &digests(&member))?;
         let names = member.names.iter().map(|name| naming.read(name)).collect::<Result<Vec<_>>>()?;
         loaded(&keep_member(engine, &store, member, names, report)?)
     })
@@ -84,7 +95,7 @@ pub fn pull_local(engine: &Engine, local: &Local, platform: &Platform, report: R
     let collection = Collection::open(local.format, &local.path, &|| store.scratch_file())?;
     let pull = || {
         let member = collection.select(&local.selector, platform)?;
-        check(&Policy::load(&Caller::current())?, local.format, &local.path, &member)?;
+        check(&Policy::load(&Caller::current())?, local.format, &local.path, &digests(&member))?;
         let naming = Naming::of(&collection);
         let names = member.names.iter().map(|name| naming.read(name)).collect::<Result<Vec<_>>>()?;
         keep_member(engine, &store, member, names, report)
@@ -118,11 +129,14 @@ impl Naming {
     }
 }
 
+fn digests(member: &Member) -> Vec<Digest> {
+    member.documents.iter().map(|document| document.digest).collect()
+}
+
 /// Asks the machine's policy. Files hold no signatures.
-fn check(policy: &Policy, format: Format, path: &Path, member: &Member) -> Result<()> {
+pub(in crate::engine) fn check(policy: &Policy, format: Format, path: &Path, digests: &[Digest]) -> Result<()> {
     let path = std::path::absolute(path)?;
-    let digests: Vec<_> = member.documents.iter().map(|document| document.digest).collect();
-    policy.check(&Subject::Local { transport: format.scheme(), path: &path }, &digests, &|_| Ok(Vec::new()))
+    policy.check(&Subject::Local { transport: format.scheme(), path: &path }, digests, &|_| Ok(Vec::new()))
 }
 
 fn keep_member(

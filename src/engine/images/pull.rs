@@ -27,6 +27,7 @@ use crate::image::registry::client::Client;
 use crate::image::registry::manifest::Fetched;
 use crate::image::resolve::{self, Image};
 use crate::image::source::Selector;
+use crate::image::unpack::without_rights;
 use crate::storage::images::{Descriptor, FORMAT, ImageRecord, NameRecord};
 use crate::support::caller::Caller;
 
@@ -131,20 +132,24 @@ fn pull_from(
     options: &PullOptions,
     report: Report<'_>,
 ) -> Result<Pulled> {
-    let target = client.manifest(repository, &reference.selector())?;
+    let (target, manifest, documents) = without_rights(|| {
+        let target = client.manifest(repository, &reference.selector())?;
+        let mut documents = vec![target.clone()];
+        let manifest = choose(client, repository, target.clone(), &options.platform, &mut documents)?;
+        Ok((target, manifest, documents))
+    })?;
     let store = engine.store()?;
     let _held = store.hold()?;
-    let mut documents = vec![target.clone()];
-    let manifest = choose(client, repository, target.clone(), &options.platform, &mut documents)?;
     let digests: Vec<Digest> = documents.iter().map(Fetched::digest).collect();
-    Policy::load(&Caller::current())?
-        .check(&Subject::Registry(reference), &digests, &|digest| client.signatures(repository, digest))?;
+    Policy::load(&Caller::current())?.check(&Subject::Registry(reference), &digests, &|digest| {
+        without_rights(|| client.signatures(repository, digest))
+    })?;
     let parsed =
         manifest::parse_manifest(&manifest.bytes).with_context(|| format!("manifest {}", manifest.digest()))?;
     let blobs = store.blobs()?;
     let config_json = match store.read_document(&parsed.config.digest, limits::CONFIG_BYTES) {
         Ok(bytes) if bytes.len() as u64 == parsed.config.size => bytes,
-        _ => client.small_blob(repository, &parsed.config, limits::CONFIG_BYTES)?,
+        _ => without_rights(|| client.small_blob(repository, &parsed.config, limits::CONFIG_BYTES))?,
     };
     let image = describe(&manifest, &parsed, config_json)?;
     for document in &documents {

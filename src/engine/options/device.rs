@@ -133,7 +133,7 @@ pub fn parse_gpus(text: &str) -> Result<Vec<DeviceRequest>> {
             None if field == "all" => devices.push(gpu("all")?),
             None => match field.parse::<u32>() {
                 Ok(count) => {
-                    devices.extend((0..count).map(|index| gpu(&index.to_string())).collect::<Result<Vec<_>>>()?)
+                    devices.extend((0..count).map(|index| gpu(&index.to_string())).collect::<Result<Vec<_>>>()?);
                 }
                 Err(_) => return Err(wrong("neither a number nor all")),
             },

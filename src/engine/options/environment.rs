@@ -104,13 +104,10 @@ pub fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         result.push_str(before);
-        let (name, remainder) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
-            Some(braced) => braced,
-            None => {
-                let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-                after.split_at(after.find(|letter| !is_part(letter)).unwrap_or(after.len()))
-            }
-        };
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (name, remainder) =
+            braced.unwrap_or_else(|| after.split_at(after.find(|letter| !is_part(letter)).unwrap_or(after.len())));
         if name.is_empty() && remainder.len() == after.len() {
             result.push('$');
         }

@@ -95,10 +95,8 @@ fn volume(keys: &[Key<'_>], kind: Kind) -> Result<MountRequest> {
             ("target" | "dst" | "destination", _) => volume.destination = clean_destination(key.value()?)?,
             ("readonly" | "ro", _) => volume.is_read_only = key.switch()?,
             ("rw" | "readwrite", _) => volume.is_read_only = !key.switch()?,
-            // Of Docker Desktop.
-            ("consistency", _) => drop(key.value()?),
-            // Of SELinux.
-            ("relabel", Kind::Bind | Kind::Volume) => drop(key.value()?),
+            // Of Docker Desktop, and of SELinux.
+            ("consistency", _) | ("relabel", Kind::Bind | Kind::Volume) => drop(key.value()?),
             ("u" | "chown", Kind::Bind | Kind::Volume) => volume.is_given = key.switch()?,
             ("idmap", Kind::Bind | Kind::Volume) => {
                 let option = key.value.map_or_else(|| "idmap".to_owned(), |maps| format!("idmap={maps}"));

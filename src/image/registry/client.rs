@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use ureq::http::{Method, Request, Response, StatusCode};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, SocksConnector, TcpConnector};
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -237,7 +237,10 @@ impl Client {
             .proxy(None)
             .build();
         let connector =
-            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(TlsConnector(tls));
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(TlsConnector(tls));
         let agent = Agent::with_parts(config, connector, resolver);
         let (origins, state) = (Mutex::new(origins), Mutex::default());
         Ok(Self { registry, agent, origins, login, proxies, state, patience, chunk })
@@ -481,7 +484,7 @@ fn basic(login: &Login) -> Option<String> {
 }
 
 /// Writes `application/x-www-form-urlencoded`.
-fn query(pairs: &[(&str, &str)]) -> String {
+pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
         if !text.is_empty() {

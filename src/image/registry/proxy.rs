@@ -72,10 +72,12 @@ impl Proxies {
         }
         let wrong = || Error::invalid(format!("variable {variable}: not the URL of a proxy"));
         match url.split_once("://").map(|(scheme, _)| scheme) {
-            None | Some("http" | "https") => ureq::Proxy::new(url).map(Some).map_err(|_| wrong()),
+            None | Some("http" | "https" | "socks5h") => ureq::Proxy::new(url).map(Some).map_err(|_| wrong()),
+            // As in Go, the proxy looks up the host by either of the names.
+            Some("socks5") => ureq::Proxy::new(&url.replacen("socks5", "socks5h", 1)).map(Some).map_err(|_| wrong()),
             Some(scheme) if scheme.starts_with("socks") => {
-                Err(Error::unsupported(format!("variable {variable}: SOCKS is not spoken here"))
-                    .with_hint("name an HTTP proxy, or except the registry's host by NO_PROXY"))
+                Err(Error::unsupported(format!("variable {variable}: of SOCKS, only version 5 is spoken here"))
+                    .with_hint("name the proxy by socks5://HOST:PORT"))
             }
             Some(_) => Err(wrong()),
         }
@@ -168,6 +170,8 @@ mod tests {
             (&[http, ("http_proxy", "low:4")], Some("plain:1"), None),
             (&[http, ("REQUEST_METHOD", "GET")], None, None),
             (&[("HTTPS_PROXY", "https://u:p%40@tls")], None, Some("tls:443")),
+            (&[("ALL_PROXY", "socks5://s")], Some("s:1080"), Some("s:1080")),
+            (&[("HTTPS_PROXY", "socks5h://s:9")], None, Some("s:9")),
         ] {
             let proxies = proxies(variables);
             assert_eq!(host(&proxies, "http://a.io/x").as_deref(), plain, "{variables:?}");
@@ -217,7 +221,7 @@ mod tests {
 
     #[test]
     fn messages_hold_no_password() {
-        for url in ["socks5://u:hunter2@a", "ftp://u:hunter2@a", "http://u:hunter2@", "http://u:hunter2@a b"] {
+        for url in ["socks4://u:hunter2@a", "ftp://u:hunter2@a", "http://u:hunter2@", "http://u:hunter2@a b"] {
             let report = proxies(&[("HTTPS_PROXY", url)]).of_url("https://a.io").unwrap_err().report();
             assert!(report.starts_with("variable HTTPS_PROXY: ") && !report.contains("hunter"), "{report}");
         }

@@ -1,15 +1,17 @@
-//! What the thread that unpacks gives up before it sees a byte: all capabilities but those that files of other owners
-//! take, and by Landlock every change outside of the layer's directory.
+//! What threads give up before they see a byte of others'. One that makes a layer's files: all capabilities but those that
+//! files of other owners take, and by Landlock every change outside of the layer's directory. One that fetches and inflates:
+//! all capabilities, and every change of any file that it does not have open.
 //!
 //! The second fence: that no entry leads out is `tree`'s duty, and is what the tests look at. This one holds where `tree`
 //! errs. Everything here is the calling thread's alone, and for good, so the thread must be one that ends with the layer.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{Form, OverlayXattr, Ownership};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::sys::landlock::{self, Handled};
 
 /// Rights on files of linux/landlock.h that a layer needs inside its directory: to write, remove and make files of every
@@ -30,13 +32,40 @@ const NETWORK: u64 = 0b11;
 pub(super) fn confine(directory: BorrowedFd<'_>, form: Form) -> Result<()> {
     // Without it the kernel wants CAP_SYS_ADMIN for a Landlock domain; and nothing is executed here anyway.
     rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
-    restrict_files(directory).context("confine the unpacking to its directory")?;
-    drop_capabilities(form).context("drop capabilities")
+    restrict_files(Some(directory)).context("confine the unpacking to its directory")?;
+    drop_capabilities(needed(form)).context("drop capabilities")
+}
+
+/// Runs work that reads what others wrote, from the network above all, and changes no file by its path: in a thread that
+/// could not, and has no capabilities. Where there can be no thread, it is run as it is.
+pub fn without_rights<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let work = Mutex::new(Some(work));
+    let take = || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let vanished = || Error::new(Kind::Other, "a thread that failed to start has run");
+    std::thread::scope(|scope| {
+        let spawned = std::thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, || {
+            let work = take().ok_or_else(vanished)?;
+            give_up_all()?;
+            work()
+        });
+        match spawned {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => take().ok_or_else(vanished)?(),
+        }
+    })
+}
+
+fn give_up_all() -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    restrict_files(None).context("confine the fetching")?;
+    drop_capabilities(CapabilitySet::empty()).context("drop capabilities")
 }
 
 /// Where the kernel has no Landlock, or one that would refuse hard links between directories (before Linux 5.19), this is
 /// left out: it is a fence behind another.
-fn restrict_files(directory: BorrowedFd<'_>) -> Result<()> {
+///
+/// Without a directory, nothing can be changed anywhere, and the network stays.
+fn restrict_files(directory: Option<BorrowedFd<'_>>) -> Result<()> {
     let abi = landlock::abi().unwrap_or(0);
     if abi < 2 {
         return Ok(());
@@ -46,15 +75,17 @@ fn restrict_files(directory: BorrowedFd<'_>) -> Result<()> {
         3 | 4 => !IOCTL_DEVICE,
         _ => u64::MAX,
     };
-    let net = if abi >= 4 { NETWORK } else { 0 };
+    let net = if abi >= 4 && directory.is_some() { NETWORK } else { 0 };
     let ruleset = landlock::create_ruleset(&Handled { fs: (NEEDED | NEVER) & known, net, scoped: 0 })?;
-    landlock::allow_path(ruleset.as_fd(), NEEDED & known, directory)?;
+    if let Some(directory) = directory {
+        landlock::allow_path(ruleset.as_fd(), NEEDED & known, directory)?;
+    }
     Ok(landlock::restrict_self(ruleset.as_fd(), 0)?)
 }
 
-fn drop_capabilities(form: Form) -> Result<()> {
+fn drop_capabilities(needed: CapabilitySet) -> Result<()> {
     let now = rustix::thread::capabilities(None)?;
-    let kept = now.permitted & needed(form);
+    let kept = now.permitted & needed;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
@@ -139,6 +170,31 @@ mod tests {
     }
 
     #[test]
+    fn who_fetches_changes_nothing_but_what_is_open() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        let mut file = std::fs::File::create_new(&path).unwrap();
+        let before = rustix::thread::capabilities(None).unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let answer = without_rights(|| {
+            std::io::Write::write_all(&mut file, b"fetched")?;
+            std::net::TcpStream::connect(listener.local_addr()?)?;
+            assert!(rustix::thread::capabilities(None)?.permitted.is_empty());
+            if landlock::abi().unwrap_or(0) >= 2 {
+                assert!(std::fs::write(&path, "changed").is_err());
+                assert!(std::fs::create_dir(place.path().join("new")).is_err());
+                assert!(std::fs::remove_file(&path).is_err());
+                assert!(std::process::Command::new("/bin/true").status().is_err());
+            }
+            Ok(std::fs::read(&path)?)
+        });
+        assert_eq!(answer.unwrap(), b"fetched");
+        assert_eq!(rustix::thread::capabilities(None).unwrap(), before);
+        let failure = without_rights(|| Err::<(), _>(Error::invalid("as it is"))).unwrap_err();
+        assert_eq!(failure.report(), "as it is");
+    }
+
+    #[test]
     fn capabilities_are_those_of_files() {
         let before = rustix::thread::capabilities(None).unwrap();
         for (ownership, overlay) in [
@@ -148,7 +204,7 @@ mod tests {
         ] {
             let form = Form { ownership, overlay };
             let left = std::thread::spawn(move || {
-                drop_capabilities(form).unwrap();
+                drop_capabilities(needed(form)).unwrap();
                 rustix::thread::capabilities(None).unwrap()
             });
             let left = left.join().unwrap();

@@ -1,0 +1,114 @@
+//! Named volumes: they outlive containers, begin with what the image has, and belong to the container's users.
+
+use serde_json::Value;
+
+use super::support::image::{Image, Layout};
+use super::support::tar::Entry;
+use super::support::{Need, Outcome, Scene, Test, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
+    [
+        test!(volumes_outlive_containers).and_plain(),
+        test!(volumes_begin_with_what_the_image_has).and_plain(),
+        test!(volumes_in_use_stay).and_plain(),
+        test!(volumes_are_listed_and_inspected).and_plain(),
+        test!(volumes_of_another_container).and_plain(),
+        test!(volumes_have_parts).and_plain(),
+    ]
+    .into_iter()
+    .map(engine)
+    .collect()
+}
+
+fn layout(scene: &Scene) -> Layout {
+    let entries = [Entry::directory("data"), Entry::file("data/file", "of the image\n")];
+    Image::probe(scene).layer(&entries).layout(scene, "layout")
+}
+
+fn shell(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+    let mut command = scene.husk();
+    command.arg("run").args(flags).arg(layout.reference()).args(["/bin/busybox", "sh", "-c", script]).run()
+}
+
+fn volume(scene: &Scene, words: &[&str]) -> Outcome {
+    scene.husk().arg("volume").args(words).run()
+}
+
+fn volumes_outlive_containers(scene: &Scene) {
+    let layout = layout(scene);
+    shell(scene, &layout, &["--rm", "-v", "kept:/v"], "echo one > /v/file").success();
+    let found = shell(
+        scene,
+        &layout,
+        &["--rm", "--mount", "source=kept,target=/w,readonly"],
+        "busybox cat /w/file; echo x > /w/file",
+    );
+    assert_eq!(found.stdout, "one\n");
+    found.exits_with(1).says("Read-only");
+    assert_eq!(volume(scene, &["ls", "-q"]).success().stdout, "kept\n");
+    assert_eq!(volume(scene, &["rm", "kept"]).success().stdout, "kept\n");
+    volume(scene, &["rm", "kept"]).exits_with(125).says("no such volume: kept");
+    volume(scene, &["rm", "-f", "kept"]).success();
+    shell(scene, &layout, &["--rm", "-v", "kept:/v"], "busybox test ! -e /v/file").success();
+}
+
+fn volumes_begin_with_what_the_image_has(scene: &Scene) {
+    let layout = layout(scene);
+    let script = "busybox cat /data/file; echo changed > /data/file";
+    assert_eq!(shell(scene, &layout, &["--rm", "-v", "filled:/data"], script).success().stdout, "of the image\n");
+    // What is there is not filled again.
+    assert_eq!(shell(scene, &layout, &["--rm", "-v", "filled:/data"], script).success().stdout, "changed\n");
+    shell(scene, &layout, &["--rm", "-v", "empty:/data:nocopy"], "busybox test ! -e /data/file").success();
+}
+
+fn volumes_in_use_stay(scene: &Scene) {
+    let layout = layout(scene);
+    shell(scene, &layout, &["--name", "user", "-v", "used:/v"], "true").success();
+    volume(scene, &["create", "unused"]).success();
+    volume(scene, &["rm", "used"]).exits_with(125).says("in use");
+    assert_eq!(volume(scene, &["ls", "-q", "--filter", "dangling=true"]).success().stdout, "unused\n");
+    assert_eq!(volume(scene, &["prune", "--force"]).success().stdout, "unused\n");
+    scene.husk().args(["rm", "user"]).run().success();
+    volume(scene, &["rm", "used"]).success();
+}
+
+fn volumes_are_listed_and_inspected(scene: &Scene) {
+    assert_eq!(volume(scene, &["ls"]).success().stdout, "DRIVER    VOLUME NAME\n");
+    assert_eq!(volume(scene, &["create", "--label", "a=b", "named"]).success().stdout, "named\n");
+    // As with docker, once more is no error.
+    volume(scene, &["create", "named"]).success();
+    let made_up = volume(scene, &["create"]).success().stdout;
+    assert_eq!(made_up.trim().len(), 64);
+    let format = "{{.Name}} {{.Driver}} {{.Label \"a\"}}";
+    assert_eq!(volume(scene, &["ls", "--filter", "label=a", "--format", format]).success().stdout, "named local b\n");
+    let found: Value = serde_json::from_str(&volume(scene, &["inspect", "named"]).success().stdout).unwrap();
+    assert_eq!(found[0]["Labels"]["a"], "b");
+    let place = scene.store().join("volumes/named/_data");
+    assert_eq!(found[0]["Mountpoint"], place.display().to_string());
+    volume(scene, &["exists", "named"]).success();
+    volume(scene, &["exists", "other"]).exits_with(1);
+    volume(scene, &["create", "../other"]).exits_with(125).says("volume name");
+    volume(scene, &["create", "--opt", "type=nfs", "other"]).exits_with(125).says("type");
+    volume(scene, &["create", "--driver", "cloud", "other"]).exits_with(125).says("cloud");
+}
+
+fn volumes_of_another_container(scene: &Scene) {
+    let layout = layout(scene);
+    let source = scene.tree("source", &[("file", "of the host\n")]);
+    let bind = format!("{}:/bound", source.display());
+    let script = "echo named > /named/file; echo anonymous > /own/file";
+    shell(scene, &layout, &["--name", "first", "-v", "shared:/named", "-v", "/own", "-v", &bind], script).success();
+    let script = "busybox cat /named/file /own/file /bound/file; echo x > /own/new";
+    let found = shell(scene, &layout, &["--rm", "--volumes-from", "first"], script).success();
+    assert_eq!(found.stdout, "named\nanonymous\nof the host\n");
+    shell(scene, &layout, &["--rm", "--volumes-from", "first:ro"], script).exits_with(1).says("Read-only");
+    shell(scene, &layout, &["--volumes-from", "nobody"], "true").exits_with(125).says("nobody");
+}
+
+fn volumes_have_parts(scene: &Scene) {
+    let layout = layout(scene);
+    shell(scene, &layout, &["--rm", "-v", "whole:/v"], "busybox mkdir /v/part && echo deep > /v/part/file").success();
+    let mount = "source=whole,target=/p,volume-subpath=part";
+    assert_eq!(shell(scene, &layout, &["--rm", "--mount", mount], "busybox cat /p/file").success().stdout, "deep\n");
+}
