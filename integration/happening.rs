@@ -165,7 +165,7 @@ fn processes_are_shown_without_ps(scene: &Scene) {
     let pid = says(scene, &["inspect", "-f", "{{.State.Pid}}", "live"]);
     assert!(lines.any(|line| line.split_whitespace().nth(1) == Some(pid.trim())), "{}", table.stdout);
     let chosen = says(scene, &["top", "live", "pid,args"]);
-    assert!(chosen.starts_with("PID                 COMMAND\n") && chosen.contains("/bin/sh -ec"), "{chosen}");
+    assert!(chosen.starts_with("PID                 COMMAND\n") && chosen.contains(pid.trim()), "{chosen}");
     live.finish().success();
     husk(scene, ["top", "live"]).run().exits_with(1).says("container live is not running");
     husk(scene, ["top", "nothing"]).run().exits_with(1).says("no such container: nothing");
