@@ -71,16 +71,23 @@ fn a_life_is_told_in_dockers_words(scene: &Scene) {
     assert_eq!(codes, ["7", "137", "3"]);
     assert_eq!(told(scene, "{{.Actor.Attributes.signal}}", &["event=kill"]).len(), 1);
     let line: Value = serde_json::from_str(&told(scene, "json", &["event=destroy"])[0]).expect("JSON");
-    assert_eq!((&line["Type"], &line["Action"], &line["status"]), (&json!("container"), &json!("destroy"), &json!("destroy")));
+    assert_eq!(
+        (&line["Type"], &line["Action"], &line["status"]),
+        (&json!("container"), &json!("destroy"), &json!("destroy"))
+    );
     assert_eq!((&line["id"], &line["from"]), (&line["Actor"]["ID"], &json!(image)));
     let plain = husk(scene, ["events", "--stream=false", "--filter", "event=destroy"]).run().success().stdout;
-    assert!(plain.contains("+00:00 container destroy ") && plain.contains("(image=localhost/test, name=short)"), "{plain}");
+    assert!(
+        plain.contains("+00:00 container destroy ") && plain.contains("(image=localhost/test, name=short)"),
+        "{plain}"
+    );
 }
 
 fn events_are_followed_and_filtered(scene: &Scene) {
     let image = stored(scene, &[]);
     ran(scene, "before", image, "true");
-    let mut follower = husk(scene, ["events", "--filter", "type=container", "--format", "{{.Action}} {{.Name}}"]).start();
+    let mut follower =
+        husk(scene, ["events", "--filter", "type=container", "--format", "{{.Action}} {{.Name}}"]).start();
     // The watch is there once something is told: other things happen until then.
     let mut probes = 0;
     let first = loop {
@@ -106,7 +113,8 @@ fn events_are_followed_and_filtered(scene: &Scene) {
     ] {
         assert_eq!(told(scene, "{{.Action}}", filters).join(" "), expected, "{filters:?}");
     }
-    let since = |words: &[&str]| says(scene, &[&["events", "--stream=false", "--format", "{{.Action}}"], words].concat());
+    let since =
+        |words: &[&str]| says(scene, &[&["events", "--stream=false", "--format", "{{.Action}}"], words].concat());
     assert_eq!(since(&["--since", "2100-01-01T00:00:00Z"]), "");
     assert_eq!(since(&["--until", "2020-01-01T00:00:00Z"]), "");
     assert!(since(&["--since", "1h"]).lines().count() > 20);
@@ -182,7 +190,8 @@ fn use_is_shown_in_dockers_columns(scene: &Scene) {
     assert!(table.lines().count() == 2 && table.contains("live"), "{table}");
     let all = says(scene, &["stats", "--no-stream", "--all", "--format", "{{.Name}} {{.PIDs}}"]);
     assert!(all.contains("ended 0\n"), "{all}");
-    let line: Value = serde_json::from_str(&says(scene, &["stats", "--no-stream", "--format", "json", "live"])).expect("JSON");
+    let line: Value =
+        serde_json::from_str(&says(scene, &["stats", "--no-stream", "--format", "json", "live"])).expect("JSON");
     assert!(line["MemUsage"].as_str().is_some_and(|text| text.contains("iB / ")), "{line}");
     assert!(line["CPUPerc"].as_str().is_some_and(|text| text.ends_with('%')), "{line}");
     assert_eq!((&line["Container"], &line["NetIO"]), (&json!("live"), &json!("0B / 0B")));
@@ -193,18 +202,28 @@ fn use_is_shown_in_dockers_columns(scene: &Scene) {
 fn limits_change_while_it_runs(scene: &Scene) {
     let image = stored(scene, &[]);
     says(scene, &["create", "--name", "made", "-m", "32m", image, "/bin/true"]);
-    assert_eq!(says(scene, &["update", "--memory", "64m", "--pids-limit", "50", "--restart", "on-failure:3", "made"]), "made\n");
+    assert_eq!(
+        says(scene, &["update", "--memory", "64m", "--pids-limit", "50", "--restart", "on-failure:3", "made"]),
+        "made\n"
+    );
     let format = "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}";
     assert_eq!(says(scene, &["inspect", "-f", format, "made"]), "67108864 50 on-failure\n");
     // The next start has them.
-    let config = scene.store().join("containers").join(says(scene, &["ps", "-aq", "--no-trunc"]).trim()).join("bundle/config.json");
+    let config = scene
+        .store()
+        .join("containers")
+        .join(says(scene, &["ps", "-aq", "--no-trunc"]).trim())
+        .join("bundle/config.json");
     let config: Value = serde_json::from_slice(&std::fs::read(config).expect("the configuration")).expect("JSON");
     assert_eq!(config["linux"]["resources"]["memory"]["limit"], json!(64 << 20));
     assert_eq!(config["linux"]["resources"]["pids"]["limit"], json!(50));
     assert!(config["linux"]["resources"]["devices"].is_array(), "the rules for devices stay");
     husk(scene, ["update", "made"]).run().exits_with(1).says("you must provide one or more flags");
     husk(scene, ["update", "--memory", "1m", "made"]).run().exits_with(1).says("less than 6 MiB");
-    husk(scene, ["update", "--memory", "64m", "nothing", "made"]).run().exits_with(1).says("no such container: nothing");
+    husk(scene, ["update", "--memory", "64m", "nothing", "made"])
+        .run()
+        .exits_with(1)
+        .says("no such container: nothing");
     if scene.who == Who::Root {
         let live = running(scene, "live", &[], image, "");
         says(scene, &["update", "-m", "128m", "live"]);
@@ -217,9 +236,15 @@ fn limits_change_while_it_runs(scene: &Scene) {
 fn info_and_version_answer_scripts(scene: &Scene) {
     let own = env!("CARGO_PKG_VERSION");
     assert!(says(scene, &["version"]).starts_with(&format!("Version:       {own}\n")));
-    assert_eq!(says(scene, &["version", "--format", "{{.Client.Version}} {{.Server.Version}}"]), format!("{own} {own}\n"));
+    assert_eq!(
+        says(scene, &["version", "--format", "{{.Client.Version}} {{.Server.Version}}"]),
+        format!("{own} {own}\n")
+    );
     let info: Value = serde_json::from_str(&says(scene, &["info", "--format", "json"])).expect("JSON");
-    assert_eq!((&info["Containers"], &info["OSType"], &info["Driver"]), (&json!(0), &json!("linux"), &json!("overlay")));
+    assert_eq!(
+        (&info["Containers"], &info["OSType"], &info["Driver"]),
+        (&json!(0), &json!("linux"), &json!("overlay"))
+    );
     assert_eq!(info["DockerRootDir"], json!(scene.store()));
     let is_rootless = info["SecurityOptions"].as_array().is_some_and(|list| list.contains(&json!("name=rootless")));
     assert_eq!(is_rootless, scene.who != Who::Root);
