@@ -27,10 +27,12 @@ mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod happening;
 mod hooks;
 mod host;
 mod identity;
 mod image_config;
+mod image_files;
 mod images;
 mod kill;
 mod labels;
@@ -56,6 +58,7 @@ mod push;
 mod registries;
 mod rootless;
 mod run_flags;
+mod search;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -113,6 +116,7 @@ fn tests() -> Vec<support::Test> {
         boot::tests,
         containers_files::tests,
         copy::tests,
+        image_files::tests,
         mounts::tests,
         bind_flags::tests,
         mount_sharing::tests,
@@ -120,9 +124,11 @@ fn tests() -> Vec<support::Test> {
         net_devices::tests,
         shared_pids::tests,
         showing::tests,
+        happening::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
+        search::tests,
         seccomp::tests,
         seccomp_notify::tests,
         signals::tests,

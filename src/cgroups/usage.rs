@@ -69,13 +69,7 @@ impl Cgroup {
                 // With swap counted, that limit is met first.
                 reader.number("memory.failcnt")? > 0 || reader.number("memory.memsw.failcnt")? > 0
             };
-        Ok(Some(OutOfMemory {
-            cgroup: directory.shown.clone(),
-            kills,
-            limit,
-            is_own,
-            peak,
-        }))
+        Ok(Some(OutOfMemory { cgroup: directory.shown.clone(), kills, limit, is_own, peak }))
     }
 }
 

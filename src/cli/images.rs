@@ -15,6 +15,7 @@ use super::printer;
 use super::progress::{self, Bar};
 use super::report;
 use super::save;
+use super::search;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::images::load as loading;
@@ -39,6 +40,7 @@ use crate::support::units::parse_duration;
 pub(super) enum Image {
     Pull(Pull),
     Push(Push),
+    Search(search::Search),
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),
@@ -52,6 +54,11 @@ pub(super) enum Image {
     #[command(visible_alias = "remove")]
     Rm(Remove),
     Prune(super::system::ImagePrune),
+    Diff(super::diff::Diff),
+    Mount(super::mount::Mount),
+    #[command(visible_alias = "umount")]
+    Unmount(super::mount::Unmount),
+    Tree(super::tree::Tree),
 }
 
 /// How registries are spoken to.

@@ -10,6 +10,7 @@ use super::status::Status;
 use super::{attach, printer, report};
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
 use crate::engine::stop::{self, Patience, StopOptions};
@@ -231,7 +232,9 @@ fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()
 /// Runs `stop`.
 pub(super) fn stop(args: &Stop) -> Result<Status> {
     let Stop { how, containers } = args;
-    each(containers, |_, _, container, word| stop::stop(container, how.options()).map(|()| Some(word.to_owned())))
+    each(containers, |engine, _, container, word| {
+        stop::stop(engine, container, how.options()).map(|()| Some(word.to_owned()))
+    })
 }
 
 /// Runs `restart`.
@@ -239,8 +242,9 @@ pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
     super::let_go_of_descriptors()?;
     each(containers, |engine, _, container, word| {
-        stop::stop(container, how.options())?;
+        stop::stop(engine, container, how.options())?;
         start_detached(engine, container.id().as_str(), tell)?;
+        events::container(engine, &container.record()?, "restart", &[]);
         Ok(Some(word.to_owned()))
     })
 }
@@ -296,5 +300,10 @@ pub(super) fn remove(args: &Remove) -> Result<Status> {
 /// Runs `rename`.
 pub(super) fn rename(args: Rename) -> Result<Status> {
     let Rename { container, name } = args;
-    each(&[container], |_, containers, container, _| containers.rename(container, name.clone()).map(|()| None))
+    each(&[container], |engine, containers, container, _| {
+        let old = container.record()?.name;
+        containers.rename(container, name.clone())?;
+        events::container(engine, &container.record()?, "rename", &[("oldName", format!("/{old}"))]);
+        Ok(None)
+    })
 }

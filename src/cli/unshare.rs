@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::Parser;
 
 use super::status::Status;
-use crate::engine::engine::Engine;
+use crate::engine::engine::{Engine, SINGLE_ID, UNSHARED};
 use crate::engine::{settings, userns};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::{CStringArray, execve};
@@ -39,13 +39,23 @@ pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
     } else {
         command
     };
-    let exit = userns::run_program(maps, || exec(&command))?;
+    // User 0 inside is the user: what it calls finds the user's store and not the machine's.
+    let (data_root, run_root) = (&engine.settings.data_root, &engine.settings.run_root);
+    let variables: [(&str, &OsStr); 3] = [
+        ("HUSK_DATA_ROOT", data_root.as_os_str()),
+        ("HUSK_RUN_ROOT", run_root.as_os_str()),
+        (UNSHARED, OsStr::new(if maps.is_single() { SINGLE_ID } else { "range" })),
+    ];
+    let exit = userns::run_program(maps, || exec(&command, &variables))?;
     Ok(Status::Workload(exit.status()))
 }
 
-fn exec(command: &[String]) -> Result<Infallible> {
+fn exec(command: &[String], variables: &[(&str, &OsStr)]) -> Result<Infallible> {
     let strings = command.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
-    let environment = std::env::vars_os()
+    let inherited = std::env::vars_os().filter(|(name, _)| variables.iter().all(|(other, _)| name != other));
+    let own = variables.iter().map(|(name, value)| (OsStr::new(name).to_owned(), (*value).to_owned()));
+    let environment = inherited
+        .chain(own)
         .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
     let envp = CStringArray::new(environment.collect());
     let name = command.first().map(String::as_str).unwrap_or_default();

@@ -18,11 +18,12 @@ use crate::image::manifest;
 use crate::image::media::Compression;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::image::write::{Changing, Settings, Written, write_layer, write_tree};
+use crate::image::write::{Changing, Listing, Settings, Written, list_with_places, write_layer, write_tree};
 use crate::runtime::tree::Access;
 use crate::spec::load::parse_json;
 use crate::storage::images::ImageRecord;
 use crate::storage::store::Store;
+use crate::support::root::Root;
 use crate::sys::mount::Reach;
 
 /// How a container is committed.
@@ -69,10 +70,8 @@ pub fn commit(
         if is_whole {
             layers.clear();
         }
-        let is_empty = packed.entries == 0;
-        if !is_empty {
-            layers.push(packed.layer(commit.making.compression));
-        }
+        let is_empty = packed.is_none();
+        layers.extend(packed.map(|packed| packed.layer(commit.making.compression)));
         let created = commit.making.created();
         let mut step = json!({
             "created": created,
@@ -181,7 +180,6 @@ struct Packed {
     digest: Digest,
     size: u64,
     diff_id: Digest,
-    entries: u64,
     left_out: Vec<Vec<u8>>,
 }
 
@@ -191,7 +189,7 @@ impl Packed {
     }
 }
 
-/// Writes the container's changes, or all of its files, as a blob.
+/// Writes the container's changes, or all of its files, as a blob; none where it has changed nothing.
 fn pack(
     engine: &Engine,
     store: &Store,
@@ -200,7 +198,7 @@ fn pack(
     is_whole: bool,
     commit: &Commit<'_>,
     tell: &dyn Fn(&str),
-) -> Result<Packed> {
+) -> Result<Option<Packed>> {
     let view = View::find(engine, container, Reach::One, Access::Read)?;
     let paused = if commit.pause && view.is_live() { Paused::pause(engine, container, tell)? } else { None };
     let settings = Settings {
@@ -219,19 +217,26 @@ fn pack(
             written = Some(made);
             Ok(name)
         })?;
-        let Written { packed, entries, left_out } =
-            written.ok_or_else(|| Error::new(Kind::Other, "nothing was written"))?;
-        Ok(Packed { digest: packed.digest, size: packed.size, diff_id: packed.diff_id, entries, left_out })
+        let Written { packed, left_out, .. } = written.ok_or_else(|| Error::new(Kind::Other, "nothing was written"))?;
+        Ok(Packed { digest: packed.digest, size: packed.size, diff_id: packed.diff_id, left_out })
     };
     let packed = match &makeup.base {
         Base::Overlay(overlay) if !is_whole => engine.with_file_rights_for(|| {
             let upper = open_directory(&overlay.upper, Access::Read)?;
-            keep(&|out| Ok(write_layer(&upper, engine.form().overlay, &settings, out)?.1))
+            let lower = overlay.lower.iter().map(|path| Root::open(path)).collect::<Result<Vec<_>>>()?;
+            let (form, listing) =
+                (engine.form().overlay, Listing { mount_points: &makeup.mount_points, ..Listing::default() });
+            // What is there only to be mounted on is the container's, and not for others who start from its image.
+            let (changes, places) = list_with_places(&upper, &lower, form, listing)?;
+            if changes.is_empty() {
+                return Ok(None);
+            }
+            keep(&|out| Ok(write_layer(&upper, form, &places, &settings, out)?.1)).map(Some)
         }),
-        _ => view.with(|root| keep(&|out| Ok(write_tree(root, &settings, out)?.1))),
+        _ => view.with(|root| keep(&|out| Ok(write_tree(root, &settings, out)?.1)).map(Some)),
     }?;
     drop(paused);
-    for path in &packed.left_out {
+    for path in packed.iter().flat_map(|packed| &packed.left_out) {
         tell(&format!("/{}: a socket is not committed", String::from_utf8_lossy(path)));
     }
     Ok(packed)

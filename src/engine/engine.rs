@@ -1,13 +1,14 @@
 //! The engine of one caller: settings, the data root, the id maps, the runtime underneath.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::containers::{Containers, Orphan, Sweep};
-use super::record::now;
+use super::containers::{Containers, Fate, Orphan, Sweep};
+use super::events;
+use super::record::{ExitRecord, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
 use crate::cgroups::{Driver, Tolerance};
@@ -20,6 +21,12 @@ use crate::runtime::state::StateRoot;
 use crate::storage::store::Store;
 use crate::support::id::ContainerId;
 
+/// Set by `husk unshare`, whose user 0 is not the machine's root: the layers there are those of an ordinary user.
+pub const UNSHARED: &str = "_HUSK_UNSHARED";
+
+/// What it is where the user has one id only.
+pub const SINGLE_ID: &str = "single";
+
 /// Everything that commands of the engine share.
 pub struct Engine {
     /// The decided configuration.
@@ -28,6 +35,8 @@ pub struct Engine {
     pub maps: Option<IdMaps>,
     /// Lines for the user: what this host does not give.
     pub notes: Vec<String>,
+    /// Inside of `husk unshare`: how the user's layers record owners.
+    unshared: Option<Ownership>,
     data_root: OwnedFd,
 }
 
@@ -46,7 +55,16 @@ impl Engine {
             notes.extend(found.lost);
             Some(found.maps)
         };
-        Ok(Self { settings, maps, notes, data_root })
+        let unshared = match std::env::var_os(UNSHARED).filter(|_| caller.uid == 0) {
+            Some(value) if value == SINGLE_ID => Some(Ownership::Record),
+            value => value.map(|_| Ownership::Keep),
+        };
+        Ok(Self { settings, maps, notes, unshared, data_root })
+    }
+
+    /// The data root's folder.
+    pub(super) fn data_root(&self) -> BorrowedFd<'_> {
+        self.data_root.as_fd()
     }
 
     /// Opens the containers.
@@ -62,7 +80,10 @@ impl Engine {
     /// Says how this caller's layers lie on disk.
     pub fn form(&self) -> Form {
         match &self.maps {
-            None => Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted },
+            None => match self.unshared {
+                Some(ownership) => Form { ownership, overlay: OverlayXattr::User },
+                None => Form { ownership: Ownership::Keep, overlay: OverlayXattr::Trusted },
+            },
             Some(maps) if maps.is_single() => Form { ownership: Ownership::Record, overlay: OverlayXattr::User },
             Some(_) => Form { ownership: Ownership::Keep, overlay: OverlayXattr::User },
         }
@@ -147,7 +168,13 @@ impl Engine {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.context(format!("clear container {}", orphan.container.id().short()))),
         }
-        self.with_file_rights(|| orphan.settle(containers, now()))
+        let (record, fate) = (orphan.record.clone(), orphan.fate);
+        self.with_file_rights(|| orphan.settle(containers, now()))?;
+        events::container(self, &record, "die", &[("exitCode", ExitRecord::UNKNOWN.to_string())]);
+        if fate == Fate::Remove {
+            events::container(self, &record, "destroy", &[]);
+        }
+        Ok(())
     }
 }
 

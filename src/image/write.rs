@@ -27,7 +27,7 @@ use super::digest::Algorithm;
 use super::media::Compression;
 use super::unpack::{OverlayXattr, Ownership};
 
-pub use changes::{Change, ChangeKind, Listing, list_changes};
+pub use changes::{Change, ChangeKind, Listing, list_changes, list_with_places};
 pub use pack::{Level, Packed, Packer};
 
 /// How a tree is written.
@@ -69,15 +69,23 @@ pub struct Written {
 ///
 /// Fails for a name that does not fit into [`limits`](super::limits), or for a file that cannot be read; messages name it.
 pub fn write_tree<W: Write>(root: &Root, settings: &Settings, out: W) -> Result<(W, Written)> {
-    tree::write(root, None, settings, out)
+    tree::write(root, None, &[], settings, out)
 }
 
 /// Writes what an overlay's upper directory changes as a layer: whiteouts and opaque directories become `.wh.` entries.
 ///
 /// Fails for what a layer cannot say: a directory that was renamed by reference (`redirect_dir`), a file whose contents are
 /// below (`metacopy`), and a file whose own name begins with `.wh.`.
-pub fn write_layer<W: Write>(upper: &Root, overlay: OverlayXattr, settings: &Settings, out: W) -> Result<(W, Written)> {
-    tree::write(upper, Some(overlay), settings, out)
+///
+/// `passed_over` is not written: empty files and directories, by their paths, that nobody wants in the layer.
+pub fn write_layer<W: Write>(
+    upper: &Root,
+    overlay: OverlayXattr,
+    passed_over: &[Vec<u8>],
+    settings: &Settings,
+    out: W,
+) -> Result<(W, Written)> {
+    tree::write(upper, Some(overlay), passed_over, settings, out)
 }
 
 /// Reads the value of `SOURCE_DATE_EPOCH`, which is seconds since 1970. An empty one is none.

@@ -48,6 +48,8 @@ pub struct Job<'a> {
     pub health: Option<HealthJob<'a>>,
     /// Called before every start but the first: notes it.
     pub note_restart: &'a dyn Fn() -> Result<()>,
+    /// Called when the workload runs, before anybody is told.
+    pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
 }
@@ -248,6 +250,7 @@ impl<'a> Monitor<'a> {
             self.audience.warn(warning);
         }
         streams.launched(terminal)?;
+        (self.job.note_running)();
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
             self.settle();

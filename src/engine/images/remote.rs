@@ -70,6 +70,13 @@ impl<'a> Remote<'a> {
         Ok((endpoint, client))
     }
 
+    /// Gives a registry as such, where no image is meant.
+    pub(super) fn of_host(&self, registry: &str, host: &str) -> Result<Client> {
+        // Logins are found by a repository; any will do.
+        let login = self.credentials.lookup(&Repository::new(registry, "library/probe")?)?;
+        self.client(registry, host, self.registries.is_insecure(registry), login)
+    }
+
     fn primary(&self, reference: &Reference) -> Result<Endpoint> {
         let endpoints = self.registries.endpoints(reference)?;
         let endpoint = endpoints.into_iter().find(|endpoint| !endpoint.is_mirror);

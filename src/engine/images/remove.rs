@@ -1,8 +1,7 @@
 //! `rmi`: takes names away, and with its last name the image.
 
-use std::collections::HashSet;
-
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
@@ -12,6 +11,7 @@ use crate::storage::store::Store;
 use crate::storage::sweep::Swept;
 
 use super::find::{self, Found};
+use super::mount;
 
 /// What was taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
     };
     let is_last = going.len() == names.len();
     if is_last && !force {
+        if mount::is_mounted(engine, &image.id)? {
+            return Err(Error::new(Kind::State, format!("image {word}: it is mounted"))
+                .with_hint("`husk image unmount` first, or use --force"));
+        }
         let users = users(engine, &image.id)?;
         if let Some(user) = users.first() {
             return Err(Error::new(
@@ -51,11 +55,13 @@ pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
     for name in going {
         let reference = Reference::parse(&name.name)?;
         if store.remove_name(&changing, &reference)? {
+            events::image(engine, &image.id.to_string(), "untag", &reference.familiar());
             gone.push(Gone::Untagged(reference.familiar()));
         }
     }
     if is_last {
         store.remove_image(&changing, &image.id)?;
+        events::image(engine, &image.id.to_string(), "delete", word);
         gone.push(Gone::Deleted(image.id));
     }
     drop(changing);
@@ -67,7 +73,7 @@ pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
 
 /// Deletes what no image and no container needs; none where a pull is under way.
 pub fn sweep(engine: &Engine, store: &Store) -> Result<Option<Swept>> {
-    let mut layers = HashSet::new();
+    let mut layers = mount::layers_in_use(engine)?;
     let listing = engine.containers()?.list()?;
     // A container that cannot be read may use any layer.
     if let Some(error) = listing.unreadable.into_iter().next() {

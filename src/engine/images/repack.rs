@@ -50,7 +50,7 @@ pub(super) struct Plans<'a> {
     manifest: &'a Manifest,
     record: &'a ImageRecord,
     level: Level,
-    plans: Vec<Plan>,
+    layers: Vec<Plan>,
 }
 
 impl<'a> Plans<'a> {
@@ -73,20 +73,20 @@ impl<'a> Plans<'a> {
             _ if is_forced => Plan::Pack(wanted),
             _ => Plan::AsItIs,
         };
-        let plans = manifest.layers.iter().map(|(_, compression)| plan(*compression)).collect();
-        Ok(Self { store, manifest, record, level, plans })
+        let layers = manifest.layers.iter().map(|(_, compression)| plan(*compression)).collect();
+        Ok(Self { store, manifest, record, level, layers })
     }
 
     /// Says whether all layers, and so the manifest, go as they are.
     pub(super) fn change_nothing(&self) -> bool {
-        self.plans.iter().all(|plan| *plan == Plan::AsItIs)
+        self.layers.iter().all(|plan| *plan == Plan::AsItIs)
     }
 
     /// Gives the layer at a place as it is to be sent.
     pub(super) fn layer(&self, place: usize) -> Result<Sent> {
         let (layer, compression) = self.manifest.layers[place];
         let (file, size) = self.store.open_whole_blob(&layer.digest, layer.size)?;
-        let Plan::Pack(wanted) = self.plans[place] else {
+        let Plan::Pack(wanted) = self.layers[place] else {
             return Ok(Sent { digest: layer.digest, size, file, is_packed: false });
         };
         let pack = || {
@@ -120,13 +120,13 @@ impl<'a> Plans<'a> {
         let mut json: Value = serde_json::from_slice(bytes)?;
         let stated = manifest::media_type_of(bytes)?;
         // Docker's manifests have no word for zstd.
-        let is_zstd = self.plans.contains(&Plan::Pack(Compression::Zstd));
+        let is_zstd = self.layers.contains(&Plan::Pack(Compression::Zstd));
         if is_zstd && stated.as_deref() != Some(DOCUMENT_TYPES[1]) {
             json["mediaType"] = DOCUMENT_TYPES[1].into();
             rename(&mut json["config"], media::oci_type);
         }
-        let layers = json["layers"].as_array_mut().ok_or_else(|| Error::invalid("layers: not a list"))?;
-        for ((layer, plan), (digest, size, is_packed)) in layers.iter_mut().zip(&self.plans).zip(sent) {
+        let listed = json["layers"].as_array_mut().ok_or_else(|| Error::invalid("layers: not a list"))?;
+        for ((layer, plan), (digest, size, is_packed)) in listed.iter_mut().zip(&self.layers).zip(sent) {
             if is_zstd {
                 rename(layer, media::oci_type);
             }

@@ -73,7 +73,7 @@ fn judge_start(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
     let error = exit.error.as_ref()?;
     if error == ExitRecord::SUPERVISOR_LOST {
         let restart = format!("start it again: husk start {}", evidence.name);
-          let verdict = if exit.started.is_some_and(|started| started < evidence.booted) {
+        let verdict = if exit.started.is_some_and(|started| started < evidence.booted) {
             likely(Cause::SupervisorLost, "the machine went down while it ran")
                 .shown(format!("the machine came up {} ago", ago(evidence, evidence.booted)))
         } else {

@@ -484,7 +484,7 @@ fn basic(login: &Login) -> Option<String> {
 }
 
 /// Writes `application/x-www-form-urlencoded`.
-fn query(pairs: &[(&str, &str)]) -> String {
+pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
         if !text.is_empty() {

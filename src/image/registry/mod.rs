@@ -16,5 +16,6 @@ pub mod proxy;
 pub mod push;
 pub mod registries;
 pub mod resolver;
+pub mod search;
 pub(crate) mod signatures;
 mod tls;

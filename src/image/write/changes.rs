@@ -69,7 +69,18 @@ pub struct Listing<'a> {
 /// A file that is in the upper directory counts as changed, whether its contents are others or not. A directory counts if
 /// its mode, owner or time is another, or if something in it counts.
 pub fn list_changes(upper: &Root, lowers: &[Root], overlay: OverlayXattr, listing: Listing<'_>) -> Result<Vec<Change>> {
-    let mut lister = Lister { lowers, overlay, listing, levels: Vec::new(), changes: BTreeMap::new() };
+    list_with_places(upper, lowers, overlay, listing).map(|(changes, _)| changes)
+}
+
+/// The same, and the places that were left out since they were made only for a mount; from the root without a slash before.
+pub fn list_with_places(
+    upper: &Root,
+    lowers: &[Root],
+    overlay: OverlayXattr,
+    listing: Listing<'_>,
+) -> Result<(Vec<Change>, Vec<Vec<u8>>)> {
+    let mut lister =
+        Lister { lowers, overlay, listing, levels: Vec::new(), changes: BTreeMap::new(), places: Vec::new() };
     let layers: Vec<usize> = (0..lowers.len()).collect();
     if listing.is_whole {
         let top = upper.open_at(Path::new("."), OPEN_DIRECTORY, Mode::empty()).context("open the directory")?;
@@ -77,9 +88,13 @@ pub fn list_changes(upper: &Root, lowers: &[Root], overlay: OverlayXattr, listin
     }
     lister.levels.push(Level { path: Vec::new(), layers, hides: listing.is_whole });
     walk(upper, |found| lister.add(found))?;
-    let mut changes: Vec<_> = lister.changes.into_iter().collect();
+    let Lister { changes, mut places, .. } = lister;
+    // What has something in it counts by that.
+    places.retain(|path| !changes.contains_key(path));
+    let mut changes: Vec<_> = changes.into_iter().collect();
     changes.sort_by(|(one, _), (other, _)| one.split(is_slash).cmp(other.split(is_slash)));
-    Ok(changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() }).collect())
+    let changes = changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() });
+    Ok((changes.collect(), places))
 }
 
 fn is_slash(byte: &u8) -> bool {
@@ -101,6 +116,7 @@ struct Lister<'r> {
     listing: Listing<'r>,
     levels: Vec<Level>,
     changes: BTreeMap<Vec<u8>, ChangeKind>,
+    places: Vec<Vec<u8>>,
 }
 
 /// What the layers have at a path.
@@ -128,9 +144,11 @@ impl Lister<'_> {
         let was_directory =
             below.stat.as_ref().is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
         match (&below.stat, found.opened) {
-            (None, _) if self.is_mount_point(found) => {}
+            (None, _) if self.is_mount_point(found) => self.places.push(found.path.to_vec()),
             (None, _) => self.record(found.path, ChangeKind::Added),
             (Some(stat), Some(_)) if was_directory && is_same(stat, &found.stat) => {}
+            // Only the time is another, which making a place for a mount has changed.
+            (Some(stat), Some(_)) if was_directory && is_like(stat, &found.stat) && self.holds_place(found) => {}
             (Some(stat), None) if self.listing.is_whole && is_same_file(stat, &found.stat) => {}
             (Some(_), _) => self.record(found.path, ChangeKind::Changed),
         }
@@ -148,6 +166,12 @@ impl Lister<'_> {
     fn is_mount_point(&self, found: &Found<'_>) -> bool {
         let is_empty = found.opened.is_some() || found.kind() == FileType::RegularFile && found.stat.st_size == 0;
         is_empty && self.listing.mount_points.iter().any(|path| path == found.path)
+    }
+
+    /// Says whether something is to be mounted right in a directory.
+    fn holds_place(&self, found: &Found<'_>) -> bool {
+        let parent = |path: &[u8]| path.iter().rposition(is_slash).map(|at| path[..at].to_vec());
+        self.listing.mount_points.iter().any(|path| parent(path).as_deref() == Some(found.path))
     }
 
     fn is_deletion(&self, found: &Found<'_>) -> Result<bool> {
@@ -238,6 +262,10 @@ fn is_same_file(below: &Stat, above: &Stat) -> bool {
 }
 
 fn is_same(below: &Stat, above: &Stat) -> bool {
-    let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec);
+    is_like(below, above) && (below.st_mtime, below.st_mtime_nsec) == (above.st_mtime, above.st_mtime_nsec)
+}
+
+fn is_like(below: &Stat, above: &Stat) -> bool {
+    let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
     facts(below) == facts(above)
 }

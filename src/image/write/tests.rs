@@ -66,7 +66,7 @@ fn tree_of(directory: &Path, settings: &Settings) -> Result<(Vec<u8>, Written)> 
 }
 
 fn layer_of(upper: &Path, form: Form) -> Result<(Vec<u8>, Written)> {
-    write_layer(&Root::open(upper).unwrap(), form.overlay, &settings(form), Vec::new())
+    write_layer(&Root::open(upper).unwrap(), form.overlay, &[], &settings(form), Vec::new())
 }
 
 /// A tar as we write it: sorted, with all kinds of things.

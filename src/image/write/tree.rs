@@ -27,6 +27,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 pub(super) fn write<W: Write>(
     root: &Root,
     overlay: Option<OverlayXattr>,
+    passed_over: &[Vec<u8>],
     settings: &Settings,
     out: W,
 ) -> Result<(W, Written)> {
@@ -39,7 +40,7 @@ pub(super) fn write<W: Write>(
         left_out: Vec::new(),
         buffer: vec![0; BLOCK_BYTES],
     };
-    walk(root, |found| writer.add(found))?;
+    walk(root, |found| if passed_over.iter().any(|path| path == found.path) { Ok(()) } else { writer.add(found) })?;
     let TreeWriter { tar, left_out, .. } = writer;
     let entries = tar.entries();
     let (out, packed) = tar.finish()?.finish()?;
