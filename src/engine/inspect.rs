@@ -10,6 +10,7 @@
 mod host_config;
 
 use std::path::Path;
+use std::time::Duration;
 
 use oci_spec::runtime::{Mount, Spec};
 use serde_json::{Map, Value, json};
@@ -22,6 +23,7 @@ use super::volume_option::VolumeSource;
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::limits;
+use crate::monitor::health::Health;
 use crate::monitor::log;
 use crate::spec::load;
 use crate::spec::load::parse_json;
@@ -57,6 +59,9 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
     };
     let known = Known { folder: &folder, record: &record, spec: &spec, image: image_config(engine, &record)? };
     let mut described = known.describe(&status, &live);
+    if let Some(health) = Health::read(container.directory())? {
+        described["State"]["Health"] = json!(health);
+    }
     if with_size {
         let records = [record];
         let size = list::sizes(engine, &records)?.remove(container.id()).unwrap_or_default();
@@ -234,6 +239,7 @@ impl Known<'_> {
         });
         let further = [
             ("ExposedPorts", from_image("ExposedPorts")),
+            ("Healthcheck", healthcheck(record)),
             ("StopSignal", json!(record.stop_signal)),
             ("StopTimeout", json!(record.stop_timeout_seconds)),
             ("Shell", from_image("Shell")),
@@ -261,6 +267,21 @@ impl Known<'_> {
         let (entrypoint, command) = whole.split_at(length.min(whole.len()));
         (list(entrypoint), list(command))
     }
+}
+
+/// The check as it is made, whoever asked for it.
+fn healthcheck(record: &Record) -> Value {
+    let Some(check) = &record.health else { return Value::Null };
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let test: Vec<&str> = ["CMD"].into_iter().chain(check.command.iter().map(String::as_str)).collect();
+    json!({
+        "Test": test,
+        "Interval": nanoseconds(check.interval),
+        "Timeout": nanoseconds(check.timeout),
+        "StartPeriod": nanoseconds(check.start_period),
+        "StartInterval": nanoseconds(check.start_interval),
+        "Retries": check.retries,
+    })
 }
 
 fn state(status: &Status, live: &Live) -> Value {

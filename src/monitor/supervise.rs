@@ -48,6 +48,8 @@ pub struct Job<'a> {
     pub health: Option<HealthJob<'a>>,
     /// Called before every start but the first: notes it.
     pub note_restart: &'a dyn Fn() -> Result<()>,
+    /// Called when the workload runs, before anybody is told.
+    pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
 }
@@ -251,6 +253,7 @@ impl<'a> Monitor<'a> {
         // Whoever hears that it runs finds out how it is.
         self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
         self.save_health();
+        (self.job.note_running)();
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
             Self::settle();

@@ -485,6 +485,13 @@ impl Runtime {
         Ok(document(state, status))
     }
 
+    /// Gives what a container that lives uses, and its init's pid.
+    pub fn usage(&self, id: &str) -> Result<(cgroups::stats::Stats, i32)> {
+        let (_, state) = self.find(id)?;
+        let _init = state.open_init()?.ok_or_else(|| Error::new(Kind::State, "container not running"))?;
+        Ok((Cgroup::open(state.cgroups.unwrap_or_default())?.stats()?, state.pid))
+    }
+
     /// Says whether a container is frozen; one that is not there is not.
     pub fn is_paused(&self, id: &str) -> bool {
         self.find(id).is_ok_and(|(_, state)| {

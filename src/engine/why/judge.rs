@@ -73,9 +73,13 @@ fn judge_start(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
     let error = exit.error.as_ref()?;
     if error == ExitRecord::SUPERVISOR_LOST {
         let restart = format!("start it again: husk start {}", evidence.name);
-        let verdict =
-            certain(Cause::SupervisorLost, "its monitor was killed, or the machine went down; that ends the container")
-                .remedy(restart);
+        let verdict = if exit.started.is_some_and(|started| started < evidence.booted) {
+            likely(Cause::SupervisorLost, "the machine went down while it ran")
+                .shown(format!("the machine came up {} ago", ago(evidence, evidence.booted)))
+        } else {
+            certain(Cause::SupervisorLost, "its monitor was killed; that ends the container")
+        };
+        let verdict = verdict.remedy(restart);
         return Some(if evidence.restart == RestartPolicy::No {
             verdict
         } else {

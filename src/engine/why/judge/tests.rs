@@ -8,6 +8,7 @@ fn evidence(state: State) -> Evidence {
         name: "web".parse().unwrap(),
         state,
         now: 100_000_000_000,
+        booted: 0,
         restart: RestartPolicy::No,
         is_foreground: false,
         command: "/bin/server".into(),
@@ -210,6 +211,14 @@ fn a_complaint_makes_a_cause_likely() {
     // A signal is stronger than words.
     let verdict = judge(&Evidence { log: vec!["permission denied".into()], ..evidence(State::Ended(signal(11))) });
     assert_eq!(verdict.cause, Cause::Crash);
+}
+
+#[test]
+fn a_reboot_is_told_from_a_killed_monitor() {
+    let lost = ExitRecord { error: Some(ExitRecord::SUPERVISOR_LOST.into()), ..exit(255) };
+    let verdict = judge(&Evidence { booted: 40_000_000_000, ..evidence(State::Ended(lost)) });
+    assert_eq!((verdict.cause, verdict.certainty), (Cause::SupervisorLost, Certainty::Likely));
+    assert_eq!(verdict.summary, "the machine went down while it ran");
 }
 
 #[test]
