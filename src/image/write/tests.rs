@@ -479,7 +479,7 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
                   touch hidden/low; rm replaced; mkdir replaced; mkfifo new/p; touch tmp; rm tmp; ls same/f";
     let has_user_xattrs = form.overlay == OverlayXattr::User;
     let first = through_overlayfs(&place.path().join("one"), [&high, &low], has_user_xattrs, script);
-    let Some(Overlay { upper, .. }) = first else { return };
+    let Some(Overlay { upper, shown }) = first else { return };
     let lowers = [Root::open(&high).unwrap(), Root::open(&low).unwrap()];
     let list = |tree: &Path, listing| -> Vec<String> {
         let changes = list_changes(&Root::open(tree).unwrap(), &lowers, form.overlay, listing).unwrap();
@@ -508,7 +508,6 @@ fn check_layer_of_the_kernels_own_making(form: Form) {
         "C /var/log",
     ];
     assert_eq!(list(&upper, Listing::default()), expected);
-    let shown = place.path().join("one.shown");
     assert_eq!(list(&shown, Listing { is_whole: true, ..Listing::default() }), expected, "the merged tree");
 
     let (tar, _) = layer_of(&upper, form).unwrap();
