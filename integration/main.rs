@@ -70,6 +70,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod storm;
 mod supervision;
 mod support;
 mod sweep;
@@ -102,6 +103,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        storm::tests,
         supervision::tests,
         limits::tests,
         annotations::tests,

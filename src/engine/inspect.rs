@@ -232,7 +232,7 @@ impl Known<'_> {
             "Cmd": command,
             "Image": record.image,
             "Volumes": if volumes.is_empty() { Value::Null } else { Value::Object(volumes) },
-            "WorkingDir": process.map(|process| process.cwd()),
+            "WorkingDir": process.map(oci_spec::runtime::Process::cwd),
             "Entrypoint": entrypoint,
             "OnBuild": from_image("OnBuild"),
             "Labels": record.labels,
