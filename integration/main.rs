@@ -10,6 +10,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod boot;
 mod callers;
 mod capabilities;
 mod cgroups;
@@ -19,6 +20,7 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod doctor;
 mod engines;
 mod exec;
 mod exec_cgroups;
@@ -68,6 +70,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod storm;
 mod supervision;
 mod support;
 mod sweep;
@@ -100,6 +103,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        storm::tests,
         supervision::tests,
         limits::tests,
         annotations::tests,
@@ -110,6 +114,8 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         why::tests,
+        doctor::tests,
+        boot::tests,
         containers_files::tests,
         copy::tests,
         image_files::tests,

@@ -9,9 +9,9 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, events, exec, export, history, image_list, images, import, info, inspect,
-    lifecycle, load, login, logout, logs, manifest, mount, oci, ps, run, save, search, stats, switches, system, top,
-    tree, unshare, update, volume, why,
+    attach, commit, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images, import, info,
+    inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, run, save, search, stats, switches,
+    system, top, tree, unshare, update, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -55,6 +55,10 @@ enum Command {
     Info(info::Info),
     Version(info::Version),
     Why(why::Why),
+    Doctor(doctor::Doctor),
+    /// Print units of systemd that run containers
+    #[command(subcommand)]
+    Generate(generate::Generate),
     Pull(images::Pull),
     Push(images::Push),
     Search(search::Search),
@@ -181,6 +185,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
         Command::Why(args) => or_failure(why::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(command) => or_failure(generate::run(&command)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),

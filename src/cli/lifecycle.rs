@@ -14,7 +14,7 @@ use crate::engine::events;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
 use crate::engine::stop::{self, Patience, StopOptions};
-use crate::engine::{settings, start, wait};
+use crate::engine::{boot, settings, start, wait};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Lifetime, Wants};
 use crate::support::id::ContainerName;
@@ -29,10 +29,13 @@ pub(super) struct Start {
     /// Pass standard input on; attaches
     #[arg(long, short)]
     interactive: bool,
+    /// Start all whose restart policy says so: what a machine does that has just come up
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "containers"])]
+    boot: bool,
     #[command(flatten)]
     attend: AttendArgs,
     /// Names or ids of the containers
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required_unless_present = "boot", value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
@@ -171,8 +174,11 @@ fn each(
 
 /// Runs `start`.
 pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
-    let Start { attach, interactive, attend, containers } = args;
+    let Start { attach, interactive, boot, attend, containers } = args;
     super::let_go_of_descriptors()?;
+    if *boot {
+        return start_all(tell);
+    }
     if !(*attach || *interactive) {
         return each(containers, |engine, _, _, word| {
             start_detached(engine, word, tell)?;
@@ -191,6 +197,25 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     // As with docker, the container does not end with a command that only started it again.
     let client = start::launch(&engine, created, Lifetime::Own, Wants { output: true }, &signals, tell)?;
     Ok(attach::finish(client.attend(&attending, &signals)?))
+}
+
+/// Starts what comes back with the machine; one that fails keeps none of the others.
+fn start_all(tell: &dyn Fn(&str)) -> Result<Status> {
+    let engine = Engine::open(settings::File::default())?;
+    let found = boot::containers(&engine)?;
+    let mut status = Status::Success;
+    let mut fail = |error: &Error| {
+        report::engine_error(error);
+        status = Status::Failure;
+    };
+    found.failures.iter().for_each(&mut fail);
+    for record in found.containers {
+        match start_detached(&engine, record.id.as_str(), tell) {
+            Ok(()) => printer::print(&format!("{}\n", record.name))?,
+            Err(error) => fail(&error.context(format!("container {}", record.name))),
+        }
+    }
+    Ok(status)
 }
 
 fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
+pub mod boot;
 pub mod commit;
 pub mod config;
 pub mod containers;
@@ -7,6 +8,7 @@ pub mod copy;
 pub mod create;
 pub mod defaults;
 pub mod diff;
+pub mod doctor;
 #[expect(clippy::module_inception, reason = "the engine itself, beside what it is made of")]
 pub mod engine;
 pub mod events;
@@ -32,6 +34,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod systemd_unit;
 pub mod update;
 pub mod userns;
 pub mod view;

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(checks.due(), Some(now + Duration::from_secs(20) + check.interval), "over with the first success");
         assert!(checks.take(result(1), now + Duration::from_secs(30)), "it counts from then on");
         let mut late = Checks::begin(&check, now);
-        assert!(late.take(result(1), now + Duration::from_secs(60)));
+        assert!(late.take(result(1), now + Duration::from_mins(1)));
     }
 
     #[test]

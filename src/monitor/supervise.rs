@@ -250,15 +250,16 @@ impl<'a> Monitor<'a> {
             self.audience.warn(warning);
         }
         streams.launched(terminal)?;
+        // Whoever hears that it runs finds out how it is.
+        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        self.save_health();
         (self.job.note_running)();
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
-            self.settle();
+            Self::settle();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         self.is_to_restart = false;
-        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
-        self.save_health();
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
             if ready.deadline_passed {
@@ -304,7 +305,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle(&mut self) {
+    fn settle() {
         let _ = rustix::process::chdir("/");
         memory::release_unused();
     }
@@ -347,7 +348,7 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
-        let due = self.checking.as_ref().map(|checking| checking.deadline());
+        let due = self.checking.as_ref().map(Checking::deadline);
         let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -434,19 +435,16 @@ impl<'a> Monitor<'a> {
     /// Takes one message of a member.
     fn listen_to(&mut self, place: usize, streams: &mut Streams, pidfd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(member) = self.audience.member(place) else { return Ok(()) };
-        let message = match member.link.receive(&mut self.buffer) {
-            Ok(Some(message)) => message,
-            // A message that makes no sense ends the conversation as well.
-            Ok(None) | Err(_) => {
-                if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
-                    self.is_stopping = true;
-                    if pidfd.is_some() {
-                        self.ending = Some(Ending::Abandoned);
-                        self.send(signal::KILL)?;
-                    }
+        // A message that makes no sense ends the conversation as well.
+        let Ok(Some(message)) = member.link.receive(&mut self.buffer) else {
+            if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
+                self.is_stopping = true;
+                if pidfd.is_some() {
+                    self.ending = Some(Ending::Abandoned);
+                    self.send(signal::KILL)?;
                 }
-                return Ok(());
             }
+            return Ok(());
         };
         match message {
             Message::Hello(wants) => {
@@ -460,15 +458,14 @@ impl<'a> Monitor<'a> {
                 streams.write(bytes);
             }
             Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
-            Message::EndOfInput => {}
             Message::Size { rows, columns } => streams.resize(rows, columns),
             Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
-            Message::Closed(_) => {}
+            Message::EndOfInput | Message::Closed(_) => {}
             Message::Detach => {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    self.settle();
+                    Self::settle();
                 }
             }
             Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,

@@ -27,8 +27,10 @@ extern "C" fn release_program(object: *mut libc::dl_phdr_info, _size: usize, _da
     // SAFETY: dl_iterate_phdr(3) hands in an object that is valid during the call.
     let object = unsafe { &*object };
     for number in 0..object.dlpi_phnum {
-        // SAFETY: the object has so many program headers.
-        let header = unsafe { &*object.dlpi_phdr.add(number.into()) };
+        // SAFETY: the object has so many program headers: the address is that of one of them.
+        let header = unsafe { object.dlpi_phdr.add(number.into()) };
+        // SAFETY: program headers are not changed once the program runs.
+        let header = unsafe { &*header };
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
             continue;
         }

@@ -8,6 +8,7 @@ fn evidence(state: State) -> Evidence {
         name: "web".parse().unwrap(),
         state,
         now: 100_000_000_000,
+        booted: 0,
         restart: RestartPolicy::No,
         is_foreground: false,
         command: "/bin/server".into(),
@@ -119,7 +120,7 @@ fn programs_have_their_faults() {
             "PATH has a program \"x\"",
         ),
         (Program::NoFile { path: path() }, Cause::NotExecutable, "no file"),
-        (Program::Empty { path: path() }, Cause::NotAProgram, "is empty"),
+        (Program::Empty { path: path() }, Cause::Unrecognised, "is empty"),
         (
             Program::NotExecutable { path: path(), mode: 0o644, uid: 33 },
             Cause::NotExecutable,
@@ -151,7 +152,7 @@ fn programs_have_their_faults() {
             Cause::WrongArchitecture,
             "for s390x",
         ),
-        (Program::NotAProgram { path: path() }, Cause::NotAProgram, "neither"),
+        (Program::Unrecognised { path: path() }, Cause::Unrecognised, "neither"),
     ] {
         let failed = ExitRecord { error: Some("exec: \"/bin/server\": x".into()), ..exit(126) };
         let verdict = judge(&Evidence { program: Some(program.clone()), ..evidence(State::Ended(failed)) });
@@ -210,6 +211,14 @@ fn a_complaint_makes_a_cause_likely() {
     // A signal is stronger than words.
     let verdict = judge(&Evidence { log: vec!["permission denied".into()], ..evidence(State::Ended(signal(11))) });
     assert_eq!(verdict.cause, Cause::Crash);
+}
+
+#[test]
+fn a_reboot_is_told_from_a_killed_monitor() {
+    let lost = ExitRecord { error: Some(ExitRecord::SUPERVISOR_LOST.into()), ..exit(255) };
+    let verdict = judge(&Evidence { booted: 40_000_000_000, ..evidence(State::Ended(lost)) });
+    assert_eq!((verdict.cause, verdict.certainty), (Cause::SupervisorLost, Certainty::Likely));
+    assert_eq!(verdict.summary, "the machine went down while it ran");
 }
 
 #[test]
