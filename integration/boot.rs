@@ -101,7 +101,15 @@ fn who_has_the_pid_by_now_is_left_alone(scene: &Scene) {
     // Somebody else of the same user has the number now; the cgroup is gone with the boot.
     let mut bystander = scene.program("/bin/sleep");
     let bystander = bystander.arg("1000").start();
-    state["init_process_pid"] = bystander.pid().as_raw_nonzero().get().into();
+    let pid = bystander.pid().as_raw_nonzero().get();
+    let stat = super::support::husk::read_host(format!("/proc/{pid}/stat"));
+    let start_time =
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).expect("proc_pid_stat(5)");
+    // Even the time is the same: a machine that comes up twice does the same things.
+    assert_eq!(state["boot"].as_str(), Some(super::support::husk::read_host("/proc/sys/kernel/random/boot_id").trim()));
+    state["init_process_pid"] = pid.into();
+    state["init_process_start"] = start_time.parse::<u64>().unwrap().into();
+    state["boot"] = "00000000-0000-0000-0000-000000000000".into();
     state["cgroups"] = Value::Null;
     super::support::scene::write(&file, state.to_string());
     soon("it is known", || machine.status("boot-stale").starts_with("Exited (255) "));

@@ -161,12 +161,7 @@ fn processes_are_shown_without_ps(scene: &Scene) {
     let image = stored(scene, &[]);
     let live = running(scene, "live", &[], image, "");
     let table = husk(scene, ["top", "live"]).env("PATH", "/nonexistent").run();
-    if table.code() != 0 {
-        // Without a cgroup of its own there is nothing that says which processes are the container's.
-        assert_eq!(scene.who, Who::Plain, "{}", table.stderr);
-        live.finish().success();
-        return;
-    }
+    let table = table.success();
     let mut lines = table.stdout.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(header, ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
@@ -192,7 +187,7 @@ fn use_is_shown_in_dockers_columns(scene: &Scene) {
     assert!(all.contains("ended 0\n"), "{all}");
     let line: Value =
         serde_json::from_str(&says(scene, &["stats", "--no-stream", "--format", "json", "live"])).expect("JSON");
-    assert!(line["MemUsage"].as_str().is_some_and(|text| text.contains("iB / ")), "{line}");
+    assert!(line["MemUsage"].as_str().is_some_and(|text| text.contains("B / ") && text.ends_with("iB")), "{line}");
     assert!(line["CPUPerc"].as_str().is_some_and(|text| text.ends_with('%')), "{line}");
     assert_eq!((&line["Container"], &line["NetIO"]), (&json!("live"), &json!("0B / 0B")));
     husk(scene, ["stats", "--no-stream", "nothing"]).run().exits_with(1).says("no such container: nothing");

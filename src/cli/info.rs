@@ -152,7 +152,7 @@ fn plain(info: &Value) -> String {
     };
     let list = |name: &str| {
         let words = info[name].as_array().into_iter().flatten().filter_map(Value::as_str);
-        words.map(|word| format!("  {word}\n")).collect::<String>()
+        words.flat_map(|word| ["  ", word, "\n"]).collect::<String>()
     };
     let mut text = format!(
         "Containers: {}\n Running: {}\n Paused: {}\n Stopped: {}\nImages: {}\n",
@@ -175,16 +175,16 @@ fn plain(info: &Value) -> String {
         ("Architecture", "Architecture"),
         ("CPUs", "NCPU"),
     ] {
-        text.push_str(&format!("{title}: {}\n", word(name)));
+        text.extend([title, ": ", &word(name), "\n"]);
     }
-    text.push_str(&format!("Total Memory: {}\n", binary_size(info["MemTotal"].as_u64().unwrap_or_default())));
+    text.extend(["Total Memory: ", &binary_size(info["MemTotal"].as_u64().unwrap_or_default()), "\n"]);
     for (title, name) in [("Name", "Name"), ("Data Root Dir", "DockerRootDir"), ("Run Root Dir", "RunRoot")] {
-        text.push_str(&format!("{title}: {}\n", word(name)));
+        text.extend([title, ": ", &word(name), "\n"]);
     }
-    text.push_str(&format!("Security Options:\n{}", list("SecurityOptions")));
+    text.extend(["Security Options:\n", &list("SecurityOptions")]);
     let warnings = list("Warnings");
     if !warnings.is_empty() {
-        text.push_str(&format!("Warnings:\n{warnings}"));
+        text.extend(["Warnings:\n", &warnings]);
     }
     text
 }

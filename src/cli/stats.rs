@@ -79,7 +79,7 @@ pub(super) fn run(args: &Stats) -> Result<Status> {
         let chosen = choose(&engine, words, *all)?;
         let mut now = HashMap::new();
         for (_, record) in &chosen {
-            if let Some(sample) = sampler.sample(record)? {
+            if let Some(sample) = sampler.sample(&engine, record)? {
                 now.insert(record.id, sample);
             }
         }

@@ -7,6 +7,7 @@ use super::printer;
 use super::status::Status;
 use super::table;
 use crate::engine::engine::Engine;
+use crate::engine::processes;
 use crate::engine::record::{Container, Status as Life};
 use crate::engine::settings;
 use crate::error::{Error, Kind, Result};
@@ -64,7 +65,7 @@ pub(super) fn top(args: &Top) -> Result<Status> {
         return Err(not_running(&container));
     }
     let runtime = engine.runtime(false)?;
-    let pids = runtime.processes(container.id().as_str())?;
+    let pids = processes::processes(&engine, &container)?;
     let words: Vec<&str> = options.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()).collect();
     let columns = words.iter().map(|word| COLUMNS.iter().find(|column| column.0 == *word));
     let chosen: Option<Vec<&Column>> = columns.collect();

@@ -178,7 +178,7 @@ impl Tail {
 
     /// Shows what has come; false where no more is wanted.
     fn read(&mut self, show: &mut dyn FnMut(Event) -> Result<bool>) -> Result<bool> {
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = [0; 1 << 13];
         loop {
             let count = match rustix::io::read(&self.file, &mut buffer) {
                 Ok(0) => return Ok(true),

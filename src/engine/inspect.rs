@@ -12,7 +12,7 @@ mod host_config;
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Mount, Process, Spec};
 use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
@@ -232,7 +232,7 @@ impl Known<'_> {
             "Cmd": command,
             "Image": record.image,
             "Volumes": if volumes.is_empty() { Value::Null } else { Value::Object(volumes) },
-            "WorkingDir": process.map(oci_spec::runtime::Process::cwd),
+            "WorkingDir": process.map(Process::cwd),
             "Entrypoint": entrypoint,
             "OnBuild": from_image("OnBuild"),
             "Labels": record.labels,

@@ -25,6 +25,7 @@ pub mod list;
 pub mod logs;
 pub mod makeup;
 pub mod options;
+pub mod processes;
 pub mod record;
 pub mod remove;
 pub mod seccomp_profile;

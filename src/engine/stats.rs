@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::engine::Engine;
 use super::options::Network;
+use super::processes;
 use super::record::Record;
 use crate::cgroups::stats::Stats;
 use crate::error::{Kind, Result};
@@ -39,7 +40,7 @@ impl Sampler {
     }
 
     /// Samples a container; `None` of one that does not run.
-    pub fn sample(&self, record: &Record) -> Result<Option<Sample>> {
+    pub fn sample(&self, engine: &Engine, record: &Record) -> Result<Option<Sample>> {
         let id = record.id.as_str();
         let (stats, pid) = match self.runtime.usage(id) {
             Ok(found) => found,
@@ -56,17 +57,31 @@ impl Sampler {
         let network = match record.options.network {
             // The host's counters are not the container's.
             Network::Host => (0, 0),
-            _ => traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default()),
+            Network::None => traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default()),
         };
+        // Nobody counts where there is no cgroup, but how many they are can be seen.
+        let count = if pids.current == 0 { count(engine, record)? } else { pids.current };
         Ok(Some(Sample {
             at: Instant::now(),
             cpu: cpu.usage.total,
             memory: memory.usage.usage.saturating_sub(cache.copied().unwrap_or_default()),
-            memory_limit: memory.usage.limit.min(self.machine_memory).max(1),
-            pids: pids.current,
+            memory_limit: match memory.usage.limit {
+                0 => self.machine_memory,
+                limit => limit.min(self.machine_memory),
+            },
+            pids: count,
             blocks: (moved("Read"), moved("Write")),
             network,
         }))
+    }
+}
+
+fn count(engine: &Engine, record: &Record) -> Result<u64> {
+    let found = engine.containers()?.find(record.id.as_str());
+    match found.and_then(|container| processes::processes(engine, &container)) {
+        Ok(pids) => Ok(pids.len() as u64),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::State) => Ok(0),
+        Err(error) => Err(error),
     }
 }
 

@@ -36,9 +36,9 @@ pub fn update(
     let before = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let mut merged = before.clone();
     merged
-        .set_memory(resources.memory().clone())
+        .set_memory(*resources.memory())
         .set_cpu(resources.cpu().clone())
-        .set_pids(resources.pids().clone())
+        .set_pids(*resources.pids())
         .set_block_io(resources.block_io().clone());
     let is_running = matches!(container.status()?, Status::Running { .. });
     if merged != before {
