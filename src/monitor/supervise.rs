@@ -254,9 +254,13 @@ impl<'a> Monitor<'a> {
         self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
         self.save_health();
         (self.job.note_running)();
+        if self.lifetime == Lifetime::Own {
+            // Whoever hears that it runs may remove the directory it was started in.
+            Self::leave_directory();
+        }
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
-            Self::settle();
+            memory::release_unused();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         self.is_to_restart = false;
@@ -306,8 +310,12 @@ impl<'a> Monitor<'a> {
 
     /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
     fn settle() {
-        let _ = rustix::process::chdir("/");
+        Self::leave_directory();
         memory::release_unused();
+    }
+
+    fn leave_directory() {
+        let _ = rustix::process::chdir("/");
     }
 
     /// Waits for whatever comes first.
