@@ -71,7 +71,9 @@ pub(super) fn run(args: &Update) -> Result<Status> {
             containers.find(word).and_then(|container| update::update(&engine, &container, &change, args.restart));
         match updated {
             Ok(notes) => {
-                notes.iter().for_each(|note| report::note(note));
+                for note in &notes {
+                    report::note(note);
+                }
                 printer::print(&format!("{word}\n"))?;
             }
             Err(error) => {
@@ -91,21 +93,21 @@ impl Update {
     }
 
     fn change(&self, limits: &mut Limits) {
-        fn set<T: Clone>(limit: &mut Option<T>, asked: &Option<T>) {
-            if asked.is_some() {
-                limit.clone_from(asked);
+        fn set<T: Clone>(limit: &mut Option<T>, asked: Option<&T>) {
+            if let Some(asked) = asked {
+                *limit = Some(asked.clone());
             }
         }
-        set(&mut limits.memory, &self.memory);
-        set(&mut limits.memory_reservation, &self.memory_reservation);
-        set(&mut limits.memory_swap, &self.memory_swap);
-        set(&mut limits.nano_cpus, &self.cpus);
-        set(&mut limits.cpu_shares, &self.cpu_shares);
-        set(&mut limits.cpu_period, &self.cpu_period);
-        set(&mut limits.cpu_quota, &self.cpu_quota);
-        set(&mut limits.cpuset_cpus, &self.cpuset_cpus);
-        set(&mut limits.cpuset_mems, &self.cpuset_mems);
-        set(&mut limits.pids, &self.pids_limit);
-        set(&mut limits.blkio_weight, &self.blkio_weight);
+        set(&mut limits.memory, self.memory.as_ref());
+        set(&mut limits.memory_reservation, self.memory_reservation.as_ref());
+        set(&mut limits.memory_swap, self.memory_swap.as_ref());
+        set(&mut limits.nano_cpus, self.cpus.as_ref());
+        set(&mut limits.cpu_shares, self.cpu_shares.as_ref());
+        set(&mut limits.cpu_period, self.cpu_period.as_ref());
+        set(&mut limits.cpu_quota, self.cpu_quota.as_ref());
+        set(&mut limits.cpuset_cpus, self.cpuset_cpus.as_ref());
+        set(&mut limits.cpuset_mems, self.cpuset_mems.as_ref());
+        set(&mut limits.pids, self.pids_limit.as_ref());
+        set(&mut limits.blkio_weight, self.blkio_weight.as_ref());
     }
 }

@@ -367,7 +367,7 @@ mod tests {
             (
                 |facts| {
                     facts.trial = Err("x".into());
-                    facts.apparmor_restricts_userns = Some(1)
+                    facts.apparmor_restricts_userns = Some(1);
                 },
                 "user namespaces",
                 false,
@@ -376,7 +376,7 @@ mod tests {
             (
                 |facts| {
                     facts.trial = Err("x".into());
-                    facts.unprivileged_userns_clone = Some(0)
+                    facts.unprivileged_userns_clone = Some(0);
                 },
                 "user namespaces",
                 false,
@@ -385,7 +385,7 @@ mod tests {
             (
                 |facts| {
                     facts.trial = Err("x".into());
-                    facts.max_user_namespaces = Some(0)
+                    facts.max_user_namespaces = Some(0);
                 },
                 "user namespaces",
                 false,
