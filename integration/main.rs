@@ -10,6 +10,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod boot;
 mod callers;
 mod capabilities;
 mod cgroups;
@@ -19,12 +20,14 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod doctor;
 mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod happening;
 mod hooks;
 mod host;
 mod identity;
@@ -68,6 +71,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod storm;
 mod supervision;
 mod support;
 mod sweep;
@@ -100,6 +104,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        storm::tests,
         supervision::tests,
         limits::tests,
         annotations::tests,
@@ -110,6 +115,8 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         why::tests,
+        doctor::tests,
+        boot::tests,
         containers_files::tests,
         copy::tests,
         image_files::tests,
@@ -120,6 +127,7 @@ fn tests() -> Vec<support::Test> {
         net_devices::tests,
         shared_pids::tests,
         showing::tests,
+        happening::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
