@@ -176,9 +176,8 @@ fn lists_that_lie_or_do_not_end_are_refused(scene: &Scene) {
         (index(&many), "limit: more than 10000 referrers"),
         (index(&[]).header("link", format!("<{path}>; rel=\"next\"")), "limit: more than 100 pages"),
     ] {
-        let registry = Scripted::start(move |request| match request.path.contains("/referrers/") {
-            true => answer.clone(),
-            false => Reply::ok("application/json", "{}"),
+        let registry = Scripted::start(move |request| {
+            if request.path.contains("/referrers/") { answer.clone() } else { Reply::ok("application/json", "{}") }
         });
         let name = format!("{}/app@{}", registry.host(), subject());
         list(scene, &name, &["-q", "--retry", "0"]).exits_with(125).says(says);
@@ -235,7 +234,8 @@ fn an_image_with_a_subject_is_added_to_its_referrers(scene: &Scene) {
     for (layout, tag) in [(&one, "1"), (&two, "2"), (&one, "again")] {
         let digest = pass_on(scene, layout, &format!("{}/copy:{tag}", registry.host()));
         if !expected.contains(&digest) {
-            expected += &format!("{digest} {SBOM} {}\n", layout.manifest()["annotations"]["name"].as_str().unwrap());
+            let name = layout.manifest()["annotations"]["name"].as_str().unwrap().to_owned();
+            expected = expected + &digest + " " + SBOM + " " + &name + "\n";
         }
         let format = "{{.Digest}} {{.ArtifactType}} {{.Annotations.name}}";
         assert_eq!(list(scene, &name, &["--format", format]).success().stdout, expected);
