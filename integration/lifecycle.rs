@@ -92,7 +92,7 @@ pub(crate) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn from_its_making_to_its_removal(scene: &Scene) {
     let yard = Yard::new(scene);
-    let id = yard.sh(&["create", "--name", "life"], "echo hello; trap 'exit 7' TERM; while :; do sleep 0.01; done");
+    let id = yard.sh(&["create", "--name", "life"], "trap 'exit 7' TERM; echo hello; while :; do sleep 0.01; done");
     let id = id.success().stdout;
     assert_eq!(id.trim_end().len(), 64);
     assert_eq!(yard.status("life"), "Created");
@@ -109,6 +109,7 @@ fn from_its_making_to_its_removal(scene: &Scene) {
     }
     assert_eq!(yard.husk(&["logs", "life"]).success().stdout, "hello\nhello\n", "of both runs");
     yard.husk(&["restart", "life"]).success();
+    soon("it is ready", || yard.husk(&["logs", "life"]).success().stdout == "hello\n".repeat(3));
     yard.husk(&["kill", "--signal", "TERM", "life"]).success();
     assert_eq!(yard.husk(&["wait", "life"]).success().stdout, "7\n");
     yard.husk(&["kill", "life"]).exits_with(1).says("container life is not running");

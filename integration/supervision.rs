@@ -49,7 +49,7 @@ fn failures_are_restarted_so_often(scene: &Scene) {
 
 fn what_is_asked_to_end_stays_ended(scene: &Scene) {
     let yard = Yard::new(scene);
-    let script = "echo run; trap 'exit 4' TERM; while :; do sleep 0.01; done";
+    let script = "trap 'exit 4' TERM; echo run; while :; do sleep 0.01; done";
     for policy in ["always", "unless-stopped"] {
         for end in [&["stop", "phoenix"][..], &["kill", "phoenix"], &["kill", "-s", "TERM", "phoenix"]] {
             yard.sh(&["run", "-d", "--restart", policy, "--name", "phoenix"], script).success();
@@ -114,7 +114,7 @@ fn an_unhealthy_container_is_acted_upon(scene: &Scene) {
         let check = ["--health-cmd", "exit 1", "--health-interval", "50ms", "--health-retries", "1"];
         let mut flags = vec!["run", "-d", "--name", name, "--health-on-failure", action];
         flags.extend(check);
-        yard.sh(&flags, "echo run; trap 'exit 6' TERM; while :; do sleep 0.01; done").success();
+        yard.sh(&flags, "trap 'exit 6' TERM; echo run; while :; do sleep 0.01; done").success();
     };
     run("killed", "kill");
     soon("it is killed", || yard.status("killed").starts_with("Exited (137)"));
