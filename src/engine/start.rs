@@ -5,10 +5,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
 use super::create::Created;
 use super::engine::Engine;
 use super::events;
 use super::exec::{self, ExecOptions};
+use super::joining;
 use super::record::{ExitRecord, Record, Status, Timestamp, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
@@ -39,8 +42,32 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
     }
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
-    let spec = load::load(&bundle)?.value;
+    let mut spec = load::load(&bundle)?.value;
+    rejoin(engine, &record, &mut spec)?;
     Ok(Some(Created { containers, container, supervision, record, spec }))
+}
+
+/// Finds the namespaces of other containers anew: what the configuration names is of a process that may have ended since, and
+/// its pid another's.
+fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
+    let joined = joining::resolve(engine, &record.options.namespaces)?;
+    let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) else {
+        return Ok(());
+    };
+    for namespace in namespaces {
+        let path = match namespace.typ() {
+            LinuxNamespaceType::Pid => &joined.pid,
+            LinuxNamespaceType::Ipc => &joined.ipc,
+            LinuxNamespaceType::Uts => &joined.uts,
+            LinuxNamespaceType::Cgroup => &joined.cgroup,
+            LinuxNamespaceType::User => &joined.user,
+            _ => &None,
+        };
+        if path.is_some() {
+            namespace.set_path(path.clone());
+        }
+    }
+    Ok(())
 }
 
 /// Starts a container under a monitor, and gives the conversation with that. From before this call on, signals are blocked.
@@ -130,7 +157,7 @@ fn check_options(record: &Record) -> ExecOptions {
     ExecOptions { command, ..ExecOptions::default() }
 }
 
-fn validated(spec: oci_spec::runtime::Spec) -> Result<Validated> {
+fn validated(spec: Spec) -> Result<Validated> {
     validate::validate(Document { value: spec, warnings: Vec::new() })
 }
 

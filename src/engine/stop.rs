@@ -33,10 +33,12 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
     };
-    let patience = options.patience.unwrap_or(Patience::Seconds(match record.stop_timeout_seconds {
-        Some(seconds) => seconds,
-        None => STOP_TIMEOUT_SECONDS,
-    }));
+    let patience = options.patience.unwrap_or(match record.stop_timeout_seconds {
+        // `--stop-timeout -1`
+        Some(u32::MAX) => Patience::Endless,
+        Some(seconds) => Patience::Seconds(seconds),
+        None => Patience::Seconds(STOP_TIMEOUT_SECONDS),
+    });
     let stop = Stop {
         signal: options.signal.map_or_else(|| stop_signal(&record), Ok)?,
         patience_seconds: match patience {
