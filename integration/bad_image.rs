@@ -353,8 +353,9 @@ fn overlay_attributes_are_not_taken(scene: &Scene) {
         command.args(["run", "--rm", &layout.reference(), "/bin/ls", "/shown", "/etc"]);
         let outcome = command.run();
         if outcome.code() == 0 {
-            // /etc first: with the lower layer's file, so the foreign mark did not hide it; and nothing in /shown.
-            assert_eq!(outcome.stdout.trim(), "/etc:\npasswd\n\n/shown:", "{prefix}");
+            // /etc first: with the lower layer's file beside the container's own, so the foreign mark did not hide it; and
+            // nothing in /shown.
+            assert_eq!(outcome.stdout.trim(), "/etc:\nhostname\nhosts\npasswd\nresolv.conf\n\n/shown:", "{prefix}");
         } else {
             outcome.exits_with(125).says("overlay");
         }

@@ -107,7 +107,7 @@ fn judge_program(evidence: &Evidence, program: &Program) -> Option<Verdict> {
             .remedy("compare with what is there: husk export CONTAINER | tar -t"),
         Program::NoFile { path } => certain(Cause::NotExecutable, format!("{path} is no file that could be executed"))
             .remedy("name a program, not a directory"),
-        Program::Empty { path } => certain(Cause::Unrecognised, format!("{path} is empty"))
+        Program::Empty { path } => certain(Cause::NotAProgram, format!("{path} is empty"))
             .remedy("build or copy it again: an image whose build ran out of space may hold such files"),
         Program::NotExecutable { path, mode, uid } => {
             certain(Cause::NotExecutable, format!("user {uid} may not execute {path}"))
@@ -159,7 +159,7 @@ fn judge_program(evidence: &Evidence, program: &Program) -> Option<Verdict> {
             }
         }
         Program::Unrecognised { path } => {
-            certain(Cause::Unrecognised, format!("{path} is neither a program nor a script that begins with #!"))
+            certain(Cause::NotAProgram, format!("{path} is neither a program nor a script that begins with #!"))
                 .remedy("begin the script with #!/bin/sh, or run it by its interpreter: sh FILE")
         }
     };

@@ -78,7 +78,7 @@ pub enum Cause {
     InterpreterMissing,
     LoaderMissing,
     WrongArchitecture,
-    Unrecognised,
+    NotAProgram,
     NoExec,
     Mount,
     Start,

@@ -121,7 +121,7 @@ fn programs_have_their_faults() {
             "PATH has a program \"x\"",
         ),
         (Program::NoFile { path: path() }, Cause::NotExecutable, "no file"),
-        (Program::Empty { path: path() }, Cause::Unrecognised, "is empty"),
+        (Program::Empty { path: path() }, Cause::NotAProgram, "is empty"),
         (
             Program::NotExecutable { path: path(), mode: 0o644, uid: 33 },
             Cause::NotExecutable,
@@ -153,7 +153,7 @@ fn programs_have_their_faults() {
             Cause::WrongArchitecture,
             "for s390x",
         ),
-        (Program::Unrecognised { path: path() }, Cause::Unrecognised, "neither"),
+        (Program::Unrecognised { path: path() }, Cause::NotAProgram, "neither"),
     ] {
         let failed = ExitRecord { error: Some("exec: \"/bin/server\": x".into()), ..exit(126) };
         let verdict = judge(&Evidence { program: Some(program.clone()), ..evidence(State::Ended(failed)) });
