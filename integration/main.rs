@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod additional_stores;
 mod annotations;
 mod bad_bundle;
 mod bad_image;
@@ -101,6 +102,7 @@ fn tests() -> Vec<support::Test> {
         lifecycle::tests,
         supervision::tests,
         limits::tests,
+        additional_stores::tests,
         annotations::tests,
         landlock::tests,
         process::tests,
