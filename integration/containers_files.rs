@@ -165,7 +165,7 @@ fn a_tree_is_exported_at_rest_and_running(scene: &Scene) {
     assert!(bytes(&live) == bytes(&rest), "running, the container is exported as at rest");
     // To standard output, too.
     let piped = scene.path().join("piped.tar");
-    let file = std::fs::File::create(&piped).expect("make a file");
+    let file = std::fs::File::create_new(&piped).expect("make a file");
     husk(scene, ["export", "one"]).start_with(Stdio::null(), file.into(), Stdio::piped()).finish().success();
     assert!(bytes(&piped) == bytes(&rest), "to standard output");
 }

@@ -165,7 +165,7 @@ fn owners_and_modes_are_the_destinations(scene: &Scene) {
 fn a_tar_comes_and_goes(scene: &Scene) {
     ran(scene, "one", image(scene), "mkdir /to; ln -s inner /dir/link");
     let out = scene.path().join("dir.tar");
-    let file = std::fs::File::create(&out).expect("make a file");
+    let file = std::fs::File::create_new(&out).expect("make a file");
     let mut command = husk(scene, ["cp", "one:/dir", "-"]);
     command.start_with(std::process::Stdio::null(), file.into(), std::process::Stdio::piped()).finish().success();
     let listed = scene.program("/usr/bin/tar").arg("-tf").arg(&out).as_root().run().success().stdout;

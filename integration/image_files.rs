@@ -30,7 +30,7 @@ fn an_image_is_mounted_to_be_read(scene: &Scene) {
     assert!(path.starts_with(scene.run_root()), "{place}");
     assert_eq!(std::fs::read_to_string(path.join("etc/mark")).expect("read"), "of the image\n");
     assert!(path.join("bin/cat").is_symlink() && !path.join("bin/touch").is_symlink(), "layers are merged");
-    let refused = std::fs::File::create(path.join("new")).expect_err("it can be written to");
+    let refused = std::fs::File::create_new(path.join("new")).expect_err("it can be written to");
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert_eq!(husk(scene, ["image", "mount", image]).run().success().stdout, place, "a second time it is the same");
     let listed = husk(scene, ["image", "mount"]).run().success().stdout;

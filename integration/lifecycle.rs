@@ -38,6 +38,9 @@ pub(crate) fn tests() -> Vec<Test> {
     .collect()
 }
 
+/// More lines than every buffer on the way can hold.
+const LINES: usize = 300_000;
+
 /// Containers of one test, removed with it: nothing that is detached outlives a test that fails.
 pub(crate) struct Yard<'a> {
     pub(crate) scene: &'a Scene,
@@ -119,7 +122,7 @@ fn left_to_itself(scene: &Scene) {
     let yard = Yard::new(scene);
     let run = yard.sh(&["run", "-d", "--name", "alone"], "echo up; sleep 1000");
     assert_eq!(run.success().stdout.trim_end().len(), 64);
-    let rm = yard.sh(&["run", "-d", "--rm", "--name", "brief"], "read line < /wake");
+    let rm = yard.sh(&["run", "-d", "--rm", "--name", "brief"], "sleep 1000");
     rm.success();
     assert!(yard.status("alone").starts_with("Up "));
     // Gone with its end, its name too.
@@ -223,7 +226,6 @@ fn a_log_is_followed_to_its_end(scene: &Scene) {
 /// As in a pipeline: the workload waits, and not a byte is lost.
 fn who_is_slow_in_the_foreground_gets_all_of_it(scene: &Scene) {
     let yard = Yard::new(scene);
-    const LINES: usize = 300_000;
     let mut invocation = scene.husk();
     invocation.args(["run", "--rm", &yard.layout.reference(), "/bin/sh", "-c", &format!("seq {LINES}")]);
     let mut child = invocation.spawn(Stdio::null(), Stdio::piped(), Stdio::inherit());
@@ -239,7 +241,6 @@ fn who_is_slow_in_the_foreground_gets_all_of_it(scene: &Scene) {
 
 fn who_attaches_and_does_not_read_is_dropped(scene: &Scene) {
     let yard = Yard::new(scene);
-    const LINES: usize = 300_000;
     yard.sh(&["run", "-d", "-i", "--name", "loud"], &format!("read go; seq {LINES}; echo the end")).success();
     let mut silent = scene.husk();
     silent.args(["attach", "--no-stdin", "loud"]);

@@ -11,6 +11,7 @@ mod annotations;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
+mod boot;
 mod callers;
 mod capabilities;
 mod cgroups;
@@ -20,12 +21,14 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod doctor;
 mod engines;
 mod exec;
 mod exec_cgroups;
 mod exec_security;
 mod exec_terminal;
 mod executable;
+mod happening;
 mod hooks;
 mod host;
 mod identity;
@@ -53,6 +56,7 @@ mod process;
 mod pull;
 mod pull_limits;
 mod push;
+mod referrers;
 mod registries;
 mod rootless;
 mod run_flags;
@@ -68,6 +72,7 @@ mod self_check;
 mod shared_pids;
 mod showing;
 mod signals;
+mod storm;
 mod supervision;
 mod support;
 mod sweep;
@@ -100,6 +105,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        storm::tests,
         supervision::tests,
         limits::tests,
         additional_stores::tests,
@@ -111,6 +117,8 @@ fn tests() -> Vec<support::Test> {
         push::tests,
         ways::tests,
         why::tests,
+        doctor::tests,
+        boot::tests,
         containers_files::tests,
         copy::tests,
         image_files::tests,
@@ -121,6 +129,7 @@ fn tests() -> Vec<support::Test> {
         net_devices::tests,
         shared_pids::tests,
         showing::tests,
+        happening::tests,
         mounts_verb::tests,
         security_mounts::tests,
         devices::tests,
@@ -148,6 +157,7 @@ fn tests() -> Vec<support::Test> {
         bad_image::tests,
         login::tests,
         policy::tests,
+        referrers::tests,
         registries::tests,
         exec::tests,
         exec_terminal::tests,

@@ -162,10 +162,48 @@ impl<'a> Signer<'a> {
 /// A script that serves one signature of a manifest, as cosign leaves it.
 fn signature_of(manifest: &str, statement: String, signature: &str) -> impl Fn(&Request) -> Option<Reply> + use<> {
     let tag = format!("/manifests/{}.sig", manifest.replace(':', "-"));
+    let (document, blob) = signature_manifest(&statement, signature);
+    move |request| {
+        if request.path.ends_with(&tag) {
+            return Some(Reply::ok(MANIFEST, document.clone()));
+        }
+        request.path.ends_with(&blob).then(|| Reply::ok("application/octet-stream", statement.clone()))
+    }
+}
+
+/// A script that serves one signature of a manifest as its referrer, beside one that is gone and one of another kind.
+fn attached_signature(
+    manifest: &str,
+    statement: String,
+    signature: &str,
+) -> impl Fn(&Request) -> Option<Reply> + use<> {
+    let kept = format!("/manifests/{}", manifest.replace(':', "-"));
+    let (document, blob) = signature_manifest(&statement, signature);
+    let place = digest(document.as_bytes());
+    let gone = digest(b"gone");
+    let entry =
+        |digest: &str, kind: &str| json!({ "mediaType": MANIFEST, "digest": digest, "size": 7, "artifactType": kind });
+    let kind = "application/vnd.dev.cosign.artifact.sig.v1+json";
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [
+        entry(&gone, kind), entry(&place, kind), entry(&digest(b"other"), "application/x-sbom"),
+    ]});
+    move |request| match &request.path[..] {
+        path if path.ends_with(&kept) => Some(Reply::ok(media_type, index.to_string())),
+        path if path.ends_with(&place) => Some(Reply::ok(MANIFEST, document.clone())),
+        path if path.ends_with(&gone) => Some(Reply::new(404)),
+        path => path.ends_with(&blob).then(|| Reply::ok("application/octet-stream", statement.clone())),
+    }
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Gives a manifest with one signature, and the digest of the statement.
+fn signature_manifest(statement: &str, signature: &str) -> (String, String) {
     let blob = digest(statement.as_bytes());
     let document = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": MANIFEST,
         "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2 },
         "layers": [{
             "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
@@ -174,12 +212,7 @@ fn signature_of(manifest: &str, statement: String, signature: &str) -> impl Fn(&
             "annotations": { "dev.cosignproject.cosign/signature": signature },
         }],
     });
-    move |request| {
-        if request.path.ends_with(&tag) {
-            return Some(Reply::ok("application/vnd.oci.image.manifest.v1+json", document.to_string()));
-        }
-        request.path.ends_with(&blob).then(|| Reply::ok("application/octet-stream", statement.clone()))
-    }
+    (document.to_string(), blob)
 }
 
 fn what_is_signed_is_pulled(scene: &Scene) {
@@ -191,10 +224,14 @@ fn what_is_signed_is_pulled(scene: &Scene) {
     policy["default"][0]["signedIdentity"] =
         json!({ "type": "exactReference", "dockerReference": "quay.io/team/app:1" });
     let (statement, signature) = signer.sign("quay.io/team/app:1", &manifest);
+    let attached = attached_signature(&manifest, statement.clone(), &signature);
     let registry = Scripted::serve(&layout, signature_of(&manifest, statement, &signature));
     pull(scene, &policy, &registry.image()).run().success();
+    let another = Scripted::serve(&layout, attached);
+    pull(scene, &policy, &another.image()).run().success();
     policy["default"][0]["signedIdentity"]["dockerReference"] = json!("quay.io/team/app:2");
     pull(scene, &policy, &registry.image()).run().exits_with(125).says("which is not what policy takes for");
+    pull(scene, &policy, &another.image()).run().exits_with(125).says("which is not what policy takes for");
 }
 
 fn what_is_not_signed_for_it_is_refused(scene: &Scene) {
@@ -222,5 +259,7 @@ fn what_is_not_signed_for_it_is_refused(scene: &Scene) {
 
     // What cannot be fetched is not taken for "there is none".
     let registry = Scripted::serve(&layout, |request| request.path.contains(".sig").then(|| Reply::new(403)));
+    pull(scene, &policy, &registry.image()).run().exits_with(125).says("fetch its signatures");
+    let registry = Scripted::serve(&layout, |request| request.path.contains("/referrers/").then(|| Reply::new(403)));
     pull(scene, &policy, &registry.image()).run().exits_with(125).says("fetch its signatures");
 }

@@ -37,7 +37,7 @@ fn a_silent_registry_is_not_waited_for_without_end(scene: &Scene) {
     for (place, after) in [("/manifests/", 0), ("/manifests/", 9), ("/blobs/", 0), ("/blobs/", 60_000)] {
         let registry = Scripted::serve(&layout, move |request| {
             let reply = Reply::ok("application/vnd.oci.image.manifest.v1+json", vec![b' '; 110_000]);
-            request.path.contains(place).then(|| Reply { stall: Some(after), ..reply })
+            request.path.contains(place).then_some(Reply { stall: Some(after), ..reply })
         });
         pull(&registry.image(), &format!("{place} {after}"));
     }
@@ -142,7 +142,7 @@ fn who_fetches_and_inflates_has_no_rights(scene: &Scene) {
         let theirs = place.to_owned();
         let registry = Scripted::serve(&layout, move |request| {
             let reply = Reply::ok("application/vnd.oci.image.manifest.v1+json", vec![b' '; 110_000]);
-            request.path.contains(&theirs).then(|| Reply { stall: Some(after), ..reply })
+            request.path.contains(&theirs).then_some(Reply { stall: Some(after), ..reply })
         });
         let mut command = scene.husk();
         let running = command.args(["pull", "-q"]).arg(registry.image()).start();

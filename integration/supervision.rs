@@ -178,7 +178,7 @@ fn without_a_log_the_streams_are_the_commands(scene: &Scene) {
     yard.sh(&["run", "--name", "mute", "--log-driver", "none"], "echo seen").success();
     yard.husk(&["logs", "mute"]).exits_with(1).says("container mute keeps no log");
     let file = scene.path().join("output");
-    let output = std::fs::File::create(&file).unwrap();
+    let output = std::fs::File::create_new(&file).unwrap();
     let mut invocation = scene.husk();
     let script = "echo one; seek() { echo two; }; seek; ls -l /proc/self/fd/1";
     invocation.args(["run", "--rm", "--log-driver", "none", &yard.layout.reference(), "/bin/sh", "-c", script]);

@@ -25,6 +25,7 @@ impl DockerRegistry {
              http:\n  addr: 127.0.0.1:{port}\n{more}",
             storage.display()
         );
+        #[expect(clippy::disallowed_methods, reason = "a fixture is made anew for each run")]
         std::fs::write(&configuration, text).expect("write the registry's configuration");
         let child = Command::new("docker-registry")
             .arg("serve")

@@ -182,6 +182,10 @@ impl Contents {
         let Some((_, what)) = path.strip_prefix("/v2/app/").and_then(|rest| rest.split_once('/')) else {
             return Reply::new(404);
         };
+        // It knows no referrers, and nothing is under the tags that are made of digests.
+        if path.contains("/referrers/") || what.starts_with("sha256-") {
+            return Reply::new(404);
+        }
         if path.contains("/manifests/") {
             return match self.blobs.get(what) {
                 Some(blob) => Reply::ok(&self.media_type, blob.clone()),
@@ -205,6 +209,8 @@ impl Contents {
 }
 
 fn converse(stream: &TcpStream, script: &Script, log: &Mutex<Vec<Request>>, ended: &AtomicBool) {
+    // An answer goes out in two writes; the second is not to wait for the first one's acknowledgement.
+    let _ = stream.set_nodelay(true);
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader) {
         log.lock().expect("no test thread has panicked").push(request.clone());

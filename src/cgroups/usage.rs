@@ -59,20 +59,17 @@ impl Cgroup {
         } else {
             ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
         };
-        let limit = reader.number(limit)?;
-        let is_own = if is_unified {
-            count("oom") > 0
-        } else {
-            // With swap counted, that limit is met first.
-            reader.number("memory.failcnt")? > 0 || reader.number("memory.memsw.failcnt")? > 0
-        };
-        Ok(Some(OutOfMemory {
-            cgroup: directory.shown.clone(),
-            kills,
-            limit: (0 < limit && limit < UNLIMITED).then_some(limit),
-            is_own,
-            peak: Some(reader.number(peak)?).filter(|peak| *peak > 0),
-        }))
+        let limit = Some(reader.number(limit)?).filter(|limit| 0 < *limit && *limit < UNLIMITED);
+        let peak = Some(reader.number(peak)?).filter(|peak| *peak > 0);
+        let is_full = limit.zip(peak).is_some_and(|(limit, peak)| peak.saturating_add(BATCH) >= limit);
+        let is_own = is_full
+            || if is_unified {
+                count("oom") > 0
+            } else {
+                // With swap counted, that limit is met first.
+                reader.number("memory.failcnt")? > 0 || reader.number("memory.memsw.failcnt")? > 0
+            };
+        Ok(Some(OutOfMemory { cgroup: directory.shown.clone(), kills, limit, is_own, peak }))
     }
 }
 
@@ -95,6 +92,9 @@ pub struct OutOfMemory {
 
 /// From here on a limit of v1 is none: it is the last page below 2^63, and pages have different sizes.
 const UNLIMITED: u64 = 1 << 62;
+
+/// Memory is charged in batches of pages (`MEMCG_CHARGE_BATCH`): so much may be missing when the limit is met.
+const BATCH: u64 = 1 << 20;
 
 /// Reads the files of one cgroup.
 struct Reader<'a>(&'a Path);

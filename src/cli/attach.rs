@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::status::Status;
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::{settings, start};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::{Attending, Ended, Keys, Wants};
@@ -60,6 +61,9 @@ pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending) -> Resu
     let client = client.ok_or_else(|| {
         Error::new(Kind::State, format!("container {word} is not running")).with_hint("start it with `husk start -a`")
     })?;
+    if let Ok(record) = container.record() {
+        events::container(engine, &record, "attach", &[]);
+    }
     Ok(finish(client.attend(attending, &signals)?))
 }
 

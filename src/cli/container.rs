@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{attach, commit, diff, exec, export, inspect, lifecycle, logs, ps, run, system};
+use super::{attach, commit, diff, exec, export, inspect, lifecycle, logs, ps, run, stats, system, top, update};
 
 /// `husk container …`
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,7 @@ pub(super) enum Container {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Ps),
     Pause(lifecycle::Pause),
+    Port(top::Port),
     Prune(system::ContainerPrune),
     Rename(lifecycle::Rename),
     Restart(lifecycle::Restart),
@@ -27,7 +28,10 @@ pub(super) enum Container {
     Rm(lifecycle::Remove),
     Run(Box<run::Run>),
     Start(lifecycle::Start),
+    Stats(stats::Stats),
     Stop(lifecycle::Stop),
+    Top(top::Top),
     Unpause(lifecycle::Unpause),
+    Update(update::Update),
     Wait(lifecycle::Wait),
 }

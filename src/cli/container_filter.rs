@@ -13,6 +13,7 @@ use crate::engine::record::{Record, Status, Timestamp};
 use crate::engine::volume_option::VolumeSource;
 use crate::error::{Error, Result};
 use crate::image::digest::Digest;
+use crate::monitor::health;
 use crate::sys::regex::Regex;
 
 const KEYS: &[Key] = &[
@@ -126,8 +127,8 @@ impl ContainerFilter {
             && self.since.iter().all(|limit| summary.created > *limit)
             && self.until.is_none_or(|until| created < until)
             && (self.exited.is_empty() || matches!(&listed.status, Status::Exited(exit) if self.exited.contains(&exit.code)))
-            // There are no health checks yet, no swarm, and no published ports.
-            && self.filters.pass("health", |word| word == "none")
+            && self.filters.pass("health", |word| word == listed.health.map_or("none", health::Status::word))
+            // There is no swarm, and there are no published ports yet.
             && self.is_task != Some(true)
             && !self.filters.has("publish")
             && !self.filters.has("expose");

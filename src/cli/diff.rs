@@ -41,7 +41,10 @@ pub(super) fn run(args: &Diff) -> Result<Status> {
     };
     printer::print(&match args.format {
         Some(Format::Json) => as_json(&changes),
-        None => changes.iter().map(|change| format!("{} {}\n", change.kind.letter(), show(&change.path))).collect(),
+        None => {
+            let lines = changes.iter().map(|change| format!("{} {}", change.kind.letter(), show(&change.path)));
+            lines.fold(String::new(), |text, line| text + &line + "\n")
+        }
     })?;
     Ok(Status::Success)
 }

@@ -9,8 +9,9 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, exec, export, history, image_list, images, import, inspect, lifecycle, load, login,
-    logout, logs, manifest, mount, oci, ps, run, save, search, switches, system, tree, unshare, volume, why,
+    attach, commit, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images, import, info,
+    inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, referrers, run, save, search, stats,
+    switches, system, top, tree, unshare, update, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -46,7 +47,18 @@ enum Command {
     Pause(lifecycle::Pause),
     Unpause(lifecycle::Unpause),
     Rename(lifecycle::Rename),
+    Update(update::Update),
+    Top(top::Top),
+    Port(top::Port),
+    Stats(stats::Stats),
+    Events(events::Events),
+    Info(info::Info),
+    Version(info::Version),
     Why(why::Why),
+    Doctor(doctor::Doctor),
+    /// Print units of systemd that run containers
+    #[command(subcommand)]
+    Generate(generate::Generate),
     Pull(images::Pull),
     Push(images::Push),
     Search(search::Search),
@@ -164,11 +176,21 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Wait(args) => lifecycle::wait(&args),
         Command::Pause(args) => lifecycle::pause(&args),
         Command::Unpause(args) => lifecycle::unpause(&args),
+        Command::Update(args) => or_failure(update::run(&args)),
+        Command::Top(args) => or_failure(top::top(&args)),
+        Command::Port(args) => or_failure(top::port(&args)),
+        Command::Stats(args) => or_failure(stats::run(&args)),
+        Command::Events(args) => or_failure(events::run(&args)),
+        Command::Info(args) => info::info(&args),
+        Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
         Command::Why(args) => or_failure(why::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Generate(command) => or_failure(generate::run(&command)),
         Command::Pull(args) | Command::Image(images::Image::Pull(args)) => images::pull(&args),
         Command::Push(args) | Command::Image(images::Image::Push(args)) => images::push(&args),
         Command::Search(args) | Command::Image(images::Image::Search(args)) => search::run(&args),
+        Command::Image(images::Image::Referrers(args)) => referrers::run(&args),
         Command::Tag(args) | Command::Image(images::Image::Tag(args)) => images::tag(&args),
         Command::Untag(args) | Command::Image(images::Image::Untag(args)) => images::untag(&args),
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
@@ -220,6 +242,10 @@ fn container(command: Container) -> Result<Status> {
         Container::Stop(args) => Command::Stop(args),
         Container::Unpause(args) => Command::Unpause(args),
         Container::Wait(args) => Command::Wait(args),
+        Container::Port(args) => Command::Port(args),
+        Container::Stats(args) => Command::Stats(args),
+        Container::Top(args) => Command::Top(args),
+        Container::Update(args) => Command::Update(args),
     };
     dispatch(twin)
 }

@@ -82,8 +82,12 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
     for warning in &execution.warnings {
         tell(warning);
     }
+    exec::tell(&engine, &container, "exec_create", &options.command, &[]);
+    exec::tell(&engine, &container, "exec_start", &options.command, &[]);
     if detach {
         return Ok(Status::Success);
     }
-    Ok(Status::Workload(execution.attend(&signals)?.status()))
+    let status = execution.attend(&signals)?.status();
+    exec::tell(&engine, &container, "exec_die", &[], &[("exitCode", status.to_string())]);
+    Ok(Status::Workload(status))
 }

@@ -6,6 +6,7 @@
 //! - its verbs that are no commands of the engine, bare as Podman and buildah call them: `state`, `delete`, `resume` …;
 //! - those that the engine has too, such as `start` and `kill`, where a word after them is the id of a container in the
 //!   runtime's state root: it wins over the engine's container of that name;
+//! - `update` with `--resources`;
 //! - `create` and `run` with `--bundle`;
 //! - `exec` with `--process`;
 //! - everything after `oci`.
@@ -73,7 +74,7 @@ const RUNTIME_VERBS: [&str; 13] = [
 ];
 
 /// Those of them that the engine has under the same name.
-const SHARED_VERBS: [&str; 3] = ["kill", "pause", "start"];
+const SHARED_VERBS: [&str; 5] = ["events", "kill", "pause", "start", "update"];
 
 /// Decides from the whole argument list.
 pub(super) fn choose(args: &[OsString]) -> Face {
@@ -102,8 +103,10 @@ fn decide(args: &[OsString], shared: &[&str], is_container: &dyn Fn(&str) -> boo
     if RUNTIME_VERBS.iter().any(|verb| first == *verb) {
         let names_one =
             || words.clone().filter_map(OsStr::to_str).any(|word| !word.starts_with('-') && is_container(word));
+        // A document of limits is the runtime's way alone.
+        let has_document = first == "update" && words.clone().any(|word| word == "-r" || is_flag(word, "--resources"));
         let is_shared = shared.iter().any(|verb| first == *verb);
-        return if !is_shared || names_one() { runtime } else { Face::Engine };
+        return if !is_shared || has_document || names_one() { runtime } else { Face::Engine };
     }
     let is_bundle = |word: &OsStr| word == "-b" || is_flag(word, "--bundle");
     if (first == "create" || first == "run") && words.take_while(|word| *word != "--").any(is_bundle) {
@@ -181,6 +184,8 @@ mod tests {
             ("husk pause x", Face::Engine),
             ("husk resume x", RUNTIME),
             ("husk update --resources=/f x", RUNTIME),
+            ("husk update -m 64m x", Face::Engine),
+            ("husk events --since 1h", Face::Engine),
             ("husk features", RUNTIME),
             ("husk checkpoint --help", RUNTIME),
             ("husk restore --lsm-mount-context", RUNTIME),

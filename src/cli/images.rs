@@ -13,6 +13,7 @@ use super::inspect::{Exists, InspectImage};
 use super::load;
 use super::printer;
 use super::progress::{self, Bar};
+use super::referrers;
 use super::report;
 use super::save;
 use super::search;
@@ -41,6 +42,7 @@ pub(super) enum Image {
     Pull(Pull),
     Push(Push),
     Search(search::Search),
+    Referrers(referrers::Referrers),
     Tag(Tag),
     Untag(Untag),
     Load(load::Load),

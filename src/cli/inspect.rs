@@ -133,7 +133,9 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
         Some(template) => {
             // To docker's templates it has both names; the document has one.
             if how.format.as_ref().is_some_and(|text| text.contains(".ID")) {
-                found.iter_mut().for_each(|described| described["ID"] = described["Id"].clone());
+                for described in &mut found {
+                    described["ID"] = described["Id"].clone();
+                }
             }
             let lines = found.iter().map(|described| Ok(template.render(described)? + "\n"));
             lines.collect::<Result<String>>()?

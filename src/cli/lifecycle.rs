@@ -10,10 +10,11 @@ use super::status::Status;
 use super::{attach, printer, report};
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
 use crate::engine::stop::{self, Patience, StopOptions};
-use crate::engine::{settings, start, wait};
+use crate::engine::{boot, settings, start, wait};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Lifetime, Wants};
 use crate::support::id::ContainerName;
@@ -28,10 +29,13 @@ pub(super) struct Start {
     /// Pass standard input on; attaches
     #[arg(long, short)]
     interactive: bool,
+    /// Start all whose restart policy says so: what a machine does that has just come up
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "containers"])]
+    boot: bool,
     #[command(flatten)]
     attend: AttendArgs,
     /// Names or ids of the containers
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(required_unless_present = "boot", value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
@@ -170,8 +174,11 @@ fn each(
 
 /// Runs `start`.
 pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
-    let Start { attach, interactive, attend, containers } = args;
+    let Start { attach, interactive, boot, attend, containers } = args;
     super::let_go_of_descriptors()?;
+    if *boot {
+        return start_all(tell);
+    }
     if !(*attach || *interactive) {
         return each(containers, |engine, _, _, word| {
             start_detached(engine, word, tell)?;
@@ -192,6 +199,25 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     Ok(attach::finish(client.attend(&attending, &signals)?))
 }
 
+/// Starts what comes back with the machine; one that fails keeps none of the others.
+fn start_all(tell: &dyn Fn(&str)) -> Result<Status> {
+    let engine = Engine::open(settings::File::default())?;
+    let found = boot::containers(&engine)?;
+    let mut status = Status::Success;
+    let mut fail = |error: &Error| {
+        report::engine_error(error);
+        status = Status::Failure;
+    };
+    found.failures.iter().for_each(&mut fail);
+    for record in found.containers {
+        match start_detached(&engine, record.id.as_str(), tell) {
+            Ok(()) => printer::print(&format!("{}\n", record.name))?,
+            Err(error) => fail(&error.context(format!("container {}", record.name))),
+        }
+    }
+    Ok(status)
+}
+
 fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()> {
     // One that runs is left as it is, as with docker and podman.
     if let Some(created) = start::take(engine, word)? {
@@ -206,7 +232,9 @@ fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()
 /// Runs `stop`.
 pub(super) fn stop(args: &Stop) -> Result<Status> {
     let Stop { how, containers } = args;
-    each(containers, |_, _, container, word| stop::stop(container, how.options()).map(|()| Some(word.to_owned())))
+    each(containers, |engine, _, container, word| {
+        stop::stop(engine, container, how.options()).map(|()| Some(word.to_owned()))
+    })
 }
 
 /// Runs `restart`.
@@ -214,8 +242,9 @@ pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
     super::let_go_of_descriptors()?;
     each(containers, |engine, _, container, word| {
-        stop::stop(container, how.options())?;
+        stop::stop(engine, container, how.options())?;
         start_detached(engine, container.id().as_str(), tell)?;
+        events::container(engine, &container.record()?, "restart", &[]);
         Ok(Some(word.to_owned()))
     })
 }
@@ -271,5 +300,10 @@ pub(super) fn remove(args: &Remove) -> Result<Status> {
 /// Runs `rename`.
 pub(super) fn rename(args: Rename) -> Result<Status> {
     let Rename { container, name } = args;
-    each(&[container], |_, containers, container, _| containers.rename(container, name.clone()).map(|()| None))
+    each(&[container], |engine, containers, container, _| {
+        let old = container.record()?.name;
+        containers.rename(container, name.clone())?;
+        events::container(engine, &container.record()?, "rename", &[("oldName", format!("/{old}"))]);
+        Ok(None)
+    })
 }

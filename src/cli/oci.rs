@@ -16,7 +16,7 @@ mod list;
 mod mounts;
 mod passed;
 mod pause;
-mod ps;
+pub(super) mod ps;
 mod restore;
 mod run;
 mod spec;
@@ -40,7 +40,7 @@ use crate::error::{Error, Kind, Result};
 use crate::runtime::container::Runtime;
 
 /// The commit of these sources, which whoever builds a release says in `HUSK_COMMIT`: Cargo does not know it.
-const COMMIT: &str = match option_env!("HUSK_COMMIT") {
+pub(super) const COMMIT: &str = match option_env!("HUSK_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };

@@ -19,12 +19,11 @@ pub(super) fn refuse_terminal(command: &str, path: Option<&Path>) -> Result<()> 
 
 /// Hands what is to be written to: the file at `path`, or standard output.
 pub(super) fn write<T>(path: Option<&Path>, write: impl FnOnce(File) -> Result<T>) -> Result<T> {
-    match path {
-        Some(path) => write_file(path, write),
-        None => {
-            let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0).context("standard output")?;
-            write(copy.into()).context("write to standard output")
-        }
+    if let Some(path) = path {
+        write_file(path, write)
+    } else {
+        let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0).context("standard output")?;
+        write(copy.into()).context("write to standard output")
     }
 }
 

@@ -19,6 +19,14 @@ fn print_to(stdout: BorrowedFd<'_>, data: &str) -> Result<()> {
     print_bytes(stdout, data.as_bytes())
 }
 
+/// Prints a line of a command that has no end of its own; false where the reader has left.
+pub(super) fn print_or_end(line: &str) -> Result<bool> {
+    match write_all(rustix::stdio::stdout(), line.as_bytes()) {
+        Err(Errno::PIPE) => Ok(false),
+        answer => answer.context("write to standard output").map(|()| true),
+    }
+}
+
 /// Passes on what a container wrote, to the stream that it wrote to.
 pub(super) fn print_bytes(stream: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
     match write_all(stream, bytes) {

@@ -17,6 +17,7 @@ use crate::engine::record::{Record, Status as State, Timestamp};
 use crate::engine::settings;
 use crate::engine::volume_option::VolumeSource;
 use crate::error::Result;
+use crate::monitor::health;
 use crate::support::units::{human_ago, human_duration, human_size};
 
 const HEADERS: &[(&str, &str)] = &[
@@ -144,7 +145,7 @@ fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: b
         "RunningFor": human_ago(created, now),
         "Ports": "",
         "State": listed.status.word(listed.is_paused),
-        "Status": describe(&listed.status, listed.is_paused, now),
+        "Status": describe(listed, now),
         "Size": size.map_or_else(
             || "N/A".to_owned(),
             |Size { written, whole }| format!("{} (virtual {})", human_size(*written), human_size(*whole)),
@@ -176,12 +177,18 @@ fn local_volumes(record: &Record) -> usize {
 }
 
 /// The state in docker's words.
-fn describe(state: &State, is_paused: bool, now: SystemTime) -> String {
+fn describe(listed: &Listed, now: SystemTime) -> String {
     let since = |then: Timestamp| human_duration(now.duration_since(time(then)).unwrap_or_default());
-    match state {
+    match &listed.status {
         State::Created => "Created".to_owned(),
         State::Running { started } => {
-            let end = if is_paused { " (Paused)" } else { "" };
+            let end = match listed.health {
+                _ if listed.is_paused => " (Paused)",
+                None => "",
+                Some(health::Status::Starting) => " (health: starting)",
+                Some(health::Status::Healthy) => " (healthy)",
+                Some(health::Status::Unhealthy) => " (unhealthy)",
+            };
             format!("Up {}{end}", since(started.unwrap_or_default()))
         }
         State::Restarting(exit) => format!("Restarting ({}) {} ago", exit.code, since(exit.finished)),

@@ -27,6 +27,8 @@ use crate::support::units::{human_ago, human_size};
 /// `husk system …`
 #[derive(Debug, Subcommand)]
 pub(super) enum System {
+    Info(super::info::Info),
+    Events(super::events::Events),
     Check(Check),
     Df(Df),
     Prune(Prune),
@@ -109,6 +111,8 @@ pub(super) fn run(system: System) -> Result<Status> {
         System::Check(args) => check(&args),
         System::Df(args) => df(&args),
         System::Prune(args) => prune(&args),
+        System::Info(args) => super::info::info(&args),
+        System::Events(args) => super::events::run(&args),
     }
 }
 

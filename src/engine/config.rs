@@ -229,6 +229,11 @@ fn hostname(input: &Input<'_>) -> Result<String> {
     }
 }
 
+/// Makes the limits alone, without the rules for devices.
+pub fn resources(options: &RunOptions) -> Result<oci_spec::runtime::LinuxResources> {
+    resources::build(&options.limits, &Host::probe(options)?, Vec::new())
+}
+
 fn root(root: &RootFs, read_only: bool) -> Root {
     let path = match root {
         RootFs::Overlay { target, .. } => target,

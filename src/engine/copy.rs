@@ -299,6 +299,9 @@ struct Tar<W: std::io::Write> {
     name: Option<OsString>,
 }
 
+/// What a hole reads as.
+const ZEROS: [u8; 4096] = [0; 4096];
+
 impl<W: std::io::Write> Sink for Tar<W> {
     fn put(&mut self, entry: &Entry, feed: Feed<'_>) -> Result<()> {
         let top = self.name.as_ref().map(|name| name.as_bytes()).unwrap_or_default();
@@ -315,7 +318,6 @@ impl<W: std::io::Write> Sink for Tar<W> {
         if entry.kind != EntryKind::Regular {
             return Ok(());
         }
-        const ZEROS: [u8; 4096] = [0; 4096];
         let mut position = 0;
         let writer = &mut self.writer;
         let fill = |writer: &mut TarWriter<W>, from: u64, to: u64| -> Result<()> {

@@ -20,7 +20,7 @@ use super::record::{Container, FORMAT, Record, Supervision, now};
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::Volumes;
-use super::{files, health, host, inheriting, joining, seccomp_profile};
+use super::{events, files, health, host, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -188,6 +188,7 @@ pub fn create(
     }
     let (container, supervision) = committed?;
     drop((contents, volume_locks));
+    events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
 

@@ -34,12 +34,11 @@ pub fn diff_to(engine: &Engine, word: &str, image: &str) -> Result<Vec<Change>> 
     let lower: Vec<_> = image_layers(engine, image)?.into_iter().rev().collect();
     let listing = Listing { is_whole: true, ..Listing::default() };
     let list = |tree: &Root| list_changes(tree, &open_all(&lower)?, engine.form().overlay, listing);
-    match find_container(engine, word)? {
-        Some(container) => View::find(engine, &container, Reach::One, Access::Read)?.with(list),
-        None => {
-            let layers = image_layers(engine, word)?;
-            engine.with_file_rights_for(|| list(&open_layers(&layers, engine.form().overlay)?))
-        }
+    if let Some(container) = find_container(engine, word)? {
+        View::find(engine, &container, Reach::One, Access::Read)?.with(list)
+    } else {
+        let layers = image_layers(engine, word)?;
+        engine.with_file_rights_for(|| list(&open_layers(&layers, engine.form().overlay)?))
     }
     .with_context(|| format!("compare {word} with {image}"))
 }

@@ -1,13 +1,14 @@
 //! The engine of one caller: settings, the data root, the id maps, the runtime underneath.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::containers::{Containers, Orphan, Sweep};
-use super::record::now;
+use super::containers::{Containers, Fate, Orphan, Sweep};
+use super::events;
+use super::record::{ExitRecord, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
 use crate::cgroups::{Driver, Tolerance};
@@ -60,6 +61,11 @@ impl Engine {
             value => value.map(|_| Ownership::Keep),
         };
         Ok(Self { settings, maps, notes, unshared, data_root })
+    }
+
+    /// The data root's folder.
+    pub(super) fn data_root(&self) -> BorrowedFd<'_> {
+        self.data_root.as_fd()
     }
 
     /// Opens the containers.
@@ -175,7 +181,13 @@ impl Engine {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.context(format!("clear container {}", orphan.container.id().short()))),
         }
-        self.with_file_rights(|| orphan.settle(containers, now()))
+        let (record, fate) = (orphan.record.clone(), orphan.fate);
+        self.with_file_rights(|| orphan.settle(containers, now()))?;
+        events::container(self, &record, "die", &[("exitCode", ExitRecord::UNKNOWN.to_string())]);
+        if fate == Fate::Remove {
+            events::container(self, &record, "destroy", &[]);
+        }
+        Ok(())
     }
 }
 

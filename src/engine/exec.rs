@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
 
 use super::engine::Engine;
+use super::events;
 use super::options::EnvironmentEntry;
 use super::record::{Container, Status};
 use crate::error::{Error, Kind, Result};
@@ -79,6 +80,13 @@ fn start(runtime: &Runtime, id: &str, process: &Process, options: &ExecOptions) 
         console_socket: None,
         pidfd_socket: None,
     })
+}
+
+/// Tells what became of an exec that somebody asked for. `action` is followed by the command, as docker has it.
+pub fn tell(engine: &Engine, container: &Container, action: &str, command: &[String], more: &[events::Attribute<'_>]) {
+    let Ok(record) = container.record() else { return };
+    let colon = if command.is_empty() { "" } else { ": " };
+    events::container(engine, &record, &format!("{action}{colon}{}", command.join(" ")), more);
 }
 
 fn is_running(container: &Container) -> bool {

@@ -37,6 +37,7 @@ pub fn effective(
         return Ok(None);
     }
     let image: ImageCheck = match image {
+        Some(value) if !value.is_object() => return Err(Error::invalid("image config Healthcheck: not an object")),
         Some(value) => ImageCheck::deserialize(value).context("image config Healthcheck")?,
         None => ImageCheck::default(),
     };

@@ -10,8 +10,9 @@
 mod host_config;
 
 use std::path::Path;
+use std::time::Duration;
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Mount, Process, Spec};
 use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
@@ -22,6 +23,7 @@ use super::volume_option::VolumeSource;
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::limits;
+use crate::monitor::health::Health;
 use crate::monitor::log;
 use crate::spec::load;
 use crate::spec::load::parse_json;
@@ -57,6 +59,9 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
     };
     let known = Known { folder: &folder, record: &record, spec: &spec, image: image_config(engine, &record)? };
     let mut described = known.describe(&status, &live);
+    if let Some(health) = Health::read(container.directory())? {
+        described["State"]["Health"] = json!(health);
+    }
     if with_size {
         let records = [record];
         let size = list::sizes(engine, &records)?.remove(container.id()).unwrap_or_default();
@@ -225,13 +230,14 @@ impl Known<'_> {
             "Cmd": command,
             "Image": record.image,
             "Volumes": if volumes.is_empty() { Value::Null } else { Value::Object(volumes) },
-            "WorkingDir": process.map(|process| process.cwd()),
+            "WorkingDir": process.map(Process::cwd),
             "Entrypoint": entrypoint,
             "OnBuild": from_image("OnBuild"),
             "Labels": record.labels,
         });
         let further = [
             ("ExposedPorts", from_image("ExposedPorts")),
+            ("Healthcheck", healthcheck(record)),
             ("StopSignal", json!(record.stop_signal)),
             ("StopTimeout", json!(record.stop_timeout_seconds)),
             ("Shell", from_image("Shell")),
@@ -259,6 +265,21 @@ impl Known<'_> {
         let (entrypoint, command) = whole.split_at(length.min(whole.len()));
         (list(entrypoint), list(command))
     }
+}
+
+/// The check as it is made, whoever asked for it.
+fn healthcheck(record: &Record) -> Value {
+    let Some(check) = &record.health else { return Value::Null };
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let test: Vec<&str> = ["CMD"].into_iter().chain(check.command.iter().map(String::as_str)).collect();
+    json!({
+        "Test": test,
+        "Interval": nanoseconds(check.interval),
+        "Timeout": nanoseconds(check.timeout),
+        "StartPeriod": nanoseconds(check.start_period),
+        "StartInterval": nanoseconds(check.start_interval),
+        "Retries": check.retries,
+    })
 }
 
 fn state(status: &Status, live: &Live) -> Value {

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::containers::{Containers, Sweep, entries, needs_attention};
 use super::engine::Engine;
 use super::record::{self, RECORD, Record, Status, Timestamp};
 use crate::error::{Error, Result};
+use crate::monitor::health::{self, Health};
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::usage::Usage;
 
@@ -26,6 +28,9 @@ pub struct Summary {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     remove: bool,
+    /// Whether it is checked; what the check is does not matter here.
+    #[serde(default)]
+    health: Option<IgnoredAny>,
 }
 
 /// A container of a list.
@@ -34,6 +39,8 @@ pub struct Listed {
     pub summary: Summary,
     pub status: Status,
     pub is_paused: bool,
+    /// What its last health checks came to, of one that runs and is checked.
+    pub health: Option<health::Status>,
     document: Vec<u8>,
 }
 
@@ -94,9 +101,15 @@ pub fn list(engine: &Engine) -> Result<Overview> {
 fn look(containers: &Containers, id: &ContainerId) -> Result<Option<Listed>> {
     let folder = containers.folder();
     let Some(document) = record::read_document(folder, &format!("{id}/{RECORD}"))? else { return Ok(None) };
-    let summary = record::parse(&document)?;
+    let summary: Summary = record::parse(&document)?;
     match record::status(folder, &format!("{id}/")) {
-        Ok(status) => Ok(Some(Listed { summary, status, is_paused: false, document })),
+        Ok(status) => {
+            let mut health = None;
+            if summary.health.is_some() && matches!(status, Status::Running { .. }) {
+                health = Health::read_at(folder, &format!("{id}/{}", health::FILE))?.map(|health| health.status);
+            }
+            Ok(Some(Listed { summary, status, is_paused: false, health, document }))
+        }
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }

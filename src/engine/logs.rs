@@ -37,7 +37,7 @@ pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&E
     let mut last = VecDeque::new();
     let mut files = read::open_all(container.directory())?;
     for file in &mut files {
-        while let Some(entry) = file.next()? {
+        while let Some(entry) = file.read_entry()? {
             if !is_wanted(&entry) {
                 continue;
             }
@@ -87,7 +87,7 @@ fn read_news(
 ) -> Result<()> {
     loop {
         if let Some(file) = current {
-            while let Some(entry) = file.next()? {
+            while let Some(entry) = file.read_entry()? {
                 show(&entry)?;
             }
         }
@@ -101,7 +101,7 @@ fn read_news(
             *current = Some(newest);
             continue;
         };
-        while let Some(entry) = file.next()? {
+        while let Some(entry) = file.read_entry()? {
             show(&entry)?;
         }
         let known = file.inode();

@@ -1,5 +1,6 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
+pub mod boot;
 pub mod commit;
 pub mod config;
 pub mod containers;
@@ -7,8 +8,10 @@ pub mod copy;
 pub mod create;
 pub mod defaults;
 pub mod diff;
+pub mod doctor;
 #[expect(clippy::module_inception, reason = "the engine itself, beside what it is made of")]
 pub mod engine;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod files;
@@ -22,13 +25,17 @@ pub mod list;
 pub mod logs;
 pub mod makeup;
 pub mod options;
+pub mod processes;
 pub mod record;
 pub mod remove;
 pub mod seccomp_profile;
 pub mod settings;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod systemd_unit;
+pub mod update;
 pub mod userns;
 pub mod view;
 pub mod volume_option;

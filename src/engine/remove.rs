@@ -2,6 +2,7 @@
 
 use super::containers::Containers;
 use super::engine::Engine;
+use super::events;
 use super::record::{Container, Status};
 use super::stop;
 use crate::error::{Error, Kind, Result};
@@ -23,7 +24,7 @@ pub fn remove(engine: &Engine, containers: &Containers, container: &Container, f
             return Err(Error::new(Kind::State, format!("container {name} is running"))
                 .with_hint("stop it first, or remove it with -f"));
         }
-        stop::end_now(container)?;
+        stop::end_now(engine, container)?;
     }
     let removed = remove_ended(engine, containers, container);
     match removed {
@@ -46,5 +47,10 @@ fn remove_ended(engine: &Engine, containers: &Containers, container: &Container)
             _ => {}
         }
     }
-    engine.with_file_rights(|| containers.remove(container, &supervision))
+    let record = container.record();
+    engine.with_file_rights(|| containers.remove(container, &supervision))?;
+    if let Ok(record) = record {
+        events::container(engine, &record, "destroy", &[]);
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::create::Created;
 use super::engine::Engine;
+use super::events;
 use super::exec::{self, ExecOptions};
 use super::record::{ExitRecord, Record, Status, Timestamp, now};
 use crate::error::{Context, Error, Kind, Result};
@@ -55,10 +56,17 @@ pub fn launch(
 ) -> Result<Client> {
     let Created { containers, container, supervision, record, spec } = created;
     let started = Cell::new(now());
+    // A run ends once, whatever else is recorded of the container afterwards.
+    let has_run = Cell::new(false);
     let clear = |outcome: &Outcome| {
         let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
+        if has_run.take() {
+            tell_end(engine, &record, outcome, started.get());
+        }
         if record.remove && is_over {
-            return engine.with_file_rights(|| containers.remove(&container, &supervision));
+            engine.with_file_rights(|| containers.remove(&container, &supervision))?;
+            events::container(engine, &record, "destroy", &[]);
+            return Ok(());
         }
         container.record_exit(&supervision, &exit_record(outcome, started.get()))
     };
@@ -87,6 +95,10 @@ pub fn launch(
             started.set(now());
             container.note_start(&supervision, started.get())
         },
+        note_running: &|| {
+            has_run.set(true);
+            events::container(engine, &record, "start", &[]);
+        },
         clear: &clear,
     };
     let client = monitor::start(&job, signals)?;
@@ -99,6 +111,17 @@ pub fn launch(
         Err(error) => tell(&error.report()),
     }
     Ok(client)
+}
+
+/// Tells of the end of a run.
+fn tell_end(engine: &Engine, record: &Record, outcome: &Outcome, started: Timestamp) {
+    let Outcome::Ended { exit, out_of_memory, .. } = outcome else { return };
+    if out_of_memory.is_some() {
+        events::container(engine, record, "oom", &[]);
+    }
+    let seconds = now().saturating_sub(started) / 1_000_000_000;
+    let attributes = [("exitCode", exit.status().to_string()), ("execDuration", seconds.to_string())];
+    events::container(engine, record, "die", &attributes);
 }
 
 /// A health check is a command in the container, as the container's user, that nobody gives input to.

@@ -1,6 +1,7 @@
 //! `stop`, `kill`, `pause` and `unpause`. What is asked of a monitor goes on when the command that asked is gone.
 
 use super::engine::Engine;
+use super::events;
 use super::record::{Container, Record, Status};
 use super::start::connect;
 use crate::error::{Error, Kind, Result};
@@ -27,7 +28,7 @@ pub enum Patience {
 }
 
 /// Ends a container and waits for its end; one that does not run is left as it is.
-pub fn stop(container: &Container, options: StopOptions) -> Result<()> {
+pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Result<()> {
     let record = match container.record() {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
@@ -43,7 +44,10 @@ pub fn stop(container: &Container, options: StopOptions) -> Result<()> {
             Patience::Endless => None,
         },
     };
-    end(container, stop)
+    if end(engine, container, &record, stop)? {
+        events::container(engine, &record, "stop", &[]);
+    }
+    Ok(())
 }
 
 /// The signal that asks a container to end: its own, or SIGTERM.
@@ -55,12 +59,20 @@ fn stop_signal(record: &Record) -> Result<i32> {
 }
 
 /// Kills a container at once and waits for its end.
-pub(super) fn end_now(container: &Container) -> Result<()> {
-    end(container, Stop { signal: signal::KILL, patience_seconds: None })
+pub(super) fn end_now(engine: &Engine, container: &Container) -> Result<()> {
+    let record = match container.record() {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        answer => answer?,
+    };
+    end(engine, container, &record, Stop { signal: signal::KILL, patience_seconds: None }).map(drop)
 }
 
-fn end(container: &Container, stop: Stop) -> Result<()> {
-    if let Some(client) = connect(container, Wants::default())? {
+/// Says whether there was something to end.
+fn end(engine: &Engine, container: &Container, record: &Record, stop: Stop) -> Result<bool> {
+    let client = connect(container, Wants::default())?;
+    let did_run = client.is_some();
+    if let Some(client) = client {
+        tell_kill(engine, record, stop.signal);
         client.stop(stop);
         client.wait()?;
         // It has told all and only ends; nobody should find it still there. Gone is gone as well.
@@ -69,7 +81,11 @@ fn end(container: &Container, stop: Stop) -> Result<()> {
             answer => answer?,
         }
     }
-    Ok(())
+    Ok(did_run)
+}
+
+fn tell_kill(engine: &Engine, record: &Record, number: i32) {
+    events::container(engine, record, "kill", &[("signal", number.to_string())]);
 }
 
 /// Sends a signal to a container that runs. With one that means its end, its restart policy does not bring it back.
@@ -81,23 +97,34 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
     }
     let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
     if number == signal::KILL || stop_signal(&record).is_ok_and(|own| own == number) {
+        tell_kill(engine, &record, number);
         client.stop(Stop { signal: number, patience_seconds: None });
         return Ok(());
     }
     match engine.runtime(false)?.kill(container.id().as_str(), number, KillScope::Init) {
         Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => Err(not_running()),
-        answer => answer,
+        answer => {
+            answer?;
+            tell_kill(engine, &record, number);
+            Ok(())
+        }
     }
 }
 
 /// Freezes a container's processes, or lets them go on.
 pub fn pause(engine: &Engine, container: &Container) -> Result<()> {
-    explain(engine.runtime(false)?.pause(container.id().as_str()), container, "is not running")
+    let answer = engine.runtime(false)?.pause(container.id().as_str());
+    explain(answer, container, "is not running")?;
+    events::container(engine, &container.record()?, "pause", &[]);
+    Ok(())
 }
 
 /// Lets a paused container go on.
 pub fn unpause(engine: &Engine, container: &Container) -> Result<()> {
-    explain(engine.runtime(false)?.resume(container.id().as_str()), container, "is not paused")
+    let answer = engine.runtime(false)?.resume(container.id().as_str());
+    explain(answer, container, "is not paused")?;
+    events::container(engine, &container.record()?, "unpause", &[]);
+    Ok(())
 }
 
 fn explain(answer: Result<()>, container: &Container, cause: &str) -> Result<()> {

@@ -23,7 +23,7 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    fn new(described: &Described) -> Result<Self> {
+    pub(crate) fn new(described: &Described) -> Result<Self> {
         let digest = described.digest().to_string().parse().context("digest")?;
         Ok(Self { digest, size: described.size() })
     }
@@ -86,7 +86,8 @@ struct Shape {
     fs_layers: Option<IgnoredAny>,
 }
 
-fn check_shape(bytes: &[u8], expected: Document) -> Result<()> {
+/// Refuses a document that is not what it is expected to be, or could be read as both.
+pub(crate) fn check_shape(bytes: &[u8], expected: Document) -> Result<()> {
     if bytes.len() > limits::MANIFEST_BYTES {
         return Err(Error::invalid(format!("larger than {} bytes", limits::MANIFEST_BYTES)));
     }

@@ -120,10 +120,9 @@ impl Audience {
         self.others.retain(|member| !member.wants.output || member.link.send_output(stream, bytes) == Sent::Yes);
         let Some(first) = self.first.as_ref().filter(|first| first.wants.output) else { return };
         match first.link.send_output(stream, bytes) {
-            Sent::Yes => {}
             Sent::Full => self.waiting = Some((stream, bytes.to_vec())),
-            // That it has gone is heard where its messages are read.
-            Sent::Gone => {}
+            // That one has gone is heard where its messages are read.
+            Sent::Yes | Sent::Gone => {}
         }
     }
 

@@ -52,6 +52,17 @@ pub enum Status {
     Unhealthy,
 }
 
+impl Status {
+    /// Gives docker's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// What is known of a container's health: docker's document of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -76,7 +87,12 @@ pub struct CheckResult {
 impl Health {
     /// Reads what a monitor wrote; `None` where there is no check.
     pub fn read(folder: BorrowedFd<'_>) -> Result<Option<Self>> {
-        let bytes = atomic::read(folder, FILE, 1 << 20)?.filter(|bytes| !bytes.is_empty());
+        Self::read_at(folder, FILE)
+    }
+
+    /// The same, of the file that `path` leads to.
+    pub fn read_at(folder: BorrowedFd<'_>, path: &str) -> Result<Option<Self>> {
+        let bytes = atomic::read(folder, path, 1 << 20)?.filter(|bytes| !bytes.is_empty());
         bytes.map(|bytes| serde_json::from_slice(&bytes).context(FILE)).transpose()
     }
 }
@@ -190,7 +206,7 @@ mod tests {
         assert_eq!(checks.due(), Some(now + Duration::from_secs(20) + check.interval), "over with the first success");
         assert!(checks.take(result(1), now + Duration::from_secs(30)), "it counts from then on");
         let mut late = Checks::begin(&check, now);
-        assert!(late.take(result(1), now + Duration::from_secs(60)));
+        assert!(late.take(result(1), now + Duration::from_mins(1)));
     }
 
     #[test]

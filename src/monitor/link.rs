@@ -231,10 +231,11 @@ impl Link {
             }
             (CLOSED, &[which], None) => Message::Closed(if which == 0 { Stream::Output } else { Stream::Errors }),
             (DETACH, [], None) => Message::Detach,
-            (STOP, &[a, b, c, d, e, f, g, h], None) => {
-                let patience = u32::from_le_bytes([e, f, g, h]);
+            (STOP, body, None) => {
+                let (signal, patience) = body.split_first_chunk().ok_or_else(malformed)?;
+                let patience = u32::from_le_bytes(patience.try_into().map_err(|_| malformed())?);
                 let patience_seconds = (patience != u32::MAX).then_some(patience);
-                Message::Stop(Stop { signal: i32::from_le_bytes([a, b, c, d]), patience_seconds })
+                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds })
             }
             _ => return Err(malformed()),
         }))
@@ -292,9 +293,10 @@ mod tests {
         client.send_size(24, 80);
         let size = monitor.receive(&mut buffer).unwrap();
         assert!(matches!(size, Some(Message::Size { rows: 24, columns: 80 })));
-        assert_eq!(monitor.send_output(Stream::Errors, &[7; CHUNK_SIZE]), Sent::Yes);
+        let chunk = vec![7; CHUNK_SIZE];
+        assert_eq!(monitor.send_output(Stream::Errors, &chunk), Sent::Yes);
         let output = client.receive(&mut buffer).unwrap();
-        assert!(matches!(output, Some(Message::Output(Stream::Errors, bytes)) if bytes == [7; CHUNK_SIZE]));
+        assert!(matches!(output, Some(Message::Output(Stream::Errors, bytes)) if bytes == chunk));
         drop(monitor);
         assert!(client.receive(&mut buffer).unwrap().is_none());
         assert_eq!(client.send_input(b"x"), Sent::Gone);
@@ -304,7 +306,7 @@ mod tests {
     fn who_does_not_read_is_not_waited_for() {
         let (_client, monitor) = Link::pair().unwrap();
         let sent = (0..1000).find_map(|_| {
-            let sent = monitor.send_output(Stream::Output, &[0; CHUNK_SIZE]);
+            let sent = monitor.send_output(Stream::Output, &vec![0; CHUNK_SIZE]);
             (sent != Sent::Yes).then_some(sent)
         });
         assert_eq!(sent, Some(Sent::Full));

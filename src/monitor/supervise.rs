@@ -48,6 +48,8 @@ pub struct Job<'a> {
     pub health: Option<HealthJob<'a>>,
     /// Called before every start but the first: notes it.
     pub note_restart: &'a dyn Fn() -> Result<()>,
+    /// Called when the workload runs, before anybody is told.
+    pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
 }
@@ -248,14 +250,20 @@ impl<'a> Monitor<'a> {
             self.audience.warn(warning);
         }
         streams.launched(terminal)?;
+        // Whoever hears that it runs finds out how it is.
+        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        self.save_health();
+        (self.job.note_running)();
+        if self.lifetime == Lifetime::Own {
+            // Whoever hears that it runs may remove the directory it was started in.
+            Self::leave_directory();
+        }
         self.audience.started(pidfd, streams.has_terminal());
         if self.lifetime == Lifetime::Own {
-            self.settle();
+            memory::release_unused();
         }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
         self.is_to_restart = false;
-        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
-        self.save_health();
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
             if ready.deadline_passed {
@@ -301,9 +309,13 @@ impl<'a> Monitor<'a> {
     }
 
     /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle(&mut self) {
-        let _ = rustix::process::chdir("/");
+    fn settle() {
+        Self::leave_directory();
         memory::release_unused();
+    }
+
+    fn leave_directory() {
+        let _ = rustix::process::chdir("/");
     }
 
     /// Waits for whatever comes first.
@@ -344,7 +356,7 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
-        let due = self.checking.as_ref().map(|checking| checking.deadline());
+        let due = self.checking.as_ref().map(Checking::deadline);
         let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
@@ -431,19 +443,16 @@ impl<'a> Monitor<'a> {
     /// Takes one message of a member.
     fn listen_to(&mut self, place: usize, streams: &mut Streams, pidfd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(member) = self.audience.member(place) else { return Ok(()) };
-        let message = match member.link.receive(&mut self.buffer) {
-            Ok(Some(message)) => message,
-            // A message that makes no sense ends the conversation as well.
-            Ok(None) | Err(_) => {
-                if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
-                    self.is_stopping = true;
-                    if pidfd.is_some() {
-                        self.ending = Some(Ending::Abandoned);
-                        self.send(signal::KILL)?;
-                    }
+        // A message that makes no sense ends the conversation as well.
+        let Ok(Some(message)) = member.link.receive(&mut self.buffer) else {
+            if self.audience.remove(place) == Heard::FirstHasGone && self.lifetime == Lifetime::Command {
+                self.is_stopping = true;
+                if pidfd.is_some() {
+                    self.ending = Some(Ending::Abandoned);
+                    self.send(signal::KILL)?;
                 }
-                return Ok(());
             }
+            return Ok(());
         };
         match message {
             Message::Hello(wants) => {
@@ -457,15 +466,14 @@ impl<'a> Monitor<'a> {
                 streams.write(bytes);
             }
             Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
-            Message::EndOfInput => {}
             Message::Size { rows, columns } => streams.resize(rows, columns),
             Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
-            Message::Closed(_) => {}
+            Message::EndOfInput | Message::Closed(_) => {}
             Message::Detach => {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    self.settle();
+                    Self::settle();
                 }
             }
             Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,

@@ -20,7 +20,7 @@ use super::notify::{self, NotifySocket};
 use super::parent::{self, Init};
 use super::plan::{self, Choices, Plan};
 use super::state::{
-    OCI_VERSION, State, StateDirectory, StateRoot, Status, leads_pid_namespace, process_stat, timestamp,
+    OCI_VERSION, State, StateDirectory, StateRoot, Status, boot_id, leads_pid_namespace, process_stat, timestamp,
 };
 use super::{cgroup_view, console, hooks, pid_file};
 use crate::cgroups::{self, Cgroup, Hierarchies, resctrl};
@@ -322,6 +322,7 @@ impl Runtime {
             id: request.id.to_owned(),
             pid: 0,
             start_time: 0,
+            boot: boot_id(),
             created: timestamp(),
             bundle: request.bundle.to_owned(),
             rootfs: root,
@@ -483,6 +484,13 @@ impl Runtime {
         let (directory, state) = self.find(id)?;
         let status = Self::status(&directory, &state)?;
         Ok(document(state, status))
+    }
+
+    /// Gives what a container that lives uses, and its init's pid.
+    pub fn usage(&self, id: &str) -> Result<(cgroups::stats::Stats, i32)> {
+        let (_, state) = self.find(id)?;
+        let _init = state.open_init()?.ok_or_else(|| Error::new(Kind::State, "container not running"))?;
+        Ok((Cgroup::open(state.cgroups.unwrap_or_default())?.stats()?, state.pid))
     }
 
     /// Says whether a container is frozen; one that is not there is not.

@@ -60,6 +60,9 @@ pub struct State {
     /// When init started, in clock ticks after boot: field 22 of `/proc/<pid>/stat`.
     #[serde(rename = "init_process_start")]
     pub start_time: u64,
+    /// The boot that it was started in: numbers and times of processes begin anew with each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// When the container was created, RFC 3339 with nanoseconds.
     pub created: String,
     /// Absolute path of the bundle.
@@ -442,10 +445,27 @@ impl State {
             Err(errno) => return Err(errno).with_context(|| format!("open process {}", self.pid)),
         };
         match process_stat(self.pid)? {
-            Some(stat) if stat.start_time == self.start_time && stat.is_alive() => Ok(Some(pidfd)),
+            Some(stat) if stat.start_time == self.start_time && stat.is_alive() && self.is_of_this_boot() => {
+                Ok(Some(pidfd))
+            }
             _ => Ok(None),
         }
     }
+
+    /// Says whether the machine has not been started anew since; of older states that is not known, and believed.
+    fn is_of_this_boot(&self) -> bool {
+        self.boot.is_none() || self.boot == boot_id()
+    }
+}
+
+/// Gives what the kernel calls this boot (random(4)); a sandbox may hide it.
+pub fn boot_id() -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(c"/proc/sys/kernel/random/boot_id", flags, Mode::empty()).ok()?;
+    // A UUID and the end of the line.
+    let mut text = [0; 64];
+    let length = rustix::io::read(&fd, &mut text[..]).ok()?;
+    str::from_utf8(&text[..length]).ok().map(|text| text.trim_end().to_owned())
 }
 
 /// What is needed of `/proc/<pid>/stat` (proc_pid_stat(5)).
@@ -563,6 +583,7 @@ mod tests {
             id: "x".into(),
             pid: own,
             start_time,
+            boot: boot_id(),
             created: timestamp(),
             bundle: "/".into(),
             rootfs: "/".into(),
@@ -574,6 +595,10 @@ mod tests {
             keeps_keyring: false,
         };
         assert!(state.open_init().unwrap().is_some());
+        state.boot = Some("00000000-0000-0000-0000-000000000000".to_owned());
+        assert!(state.open_init().unwrap().is_none(), "of another boot");
+        state.boot = None;
+        assert!(state.open_init().unwrap().is_some(), "of a husk that did not write it down");
         state.start_time += 1;
         assert!(state.open_init().unwrap().is_none());
     }

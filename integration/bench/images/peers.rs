@@ -175,7 +175,7 @@ impl Session {
     pub fn pull(&self, reference: &str) -> Plan {
         let at = |name: &str| self.data.join(name).display().to_string();
         let timed = match self.peer {
-            Peer::Husk => vec![self.client(&["pull", "-q", reference])],
+            Peer::Husk | Peer::Docker => vec![self.client(&["pull", "-q", reference])],
             Peer::Podman => vec![self.client(&["pull", "-q", "--tls-verify=false", reference])],
             Peer::SkopeoUmoci => {
                 let (source, target) = (format!("docker://{reference}"), format!("oci:{}:app", at("oci")));
@@ -188,7 +188,6 @@ impl Session {
             Peer::Containerd => {
                 vec![self.client(&["images", "pull", "--plain-http", "--snapshotter", "overlayfs", reference])]
             }
-            Peer::Docker => vec![self.client(&["pull", "-q", reference])],
         };
         self.plan(timed)
     }

@@ -15,7 +15,7 @@ const OF_PODMAN: f64 = 0.3;
 /// Everything about images.
 pub struct Tables {
     notes: Vec<String>,
-    tables: Vec<Table>,
+    all: Vec<Table>,
     /// Kept for JSON rather than printed.
     is_silent: bool,
 }
@@ -141,7 +141,7 @@ impl Table {
 
 impl Tables {
     pub fn new(is_silent: bool) -> Self {
-        Self { notes: Vec::new(), tables: Vec::new(), is_silent }
+        Self { notes: Vec::new(), all: Vec::new(), is_silent }
     }
 
     /// Tells what a reader must know.
@@ -159,12 +159,12 @@ impl Tables {
             measure::show_progress("");
             table.print(&mut std::io::stdout().lock())?;
         }
-        self.tables.push(table);
+        self.all.push(table);
         Ok(())
     }
 
     pub fn to_json(&self) -> Value {
-        json!({ "notes": self.notes, "tables": self.tables.iter().map(Table::to_json).collect::<Vec<_>>() })
+        json!({ "notes": self.notes, "tables": self.all.iter().map(Table::to_json).collect::<Vec<_>>() })
     }
 }
 

@@ -52,7 +52,7 @@ fn listed(pids: &[i32]) -> String {
 }
 
 /// Gives the answer of ps(1); none where it is not there, and nothing is asked of it but its full list.
-fn ask_ps(options: &[String]) -> Result<Option<String>> {
+pub(in crate::cli) fn ask_ps(options: &[String]) -> Result<Option<String>> {
     let options: Vec<&str> =
         if options.is_empty() { vec!["-ef"] } else { options.iter().map(String::as_str).collect() };
     let output = Command::new("ps").args(&options).stdin(Stdio::null()).output();
@@ -97,7 +97,7 @@ fn own_table(processes: &[Details]) -> String {
 }
 
 /// Keeps the header and the lines of these processes.
-fn narrow(table: &str, pids: &[i32]) -> Result<String> {
+pub(in crate::cli) fn narrow(table: &str, pids: &[i32]) -> Result<String> {
     let mut lines = table.lines();
     let header = lines.next().unwrap_or_default();
     let column = header

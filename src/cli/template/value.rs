@@ -56,6 +56,7 @@ const MAPS: &[(&str, Absent)] = &[
     ("StorageOpt", Absent::Text),
     ("Sysctls", Absent::Text),
     ("Tmpfs", Absent::Text),
+    ("Attributes", Absent::Text),
     ("GraphDriver.Data", Absent::Text),
     ("LogConfig.Config", Absent::Text),
     ("Networks", Absent::Pointer),

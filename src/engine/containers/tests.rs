@@ -102,9 +102,14 @@ fn a_life_from_creation_to_removal() {
         container.note_start(&supervision, 7).unwrap();
         assert_eq!(container.status().unwrap(), Status::Running { started: Some(7) });
         container.record_exit(&supervision, &exit(code)).unwrap();
-        // Handed on, as to a monitor, it is still looked after.
+        // Its end is on record, though somebody still looks after it, to whom it was handed on.
         let supervision = Supervision::from_fd(supervision.into_fd());
-        assert_eq!(container.status().unwrap(), Status::Running { started: Some(7) });
+        assert_eq!(container.status().unwrap(), Status::Exited(exit(code)));
+        assert!(container.supervise().unwrap().is_none());
+        let between = ExitRecord { is_restarting: true, ..exit(code) };
+        container.record_exit(&supervision, &between).unwrap();
+        assert_eq!(container.status().unwrap(), Status::Restarting(between));
+        container.record_exit(&supervision, &exit(code)).unwrap();
         drop(supervision);
         assert_eq!(container.status().unwrap(), Status::Exited(exit(code)));
     }

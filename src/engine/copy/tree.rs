@@ -149,7 +149,7 @@ fn describe(stat: &Stat, path: &[u8], kind: EntryKind) -> Entry {
         mode: if kind == EntryKind::Symlink { 0o777 } else { stat.st_mode & 0o7777 },
         uid: stat.st_uid,
         gid: stat.st_gid,
-        mtime: Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec.try_into().unwrap_or(0) },
+        mtime: Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec },
         ..Entry::default()
     }
 }

@@ -29,11 +29,11 @@ fn change(config: &mut Map<String, Value>, instruction: &str) -> Result<()> {
     let words = || words(rest, &environment);
     match name.as_str() {
         "CMD" => {
-            let command = command(config, rest)?;
+            let command = command(config, rest);
             config.insert("Cmd".to_owned(), json!(command));
         }
         "ENTRYPOINT" => {
-            let command = command(config, rest)?;
+            let command = command(config, rest);
             config.insert("Entrypoint".to_owned(), json!(command));
         }
         "ENV" => {
@@ -127,9 +127,9 @@ pub(crate) fn object<'c>(config: &'c mut Map<String, Value>, name: &str) -> Resu
 }
 
 /// A list of JSON is a command as it is; anything else is a shell's.
-fn command(config: &Map<String, Value>, rest: &str) -> Result<Vec<String>> {
+fn command(config: &Map<String, Value>, rest: &str) -> Vec<String> {
     if let Some(words) = list(rest) {
-        return Ok(words);
+        return words;
     }
     let shell = config
         .get("Shell")
@@ -137,7 +137,7 @@ fn command(config: &Map<String, Value>, rest: &str) -> Result<Vec<String>> {
         .map(|shell| shell.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect::<Vec<_>>());
     let mut words = shell.filter(|shell| !shell.is_empty()).unwrap_or_else(|| SHELL.map(str::to_owned).to_vec());
     words.push(rest.to_owned());
-    Ok(words)
+    words
 }
 
 fn list(text: &str) -> Option<Vec<String>> {

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::now;
 use crate::error::{Context, Error, Result};
 use crate::image::collection::{Collection, Described, Member};
@@ -163,6 +164,8 @@ fn keep_member(
         let record = NameRecord { format: FORMAT, name: reference.to_string(), target, image, since: now() };
         store.put_name(&changing, reference, &record)?;
     }
+    let name = names.first().map(Reference::familiar).unwrap_or_default();
+    events::image(engine, &record.id.to_string(), "load", &name);
     report(Progress::Finished);
     Ok(Loaded { image: record, names })
 }

@@ -14,6 +14,7 @@ pub mod make;
 pub mod mount;
 pub mod pull;
 pub mod push;
+pub mod referrers;
 pub mod remote;
 pub mod remove;
 pub mod repack;

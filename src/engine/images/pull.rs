@@ -12,6 +12,7 @@
 use std::io::Read;
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::now;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
@@ -93,7 +94,11 @@ pub fn pull(engine: &Engine, reference: &Reference, options: &PullOptions, repor
                 report(Progress::Warning(format!("mirror {}: {}", endpoint.host, error.report())));
                 failure = Some(error);
             }
-            answer => return answer.with_context(|| format!("pull {reference}")),
+            answer => {
+                let pulled = answer.with_context(|| format!("pull {reference}"))?;
+                events::image(engine, &pulled.image.id.to_string(), "pull", &reference.familiar());
+                return Ok(pulled);
+            }
         }
     }
     let failure = failure.unwrap_or_else(|| Error::new(Kind::NotFound, "no registry is configured for it"));
@@ -170,7 +175,7 @@ fn pull_from(
 }
 
 /// Goes from an index to the manifest for the platform; what is met on the way is kept.
-fn choose(
+pub(super) fn choose(
     client: &Client,
     repository: &Repository,
     mut fetched: Fetched,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::error::{Context, Error, Result};
 use crate::image::digest::{Algorithm, Digest};
 use crate::image::limits;
@@ -81,7 +82,9 @@ pub fn push(
         client.push_manifest(&endpoint.repository, &destination.selector(), &media_type, &bytes)?;
         Ok(Pushed { digest, size: bytes.len() as u64 })
     };
-    push().with_context(|| format!("push {destination}"))
+    let pushed = push().with_context(|| format!("push {destination}"))?;
+    events::image(engine, &pushed.digest.to_string(), "push", &destination.familiar());
+    Ok(pushed)
 }
 
 fn check_digest(destination: &Reference, digest: &Digest) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `rmi`: takes names away, and with its last name the image.
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
@@ -54,11 +55,13 @@ pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
     for name in going {
         let reference = Reference::parse(&name.name)?;
         if store.remove_name(&changing, &reference)? {
+            events::image(engine, &image.id.to_string(), "untag", &reference.familiar());
             gone.push(Gone::Untagged(reference.familiar()));
         }
     }
     if is_last {
         store.remove_image(&changing, &image.id)?;
+        events::image(engine, &image.id.to_string(), "delete", word);
         gone.push(Gone::Deleted(image.id));
     }
     drop(changing);

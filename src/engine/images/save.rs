@@ -9,6 +9,7 @@ use std::io::Read as _;
 use serde_json::{Value, json};
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::{Digest, Expected, Verifier};
 use crate::image::limits;
@@ -57,6 +58,7 @@ pub fn choose(engine: &Engine, words: &[String]) -> Result<Chosen> {
         let document = record.manifest()?.clone();
         let manifest_json = store.read_document(&document.digest, limits::MANIFEST_BYTES)?;
         let manifest = manifest::parse_manifest(&manifest_json)?;
+        events::image(engine, &record.id.to_string(), "save", word);
         images.push(Saved { record, document, manifest_json, manifest, names: name.into_iter().collect() });
     }
     Ok(Chosen { stores, _held: held, images })

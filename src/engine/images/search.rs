@@ -24,13 +24,12 @@ pub fn search(settings: &Settings, term: &str, limit: usize, options: &RemoteOpt
             return hits.ok_or_else(|| Error::invalid("the registry does not search"));
         }
         let client = remote.of_host(registry, registry)?;
-        let hits = match client.search(words, limit)? {
-            Some(hits) => hits,
-            None => {
-                let fits = |name: &str| name.contains(words);
-                let names = client.catalog(fits, limit).context("list its repositories")?;
-                names.into_iter().map(|name| Hit { name, ..Hit::default() }).collect()
-            }
+        let hits = if let Some(hits) = client.search(words, limit)? {
+            hits
+        } else {
+            let fits = |name: &str| name.contains(words);
+            let names = client.catalog(fits, limit).context("list its repositories")?;
+            names.into_iter().map(|name| Hit { name, ..Hit::default() }).collect()
         };
         Ok(hits.into_iter().map(|hit| Hit { name: format!("{registry}/{}", hit.name), ..hit }).collect())
     };

@@ -1,6 +1,7 @@
 //! `tag` and `untag`: gives an image further names, and takes them away.
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::record::now;
 use crate::error::{Error, Result};
 use crate::image::reference::Reference;
@@ -29,6 +30,7 @@ pub fn tag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
             since: now(),
         };
         store.put_name(&changing, name, &record)?;
+        events::image(engine, &found.image.id.to_string(), "tag", &name.familiar());
     }
     Ok(())
 }
@@ -42,6 +44,7 @@ pub fn untag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
         let reference = Reference::parse(&name.name)?;
         if name.image == Some(found.image.id) && (names.is_empty() || names.contains(&reference)) {
             store.remove_name(&changing, &reference)?;
+            events::image(engine, &found.image.id.to_string(), "untag", &reference.familiar());
         }
     }
     Ok(())

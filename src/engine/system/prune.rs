@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::engine::engine::Engine;
+use crate::engine::events;
 use crate::engine::images::remove::{self, Gone};
 use crate::engine::list;
 use crate::engine::record::{Record, Status};
@@ -91,6 +92,7 @@ pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<P
         match removed() {
             Ok(true) => {
                 pruned.bytes += sizes.get(&record.id).map_or(0, |size| size.written);
+                events::container(engine, &record, "destroy", &[]);
                 pruned.containers.push(record.id);
             }
             Ok(false) => {}

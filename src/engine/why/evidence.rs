@@ -33,6 +33,8 @@ pub(super) struct Evidence {
     pub(super) name: ContainerName,
     pub(super) state: State,
     pub(super) now: Timestamp,
+    /// When the machine came up, by today's clock.
+    pub(super) booted: Timestamp,
     pub(super) restart: RestartPolicy,
     /// In the foreground of a command, at its last start as far as is known.
     pub(super) is_foreground: bool,
@@ -122,6 +124,7 @@ pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence
         name: record.name.clone(),
         state,
         now: now(),
+        booted: booted(),
         restart: record.options.restart,
         is_foreground: !record.detached,
         command: record.command.first().cloned().unwrap_or_default(),
@@ -138,6 +141,13 @@ pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence
         has_emulators: has_emulators(),
     };
     Ok((evidence, log))
+}
+
+/// The clock may have been set since: good for days, not for seconds.
+fn booted() -> Timestamp {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = std::time::Duration::new(up.tv_sec.unsigned_abs(), u32::try_from(up.tv_nsec).unwrap_or_default());
+    now().saturating_sub(u64::try_from(up.as_nanos()).unwrap_or_default())
 }
 
 fn is_paused(engine: &Engine, container: &Container) -> bool {

@@ -73,9 +73,13 @@ fn judge_start(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
     let error = exit.error.as_ref()?;
     if error == ExitRecord::SUPERVISOR_LOST {
         let restart = format!("start it again: husk start {}", evidence.name);
-        let verdict =
-            certain(Cause::SupervisorLost, "its monitor was killed, or the machine went down; that ends the container")
-                .remedy(restart);
+        let verdict = if exit.started.is_some_and(|started| started < evidence.booted) {
+            likely(Cause::SupervisorLost, "the machine went down while it ran")
+                .shown(format!("the machine came up {} ago", ago(evidence, evidence.booted)))
+        } else {
+            certain(Cause::SupervisorLost, "its monitor was killed; that ends the container")
+        };
+        let verdict = verdict.remedy(restart);
         return Some(if evidence.restart == RestartPolicy::No {
             verdict
         } else {
@@ -103,7 +107,7 @@ fn judge_program(evidence: &Evidence, program: &Program) -> Option<Verdict> {
             .remedy("compare with what is there: husk export CONTAINER | tar -t"),
         Program::NoFile { path } => certain(Cause::NotExecutable, format!("{path} is no file that could be executed"))
             .remedy("name a program, not a directory"),
-        Program::Empty { path } => certain(Cause::NotAProgram, format!("{path} is empty"))
+        Program::Empty { path } => certain(Cause::Unrecognised, format!("{path} is empty"))
             .remedy("build or copy it again: an image whose build ran out of space may hold such files"),
         Program::NotExecutable { path, mode, uid } => {
             certain(Cause::NotExecutable, format!("user {uid} may not execute {path}"))
@@ -154,8 +158,8 @@ fn judge_program(evidence: &Evidence, program: &Program) -> Option<Verdict> {
                 verdict.remedy("or register an emulator with flag F: apt install qemu-user-static binfmt-support")
             }
         }
-        Program::NotAProgram { path } => {
-            certain(Cause::NotAProgram, format!("{path} is neither a program nor a script that begins with #!"))
+        Program::Unrecognised { path } => {
+            certain(Cause::Unrecognised, format!("{path} is neither a program nor a script that begins with #!"))
                 .remedy("begin the script with #!/bin/sh, or run it by its interpreter: sh FILE")
         }
     };

@@ -78,7 +78,7 @@ pub enum Cause {
     InterpreterMissing,
     LoaderMissing,
     WrongArchitecture,
-    NotAProgram,
+    Unrecognised,
     NoExec,
     Mount,
     Start,

@@ -77,7 +77,7 @@ pub(super) enum Program {
         architecture: String,
     },
     /// Neither ELF nor `#!`.
-    NotAProgram {
+    Unrecognised {
         path: String,
     },
 }
@@ -152,7 +152,7 @@ impl Files<'_> {
             if let Some(elf) = Elf::read(file.as_fd()) {
                 return self.examine_elf(shown, &elf);
             }
-            let Some(interpreter) = interpreter(&line) else { return Ok(Program::NotAProgram { path: shown }) };
+            let Some(interpreter) = interpreter(&line) else { return Ok(Program::Unrecognised { path: shown }) };
             let next = Path::new("/").join(&interpreter);
             if self.open(&next)?.is_none() {
                 return Ok(match interpreter.strip_suffix('\r') {
@@ -162,7 +162,7 @@ impl Files<'_> {
             }
             path = next;
         }
-        Ok(Program::NotAProgram { path: show(&path) })
+        Ok(Program::Unrecognised { path: show(&path) })
     }
 
     /// What keeps the user from executing a file that is there.
@@ -359,9 +359,9 @@ mod tests {
             ("/bin", Program::NoFile { path: "/bin".into() }),
             ("script", Program::NoInterpreter { path: path("script"), interpreter: "/bin/bash".into() }),
             ("windows", Program::CarriageReturn { path: path("windows"), interpreter: "/bin/sh".into() }),
-            ("text", Program::NotAProgram { path: path("text") }),
+            ("text", Program::Unrecognised { path: path("text") }),
             ("nothing", Program::Empty { path: path("nothing") }),
-            ("loop", Program::NotAProgram { path: path("loop") }),
+            ("loop", Program::Unrecognised { path: path("loop") }),
             ("foreign", Program::WrongArchitecture { path: path("foreign"), architecture: "s390x".into() }),
         ] {
             assert_eq!(tree.look(name), expected, "{name}");

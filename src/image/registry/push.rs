@@ -59,7 +59,8 @@ impl Client {
         push().map_err(|error: Error| error.context(format!("push blob {digest} to {repository}")))
     }
 
-    /// Sends a manifest or an index; gives the digest by which the registry knows it.
+    /// Sends a manifest or an index. One that says of what it is a referrer is found by that, too: a registry that does
+    /// not see to it itself says so by saying nothing.
     pub(crate) fn push_manifest(
         &self,
         repository: &Repository,
@@ -72,7 +73,10 @@ impl Client {
         let headers = [("content-type", media_type.to_owned())];
         let payload = Payload::Bytes(bytes);
         let call = Call { method: Method::PUT, target: &path, scope: &scope, headers: &headers, payload };
-        let push = || self.send(&call)?.success().map(drop);
+        let push = || {
+            let is_attached = self.send(&call)?.success()?.header("oci-subject").is_some();
+            if is_attached { Ok(()) } else { self.attach(repository, media_type, bytes) }
+        };
         push().with_context(|| format!("push manifest {selector} to {repository}"))
     }
 

@@ -1,18 +1,13 @@
 //! What a registry holds: docker's search of version 1, the catalogue of version 2, and the tags of a repository.
 
 use serde::Deserialize;
-use ureq::http::StatusCode;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::image::limits;
 use crate::image::reference::Repository;
 
 use super::blob::pull_scope;
 use super::client::{Call, Client, query};
-use super::origin::Origin;
-
-/// Pages of a list that are asked for.
-const PAGES: usize = 100;
 
 /// Entries of a page.
 const PAGE_ENTRIES: usize = 1000;
@@ -81,35 +76,12 @@ impl Client {
         limit: usize,
     ) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        let mut target = format!("{path}?n={PAGE_ENTRIES}");
-        for _ in 0..PAGES {
-            let answer = self.send(&Call::get(&target, scope))?;
-            if answer.status() == StatusCode::NOT_FOUND && found.is_empty() {
-                return Err(answer.failure());
-            }
-            let answer = answer.success()?;
-            let here = Origin::of_url(&answer.url)?;
-            let next = match answer.header("link").and_then(next_page) {
-                Some(link) => Some(here.resolve(&answer.url, link)?),
-                None => None,
-            };
-            let page = entries(&answer.read(limits::MANIFEST_BYTES as u64)?).context("read the list")?;
-            found.extend(page.into_iter().filter(|name| fits(name)));
-            match next {
-                // A list goes on where it began, or not at all.
-                Some(url) if found.len() < limit && Origin::of_url(&url)? == here => target = url,
-                _ => {
-                    found.truncate(limit);
-                    return Ok(found);
-                }
-            }
-        }
-        Err(Error::invalid(format!("limit: more than {PAGES} pages")))
+        self.pages(format!("{path}?n={PAGE_ENTRIES}"), scope, &[], &mut |answer| {
+            let bytes = answer.success()?.read(limits::MANIFEST_BYTES as u64)?;
+            found.extend(entries(&bytes).context("read the list")?.into_iter().filter(|name| fits(name)));
+            Ok(found.len() < limit)
+        })?;
+        found.truncate(limit);
+        Ok(found)
     }
-}
-
-/// Reads `<URL>; rel="next"`.
-fn next_page(link: &str) -> Option<&str> {
-    let (url, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    rest.contains("rel=\"next\"").then_some(url)
 }

@@ -1,12 +1,13 @@
-//! Signatures of images, where cosign puts them: in the same repository, under a tag made of the image's digest.
+//! Signatures of images, where cosign puts them: in the same repository, under a tag made of the image's digest, or as
+//! referrers of the image.
 //!
-//! That manifest's layers are statements, each with its signature as an annotation. Fetches them and verifies nothing but
+//! The layers of such a manifest are statements, each with its signature as an annotation. Fetches them and verifies nothing but
 //! that the blobs are those of the manifest, which anybody who may write to the repository may have put there.
 
 use serde::Deserialize;
 use ureq::http::{Method, StatusCode};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::limits;
 use crate::image::manifest::{DOCUMENT_TYPES, Descriptor};
@@ -18,6 +19,9 @@ use super::client::{Call, Client, Payload};
 
 /// What a statement is called as a layer.
 const STATEMENT_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+
+/// What a manifest of them is called among an image's referrers.
+const ARTIFACT_TYPE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 
 /// Where its signature is.
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
@@ -48,15 +52,40 @@ impl Client {
     /// Fetches the signatures of the manifest with a digest; none, where there are none.
     pub(crate) fn signatures(&self, repository: &Repository, manifest: &Digest) -> Result<Vec<Signature>> {
         let tag = tag(manifest);
-        let Some(bytes) = self.signature_manifest(repository, &tag).with_context(|| format!("manifest {tag}"))? else {
-            return Ok(Vec::new());
-        };
+        let mut found = Vec::new();
+        if let Some(bytes) = self.signature_manifest(repository, &tag).with_context(|| format!("manifest {tag}"))? {
+            found = parse(&bytes).with_context(|| format!("manifest {tag}"))?;
+        }
+        match self.attached_signatures(repository, manifest) {
+            Ok(attached) => found.extend(attached),
+            // A signature that is missing can only refuse, and those under the tag may do.
+            Err(_) if !found.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+        check_number(found.len())?;
         let mut signatures = Vec::new();
-        for (descriptor, signature) in parse(&bytes).with_context(|| format!("manifest {tag}"))? {
+        for (descriptor, signature) in found {
             let payload = self.small_blob(repository, &descriptor, STATEMENT_BYTES)?;
             signatures.push(Signature { payload, signature });
         }
         Ok(signatures)
+    }
+
+    /// Reads the statements of what refers to the manifest.
+    fn attached_signatures(&self, repository: &Repository, manifest: &Digest) -> Result<Vec<(Descriptor, String)>> {
+        let referrers = self.referrers(repository, manifest, Some(ARTIFACT_TYPE))?;
+        check_number(referrers.len())?;
+        let mut found = Vec::new();
+        for referrer in referrers {
+            let fetched = match self.manifest(repository, &referrer.digest.to_string()) {
+                Ok(fetched) => fetched,
+                // Where clients keep the list, it can name what is gone.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            found.extend(parse(&fetched.bytes).with_context(|| format!("manifest {}", referrer.digest))?);
+        }
+        Ok(found)
     }
 
     fn signature_manifest(&self, repository: &Repository, tag: &str) -> Result<Option<Vec<u8>>> {
@@ -88,10 +117,15 @@ fn parse(bytes: &[u8]) -> Result<Vec<(Descriptor, String)>> {
             found.push((Descriptor { digest: digest.parse()?, size }, signature));
         }
     }
-    if found.len() > SIGNATURES {
+    check_number(found.len())?;
+    Ok(found)
+}
+
+fn check_number(number: usize) -> Result<()> {
+    if number > SIGNATURES {
         return Err(Error::invalid(format!("limit: more than {SIGNATURES} signatures")));
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -92,13 +92,9 @@ pub fn list_with_places(
     // What has something in it counts by that.
     places.retain(|path| !changes.contains_key(path));
     let mut changes: Vec<_> = changes.into_iter().collect();
-    changes.sort_by(|(one, _), (other, _)| one.split(is_slash).cmp(other.split(is_slash)));
+    changes.sort_by(|(one, _), (other, _)| one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/')));
     let changes = changes.into_iter().map(|(path, kind)| Change { kind, path: [b"/", path.as_slice()].concat() });
     Ok((changes.collect(), places))
-}
-
-fn is_slash(byte: &u8) -> bool {
-    *byte == b'/'
 }
 
 /// A directory of the upper tree, and the layers in which it is the same directory.
@@ -170,7 +166,7 @@ impl Lister<'_> {
 
     /// Says whether something is to be mounted right in a directory.
     fn holds_place(&self, found: &Found<'_>) -> bool {
-        let parent = |path: &[u8]| path.iter().rposition(is_slash).map(|at| path[..at].to_vec());
+        let parent = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/').map(|at| path[..at].to_vec());
         self.listing.mount_points.iter().any(|path| parent(path).as_deref() == Some(found.path))
     }
 

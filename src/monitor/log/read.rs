@@ -71,7 +71,7 @@ impl File {
     }
 
     /// Reads the next entry; `None` where there is none, or none that is complete yet.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn read_entry(&mut self) -> Result<Option<Entry>> {
         let mut record = Vec::new();
         let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
         if length == 0 {

@@ -2,12 +2,16 @@ use super::*;
 use crate::engine::why::evidence::ClosedMount;
 use crate::engine::why::kernel_log::Event;
 
+use super::Cause as C;
+use super::Certainty::{Certain, Likely, Unknown};
+
 fn evidence(state: State) -> Evidence {
     Evidence {
         id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap(),
         name: "web".parse().unwrap(),
         state,
         now: 100_000_000_000,
+        booted: 0,
         restart: RestartPolicy::No,
         is_foreground: false,
         command: "/bin/server".into(),
@@ -33,8 +37,8 @@ fn signal(number: i32) -> ExitRecord {
     ExitRecord { signal: Some(number), ..exit(u8::try_from(128 + number).unwrap()) }
 }
 
-fn memory(limit: Option<u64>, is_own: bool) -> Option<OutOfMemory> {
-    Some(OutOfMemory { cgroup: "/husk/x".into(), kills: 1, limit, is_own, peak: Some(64 << 20) })
+fn memory(limit: Option<u64>, is_own: bool) -> OutOfMemory {
+    OutOfMemory { cgroup: "/husk/x".into(), kills: 1, limit, is_own, peak: Some(64 << 20) }
 }
 
 #[test]
@@ -42,8 +46,6 @@ fn ends_have_their_causes() {
     let oom = |memory| ExitRecord { out_of_memory: true, memory, ..signal(9) };
     let ended = |ending, exit: ExitRecord| ExitRecord { ending: Some(ending), was_stopped: true, ..exit };
     let failed = |code, error: &str| ExitRecord { error: Some(error.into()), ..exit(code) };
-    use Cause as C;
-    use Certainty::{Certain, Likely, Unknown};
     for (exit, cause, certainty, words) in [
         (exit(0), C::Success, Certain, "with status 0"),
         (exit(3), C::OwnFailure, Unknown, "with status 3"),
@@ -56,11 +58,11 @@ fn ends_have_their_causes() {
         (signal(11), C::Crash, Certain, "it crashed (SIGSEGV)"),
         (signal(4), C::Crash, Certain, "x86-64-v3"),
         (signal(31), C::Seccomp, Likely, "its seccomp profile"),
-        (oom(memory(Some(64 << 20), true)), C::OutOfMemory, Certain, "killed it for its memory limit of 64MiB"),
-        (oom(memory(Some(64 << 20), false)), C::OutOfMemory, Certain, "a cgroup above it, or the whole machine"),
+        (oom(Some(memory(Some(64 << 20), true))), C::OutOfMemory, Certain, "killed it for its memory limit of 64MiB"),
+        (oom(Some(memory(Some(64 << 20), false))), C::OutOfMemory, Certain, "a cgroup above it, or the whole machine"),
         (oom(None), C::OutOfMemory, Certain, "a cgroup above it, or the whole machine"),
         (
-            ExitRecord { out_of_memory: true, memory: memory(Some(1), true), ..exit(1) },
+            ExitRecord { out_of_memory: true, memory: Some(memory(Some(1), true)), ..exit(1) },
             C::OutOfMemory,
             Certain,
             "one of its processes",
@@ -119,7 +121,7 @@ fn programs_have_their_faults() {
             "PATH has a program \"x\"",
         ),
         (Program::NoFile { path: path() }, Cause::NotExecutable, "no file"),
-        (Program::Empty { path: path() }, Cause::NotAProgram, "is empty"),
+        (Program::Empty { path: path() }, Cause::Unrecognised, "is empty"),
         (
             Program::NotExecutable { path: path(), mode: 0o644, uid: 33 },
             Cause::NotExecutable,
@@ -151,11 +153,11 @@ fn programs_have_their_faults() {
             Cause::WrongArchitecture,
             "for s390x",
         ),
-        (Program::NotAProgram { path: path() }, Cause::NotAProgram, "neither"),
+        (Program::Unrecognised { path: path() }, Cause::Unrecognised, "neither"),
     ] {
         let failed = ExitRecord { error: Some("exec: \"/bin/server\": x".into()), ..exit(126) };
         let verdict = judge(&Evidence { program: Some(program.clone()), ..evidence(State::Ended(failed)) });
-        assert_eq!((verdict.cause, verdict.certainty), (cause, Certainty::Certain), "{program:?}");
+        assert_eq!((verdict.cause, verdict.certainty), (cause, Certain), "{program:?}");
         assert!(verdict.summary.contains(words), "{}", verdict.summary);
         assert!(!verdict.remedies.is_empty(), "{program:?}");
         // What ran has no such fault.
@@ -187,7 +189,7 @@ fn the_kernels_log_names_calls_and_victims() {
     let verdict = judge(&Evidence { kernel: Some(vec![event(crash)]), ..evidence(State::Ended(signal(11))) });
     assert_eq!(verdict.evidence.last().unwrap(), "the kernel's log: line");
 
-    let killed = ExitRecord { out_of_memory: true, memory: memory(Some(1), true), ..signal(9) };
+    let killed = ExitRecord { out_of_memory: true, memory: Some(memory(Some(1), true)), ..signal(9) };
     let mut evidence = evidence(State::Ended(killed));
     let victim = |cgroup: String| {
         event(EventKind::OutOfMemory { victim_cgroup: cgroup, limit_cgroup: None, process: "python".into() })
@@ -201,7 +203,7 @@ fn the_kernels_log_names_calls_and_victims() {
 fn a_complaint_makes_a_cause_likely() {
     let with = |line: &str| Evidence { log: vec![line.to_owned()], ..evidence(State::Ended(exit(1))) };
     let verdict = judge(&with("listen: address already in use"));
-    assert_eq!((verdict.cause, verdict.certainty), (Cause::PortTaken, Certainty::Likely));
+    assert_eq!((verdict.cause, verdict.certainty), (Cause::PortTaken, Likely));
     let mount = ClosedMount { destination: "/data".into(), source: "/srv".into(), owner: 0, mode: 0o755 };
     let verdict = judge(&Evidence { closed_mounts: vec![mount], ..with("open /data/x: Permission denied") });
     assert_eq!(verdict.cause, Cause::Permission);
@@ -210,6 +212,14 @@ fn a_complaint_makes_a_cause_likely() {
     // A signal is stronger than words.
     let verdict = judge(&Evidence { log: vec!["permission denied".into()], ..evidence(State::Ended(signal(11))) });
     assert_eq!(verdict.cause, Cause::Crash);
+}
+
+#[test]
+fn a_reboot_is_told_from_a_killed_monitor() {
+    let lost = ExitRecord { error: Some(ExitRecord::SUPERVISOR_LOST.into()), ..exit(255) };
+    let verdict = judge(&Evidence { booted: 40_000_000_000, ..evidence(State::Ended(lost)) });
+    assert_eq!((verdict.cause, verdict.certainty), (Cause::SupervisorLost, Likely));
+    assert_eq!(verdict.summary, "the machine went down while it ran");
 }
 
 #[test]

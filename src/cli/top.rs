@@ -1,0 +1,110 @@
+//! `husk top` and `husk port`: what runs in a container, and what of it can be reached from outside.
+
+use clap::Args;
+
+use super::oci::ps;
+use super::printer;
+use super::status::Status;
+use super::table;
+use crate::engine::engine::Engine;
+use crate::engine::processes;
+use crate::engine::record::{Container, Status as Life};
+use crate::engine::settings;
+use crate::error::{Error, Kind, Result};
+use crate::runtime::ps::Details;
+
+/// Show the processes of a container
+///
+/// In docker's columns, without ps(1). Further words are descriptors, as podman has them (user pid ppid pcpu stime tty time args),
+/// or else options for the machine's ps(1), whose answer is narrowed to the container's processes.
+#[derive(Debug, Args)]
+pub(super) struct Top {
+    /// Name or id of the container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// Descriptors, or options for ps(1)
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+/// Show the ports of a container that can be reached from outside
+#[derive(Debug, Args)]
+pub(super) struct Port {
+    /// Name or id of the container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// A port of the container's alone
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    port: Option<String>,
+}
+
+type Column = (&'static str, &'static str, fn(&Details) -> String);
+
+const COLUMNS: [Column; 8] = [
+    ("user", "USER", |process| process.user.clone()),
+    ("pid", "PID", |process| process.pid.to_string()),
+    ("ppid", "PPID", |process| process.parent.to_string()),
+    ("pcpu", "%CPU", |process| process.usage_percent.to_string()),
+    ("stime", "STIME", |process| process.started.clone()),
+    ("tty", "TTY", |process| process.terminal.clone()),
+    ("time", "TIME", |Details { seconds, .. }| {
+        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }),
+    ("args", "COMMAND", |process| process.command.clone()),
+];
+
+/// Docker's words for the same.
+const DOCKERS: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+
+/// Runs `top`.
+pub(super) fn top(args: &Top) -> Result<Status> {
+    let Top { container, options } = args;
+    let engine = Engine::open(settings::File::default())?;
+    let container = engine.containers()?.find(container)?;
+    if !matches!(container.status()?, Life::Running { .. }) {
+        return Err(not_running(&container));
+    }
+    let runtime = engine.runtime(false)?;
+    let pids = processes::processes(&engine, &container)?;
+    let words: Vec<&str> = options.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()).collect();
+    let columns = words.iter().map(|word| COLUMNS.iter().find(|column| column.0 == *word));
+    let chosen: Option<Vec<&Column>> = columns.collect();
+    let text = match chosen {
+        Some(chosen) => {
+            let columns = if chosen.is_empty() { COLUMNS.iter().collect() } else { chosen };
+            let headers: Vec<&str> =
+                if words.is_empty() { DOCKERS.to_vec() } else { columns.iter().map(|column| column.1).collect() };
+            let mut text = headers.join("\t") + "\n";
+            for process in runtime.process_details(&pids)? {
+                let cells: Vec<String> = columns.iter().map(|column| table::clean(&(column.2)(&process))).collect();
+                text.push_str(&(cells.join("\t") + "\n"));
+            }
+            table::align_wide(&text)
+        }
+        None => ps::narrow(&ps::ask_ps(options)?.unwrap_or_default(), &pids)?,
+    };
+    printer::print(&text)?;
+    Ok(Status::Success)
+}
+
+/// Runs `port`.
+pub(super) fn port(args: &Port) -> Result<Status> {
+    let Port { container: word, port } = args;
+    let engine = Engine::open(settings::File::default())?;
+    engine.containers()?.find(word)?.record()?;
+    // There are no networks yet, and so nothing is published.
+    match port {
+        None => Ok(Status::Success),
+        Some(port) => {
+            let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+            Err(Error::new(Kind::NotFound, format!("no public port '{port}' published for {word}")))
+        }
+    }
+}
+
+fn not_running(container: &Container) -> Error {
+    match container.record() {
+        Ok(record) => Error::new(Kind::State, format!("container {} is not running", record.name)),
+        Err(error) => error,
+    }
+}
