@@ -6,6 +6,7 @@
 //!
 //! `HUSK=/usr/bin/runc` runs the tests of the OCI verbs against another runtime: the harness itself is proved so.
 
+mod additional_stores;
 mod annotations;
 mod bad_bundle;
 mod bad_image;
@@ -107,6 +108,7 @@ fn tests() -> Vec<support::Test> {
         storm::tests,
         supervision::tests,
         limits::tests,
+        additional_stores::tests,
         annotations::tests,
         landlock::tests,
         process::tests,

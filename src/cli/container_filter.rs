@@ -178,8 +178,10 @@ impl Ancestor {
 }
 
 fn ancestor(engine: &Engine, word: &str) -> Result<Ancestor> {
-    let found = find::find_in(&engine.store()?, word)?;
-    let image = found.map(|found| (found.image.id, found.image.layers.iter().map(|layer| layer.diff_id).collect()));
+    let stores = engine.stores()?;
+    let found = find::find_among(&stores, word)?;
+    let image =
+        found.map(|(_, found)| (found.image.id, found.image.layers.iter().map(|layer| layer.diff_id).collect()));
     Ok(Ancestor { word: word.to_owned(), image })
 }
 

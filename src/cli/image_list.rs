@@ -17,8 +17,8 @@ use crate::engine::settings;
 use crate::error::Result;
 use crate::image::digest::Digest;
 use crate::image::reference::Reference;
+use crate::storage::additional::Stores;
 use crate::storage::images::{ImageRecord, NameRecord};
-use crate::storage::store::Store;
 use crate::support::units::{human_ago, human_size};
 
 const HEADERS: &[(&str, &str)] = &[
@@ -33,6 +33,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
     ("VirtualSize", "SIZE"),
+    ("ReadOnly", "R/O"),
 ];
 
 const COLUMNS: Columns = Columns {
@@ -87,9 +88,9 @@ pub(super) fn run(args: &List) -> Result<Status> {
     let columns = if args.digests { &WITH_DIGESTS } else { &COLUMNS };
     let format = Format::choose(columns, args.format.as_deref(), args.quiet)?;
     let engine = Engine::open(settings::File::default())?;
-    let store = engine.store()?;
+    let stores = engine.stores()?;
     let now = SystemTime::now();
-    let chosen = choose(&store, &filters, now)?;
+    let chosen = choose(&stores, &filters, now)?;
     let mut seen = HashSet::new();
     let is_repeated = |shown: &Shown| args.quiet && args.format.is_none() && !seen.insert(shown.image.id);
     let mut is_repeated = is_repeated;
@@ -102,26 +103,58 @@ pub(super) fn run(args: &List) -> Result<Status> {
 struct Shown {
     image: Rc<ImageRecord>,
     name: Option<(Reference, NameRecord)>,
+    /// In a store that is never changed.
+    is_read_only: bool,
 }
 
-fn choose(store: &Store, filters: &Filters, now: SystemTime) -> Result<Vec<Shown>> {
-    let mut names: HashMap<Digest, Vec<(Reference, NameRecord)>> = HashMap::new();
-    for name in store.names()? {
-        if let (Some(image), Ok(reference)) = (name.image, Reference::parse_exact(&name.name)) {
-            names.entry(image).or_default().push((reference, name));
+/// An image of one of the stores, with the names by which it is found there.
+struct Listed {
+    image: ImageRecord,
+    names: Vec<(Reference, NameRecord)>,
+    is_read_only: bool,
+}
+
+/// Lists what words find: a name means what the first store says that has it.
+fn list(stores: &Stores) -> Result<Vec<Listed>> {
+    let (mut listed, mut taken, mut ids) = (Vec::new(), HashSet::new(), HashSet::new());
+    for (place, view) in stores.views().enumerate() {
+        let is_read_only = place > 0;
+        let mut names: HashMap<Digest, Vec<(Reference, NameRecord)>> = HashMap::new();
+        for name in view.names()? {
+            if let (Some(image), Ok(reference)) = (name.image, Reference::parse_exact(&name.name)) {
+                names.entry(image).or_default().push((reference, name));
+            }
         }
+        let (mut taken_here, mut ids_here) = (Vec::new(), Vec::new());
+        for image in view.images()? {
+            if is_read_only && !view.has_layers(&image)? {
+                continue;
+            }
+            let mut names = names.remove(&image.id).unwrap_or_default();
+            names.retain(|(_, record)| !taken.contains(&record.name));
+            if names.is_empty() && ids.contains(&image.id) {
+                continue;
+            }
+            taken_here.extend(names.iter().map(|(_, record)| record.name.clone()));
+            ids_here.push(image.id);
+            listed.push(Listed { image, names, is_read_only });
+        }
+        taken.extend(taken_here);
+        ids.extend(ids_here);
     }
+    Ok(listed)
+}
+
+fn choose(stores: &Stores, filters: &Filters, now: SystemTime) -> Result<Vec<Shown>> {
     let dangling = filters.flag("dangling")?;
     let until = filters.time("until", now)?;
     let limit = |key: &str| -> Result<Vec<Option<SystemTime>>> {
-        let find = |word| find::find_in(store, word)?.ok_or_else(|| find::unknown(word));
-        filters.values(key).map(|word| find(word).map(|found| created(&found.image))).collect()
+        filters.values(key).map(|word| find::find(stores, word).map(|(_, found)| created(&found.image))).collect()
     };
     let (before, since) = (limit("before")?, limit("since")?);
     let mut rows = Vec::new();
-    for image in store.images()? {
+    for Listed { image, names: named, is_read_only } in list(stores)? {
         let made = created(&image);
-        let named = names.remove(&image.id).unwrap_or_default();
         let fits = dangling.is_none_or(|dangling| dangling == named.is_empty())
             && filters.pass_labels("label", |label| image.labels.get(label).map(String::as_str))
             && until.is_none_or(|until| made.is_none_or(|made| made < until))
@@ -132,10 +165,10 @@ fn choose(store: &Store, filters: &Filters, now: SystemTime) -> Result<Vec<Shown
         }
         let image = Rc::new(image);
         if named.is_empty() && !filters.has("reference") {
-            rows.push(Shown { image: Rc::clone(&image), name: None });
+            rows.push(Shown { image: Rc::clone(&image), name: None, is_read_only });
         }
         let named = named.into_iter().filter(|(name, _)| filters.pass("reference", |pattern| is_called(name, pattern)));
-        rows.extend(named.map(|name| Shown { image: Rc::clone(&image), name: Some(name) }));
+        rows.extend(named.map(|name| Shown { image: Rc::clone(&image), name: Some(name), is_read_only }));
     }
     rows.sort_by_cached_key(|row| {
         (std::cmp::Reverse(created(&row.image)), row.name.as_ref().map(|(name, _)| name.familiar()), row.image.id.hex())
@@ -175,6 +208,7 @@ impl Shown {
             "Containers": "N/A",
             "SharedSize": "N/A",
             "UniqueSize": "N/A",
+            "ReadOnly": self.is_read_only,
         });
         Row { fields: object(fields), labels: self.image.labels.clone() }
     }

@@ -161,7 +161,7 @@ fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, w
 /// Runs `image exists`.
 pub(super) fn exists(args: &Exists) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
-    let found = find::find_in(&engine.store()?, &args.image)?;
+    let found = find::find_among(&engine.stores()?, &args.image)?.map(drop);
     Ok(if found.is_some() { Status::Success } else { Status::Failure })
 }
 

@@ -31,7 +31,7 @@ use crate::namespaces::idmap::IdMaps;
 use crate::storage::copy::{Access, merge_layers};
 use crate::storage::images::Held;
 use crate::storage::root::ContainerRoot;
-use crate::storage::store::Store;
+use crate::storage::store::StoreView;
 use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::lock::Lock;
@@ -51,7 +51,7 @@ struct Contents {
     shell: Vec<String>,
     is_host: bool,
     /// Keeps the layers in the store until the container's record does.
-    _held: Option<Held>,
+    _held: Vec<Held>,
 }
 
 impl Contents {
@@ -64,7 +64,7 @@ impl Contents {
             healthcheck: None,
             shell: Vec::new(),
             is_host,
-            _held: None,
+            _held: Vec::new(),
         }
     }
 }
@@ -246,10 +246,10 @@ fn fetch(
     if store.find_layers(&image)?.is_none() {
         engine.with_file_rights(|| store.ensure_layers(&image, &*reader, &|_| ()).map(drop))?;
     }
-    contents(&store, image, held, tell)
+    contents(&store, image, vec![held], tell)
 }
 
-/// Finds an image in the store, or pulls it.
+/// Finds an image in the stores, or pulls it.
 fn fetch_named(
     engine: &Engine,
     word: &str,
@@ -257,14 +257,14 @@ fn fetch_named(
     tell: &dyn Fn(&str),
     report: pull::Report<'_>,
 ) -> Result<Contents> {
-    let store = engine.store()?;
-    let held = store.hold()?;
-    let found = if options.pull == PullPolicy::Always { None } else { find::find_in(&store, word)? };
-    if let Some(found) = found {
-        let image = find::open(&store, &found.image)?;
+    let stores = engine.stores()?;
+    let held = stores.hold()?;
+    let found = if options.pull == PullPolicy::Always { None } else { find::find_among(&stores, word)? };
+    if let Some((store, found)) = found {
+        let image = find::open(store, &found.image)?;
         // One of another platform than was asked for is not the one that is meant.
         if options.platform.is_none() || is_for(&image.platform, &platform(options)?) {
-            return contents(&store, image, held, tell);
+            return contents(store, image, held, tell);
         }
     }
     if options.pull == PullPolicy::Never {
@@ -272,7 +272,7 @@ fn fetch_named(
     }
     let wanted = pull::PullOptions { platform: platform(options)?, ..pull::PullOptions::default() };
     let record = pull::pull_word(engine, word, &wanted, report)?.1.image;
-    contents(&store, find::open(&store, &record)?, held, tell)
+    contents(&stores.own, find::open(&stores.own, &record)?, held, tell)
 }
 
 /// The platform that the image is to be for.
@@ -285,7 +285,7 @@ fn is_for(image: &Platform, wanted: &Platform) -> bool {
     (&image.os, &image.architecture) == (&wanted.os, &wanted.architecture) && has_variant
 }
 
-fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Result<Contents> {
+fn contents(store: &StoreView, image: Image, held: Vec<Held>, tell: &dyn Fn(&str)) -> Result<Contents> {
     let host = Platform::host();
     if image.platform.architecture != host.architecture {
         let (theirs, ours) = (&image.platform.architecture, &host.architecture);
@@ -310,7 +310,7 @@ fn contents(store: &Store, image: Image, held: Held, tell: &dyn Fn(&str)) -> Res
         stop_signal: config.stop_signal,
         labels: config.labels,
     };
-    Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: Some(held) })
+    Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: held })
 }
 
 /// Makes the directories of the root file system, and says how they are put together.

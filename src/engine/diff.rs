@@ -53,13 +53,13 @@ fn find_container(engine: &Engine, word: &str) -> Result<Option<Container>> {
 
 /// Finds the layers of an image, lowest first.
 fn image_layers(engine: &Engine, word: &str) -> Result<Vec<PathBuf>> {
-    let store = engine.store()?;
-    let found = find::find_in(&store, word)?;
-    let image = found.ok_or_else(|| {
+    let stores = engine.stores()?;
+    let found = find::find_among(&stores, word)?;
+    let (store, image) = found.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("{word}: no such container or image"))
             .with_hint("`husk ps -a` and `husk images` show what there is")
     })?;
-    let layers = store.find_layers(&find::open(&store, &image.image)?)?;
+    let layers = store.find_layers(&find::open(store, &image.image)?)?;
     layers.ok_or_else(|| Error::new(Kind::Other, format!("{word}: a layer vanished from the store")))
 }
 
@@ -73,7 +73,7 @@ fn of_container(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
             // The host's files in parts: the directory has nothing but places to mount them on.
             Base::Directory(_) if makeup.is_host => Vec::new(),
             Base::Directory(path) => {
-                let layers = engine.store()?.layer_paths(&record.layers)?;
+                let layers = engine.stores()?.layer_paths(&record.layers)?;
                 let layers = layers.ok_or_else(|| Error::new(Kind::Other, "a layer vanished from the store"))?;
                 let lower: Vec<_> = layers.into_iter().rev().collect();
                 compare(engine, path, &lower, Listing { is_whole: true, ..listing })?

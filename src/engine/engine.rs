@@ -18,7 +18,8 @@ use crate::namespaces::idmap::IdMaps;
 use crate::namespaces::rootless;
 use crate::runtime::container::Runtime;
 use crate::runtime::state::StateRoot;
-use crate::storage::store::Store;
+use crate::storage::additional::Stores;
+use crate::storage::store::{Store, StoreView};
 use crate::support::id::ContainerId;
 
 /// Set by `husk unshare`, whose user 0 is not the machine's root: the layers there are those of an ordinary user.
@@ -75,6 +76,18 @@ impl Engine {
     /// Opens the store of layers, in the form that this caller's overlays need.
     pub fn store(&self) -> Result<Store> {
         Store::open(&self.settings.data_root.join("store"), self.form())
+    }
+
+    /// Opens the store, and those whose images are used besides.
+    pub fn stores(&self) -> Result<Stores> {
+        Ok(Stores { own: self.store()?, others: self.additional_stores()? })
+    }
+
+    /// Opens the stores whose images are used and never changed.
+    pub fn additional_stores(&self) -> Result<Vec<StoreView>> {
+        let uid = rustix::process::geteuid().as_raw();
+        let open = |path: &std::path::PathBuf| StoreView::open_additional(path, self.form(), uid);
+        self.settings.additional_stores.iter().map(open).collect()
     }
 
     /// Says how this caller's layers lie on disk.

@@ -91,10 +91,8 @@ impl Live {
 
 fn image_config(engine: &Engine, record: &Record) -> Result<Map<String, Value>> {
     let Some(id) = record.image_id.as_ref().and_then(|id| id.parse::<Digest>().ok()) else { return Ok(Map::new()) };
-    let store = engine.store()?;
-    if store.image(&id)?.is_none() {
-        return Ok(Map::new());
-    }
+    let stores = engine.stores()?;
+    let Some(store) = stores.with_image(&id)? else { return Ok(Map::new()) };
     let document: Value = match store.read_document(&id, limits::CONFIG_BYTES) {
         Ok(bytes) => parse_json(&bytes)?,
         Err(error) if error.kind() == Kind::NotFound => Value::Null,

@@ -135,12 +135,12 @@ pub fn sizes(engine: &Engine, records: &[Record]) -> Result<BTreeMap<ContainerId
         let root = |record: &Record| format!("{}/root", record.id);
         records.iter().map(|record| Usage::of_files().of_tree(containers.folder(), &root(record))).collect()
     })?;
-    let store = engine.store()?;
+    let stores = engine.stores()?;
     let mut sizes = BTreeMap::new();
     for (record, written) in records.iter().zip(written) {
         let mut whole = written;
         for layer in &record.layers {
-            whole += store.layer_facts(layer)?.unwrap_or_default().size;
+            whole += stores.layer_facts(layer)?.unwrap_or_default().size;
         }
         sizes.insert(record.id, Size { written, whole });
     }

@@ -104,6 +104,8 @@ pub struct Settings {
     pub registry_timeout: Duration,
     /// Bytes of one request of an upload.
     pub registry_chunk: u64,
+    /// Data roots whose images are used as well, and never changed.
+    pub additional_stores: Vec<PathBuf>,
 }
 
 /// One source of settings: what it says nothing about is `None`.
@@ -118,10 +120,12 @@ pub struct File {
     pub sync_images: Option<bool>,
     pub registry_timeout: Option<Span>,
     pub registry_chunk: Option<Chunk>,
+    pub additional_stores: Option<Vec<PathBuf>>,
 }
 
 /// The variables that set a key.
 const VARIABLES: &[&str] = &[
+    "HUSK_ADDITIONAL_STORES",
     "HUSK_CGROUP_MANAGER",
     "HUSK_DATA_ROOT",
     "HUSK_NETWORK",
@@ -144,6 +148,8 @@ const RESERVED_PREFIX: &str = "HUSK_TEST_";
 /// The one who calls: whose folders, whose variables.
 pub struct Caller {
     pub uid: u32,
+    /// User 0 of a user's own namespace (`husk unshare`).
+    is_unshared: bool,
     environment: Vec<(OsString, OsString)>,
     system_file: PathBuf,
 }
@@ -153,6 +159,7 @@ impl Caller {
     pub fn current() -> Self {
         Self {
             uid: rustix::process::geteuid().as_raw(),
+            is_unshared: std::env::var_os(super::engine::UNSHARED).is_some(),
             environment: std::env::vars_os().filter(|(name, _)| concerns_us(name)).collect(),
             system_file: SYSTEM_FILE.into(),
         }
@@ -203,6 +210,10 @@ impl Settings {
             system_file.data_root = None;
             system_file.run_root = None;
         }
+        if caller.uid != 0 || caller.is_unshared {
+            // What root has made ready is root's: its layers are of no use to a user.
+            system_file.additional_stores = None;
+        }
         let File {
             data_root,
             run_root,
@@ -212,6 +223,7 @@ impl Settings {
             sync_images,
             registry_timeout,
             registry_chunk,
+            additional_stores,
         } = flags.or(environment).or(user_file).or(system_file);
         Ok(Self {
             data_root: match data_root {
@@ -228,6 +240,9 @@ impl Settings {
             sync_images: sync_images.unwrap_or_default(),
             registry_timeout: registry_timeout.map_or(REGISTRY_TIMEOUT, |Span(duration)| duration),
             registry_chunk: registry_chunk.map_or(REGISTRY_CHUNK, |Chunk(bytes)| bytes),
+            additional_stores: (additional_stores.unwrap_or_default().into_iter())
+                .map(|path| absolute("additional_stores", path))
+                .collect::<Result<_>>()?,
         })
     }
 }
@@ -244,6 +259,7 @@ impl File {
             sync_images,
             registry_timeout,
             registry_chunk,
+            additional_stores,
         } = self;
         Self {
             data_root: data_root.or(other.data_root),
@@ -254,6 +270,7 @@ impl File {
             sync_images: sync_images.or(other.sync_images),
             registry_timeout: registry_timeout.or(other.registry_timeout),
             registry_chunk: registry_chunk.or(other.registry_chunk),
+            additional_stores: additional_stores.or(other.additional_stores),
         }
     }
 }
@@ -333,6 +350,9 @@ fn read_environment(caller: &Caller) -> Result<File> {
         sync_images: choose("HUSK_SYNC_IMAGES", text("HUSK_SYNC_IMAGES")?, YES_OR_NO)?,
         registry_timeout: read("HUSK_REGISTRY_TIMEOUT", text("HUSK_REGISTRY_TIMEOUT")?)?,
         registry_chunk: read("HUSK_REGISTRY_CHUNK", text("HUSK_REGISTRY_CHUNK")?)?,
+        additional_stores: caller.variable("HUSK_ADDITIONAL_STORES").map(|paths| {
+            paths.as_bytes().split(|byte| *byte == b':').map(|path| OsStr::from_bytes(path).into()).collect()
+        }),
     })
 }
 
@@ -460,8 +480,8 @@ mod tests {
 
         fn load(&self, uid: u32, flags: File) -> Result<Settings> {
             let environment = self.variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-            let caller =
-                Caller { uid, environment: environment.collect(), system_file: self.scratch.path().join("husk.toml") };
+            let system_file = self.scratch.path().join("husk.toml");
+            let caller = Caller { uid, is_unshared: false, environment: environment.collect(), system_file };
             Settings::load(flags, &caller)
         }
 
@@ -487,6 +507,7 @@ mod tests {
             sync_images: false,
             registry_timeout: Duration::from_mins(1),
             registry_chunk: 64 << 20,
+            additional_stores: Vec::new(),
         };
         assert_eq!(machine.load(0, File::default()).unwrap(), expected);
         let settings = machine.load(4_000_000, File::default()).unwrap();
@@ -518,6 +539,19 @@ mod tests {
         assert_eq!(settings.data_root, machine.scratch.path().join("home/.local/share/husk"));
         assert_eq!(settings.run_root, Path::new("/tmp/husk-4000000"));
         assert_eq!(settings.network, DefaultNetwork::Host);
+    }
+
+    #[test]
+    fn additional_stores_are_a_list_and_the_systems_are_roots() {
+        let machine = Machine::new().system("additional_stores = [\"/srv/a\", \"/srv/b\"]\n");
+        let stores = |machine: &Machine, uid| machine.load(uid, File::default()).unwrap().additional_stores;
+        assert_eq!(stores(&machine, 0), [Path::new("/srv/a"), Path::new("/srv/b")]);
+        assert!(stores(&machine, 4_000_000).is_empty());
+        let machine = machine.set("HUSK_ADDITIONAL_STORES", "/c:/d");
+        assert_eq!(stores(&machine, 4_000_000), [Path::new("/c"), Path::new("/d")]);
+        let fails = |paths| Machine::new().set("HUSK_ADDITIONAL_STORES", paths).fails();
+        assert_eq!(fails("/c:d"), "additional_stores: d is not an absolute path");
+        assert_eq!(fails("/c:"), "additional_stores:  is not an absolute path");
     }
 
     #[test]

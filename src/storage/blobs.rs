@@ -20,7 +20,7 @@ use crate::image::digest::{self, Digest, Expected};
 use crate::support::atomic;
 
 use super::lock::Lock;
-use super::store::{Store, open_private};
+use super::store::{Store, StoreView, open_private};
 
 /// What the files of unfinished blobs are called, before their digest.
 pub(super) const PARTIAL_PREFIX: &str = "blob.";
@@ -70,7 +70,9 @@ impl Store {
         let sync = || rustix::fs::syncfs(rustix::fs::openat(self.root(), ".", flags, Mode::empty())?);
         sync().with_context(|| format!("sync the store {}", self.path().display()))
     }
+}
 
+impl StoreView {
     /// Opens a blob and says how long it is; none where it is not in the store.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
         let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());

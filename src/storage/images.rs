@@ -17,7 +17,7 @@ use crate::image::reference::Reference;
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing, open_lock_file};
 
-use super::store::{Store, open_private};
+use super::store::{Store, StoreView, open_private};
 
 /// The form of the records; a newer one is refused rather than misread.
 pub const FORMAT: u32 = 1;
@@ -106,26 +106,16 @@ pub struct NameRecord {
 /// A store that nothing is swept from while this lives.
 pub struct Held(#[expect(dead_code, reason = "held for its lock")] Lock);
 
+impl Held {
+    pub(super) fn new(lock: Lock) -> Self {
+        Self(lock)
+    }
+}
+
 /// A catalogue that nobody else changes while this lives.
 pub struct Changing(#[expect(dead_code, reason = "held for its lock")] Lock);
 
-impl Store {
-    /// Keeps everything in the store in place until the guard is dropped. Waits only for a sweep's moment of renaming.
-    pub fn hold(&self) -> Result<Held> {
-        let lock = self.lock_file("lock").and_then(|file| Lock::wait(file, Sharing::Shared, |_| ()));
-        lock.map(Held).with_context(|| format!("lock the store {}", self.path().display()))
-    }
-
-    /// Keeps other commands from changing what images there are and what they are called. Held for moments.
-    pub fn change(&self) -> Result<Changing> {
-        let lock = self.lock_file("catalogue.lock").and_then(|file| Lock::wait(file, Sharing::Exclusive, |_| ()));
-        lock.map(Changing).with_context(|| format!("lock the images of {}", self.path().display()))
-    }
-
-    pub(super) fn lock_file(&self, name: &str) -> Result<OwnedFd> {
-        open_lock_file(self.root(), name, OFlags::CREATE)
-    }
-
+impl StoreView {
     /// Finds an image by its id.
     pub fn image(&self, id: &Digest) -> Result<Option<ImageRecord>> {
         self.read_record("images", &image_file(id))
@@ -157,43 +147,6 @@ impl Store {
     /// Lists the names, in no order.
     pub fn names(&self) -> Result<Vec<NameRecord>> {
         self.list("names")
-    }
-
-    /// Records an image whose blobs and layers are all in place; joins it with what is known of it.
-    pub fn put_image(&self, _changing: &Changing, mut record: ImageRecord) -> Result<()> {
-        if let Some(known) = self.image(&record.id)? {
-            let is_new = |layer: &LayerRecord| !record.layers.iter().any(|ours| ours.digest == layer.digest);
-            let older: Vec<_> =
-                known.layers.iter().chain(&known.other_layers).filter(|layer| is_new(layer)).copied().collect();
-            for manifest in known.manifests {
-                if record.manifests.iter().all(|ours| ours.digest != manifest.digest) {
-                    record.manifests.push(manifest);
-                }
-            }
-            for manifest in known.pulled {
-                if !record.pulled.contains(&manifest) {
-                    record.pulled.push(manifest);
-                }
-            }
-            record.other_layers = older;
-        }
-        self.write_record("images", &image_file(&record.id), &record)
-    }
-
-    /// Gives a name to what it shall stand for from now on.
-    pub fn put_name(&self, _changing: &Changing, reference: &Reference, record: &NameRecord) -> Result<()> {
-        debug_assert_eq!(reference.to_string(), record.name, "a name is filed under itself");
-        self.write_record("names", &name_file(reference), record)
-    }
-
-    /// Forgets a name; false where there was none.
-    pub fn remove_name(&self, _changing: &Changing, reference: &Reference) -> Result<bool> {
-        self.remove_record("names", &name_file(reference))
-    }
-
-    /// Forgets an image; its names are the caller's to forget before.
-    pub fn remove_image(&self, _changing: &Changing, id: &Digest) -> Result<bool> {
-        self.remove_record("images", &image_file(id))
     }
 
     fn read_record<T: Record>(&self, directory: &str, file: &str) -> Result<Option<T>> {
@@ -239,6 +192,70 @@ impl Store {
         go_through().map_err(|error: Error| error.context(format!("{}/{directory}", self.path().display())))
     }
 
+    fn open_existing(&self, directory: &str) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(self.root(), directory, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("open {}/{directory}", self.path().display())),
+        }
+    }
+}
+
+impl Store {
+    /// Keeps everything in the store in place until the guard is dropped. Waits only for a sweep's moment of renaming.
+    pub fn hold(&self) -> Result<Held> {
+        let lock = self.lock_file("lock").and_then(|file| Lock::wait(file, Sharing::Shared, |_| ()));
+        lock.map(Held).with_context(|| format!("lock the store {}", self.path().display()))
+    }
+
+    /// Keeps other commands from changing what images there are and what they are called. Held for moments.
+    pub fn change(&self) -> Result<Changing> {
+        let lock = self.lock_file("catalogue.lock").and_then(|file| Lock::wait(file, Sharing::Exclusive, |_| ()));
+        lock.map(Changing).with_context(|| format!("lock the images of {}", self.path().display()))
+    }
+
+    pub(super) fn lock_file(&self, name: &str) -> Result<OwnedFd> {
+        open_lock_file(self.root(), name, OFlags::CREATE)
+    }
+
+    /// Records an image whose blobs and layers are all in place; joins it with what is known of it.
+    pub fn put_image(&self, _changing: &Changing, mut record: ImageRecord) -> Result<()> {
+        if let Some(known) = self.image(&record.id)? {
+            let is_new = |layer: &LayerRecord| !record.layers.iter().any(|ours| ours.digest == layer.digest);
+            let older: Vec<_> =
+                known.layers.iter().chain(&known.other_layers).filter(|layer| is_new(layer)).copied().collect();
+            for manifest in known.manifests {
+                if record.manifests.iter().all(|ours| ours.digest != manifest.digest) {
+                    record.manifests.push(manifest);
+                }
+            }
+            for manifest in known.pulled {
+                if !record.pulled.contains(&manifest) {
+                    record.pulled.push(manifest);
+                }
+            }
+            record.other_layers = older;
+        }
+        self.write_record("images", &image_file(&record.id), &record)
+    }
+
+    /// Gives a name to what it shall stand for from now on.
+    pub fn put_name(&self, _changing: &Changing, reference: &Reference, record: &NameRecord) -> Result<()> {
+        debug_assert_eq!(reference.to_string(), record.name, "a name is filed under itself");
+        self.write_record("names", &name_file(reference), record)
+    }
+
+    /// Forgets a name; false where there was none.
+    pub fn remove_name(&self, _changing: &Changing, reference: &Reference) -> Result<bool> {
+        self.remove_record("names", &name_file(reference))
+    }
+
+    /// Forgets an image; its names are the caller's to forget before.
+    pub fn remove_image(&self, _changing: &Changing, id: &Digest) -> Result<bool> {
+        self.remove_record("images", &image_file(id))
+    }
+
     /// Writes a record as it is, in place of what is known of the image.
     pub(super) fn replace_image(&self, _changing: &Changing, record: &ImageRecord) -> Result<()> {
         self.write_record("images", &image_file(&record.id), record)
@@ -256,15 +273,6 @@ impl Store {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error).with_context(|| format!("delete {}/{directory}/{file}", self.path().display())),
-        }
-    }
-
-    fn open_existing(&self, directory: &str) -> Result<Option<OwnedFd>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(self.root(), directory, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("open {}/{directory}", self.path().display())),
         }
     }
 }

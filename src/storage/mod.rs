@@ -10,8 +10,10 @@
 //!
 //! A layer is unpacked once, whatever images have it. FORM ([`crate::image::unpack::Form`]) keeps apart what differs on
 //! disk. A layer never changes once it is in place: containers write above it. `store` makes layers; `root` makes a
-//! container's directories; `copy` merges layers into one tree where overlayfs cannot be had. Nothing here mounts.
+//! container's directories; `additional` reads the stores of other data roots; `copy` merges layers into one tree where
+//! overlayfs cannot be had. Nothing here mounts.
 
+pub mod additional;
 pub mod blobs;
 pub mod check;
 pub mod copy;

@@ -5,6 +5,7 @@
 //! in `tmp/` is removed by the next one that has to unpack something. It never removes a layer.
 
 use std::fs::File;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,12 +31,25 @@ const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// Inflating, hashing and writing one layer keeps a core busy; more threads than this only fight for the disk.
 const MOST_THREADS: usize = 4;
 
-/// A store, and the form in which its caller needs layers.
-pub struct Store {
+/// A store for who only reads it, and the form in which layers are needed. Nothing here makes or changes a file.
+pub struct StoreView {
     path: PathBuf,
     root: OwnedFd,
     form: Form,
+}
+
+/// The caller's own store, which can be read and written.
+pub struct Store {
+    view: StoreView,
     limits: LayerLimits,
+}
+
+impl Deref for Store {
+    type Target = StoreView;
+
+    fn deref(&self) -> &StoreView {
+        &self.view
+    }
 }
 
 /// The file beside a layer that says what is in it.
@@ -61,23 +75,9 @@ pub enum Event {
     Unpacked { diff_id: Digest, entries: u64 },
 }
 
-impl Store {
-    /// Opens a store, making its directory if it is missing. The path is the caller's own and may hold symlinks.
-    pub fn open(path: &Path, form: Form) -> Result<Self> {
-        let open = || rustix::fs::open(path, OPEN_PATH, Mode::empty());
-        let root = match open() {
-            Err(Errno::NOENT) => make_private(path).and_then(|()| Ok(open()?)),
-            answer => answer.map_err(Into::into),
-        }
-        .with_context(|| format!("open the store {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), root, form, limits: LayerLimits::default() })
-    }
-
-    /// Replaces the limits on layers.
-    #[must_use]
-    pub fn with_limits(mut self, limits: LayerLimits) -> Self {
-        self.limits = limits;
-        self
+impl StoreView {
+    pub(super) fn new(path: &Path, root: OwnedFd, form: Form) -> Self {
+        Self { path: path.to_owned(), root, form }
     }
 
     /// Says where the store is.
@@ -118,6 +118,48 @@ impl Store {
         Ok(Some(layers))
     }
 
+    /// Says what is in a layer; none where it is not in the store.
+    pub fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
+        let Some((path, _)) = self.find(diff_id)? else { return Ok(None) };
+        let Some((directory, _)) = path.rsplit_once('/') else { return Ok(None) };
+        let fd = rustix::fs::openat(&self.root, directory, OPEN_PATH, Mode::empty())?;
+        let facts = atomic::read(fd.as_fd(), FACTS, 4096)?.unwrap_or_default();
+        Ok(Some(serde_json::from_slice(&facts).unwrap_or_default()))
+    }
+
+    /// Says where a layer is, relative to the store, and whether it hides everything below.
+    pub(super) fn find(&self, diff_id: &Digest) -> Result<Option<(String, bool)>> {
+        for (name, is_opaque) in [("diff", false), ("opaque", true)] {
+            let path = format!("layers/{}/{}/{}/{name}", self.form.name(), diff_id.algorithm().name(), diff_id.hex());
+            match rustix::fs::accessat(&self.root, path.as_str(), Access::EXISTS, AtFlags::empty()) {
+                Ok(()) => return Ok(Some((path, is_opaque))),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).with_context(|| format!("look at {}/{path}", self.path.display())),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Store {
+    /// Opens a store, making its directory if it is missing. The path is the caller's own and may hold symlinks.
+    pub fn open(path: &Path, form: Form) -> Result<Self> {
+        let open = || rustix::fs::open(path, OPEN_PATH, Mode::empty());
+        let root = match open() {
+            Err(Errno::NOENT) => make_private(path).and_then(|()| Ok(open()?)),
+            answer => answer.map_err(Into::into),
+        }
+        .with_context(|| format!("open the store {}", path.display()))?;
+        Ok(Self { view: StoreView::new(path, root, form), limits: LayerLimits::default() })
+    }
+
+    /// Replaces the limits on layers.
+    #[must_use]
+    pub fn with_limits(mut self, limits: LayerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Finds the layers of an image, lowest first, and makes those that are missing.
     pub fn ensure_layers(
         &self,
@@ -143,15 +185,6 @@ impl Store {
         self.find_layers(image)?.ok_or_else(|| Error::new(crate::error::Kind::Other, "a layer vanished from the store"))
     }
 
-    /// Says what is in a layer; none where it is not in the store.
-    pub fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
-        let Some((path, _)) = self.find(diff_id)? else { return Ok(None) };
-        let Some((directory, _)) = path.rsplit_once('/') else { return Ok(None) };
-        let fd = rustix::fs::openat(&self.root, directory, OPEN_PATH, Mode::empty())?;
-        let facts = atomic::read(fd.as_fd(), FACTS, 4096)?.unwrap_or_default();
-        Ok(Some(serde_json::from_slice(&facts).unwrap_or_default()))
-    }
-
     /// Makes an unnamed file for what has to lie on disk for a while.
     pub fn scratch_file(&self) -> Result<File> {
         let make = || {
@@ -163,19 +196,6 @@ impl Store {
             }
         };
         make().map(File::from).with_context(|| format!("make a temporary file in {}", self.path.display()))
-    }
-
-    /// Says where a layer is, relative to the store, and whether it hides everything below.
-    pub(super) fn find(&self, diff_id: &Digest) -> Result<Option<(String, bool)>> {
-        for (name, is_opaque) in [("diff", false), ("opaque", true)] {
-            let path = format!("layers/{}/{}/{}/{name}", self.form.name(), diff_id.algorithm().name(), diff_id.hex());
-            match rustix::fs::accessat(&self.root, path.as_str(), Access::EXISTS, AtFlags::empty()) {
-                Ok(()) => return Ok(Some((path, is_opaque))),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error).with_context(|| format!("look at {}/{path}", self.path.display())),
-            }
-        }
-        Ok(None)
     }
 
     fn open_places(&self) -> Result<Places> {

@@ -6,8 +6,9 @@ use crate::image::digest::{Digest, Expected};
 use crate::image::limits;
 use crate::image::reference::{Reference, Repository};
 use crate::image::resolve::{self, Image};
+use crate::storage::additional::Stores;
 use crate::storage::images::{ImageRecord, NameRecord};
-use crate::storage::store::Store;
+use crate::storage::store::{Store, StoreView};
 
 /// The fewest digits of an id that are looked for.
 const ID_DIGITS: usize = 2;
@@ -19,10 +20,45 @@ pub struct Found {
     pub name: Option<NameRecord>,
 }
 
-/// Finds the image that a word means; an error names the word where there is none, or more than one.
-pub fn find(engine: &Engine, word: &str) -> Result<Found> {
-    let store = engine.store()?;
-    find_in(&store, word)?.ok_or_else(|| unknown(word))
+/// Finds the image that a word means, and the store that it is in; an error names the word where there is none, or more
+/// than one.
+pub fn find<'a>(stores: &'a Stores, word: &str) -> Result<(&'a StoreView, Found)> {
+    find_among(stores, word)?.ok_or_else(|| unknown(word))
+}
+
+/// Finds the image that a word means, in the own store first.
+pub fn find_among<'a>(stores: &'a Stores, word: &str) -> Result<Option<(&'a StoreView, Found)>> {
+    match find_in(&stores.own, word)? {
+        Some(found) => Ok(Some((&stores.own, found))),
+        None => find_additional(&stores.others, word),
+    }
+}
+
+/// Finds an image that is to be changed, or sent: it has to be in the own store.
+pub fn find_own(engine: &Engine, store: &Store, word: &str) -> Result<Found> {
+    if let Some(found) = find_in(store, word)? {
+        return Ok(found);
+    }
+    let others = engine.additional_stores()?;
+    Err(match find_additional(&others, word)? {
+        None => unknown(word),
+        Some((view, _)) => {
+            Error::new(Kind::State, format!("image {word}: it is in the read-only store {}", view.path().display()))
+                .with_hint("`husk pull` or `husk load` brings it into your own")
+        }
+    })
+}
+
+/// Passes over images whose layers are not in the caller's form: the store was made by another kind of user.
+fn find_additional<'a>(others: &'a [StoreView], word: &str) -> Result<Option<(&'a StoreView, Found)>> {
+    for view in others {
+        if let Some(found) = find_in(view, word)?
+            && view.has_layers(&found.image)?
+        {
+            return Ok(Some((view, found)));
+        }
+    }
+    Ok(None)
 }
 
 /// Says that no image is called so.
@@ -32,7 +68,7 @@ pub fn unknown(word: &str) -> Error {
 }
 
 /// Finds the image that a word means in one store.
-pub fn find_in(store: &Store, word: &str) -> Result<Option<Found>> {
+pub fn find_in(store: &StoreView, word: &str) -> Result<Option<Found>> {
     for reference in candidates(word) {
         if let Some(name) = store.name(&reference)?
             && let Some(id) = &name.image
@@ -64,7 +100,7 @@ pub fn candidates(word: &str) -> Vec<Reference> {
 }
 
 /// `name@digest`, where the name was last pulled by tag: the digest is that of the target or of a manifest.
-fn by_digest(store: &Store, reference: &Reference) -> Result<Option<Found>> {
+fn by_digest(store: &StoreView, reference: &Reference) -> Result<Option<Found>> {
     let Some(digest) = reference.digest() else { return Ok(None) };
     for name in store.names()? {
         let Ok(named) = Reference::parse(&name.name) else { continue };
@@ -79,7 +115,7 @@ fn by_digest(store: &Store, reference: &Reference) -> Result<Option<Found>> {
     Ok(None)
 }
 
-fn by_id(store: &Store, word: &str) -> Result<Option<Found>> {
+fn by_id(store: &StoreView, word: &str) -> Result<Option<Found>> {
     if let Ok(id) = word.parse::<Digest>() {
         return Ok(store.image(&id)?.map(|image| Found { image, name: None }));
     }
@@ -99,7 +135,7 @@ fn by_id(store: &Store, word: &str) -> Result<Option<Found>> {
 }
 
 /// Reads what an image of the store is made of.
-pub fn open(store: &Store, record: &ImageRecord) -> Result<Image> {
+pub fn open(store: &StoreView, record: &ImageRecord) -> Result<Image> {
     let config_json = store.read_document(&record.id, limits::CONFIG_BYTES)?;
     let packed: Vec<_> = record
         .layers

@@ -9,9 +9,9 @@ use crate::image::limits;
 use crate::image::reference::Reference;
 use crate::spec::load::parse_json;
 use crate::storage::images::ImageRecord;
-use crate::storage::store::Store;
+use crate::storage::store::StoreView;
 
-use super::find;
+use super::find::{self, Found};
 
 /// The fields of a configuration that scripts ask for; docker prints them also where an image has none.
 const CONFIG_FIELDS: [&str; 7] = ["Env", "Cmd", "Entrypoint", "Labels", "Volumes", "ExposedPorts", "OnBuild"];
@@ -49,8 +49,8 @@ struct WrittenStep {
 
 /// Tells how an image was made.
 pub fn history(engine: &Engine, word: &str) -> Result<History> {
-    let store = engine.store()?;
-    let image = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?.image;
+    let stores = engine.stores()?;
+    let (store, Found { image, .. }) = find::find(&stores, word)?;
     let config_json = store.read_document(&image.id, limits::CONFIG_BYTES)?;
     let written: Written = parse_json(&config_json).with_context(|| format!("config {}", image.id))?;
     let mut layers = image.layers.iter();
@@ -76,14 +76,14 @@ pub fn history(engine: &Engine, word: &str) -> Result<History> {
 
 /// Describes an image as docker's `ImageInspect`.
 pub fn inspect(engine: &Engine, word: &str) -> Result<Value> {
-    let store = engine.store()?;
-    let image = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?.image;
+    let stores = engine.stores()?;
+    let (store, Found { image, .. }) = find::find(&stores, word)?;
     let config_json = store.read_document(&image.id, limits::CONFIG_BYTES)?;
     let document: Map<String, Value> = parse_json(&config_json).with_context(|| format!("config {}", image.id))?;
-    describe(&store, &image, &document)
+    describe(store, &image, &document)
 }
 
-fn describe(store: &Store, image: &ImageRecord, document: &Map<String, Value>) -> Result<Value> {
+fn describe(store: &StoreView, image: &ImageRecord, document: &Map<String, Value>) -> Result<Value> {
     let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or_default();
     let (mut tags, mut digests, mut tagged) = (Vec::new(), Vec::new(), None);
     for name in store.names()?.iter().filter(|name| name.image == Some(image.id)) {

@@ -24,7 +24,7 @@ use crate::storage::images::ImageRecord;
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
 
-use super::find;
+use super::find::{self, Found};
 
 const LAYERS: &str = ".layers";
 
@@ -35,10 +35,10 @@ const LIST_BYTES: usize = 1 << 20;
 pub fn mount(engine: &Engine, word: &str) -> Result<PathBuf> {
     check_rights()?;
     let mount = || {
-        let store = engine.store()?;
-        let _held = store.hold()?;
-        let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?.image;
-        let image = find::open(&store, &found)?;
+        let stores = engine.stores()?;
+        let _held = stores.hold()?;
+        let (store, Found { image: found, .. }) = find::find(&stores, word)?;
+        let image = find::open(store, &found)?;
         let layers = store.find_layers(&image)?;
         let layers = layers.ok_or_else(|| Error::new(Kind::Other, "a layer vanished from the store"))?;
         let (folder, name) = (open_folder(engine)?, found.id.hex());
@@ -62,8 +62,8 @@ pub fn mount(engine: &Engine, word: &str) -> Result<PathBuf> {
 /// Takes the mount of an image away.
 pub fn unmount(engine: &Engine, word: &str) -> Result<Digest> {
     check_rights()?;
-    let store = engine.store()?;
-    let image = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?.image;
+    let stores = engine.stores()?;
+    let (_, Found { image, .. }) = find::find(&stores, word)?;
     let place = folder_path(engine).join(image.id.hex());
     if !mounted(engine)?.contains(&place) {
         return Err(Error::new(Kind::State, format!("image {word}: it is not mounted")));
@@ -94,10 +94,12 @@ pub fn unmount_all(engine: &Engine) -> Result<Vec<String>> {
 /// Lists the images that are mounted here, and where.
 pub fn list(engine: &Engine) -> Result<Vec<(ImageRecord, PathBuf)>> {
     let (places, mut listed) = (mounted(engine)?, Vec::new());
-    for image in engine.store()?.images()? {
-        let place = folder_path(engine).join(image.id.hex());
-        if places.contains(&place) {
-            listed.push((image, place));
+    for view in engine.stores()?.views() {
+        for image in view.images()? {
+            let place = folder_path(engine).join(image.id.hex());
+            if places.contains(&place) && listed.iter().all(|(_, known)| *known != place) {
+                listed.push((image, place));
+            }
         }
     }
     listed.sort_by(|(_, one), (_, other)| one.cmp(other));

@@ -53,7 +53,7 @@ pub fn push(
     let push = || -> Result<Pushed> {
         let store = engine.store()?;
         let _held = store.hold()?;
-        let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
+        let found = find::find_own(engine, &store, word)?;
         let document = found.image.manifest()?;
         let bytes = store.read_document(&document.digest, limits::MANIFEST_BYTES)?;
         let parsed = manifest::parse_manifest(&bytes)?;

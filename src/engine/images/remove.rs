@@ -25,7 +25,7 @@ pub enum Gone {
 pub fn remove(engine: &Engine, word: &str, force: bool) -> Result<Vec<Gone>> {
     let store = engine.store()?;
     let changing = store.change()?;
-    let Found { image, name } = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
+    let Found { image, name } = find::find_own(engine, &store, word)?;
     let names: Vec<NameRecord> = store.names()?.into_iter().filter(|name| name.image == Some(image.id)).collect();
     let going: Vec<&NameRecord> = match &name {
         Some(name) => names.iter().filter(|other| other.name == name.name).collect(),

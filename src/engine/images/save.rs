@@ -16,8 +16,8 @@ use crate::image::limits;
 use crate::image::manifest::{self, Manifest};
 use crate::image::reference::Reference;
 use crate::image::write::place::Place;
+use crate::storage::additional::Stores;
 use crate::storage::images::{Descriptor, Held, ImageRecord};
-use crate::storage::store::Store;
 
 use super::find;
 
@@ -30,8 +30,8 @@ pub enum Form {
 
 /// Images that were found, and that stay until they are written.
 pub struct Chosen {
-    store: Store,
-    _held: Held,
+    stores: Stores,
+    _held: Vec<Held>,
     images: Vec<Saved>,
 }
 
@@ -45,11 +45,11 @@ struct Saved {
 
 /// Finds the images that words mean. One that is meant by several words is one, by several names.
 pub fn choose(engine: &Engine, words: &[String]) -> Result<Chosen> {
-    let store = engine.store()?;
-    let held = store.hold()?;
+    let stores = engine.stores()?;
+    let held = stores.hold()?;
     let mut images: Vec<Saved> = Vec::new();
     for word in words {
-        let find::Found { image: record, name } = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
+        let (store, find::Found { image: record, name }) = find::find(&stores, word)?;
         let name = name.map(|name| Reference::parse(&name.name)).transpose()?.filter(|name| name.tag().is_some());
         if let Some(known) = images.iter_mut().find(|known| known.record.id == record.id) {
             known.names.extend(name.filter(|name| !known.names.contains(name)));
@@ -61,7 +61,7 @@ pub fn choose(engine: &Engine, words: &[String]) -> Result<Chosen> {
         events::image(engine, &record.id.to_string(), "save", word);
         images.push(Saved { record, document, manifest_json, manifest, names: name.into_iter().collect() });
     }
-    Ok(Chosen { store, _held: held, images })
+    Ok(Chosen { stores, _held: held, images })
 }
 
 impl Chosen {
@@ -115,7 +115,7 @@ impl Chosen {
     /// Copies a blob, and proves it: what is damaged here is not to be passed on.
     fn write_blob(&self, place: &mut dyn Place, digest: &Digest, size: u64) -> Result<()> {
         let mut write = || {
-            let found = self.store.open_blob(digest)?;
+            let found = self.stores.open_blob(digest)?;
             let (file, _) = found.ok_or_else(|| Error::new(Kind::NotFound, "it is not in the store"))?;
             let expected = Expected { digest: Some(*digest), size: Some(size) };
             let mut verifier = Verifier::new(file, expected);

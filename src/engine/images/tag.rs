@@ -16,7 +16,7 @@ pub fn tag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
     }
     let store = engine.store()?;
     let changing = store.change()?;
-    let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
+    let found = find::find_own(engine, &store, word)?;
     let target = match found.name {
         Some(name) => name.target,
         None => found.image.manifest()?.clone(),
@@ -39,7 +39,7 @@ pub fn tag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
 pub fn untag(engine: &Engine, word: &str, names: &[Reference]) -> Result<()> {
     let store = engine.store()?;
     let changing = store.change()?;
-    let found = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?;
+    let found = find::find_own(engine, &store, word)?;
     for name in store.names()? {
         let reference = Reference::parse(&name.name)?;
         if name.image == Some(found.image.id) && (names.is_empty() || names.contains(&reference)) {

@@ -6,7 +6,7 @@ use crate::image::digest::Digest;
 use crate::image::reference::Reference;
 use crate::storage::images::ImageRecord;
 
-use super::find;
+use super::find::{self, Found};
 
 /// An image and what it is made of.
 pub struct Tree {
@@ -27,8 +27,8 @@ pub struct Branch {
 
 /// Describes an image's layers.
 pub fn tree(engine: &Engine, word: &str) -> Result<Tree> {
-    let store = engine.store()?;
-    let image = find::find_in(&store, word)?.ok_or_else(|| find::unknown(word))?.image;
+    let stores = engine.stores()?;
+    let (store, Found { image, .. }) = find::find(&stores, word)?;
     let (images, records) = (store.images()?, store.names()?);
     let names_of = |id: &Digest| -> Result<Vec<String>> {
         let mut names = Vec::new();
