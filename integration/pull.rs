@@ -124,6 +124,15 @@ fn an_image_is_pulled_and_runs(scene: &Scene) {
     assert!(is_silent(pulls("--pull=missing")), "nothing is pulled");
     scene.husk().args(["rmi", &name]).run().success();
     assert!(is_silent(pulls("--quiet")));
+    scene.husk().args(["rmi", &name]).run().success();
+    // For programs: a line an event, with docker's fields.
+    let told = scene.husk().args(["pull", "--progress", "json", &name]).run().success().stderr;
+    let events: Vec<Value> = told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |status: &str| events.iter().filter(|event| event["status"] == status).collect::<Vec<_>>();
+    assert_eq!(of("Pulling")[0]["id"], name.as_str());
+    assert_eq!(of("Pull complete").len(), 2, "{told}");
+    let last = of("Downloading").last().map(|event| event["progressDetail"].clone()).unwrap_or_default();
+    assert_eq!((&last["current"], last["total"].as_u64() > Some(0)), (&last["total"], true), "{told}");
     scene
         .husk()
         .args(["pull", &format!("{}/some/app:2", registry.host())])

@@ -25,6 +25,7 @@ pub(super) fn tests() -> Vec<Test> {
         test!(classic_build),
         test!(buildkit).needs(Need::File("/usr/bin/docker")),
         test!(eight_at_once),
+        test!(images_go_there_and_back),
     ];
     let needs =
         |test: Test| test.root().needs(Need::Program("dockerd")).needs(Need::Program("docker")).needs(Need::Busybox);
@@ -315,4 +316,30 @@ fn eight_at_once(scene: &Scene) {
         let outcome = running.finish().exits_with(number.cast_signed());
         assert_eq!(outcome.stdout, format!("{}\n", number * number));
     }
+}
+
+/// What `docker save` writes is loaded, run, saved, and loaded by docker again, with the ids that it had.
+fn images_go_there_and_back(scene: &Scene) {
+    let docker = Docker::start(scene);
+    docker.run(&format!("tag {IMAGE} localhost/other:2"), &[]).success();
+    let ids = |docker: &Docker<'_>| {
+        let words = "image inspect --format {{.Id}}:{{.RootFS.Layers}}";
+        docker.run(words, &[IMAGE, "localhost/other:2"]).success().stdout
+    };
+    let before = ids(&docker);
+    let (there, back) = (docker.site.path("there.tar"), docker.site.path("back.tar"));
+    docker.run(&format!("save --output {}", there.display()), &[IMAGE, "localhost/other:2"]).success();
+    let husk = |words: &[&str]| {
+        let mut husk = docker.site.command(docker.site.runtime("husk"));
+        husk.env("HUSK_DATA_ROOT", docker.site.path("husk-data")).env("HUSK_RUN_ROOT", docker.site.path("husk-run"));
+        husk.args(words).run()
+    };
+    husk(&["load", "-i", there.to_str().unwrap()]).success();
+    let said = husk(&["run", "--rm", "localhost/other:2", "sh", "-c", "echo it runs"]);
+    assert_eq!(said.success().stdout, "it runs\n");
+    husk(&["save", "-o", back.to_str().unwrap(), IMAGE, "localhost/other:2"]).success();
+    docker.run("rmi --force", &[IMAGE, "localhost/other:2"]).success();
+    docker.run("image inspect", &[IMAGE]).exits_with(1);
+    docker.run(&format!("load --quiet --input {}", back.display()), &[]).success();
+    assert_eq!(ids(&docker), before);
 }

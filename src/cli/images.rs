@@ -12,7 +12,7 @@ use super::import;
 use super::inspect::{Exists, InspectImage};
 use super::load;
 use super::printer;
-use super::progress::{self, Bar};
+use super::progress::{self, Bar, Mode};
 use super::referrers;
 use super::report;
 use super::save;
@@ -108,6 +108,9 @@ pub(super) struct Pull {
     /// Say nothing of the progress
     #[arg(long, short)]
     quiet: bool,
+    /// How progress is told on standard error: auto, plain, json or none
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    progress: Mode,
     #[command(flatten)]
     remote: Remote,
     /// Names of the images
@@ -209,7 +212,7 @@ pub(super) fn pull(args: &Pull) -> Result<Status> {
     let sources = args.names.iter().map(|name| source(name)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::open(settings::File::default())?;
     for source in &sources {
-        let bar = Bar::new(args.quiet);
+        let bar = Bar::with(if args.quiet { Mode::None } else { args.progress });
         let report = |progress| bar.show(progress);
         let image = match source {
             Pulled::Local(local) => loading::pull_local(&engine, local, &options.platform, &report)?.image,

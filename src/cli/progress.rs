@@ -1,9 +1,12 @@
-//! How far a pull has come: one line that is written over on a terminal, a few lines elsewhere, nothing where asked.
+//! How far a pull has come: one line that is written over on a terminal, a few lines elsewhere; JSON or nothing where asked.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde_json::json;
 
 use super::report;
 use crate::engine::images::pull::Progress;
@@ -12,9 +15,23 @@ use crate::image::digest::Digest;
 /// How often a terminal is written to.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How progress is told, on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// One line on a terminal, lines elsewhere
+    #[default]
+    Auto,
+    /// Lines
+    Plain,
+    /// A JSON object a line, with docker's fields
+    Json,
+    /// Nothing
+    None,
+}
+
 /// The progress of a pull. A command that pulls nothing makes no call for it.
 pub(super) struct Bar {
-    is_quiet: bool,
+    mode: Mode,
     state: Mutex<State>,
 }
 
@@ -31,22 +48,27 @@ struct State {
 
 impl Bar {
     pub(super) fn new(is_quiet: bool) -> Self {
-        Self { is_quiet, state: Mutex::default() }
+        Self::with(if is_quiet { Mode::None } else { Mode::Auto })
+    }
+
+    pub(super) fn with(mode: Mode) -> Self {
+        Self { mode, state: Mutex::default() }
     }
 
     /// Tells what has happened. May be called from several threads.
     pub(super) fn show(&self, progress: Progress) {
         let mut state = self.state();
         match progress {
+            progress if self.mode == Mode::Json => state.tell_json(progress),
             Progress::Warning(text) => {
                 state.clear();
                 report::note(&format!("registry: {text}"));
             }
-            _ if self.is_quiet => {}
+            _ if self.mode == Mode::None => {}
             Progress::Asking { reference } => state.line(&format!("Pulling {reference}")),
             Progress::Chosen { layers } => {
                 state.done = 0;
-                state.is_drawing = std::io::stderr().is_terminal();
+                state.is_drawing = self.mode == Mode::Auto && std::io::stderr().is_terminal();
                 state.layers = layers.into_iter().map(|(digest, size)| (digest, (size, 0))).collect();
             }
             Progress::Waiting { digest } => state.line(&format!("{}: another pull fetches it", short(&digest))),
@@ -96,6 +118,32 @@ impl State {
     fn line(&self, text: &str) {
         self.clear();
         say(text);
+    }
+
+    /// The stream of docker's API (`JSONMessage`): a layer's bytes at most ten times a second.
+    fn tell_json(&mut self, progress: Progress) {
+        let line = match progress {
+            Progress::Warning(text) => json!({ "status": "Warning", "message": text }),
+            Progress::Asking { reference } => json!({ "status": "Pulling", "id": reference }),
+            Progress::Chosen { layers } => {
+                self.layers = layers.into_iter().map(|(digest, size)| (digest, (size, 0))).collect();
+                json!({ "status": "Pulling layers", "layers": self.layers.len() })
+            }
+            Progress::Waiting { digest } => json!({ "status": "Waiting", "id": short(&digest) }),
+            Progress::Fetched { digest, bytes } => {
+                let Some((size, here)) = self.layers.get_mut(&digest) else { return };
+                *here += bytes;
+                let detail = json!({ "current": *here, "total": *size });
+                if *here < *size && self.shown.is_some_and(|shown| shown.elapsed() < PAUSE) {
+                    return;
+                }
+                self.shown = Some(Instant::now());
+                json!({ "status": "Downloading", "id": short(&digest), "progressDetail": detail })
+            }
+            Progress::Done { digest } => json!({ "status": "Pull complete", "id": short(&digest) }),
+            Progress::Finished => json!({ "status": "Finished" }),
+        };
+        say(&line.to_string());
     }
 
     fn draw(&mut self) {
