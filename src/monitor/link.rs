@@ -210,7 +210,12 @@ impl Link {
     /// Waits for the next message; `None` when the other side has gone.
     pub(super) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<Message<'a>>> {
         let (length, fd) = match fdpass::receive(&self.0, buffer) {
-            Err(Errno::CONNRESET) => return Ok(None),
+            // The other side has closed without reading all that it was told. What it said before that is still there, and
+            // comes once the error was taken (unix_release_sock of the kernel's af_unix.c).
+            Err(Errno::CONNRESET) => match fdpass::receive(&self.0, buffer) {
+                Err(Errno::CONNRESET) => return Ok(None),
+                answer => answer.context("receive from the monitor")?,
+            },
             answer => answer.context("receive from the monitor")?,
         };
         let malformed = || Error::new(Kind::Other, "malformed message to or from the monitor");
@@ -300,6 +305,19 @@ mod tests {
         drop(monitor);
         assert!(client.receive(&mut buffer).unwrap().is_none());
         assert_eq!(client.send_input(b"x"), Sent::Gone);
+    }
+
+    /// `husk kill` asks, and does not wait for an answer.
+    #[test]
+    fn what_was_said_before_the_end_is_heard() {
+        let (client, monitor) = Link::pair().unwrap();
+        let mut buffer = vec![0; MESSAGE_SIZE];
+        let stop = Stop { signal: 9, patience_seconds: None };
+        client.send_stop(stop);
+        monitor.send_warning("not read");
+        drop(client);
+        assert!(matches!(monitor.receive(&mut buffer).unwrap(), Some(Message::Stop(received)) if received == stop));
+        assert!(monitor.receive(&mut buffer).unwrap().is_none());
     }
 
     #[test]
