@@ -34,7 +34,7 @@ use super::settings::CgroupManager;
 
 pub use facts::{Host, Node};
 pub use names::OwnFile;
-pub use process::{capabilities, command};
+pub use process::{capabilities, capability_sets, command};
 
 /// The version of the specification that is written.
 const OCI_VERSION: &str = "1.2.0";

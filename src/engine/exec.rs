@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec, User};
+use oci_spec::runtime::{Process, Spec, User};
 
+use super::config;
 use super::engine::Engine;
 use super::events;
 use super::options::EnvironmentEntry;
@@ -125,13 +126,7 @@ fn process(
         process.set_user(user);
     }
     // As at the container's start: in force for root alone.
-    let in_force = if process.user().uid() == 0 { bounding.clone() } else { Capabilities::new() };
-    let mut sets = LinuxCapabilities::default();
-    sets.set_bounding(Some(bounding))
-        .set_effective(Some(in_force.clone()))
-        .set_permitted(Some(in_force))
-        .set_inheritable(Some(Capabilities::new()))
-        .set_ambient(Some(Capabilities::new()));
+    let sets = config::capability_sets(bounding, process.user().uid());
     let mut environment = process.env().clone().unwrap_or_default();
     if options.terminal && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
         environment.push("TERM=xterm".to_owned());

@@ -239,7 +239,7 @@ fn parse_capabilities(flag: &str, names: &[String]) -> Result<Asked> {
 
 /// Nothing is inheritable or ambient (CVE-2022-24769); who is not user 0 has none in force, and may still gain them by a
 /// set-id program.
-fn capability_sets(bounding: Capabilities, uid: u32) -> LinuxCapabilities {
+pub fn capability_sets(bounding: Capabilities, uid: u32) -> LinuxCapabilities {
     let in_force = if uid == 0 { bounding.clone() } else { Capabilities::new() };
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(bounding))
