@@ -59,8 +59,15 @@ pub fn run(words: &CommandLine, environment: &[(String, String)]) -> Result<()> 
     let null = Stdio::null;
     let mut command = program(words[0].as_ref(), environment);
     command.args(&words[1..]);
-    let status = command.stdin(null()).stdout(null()).stderr(null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{}: {status}", words.join(" ")).into()) }
+    let mut errors = tempfile::tempfile()?;
+    let status = command.stdin(null()).stdout(null()).stderr(errors.try_clone()?).status()?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    errors.seek(SeekFrom::Start(0))?;
+    errors.read_to_end(&mut text)?;
+    Err(format!("{}: {status}: {}", words.join(" "), String::from_utf8_lossy(&text).trim()).into())
 }
 
 fn program(path: &Path, environment: &[(String, String)]) -> Command {
