@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Laid into the linker's own layout: what is named here goes nowhere.
-const WITHOUT_UNWINDING: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame.* .gcc_except_table .gcc_except_table.*) } } INSERT AFTER .text;\n";
+const WITHOUT_UNWINDING: &str =
+    "SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame.* .gcc_except_table .gcc_except_table.*) } } INSERT AFTER .text;\n";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
