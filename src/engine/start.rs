@@ -166,7 +166,12 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: true, preserved_fds: record.options.preserved_fds, ..Choices::default() },
+        choices: Choices {
+            dies_with_parent: true,
+            preserved_fds: record.options.preserved_fds,
+            has_init: record.options.init && record.options.init_path.is_none(),
+            ..Choices::default()
+        },
         pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
