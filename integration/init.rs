@@ -110,7 +110,8 @@ fn keys_are_for_its_child(scene: &Scene) {
     assert!(!outcome.stdout.contains("job control"), "it has the terminal");
     let mut command = scene.husk();
     command.args(["run", "--rm", "--init"]).arg(yard.layout.reference());
-    let mut running = command.args(["/bin/sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done"]).start();
+    let mut running =
+        command.args(["/bin/sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done"]).start();
     running.line_with("up");
     running.signal(Signal::TERM);
     running.finish().exits_with(9);
@@ -118,7 +119,8 @@ fn keys_are_for_its_child(scene: &Scene) {
 
 fn another_program_can_be_it(scene: &Scene) {
     let yard = Yard::new(scene);
-    let init = scene.tree("bin", &[("init", "#!/bin/sh\necho init \"$@\"; echo x > /sbin/docker-init || shift && exec \"$@\"\n")]);
+    let init = scene
+        .tree("bin", &[("init", "#!/bin/sh\necho init \"$@\"; echo x > /sbin/docker-init || shift && exec \"$@\"\n")]);
     let init = init.join("init");
     std::fs::set_permissions(&init, Permissions::from_mode(0o755)).unwrap();
     let path = init.display().to_string();
