@@ -35,6 +35,7 @@ mod identity;
 mod image_config;
 mod image_files;
 mod images;
+mod init;
 mod kill;
 mod labels;
 mod landlock;
@@ -152,6 +153,7 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        init::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

@@ -128,6 +128,9 @@ struct ProcessArgs {
     /// Put a small init before the command, which reaps orphans
     #[arg(long)]
     init: bool,
+    /// Take this program of the host's for it
+    #[arg(long, value_name = "FILE")]
+    init_path: Option<PathBuf>,
     /// Mode bits that new files lack
     #[arg(long, value_name = "OCTAL", value_parser = options::parse_umask)]
     umask: Option<u32>,
@@ -326,7 +329,7 @@ impl GeneralArgs {
 
 impl ProcessArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { workdir, user, group_add, entrypoint, init, umask, tz, preserve_fds } = self;
+        let Self { workdir, user, group_add, entrypoint, init, init_path, umask, tz, preserve_fds } = self;
         options.working_directory = workdir;
         options.user = user;
         for group in &group_add {
@@ -339,7 +342,11 @@ impl ProcessArgs {
             return Err(Error::invalid("group-add keep-groups: goes with no other group"));
         }
         options.entrypoint = entrypoint.as_deref().map(options::parse_entrypoint);
+        if init_path.is_some() && !init {
+            return Err(Error::invalid("init-path: goes with --init"));
+        }
         options.init = init;
+        options.init_path = init_path.map(std::path::absolute).transpose()?;
         options.umask = umask;
         options.timezone = tz;
         options.preserved_fds = preserve_fds.unwrap_or(0);

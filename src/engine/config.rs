@@ -202,7 +202,6 @@ fn refuse(options: &RunOptions) -> Result<()> {
     let user = &options.namespaces.user;
     let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
     for (flag, is_given) in [
-        ("init", options.init),
         ("userns", !has_plain_user),
         ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
         ("attach", !options.attached.is_empty()),

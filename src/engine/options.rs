@@ -107,6 +107,8 @@ sparse! {
         pub command: Vec<String>,
         /// `--init`
         pub init: bool,
+        /// `--init-path`: another program than husk's own.
+        pub init_path: Option<PathBuf>,
         /// `--umask`
         pub umask: Option<u32>,
         /// `--tz`

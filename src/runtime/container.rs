@@ -57,6 +57,7 @@ pub struct Runtime {
 }
 
 /// What `create` and `run` are asked for.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// The container's id.
     pub id: &'a str,

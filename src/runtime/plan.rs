@@ -44,6 +44,8 @@ pub struct Choices {
     pub has_notify_socket: bool,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
+    /// Whether the first process is an init whose child the workload is.
+    pub has_init: bool,
 }
 
 /// The whole plan of one container.
@@ -128,6 +130,8 @@ pub struct ProcessPlan {
     pub warnings: Vec<String>,
     /// See [`Choices::dies_with_parent`].
     pub dies_with_parent: bool,
+    /// See [`Choices::has_init`].
+    pub has_init: bool,
 }
 
 /// Makes the plan of a container.
@@ -289,6 +293,10 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
             landlock::ANNOTATION
         )));
     }
+    if choices.has_init && !labels.at_exec.is_empty() {
+        // A label is for what is executed next, which the init is not.
+        return Err(Error::unsupported("a label of a security module on an init of the runtime's own"));
+    }
     let console_size = match process.console_size() {
         Some(size) => {
             let side =
@@ -324,6 +332,7 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         keeps_groups: annotation("run.oci.keep_original_groups").is_some_and(|word| word != "0"),
         warnings,
         dies_with_parent: choices.dies_with_parent,
+        has_init: choices.has_init,
     })
 }
 

@@ -57,8 +57,6 @@ pub(super) struct RefusedArgs {
     #[arg(long, hide = true)]
     chrootdirs: Vec<String>,
     #[arg(long, hide = true)]
-    init_path: Option<String>,
-    #[arg(long, hide = true)]
     sdnotify: Option<String>,
     #[arg(long, hide = true)]
     systemd: Option<String>,
@@ -114,7 +112,6 @@ impl RefusedArgs {
             group_entry,
             hostuser,
             chrootdirs,
-            init_path,
             sdnotify,
             systemd,
             cgroups,
@@ -156,7 +153,6 @@ impl RefusedArgs {
             ("group-entry", group_entry.is_some(), "not supported yet"),
             ("hostuser", !hostuser.is_empty(), "not supported yet"),
             ("chrootdirs", !chrootdirs.is_empty(), "not supported yet"),
-            ("init-path", init_path.is_some(), "the init is husk's own"),
             ("sdnotify", unless(sdnotify, &["ignore"]), "not supported yet"),
             ("systemd", unless(systemd, &["false"]), "not supported yet"),
             ("cgroups", unless(cgroups, &["enabled", "no-conmon"]), "every container has a cgroup"),

@@ -59,6 +59,15 @@ pub(super) fn build(input: &Input<'_>, own_files: Vec<Mount>, devices: Vec<Mount
             }
         }
     }
+    if let Some(path) = options.init_path.as_ref().filter(|_| options.init) {
+        // Whoever is root in the container has it open as /proc/1/exe: read-only, it stays what it is (CVE-2019-5736).
+        asked.add(mount(
+            defaults::INIT_PATH,
+            "bind",
+            path,
+            options_of(&["bind", "rprivate", "ro", "nosuid", "nodev"]),
+        ))?;
+    }
     if let Some(path) = &input.host.timezone {
         let options = options_of(&["bind", "rprivate", "ro"]);
         if !asked.has(Path::new("/etc/localtime")) {
