@@ -31,6 +31,7 @@ use super::options::namespaces::{NamespaceMode, UserMode};
 use super::options::security::matches_path;
 use super::options::{DeviceRequest, Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
+use super::volumes::options::Backing;
 
 pub use facts::{Host, Node};
 pub use names::OwnFile;
@@ -125,12 +126,20 @@ pub struct Input<'a> {
     pub cgroups_path: String,
     /// Namespaces of others that are joined.
     pub joined: &'a Joined,
-    /// Where named volumes are.
-    pub volumes: &'a Path,
+    /// The named volumes that are asked for.
+    pub volumes: &'a BTreeMap<String, NamedVolume>,
     /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
     pub directory: &'a Path,
     /// The image is this machine.
     pub is_host: bool,
+}
+
+/// What a named volume is mounted from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedVolume {
+    /// Its own directory.
+    pub data: PathBuf,
+    pub backing: Backing,
 }
 
 /// Namespaces of other containers, by path.
