@@ -8,6 +8,7 @@
 //! | [`cli`] | words typed, words printed |
 //! | [`engine`] | containers as people know them: records, image to spec, lifecycle |
 //! | [`image`], [`storage`] | contents: images, layers, root file systems |
+//! | [`network`] | the containers' networks: links, addresses, rules |
 //! | [`monitor`] | the supervisor of one container |
 //! | [`runtime`] | the OCI verbs: plan, parent, child, init, state |
 //! | [`rootfs`], [`namespaces`], [`cgroups`], [`seccomp`] | what a container is made of |
@@ -32,6 +33,8 @@ pub mod seccomp;
 pub mod runtime;
 
 pub mod monitor;
+
+pub mod network;
 
 pub mod image;
 pub mod storage;

@@ -1,5 +1,5 @@
-//! Requests to rtnetlink(7), one at a time, with their answers: a socket, a request under construction, and what is read
-//! of attributes. Knows no interface and holds no state of the network.
+//! Requests by netlink(7) with their answers: a socket, a request under construction, and what is read of attributes; one at
+//! a time, or several as one transaction of nfnetlink. Knows no interface and holds no state of the network.
 //!
 //! Every length is a field of 16 or 32 bits that is checked where it is written: a longer attribute would be read by the
 //! kernel as a short one and further ones of the sender's choice (runc's CVE-2021-43784).
@@ -20,8 +20,15 @@ const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const DUMP: u16 = 0x300;
 
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
+
 const TYPE_ERROR: u16 = 2;
 const TYPE_DONE: u16 = 3;
+
+/// `NFNL_MSG_BATCH_BEGIN` and `_END`.
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
 
 /// A request: a header, a body of the type's own, attributes.
 pub struct Request(Vec<u8>);
@@ -45,6 +52,17 @@ impl Request {
         self
     }
 
+    /// A request that is answered only where it is refused: one of a transaction.
+    pub fn in_batch(kind: u16, body: &[u8]) -> Self {
+        Self::new(kind, REQUEST, body)
+    }
+
+    fn batch(kind: u16, subsystem: u8) -> Self {
+        let [high, low] = u16::from(subsystem).to_be_bytes();
+        // `nfgenmsg`: no family, version 0.
+        Self::new(kind, REQUEST, &[0, 0, high, low])
+    }
+
     fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER_LENGTH];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
@@ -64,10 +82,27 @@ impl Request {
         Ok(self)
     }
 
+    /// Appends an attribute that holds attributes; EMSGSIZE as for [`Self::attribute`].
+    pub fn nested(mut self, kind: u16, fill: impl FnOnce(Self) -> Result<Self, Errno>) -> Result<Self, Errno> {
+        let start = self.0.len();
+        self.0.extend_from_slice(&[0; 2]);
+        self.0.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+        let mut filled = fill(self)?;
+        let length = u16::try_from(filled.0.len() - start).map_err(|_| Errno::MSGSIZE)?;
+        filled.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        Ok(filled)
+    }
+
     fn finish(mut self) -> Result<Vec<u8>, Errno> {
         let length = u32::try_from(self.0.len()).map_err(|_| Errno::MSGSIZE)?;
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         Ok(self.0)
+    }
+
+    /// Numbers the request: answers name it.
+    fn numbered(mut self, number: u32) -> Self {
+        self.0[8..12].copy_from_slice(&number.to_ne_bytes());
+        self
     }
 }
 
@@ -83,6 +118,61 @@ impl Socket {
     pub fn open() -> Result<Self, Errno> {
         // NETLINK_ROUTE is 0, the protocol that there is without a name.
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map(Self)
+    }
+
+    /// Opens a socket to nf_tables and its kin of this process's network namespace.
+    pub fn open_netfilter() -> Result<Self, Errno> {
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER)).map(Self)
+    }
+
+    /// Sends requests that the kernel takes all together or not at all (linux/netfilter/nfnetlink.h: a batch). On failure
+    /// gives the place of the first that was refused; `None` where it is the whole that was.
+    ///
+    /// The requests ask for no acknowledgement: the kernel answers before the call that sends them returns, and only with
+    /// what it refused.
+    pub fn transact(&self, subsystem: u8, requests: Vec<Request>) -> Result<(), (Option<usize>, Errno)> {
+        let of_all = |errno| (None, errno);
+        let mut bytes = Vec::new();
+        for (number, request) in (0..).zip(
+            std::iter::once(Request::batch(BATCH_BEGIN, subsystem))
+                .chain(requests)
+                .chain(std::iter::once(Request::batch(BATCH_END, subsystem))),
+        ) {
+            bytes.extend(request.numbered(number).finish().map_err(of_all)?);
+        }
+        self.make_room(bytes.len()).map_err(of_all)?;
+        let kernel = netlink::SocketAddrNetlink::new(0, 0);
+        rustix::io::retry_on_intr(|| sendto(&self.0, &bytes, SendFlags::empty(), &kernel)).map_err(of_all)?;
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let mut first: Option<(Option<usize>, Errno)> = None;
+        loop {
+            let received = rustix::io::retry_on_intr(|| recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT));
+            let length = match received {
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN) => return first.map_or(Ok(()), Err),
+                Err(errno) => return Err(first.unwrap_or((None, errno))),
+            };
+            let mut rest = &buffer[..length];
+            while let Some((kind, body, next)) = split_message(rest) {
+                let refused = (kind == TYPE_ERROR).then(|| refusal(body)).flatten();
+                if let Some((number, errno)) = refused {
+                    // The first number is that of the message which begins the batch.
+                    first.get_or_insert((number.checked_sub(1).map(|place| place as usize), errno));
+                }
+                rest = next;
+            }
+        }
+    }
+
+    /// Has the kernel take a request of this size, which it copies whole into the socket's buffer for sending.
+    fn make_room(&self, size: usize) -> Result<(), Errno> {
+        // The kernel doubles what it is asked for, and wants some for itself.
+        let wanted = size.saturating_add(4 << 10);
+        if rustix::net::sockopt::socket_send_buffer_size(&self.0)? >= wanted {
+            return Ok(());
+        }
+        rustix::net::sockopt::set_socket_send_buffer_size_force(&self.0, wanted)
+            .or_else(|_| rustix::net::sockopt::set_socket_send_buffer_size(&self.0, wanted))
     }
 
     /// Finds the number of an interface.
@@ -112,6 +202,14 @@ impl Socket {
             }
         }
     }
+}
+
+/// What an error says: the number of the request, and the cause. `None` for an acknowledgement.
+fn refusal(body: &[u8]) -> Option<(u32, Errno)> {
+    let code = i32::from_ne_bytes(*body.first_chunk()?);
+    // The header of the request follows.
+    let number = body.get(12..16)?.try_into().map(u32::from_ne_bytes).ok()?;
+    (code < 0).then(|| (number, Errno::from_raw_os_error(code.saturating_neg())))
 }
 
 /// Takes the first message off: its type, its body, and what follows. `None` at the end, and for what is malformed.

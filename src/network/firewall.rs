@@ -1,0 +1,457 @@
+//! husk's tables in nf_tables: address translation, isolation and published ports in `inet husk`, and in `bridge husk` what
+//! keeps a container from sending in another's name. Other tables are looked at and never changed.
+//!
+//! The tables are a function of the networks and of who is in them, and hold nothing else: they are written whole in one
+//! transaction, and whoever finds them gone or old writes them anew. In between, a container that comes or goes is
+//! elements of sets.
+//!
+//! ```text
+//! inet   guard    prerouting -300   nobody on a bridge speaks to this host's loopback addresses
+//!        incoming prerouting -100 ┐ to an address of this host: by protocol, address and port, then by
+//!        own      output     -100 ┘ protocol and port, to a container
+//!        outgoing postrouting 100  from a network to elsewhere: in this host's name
+//!        between  forward      0   what goes on; within one network; what was published; nothing else inwards
+//! bridge source   prerouting -300  from a container's port: its MAC and its addresses, in frames and in ARP
+//! ```
+
+pub mod expression;
+pub mod message;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::io::Errno;
+
+use self::expression::{Comparison, Connection, Expression, Header, Meta, Register, Translation, Verdict};
+use self::message::{Element, Family, Hook, Set, Table, Type, fields, interface};
+use crate::error::{Context, Error, Result};
+use crate::sys::netlink::{Request, Socket};
+
+const INET: Table = Table { family: Family::Inet, name: "husk" };
+const BRIDGE: Table = Table { family: Family::Bridge, name: "husk" };
+
+/// Interfaces of networks; of those that are cut off; pairs that are one network.
+const BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
+const INTERNAL: Set = Set { name: "internal", key: &[Type::INTERFACE], value: &[] };
+const WITHIN: Set = Set { name: "within", key: &[Type::INTERFACE, Type::INTERFACE], value: &[] };
+
+/// Published ports: at an address of the host, and at any.
+const AT_IPV4: Set =
+    Set { name: "published_at4", key: &[Type::PROTOCOL, Type::IPV4, Type::PORT], value: &[Type::IPV4, Type::PORT] };
+const ANY_IPV4: Set = Set { name: "published4", key: &[Type::PROTOCOL, Type::PORT], value: &[Type::IPV4, Type::PORT] };
+const AT_IPV6: Set =
+    Set { name: "published_at6", key: &[Type::PROTOCOL, Type::IPV6, Type::PORT], value: &[Type::IPV6, Type::PORT] };
+const ANY_IPV6: Set = Set { name: "published6", key: &[Type::PROTOCOL, Type::PORT], value: &[Type::IPV6, Type::PORT] };
+
+/// The containers' ports of bridges, and in whose name each may speak.
+const PORTS: Set = Set { name: "ports", key: &[Type::INTERFACE], value: &[] };
+const PINNED_MAC: Set = Set { name: "pinned", key: &[Type::INTERFACE, Type::ETHERNET], value: &[] };
+const PINNED_IPV4: Set = Set { name: "pinned4", key: &[Type::INTERFACE, Type::IPV4], value: &[] };
+const PINNED_IPV6: Set = Set { name: "pinned6", key: &[Type::INTERFACE, Type::IPV6], value: &[] };
+
+/// Ether types, as in a frame.
+const ETHER_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
+const ETHER_IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
+const ETHER_ARP: [u8; 2] = 0x0806_u16.to_be_bytes();
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)` and `…RELATED`; `IPS_DST_NAT`.
+const GOES_ON: u32 = 0x2 | 0x4;
+const WAS_PUBLISHED: u32 = 0x20;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+
+/// Elements of one message: its list has a length of 16 bits.
+const ELEMENTS_A_MESSAGE: usize = 256;
+
+/// A network as the tables see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The bridge.
+    pub interface: String,
+    /// Addresses of its containers, with the length of the prefix.
+    pub subnets: Vec<(IpAddr, u8)>,
+    /// Nothing of it goes elsewhere, and nothing comes in.
+    pub is_internal: bool,
+    /// What goes elsewhere goes in this host's name.
+    pub masquerades: bool,
+}
+
+/// A container's connection to a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host's end of its link, a port of the bridge.
+    pub port: String,
+    pub mac: [u8; 6],
+    pub addresses: Vec<IpAddr>,
+    pub published: Vec<Published>,
+}
+
+/// A published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// `IPPROTO_*`.
+    pub protocol: u8,
+    /// Where it is published; `None` is everywhere.
+    pub host: Option<IpAddr>,
+    pub host_port: u16,
+    pub to: IpAddr,
+    pub to_port: u16,
+}
+
+/// Writes the tables anew, in one transaction.
+pub fn write(segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
+    transact(|| whole(segments, endpoints), "write husk's tables into nf_tables")
+}
+
+/// Adds a container's connection. Fails with ENOENT where the tables are not there: they are to be written anew.
+pub fn add(endpoint: &Endpoint) -> Result<()> {
+    let messages = || {
+        elements(std::slice::from_ref(endpoint))?
+            .into_iter()
+            .map(|(table, set, elements)| table.add_elements(set.name, &elements))
+            .collect()
+    };
+    transact(messages, "add a container to husk's tables in nf_tables")
+}
+
+/// Takes a container's connection away. Fails with ENOENT where it, or the tables, are not there.
+pub fn remove(endpoint: &Endpoint) -> Result<()> {
+    let messages = || {
+        elements(std::slice::from_ref(endpoint))?
+            .into_iter()
+            .map(|(table, set, elements)| table.delete_elements(set.name, &elements))
+            .collect()
+    };
+    transact(messages, "remove a container from husk's tables in nf_tables")
+}
+
+/// Removes the tables; that they are not there is no error.
+pub fn clear() -> Result<()> {
+    let messages = || [INET, BRIDGE].into_iter().flat_map(|table| [table.create(), table.delete()]).collect();
+    transact(messages, "remove husk's tables from nf_tables")
+}
+
+fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
+    let socket = Socket::open_netfilter().context("open a netlink socket to nf_tables")?;
+    let messages = messages().context(act)?;
+    socket.transact(message::SUBSYSTEM, messages).map_err(|(place, errno)| {
+        let place = place.map_or_else(String::new, |place| format!(" (message {place})"));
+        Error::from(errno).context(format!("{act}{place}"))
+    })
+}
+
+/// Everything: away with what is there, then tables, sets, chains, and what is in them.
+fn whole(segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    let mut messages = Vec::new();
+    for table in [INET, BRIDGE] {
+        // Made first, so that there is something to remove.
+        messages.extend([table.create()?, table.delete()?, table.create()?]);
+    }
+    let sets = [
+        (INET, BRIDGES),
+        (INET, INTERNAL),
+        (INET, WITHIN),
+        (INET, AT_IPV4),
+        (INET, ANY_IPV4),
+        (INET, AT_IPV6),
+        (INET, ANY_IPV6),
+        (BRIDGE, PORTS),
+        (BRIDGE, PINNED_MAC),
+        (BRIDGE, PINNED_IPV4),
+        (BRIDGE, PINNED_IPV6),
+    ];
+    for (id, (table, set)) in (1..).zip(sets) {
+        messages.push(table.add_set(set, id)?);
+    }
+    for chain in chains(segments) {
+        messages.push(chain.table.add_chain(chain.name, chain.hook)?);
+        for rule in &chain.rules {
+            messages.push(chain.table.add_rule(chain.name, rule)?);
+        }
+    }
+    let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
+    for (table, set, elements) in filled {
+        for some in elements.chunks(ELEMENTS_A_MESSAGE) {
+            messages.push(table.add_elements(set.name, some)?);
+        }
+    }
+    Ok(messages)
+}
+
+type Filling = Vec<(Table, Set, Vec<Element>)>;
+
+fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
+    let (mut bridges, mut internal, mut within) = (Vec::new(), Vec::new(), Vec::new());
+    for segment in segments {
+        let name = interface(&segment.interface)?;
+        bridges.push(Element { key: name.to_vec(), value: None });
+        within.push(Element { key: fields(&[&name, &name]), value: None });
+        if segment.is_internal {
+            internal.push(Element { key: name.to_vec(), value: None });
+        }
+    }
+    Ok(without_empty(vec![(INET, BRIDGES, bridges), (INET, INTERNAL, internal), (INET, WITHIN, within)]))
+}
+
+fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
+    let (mut ports, mut macs, mut v4, mut v6) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut published = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    for endpoint in endpoints {
+        let name = interface(&endpoint.port)?;
+        ports.push(Element { key: name.to_vec(), value: None });
+        macs.push(Element { key: fields(&[&name, &endpoint.mac]), value: None });
+        for address in &endpoint.addresses {
+            match address {
+                IpAddr::V4(address) => v4.push(Element { key: fields(&[&name, &address.octets()]), value: None }),
+                IpAddr::V6(address) => v6.push(Element { key: fields(&[&name, &address.octets()]), value: None }),
+            }
+        }
+        // Without an address of the link there is no neighbour discovery.
+        v6.push(Element { key: fields(&[&name, &link_local(endpoint.mac).octets()]), value: None });
+        for port in &endpoint.published {
+            let (place, element) = port.element();
+            published[place].push(element);
+        }
+    }
+    let [at4, any4, at6, any6] = published;
+    Ok(without_empty(vec![
+        (BRIDGE, PORTS, ports),
+        (BRIDGE, PINNED_MAC, macs),
+        (BRIDGE, PINNED_IPV4, v4),
+        (BRIDGE, PINNED_IPV6, v6),
+        (INET, AT_IPV4, at4),
+        (INET, ANY_IPV4, any4),
+        (INET, AT_IPV6, at6),
+        (INET, ANY_IPV6, any6),
+    ]))
+}
+
+fn without_empty(mut filling: Filling) -> Filling {
+    filling.retain(|(_, _, elements)| !elements.is_empty());
+    filling
+}
+
+impl Published {
+    /// In which of the four maps, and as what.
+    fn element(&self) -> (usize, Element) {
+        let (protocol, port, to_port) = ([self.protocol], self.host_port.to_be_bytes(), self.to_port.to_be_bytes());
+        let to = octets(self.to);
+        let is_ipv6 = usize::from(self.to.is_ipv6());
+        let value = Some(fields(&[&to, &to_port]));
+        match self.host {
+            Some(host) => (2 * is_ipv6, Element { key: fields(&[&protocol, &octets(host), &port]), value }),
+            None => (2 * is_ipv6 + 1, Element { key: fields(&[&protocol, &port]), value }),
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// The address that an interface gives itself (RFC 4291, appendix A).
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+struct Chain<'a> {
+    table: Table,
+    name: &'static str,
+    hook: Option<Hook>,
+    rules: Vec<Vec<Expression<'a>>>,
+}
+
+/// `NF_INET_*`; those of bridges have the same numbers.
+const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+
+fn chains<'a>(segments: &[Segment]) -> Vec<Chain<'a>> {
+    let filter = |number, priority| Some(Hook { kind: "filter", number, priority });
+    let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
+    vec![
+        Chain { table: INET, name: "published", hook: None, rules: published() },
+        Chain { table: INET, name: "guard", hook: filter(PREROUTING, -300), rules: guard() },
+        Chain { table: INET, name: "incoming", hook: nat(PREROUTING, -100), rules: to_published() },
+        Chain { table: INET, name: "own", hook: nat(OUTPUT, -100), rules: to_published() },
+        Chain { table: INET, name: "outgoing", hook: nat(POSTROUTING, 100), rules: outgoing(segments) },
+        Chain { table: INET, name: "between", hook: filter(FORWARD, 0), rules: between() },
+        Chain { table: BRIDGE, name: "source", hook: filter(PREROUTING, -300), rules: source() },
+    ]
+}
+
+/// The word of the registers from which on a key is collected.
+const FIRST: Register = Register::word(0);
+
+fn incoming_is(set: &'static str) -> [Expression<'static>; 2] {
+    [Expression::Meta { key: Meta::IncomingName, into: FIRST }, is_in(set)]
+}
+
+fn outgoing_is(set: &'static str) -> [Expression<'static>; 2] {
+    [Expression::Meta { key: Meta::OutgoingName, into: FIRST }, is_in(set)]
+}
+
+fn is_in(set: &str) -> Expression<'_> {
+    Expression::Lookup { set, from: FIRST, into: None, is_inverted: false }
+}
+
+fn is_not_in(set: &str) -> Expression<'_> {
+    Expression::Lookup { set, from: FIRST, into: None, is_inverted: true }
+}
+
+fn equal<'a>(with: &[u8]) -> Expression<'a> {
+    Expression::Compare { register: FIRST, comparison: Comparison::Equal, with: with.to_vec() }
+}
+
+fn decide(verdict: Verdict<'_>) -> Expression<'_> {
+    Expression::Decide(verdict)
+}
+
+/// Whether a connection has one of these bits.
+fn connection_has<'a>(key: Connection, bits: u32) -> [Expression<'a>; 3] {
+    [
+        Expression::Connection { key, into: FIRST },
+        Expression::Mask { register: FIRST, mask: bits.to_ne_bytes().to_vec() },
+        Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: vec![0; 4] },
+    ]
+}
+
+fn rule<'a>(parts: &[&[Expression<'a>]], verdict: Verdict<'a>) -> Vec<Expression<'a>> {
+    parts.concat().into_iter().chain([Expression::Count, decide(verdict)]).collect()
+}
+
+fn family<'a>(family: u8) -> [Expression<'a>; 2] {
+    [Expression::Meta { key: Meta::Family, into: FIRST }, equal(&[family])]
+}
+
+fn guard<'a>() -> Vec<Vec<Expression<'a>>> {
+    let loopback = [
+        Expression::Payload { header: Header::Network, offset: 16, length: 1, into: FIRST },
+        equal(&[Ipv4Addr::LOCALHOST.octets()[0]]),
+    ];
+    vec![rule(&[&incoming_is(BRIDGES.name), &family(NFPROTO_IPV4), &loopback], Verdict::Drop)]
+}
+
+fn to_published<'a>() -> Vec<Vec<Expression<'a>>> {
+    let to_us = [Expression::DestinationType { into: FIRST }, equal(&LOCAL.to_ne_bytes())];
+    vec![to_us.into_iter().chain([decide(Verdict::Jump("published"))]).collect()]
+}
+
+fn published<'a>() -> Vec<Vec<Expression<'a>>> {
+    let v4 = (NFPROTO_IPV4, 16, 4, AT_IPV4.name, ANY_IPV4.name);
+    let v6 = (NFPROTO_IPV6, 24, 16, AT_IPV6.name, ANY_IPV6.name);
+    let mut rules = Vec::new();
+    for (protocol, offset, length, at, any) in [v4, v6] {
+        let words = length / 4;
+        let transport = Expression::Meta { key: Meta::Transport, into: FIRST };
+        let port =
+            |word| Expression::Payload { header: Header::Transport, offset: 2, length: 2, into: Register::word(word) };
+        let address = Expression::Payload { header: Header::Network, offset, length, into: Register::word(1) };
+        let to = |set: &'static str| {
+            [
+                Expression::Lookup { set, from: FIRST, into: Some(FIRST), is_inverted: false },
+                Expression::Translate {
+                    kind: Translation::Destination,
+                    family: protocol.into(),
+                    address: FIRST,
+                    port: Register::word(words),
+                },
+            ]
+        };
+        let with = |key: &[Expression<'a>], set| [&family(protocol)[..], key, &to(set)].concat();
+        rules.push(with(&[transport.clone(), address, port(1 + words)], at));
+        rules.push(with(&[transport, port(1)], any));
+    }
+    rules
+}
+
+fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
+    let mut rules = Vec::new();
+    for segment in segments.iter().filter(|segment| segment.masquerades && !segment.is_internal) {
+        let Ok(name) = interface(&segment.interface) else { continue };
+        for (subnet, prefix) in &segment.subnets {
+            let (version, offset) = if subnet.is_ipv4() { (NFPROTO_IPV4, 12) } else { (NFPROTO_IPV6, 8) };
+            let bytes = octets(*subnet);
+            let mask = mask(bytes.len(), *prefix);
+            let masked: Vec<u8> = bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
+            let length = if subnet.is_ipv4() { 4 } else { 16 };
+            let is_of = [
+                Expression::Payload { header: Header::Network, offset, length, into: FIRST },
+                Expression::Mask { register: FIRST, mask },
+                equal(&masked),
+            ];
+            let elsewhere = [
+                Expression::Meta { key: Meta::OutgoingName, into: FIRST },
+                Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: name.to_vec() },
+            ];
+            let last = [Expression::Count, Expression::Masquerade];
+            rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            // A container that calls its own network by a published port: the answer is to take the same way back.
+            let to_itself = [Expression::Meta { key: Meta::OutgoingName, into: FIRST }, equal(&name)];
+            let by_port = connection_has(Connection::Status, WAS_PUBLISHED);
+            rules.push([&family(version)[..], &is_of, &to_itself, &by_port, &last].concat());
+        }
+    }
+    rules
+}
+
+fn mask(length: usize, prefix: u8) -> Vec<u8> {
+    let mut mask = vec![0_u8; length];
+    for bit in 0..usize::from(prefix).min(length * 8) {
+        mask[bit / 8] |= 0x80 >> (bit % 8);
+    }
+    mask
+}
+
+fn between<'a>() -> Vec<Vec<Expression<'a>>> {
+    let pair = [
+        Expression::Meta { key: Meta::IncomingName, into: FIRST },
+        Expression::Meta { key: Meta::OutgoingName, into: Register::word(4) },
+        is_in(WITHIN.name),
+    ];
+    let goes_on = connection_has(Connection::State, GOES_ON);
+    let was_published = connection_has(Connection::Status, WAS_PUBLISHED);
+    vec![
+        rule(&[&outgoing_is(BRIDGES.name), &goes_on], Verdict::Accept),
+        rule(&[&pair], Verdict::Accept),
+        rule(&[&incoming_is(INTERNAL.name)], Verdict::Drop),
+        rule(&[&outgoing_is(INTERNAL.name)], Verdict::Drop),
+        rule(&[&outgoing_is(BRIDGES.name), &was_published], Verdict::Accept),
+        rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
+        rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
+    ]
+}
+
+/// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP.
+fn source<'a>() -> Vec<Vec<Expression<'a>>> {
+    let ether = |kind: [u8; 2]| [Expression::Meta { key: Meta::Protocol, into: FIRST }, equal(&kind)];
+    let spoken = |header, offset, length, set| {
+        [
+            Expression::Meta { key: Meta::IncomingName, into: FIRST },
+            Expression::Payload { header, offset, length, into: Register::word(4) },
+            is_not_in(set),
+        ]
+    };
+    let port = incoming_is(PORTS.name);
+    let drop = |kind: Option<[u8; 2]>, what: [Expression<'a>; 3]| {
+        let kind = kind.map(ether);
+        rule(&[&port, kind.as_ref().map_or(&[], |kind| &kind[..]), &what], Verdict::Drop)
+    };
+    vec![
+        drop(None, spoken(Header::Link, 6, 6, PINNED_MAC.name)),
+        drop(Some(ETHER_IPV4), spoken(Header::Network, 12, 4, PINNED_IPV4.name)),
+        drop(Some(ETHER_ARP), spoken(Header::Network, 8, 6, PINNED_MAC.name)),
+        drop(Some(ETHER_ARP), spoken(Header::Network, 14, 4, PINNED_IPV4.name)),
+        drop(Some(ETHER_IPV6), spoken(Header::Network, 8, 16, PINNED_IPV6.name)),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+use std::thread;
+
+use super::*;
+use crate::sys::clone::{CloneFlags, unshare};
+
+fn segment(interface: &str, subnets: &[(&str, u8)], is_internal: bool) -> Segment {
+    let subnets = subnets.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();
+    Segment { interface: interface.to_owned(), subnets, is_internal, masquerades: true }
+}
+
+fn endpoint(port: &str) -> Endpoint {
+    let published = |host: Option<&str>, to: &str| Published {
+        protocol: 6,
+        host: host.map(|host| host.parse().unwrap()),
+        host_port: 8080,
+        to: to.parse().unwrap(),
+        to_port: 80,
+    };
+    Endpoint {
+        port: port.to_owned(),
+        mac: [2, 66, 10, 89, 0, 2],
+        addresses: vec!["10.89.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        published: vec![
+            published(None, "10.89.0.2"),
+            published(None, "fd00::2"),
+            published(Some("192.0.2.1"), "10.89.0.2"),
+            published(Some("2001:db8::1"), "fd00::2"),
+        ],
+    }
+}
+
+/// Runs this in a network namespace of its own; `false` where this machine's user may not make one.
+fn in_own_namespace(run: impl FnOnce() + Send) -> bool {
+    thread::scope(|scope| {
+        scope
+            .spawn(|| match unshare(CloneFlags::NEWNET) {
+                Ok(()) => {
+                    run();
+                    true
+                }
+                Err(errno) => {
+                    println!("not run: a network namespace cannot be made here: {errno}");
+                    false
+                }
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+#[test]
+fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
+    in_own_namespace(|| {
+        let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
+        assert_eq!(add(&endpoint("vh1")).unwrap_err().errno(), Some(Errno::NOENT), "there are no tables yet");
+        write(&segments, &[endpoint("vh1")]).unwrap();
+        let again = add(&endpoint("vh1"));
+        assert!(again.is_ok(), "what is there is there: {again:?}");
+        remove(&endpoint("vh1")).unwrap();
+        assert_eq!(remove(&endpoint("vh1")).unwrap_err().errno(), Some(Errno::NOENT));
+        add(&endpoint("vh1")).unwrap();
+        // More than fits into one message.
+        let many: Vec<Endpoint> =
+            (0..1000).map(|number| Endpoint { published: vec![], ..endpoint(&format!("v{number}")) }).collect();
+        write(&segments, &many).unwrap();
+        clear().unwrap();
+        clear().unwrap();
+    });
+}
+
+#[test]
+fn names_that_are_no_interface_are_refused() {
+    let error = write(&[segment("a-name-of-16-byt", &[], false)], &[]).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::MSGSIZE), "{error}");
+}
+
+#[test]
+fn masks_are_of_bits() {
+    assert_eq!(mask(4, 20), [255, 255, 240, 0]);
+    assert_eq!(mask(4, 0), [0; 4]);
+    assert_eq!(mask(4, 99), [255; 4]);
+}
+
+#[test]
+fn a_link_s_own_address_is_of_its_mac() {
+    assert_eq!(link_local([0x02, 0x42, 0xac, 0x11, 0, 2]).to_string(), "fe80::42:acff:fe11:2");
+}
