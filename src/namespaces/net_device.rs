@@ -64,7 +64,9 @@ pub fn move_all(devices: &[NetDevice], namespace: BorrowedFd<'_>, path: &str) ->
     devices.iter().try_for_each(|device| move_one(device, &here, &there, namespace, path))
 }
 
-fn open_socket_in(namespace: BorrowedFd<'_>) -> Result<Socket, Errno> {
+/// Opens a socket to rtnetlink in another network namespace. The process visits it for a moment; it has one thread, or this
+/// thread alone goes.
+pub fn open_socket_in(namespace: BorrowedFd<'_>) -> Result<Socket, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/ns/net", flags, Mode::empty())?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
@@ -103,7 +105,7 @@ fn move_one(device: &NetDevice, here: &Socket, there: &Socket, namespace: Borrow
 }
 
 /// `ifinfomsg`, naming an interface by its number.
-fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut body = [0; 16];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     body[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -111,7 +113,8 @@ fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
     body
 }
 
-fn set_up(index: u32, is_up: bool) -> Request {
+/// Asks for an interface to go up, or down.
+pub fn set_up(index: u32, is_up: bool) -> Request {
     Request::act(NEW_LINK, &link_body(index, u32::from(is_up) * FLAG_UP, FLAG_UP))
 }
 

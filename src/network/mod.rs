@@ -1,3 +1,9 @@
 //! The containers' networks: links, addresses, rules. Knows no container's record, and keeps nothing running.
 
+pub mod cidr;
 pub mod firewall;
+pub mod lease;
+pub mod link;
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,14 @@ impl Request {
         Ok(self)
     }
 
+    /// Appends what stands before the attributes of a nested object.
+    #[must_use]
+    pub fn bytes(mut self, body: &[u8]) -> Self {
+        self.0.extend_from_slice(body);
+        pad(&mut self.0);
+        self
+    }
+
     /// Appends an attribute that holds attributes; EMSGSIZE as for [`Self::attribute`].
     pub fn nested(mut self, kind: u16, fill: impl FnOnce(Self) -> Result<Self, Errno>) -> Result<Self, Errno> {
         let start = self.0.len();

@@ -1,7 +1,5 @@
-use std::thread;
-
 use super::*;
-use crate::sys::clone::{CloneFlags, unshare};
+use crate::network::tests::in_own_namespace;
 
 fn segment(interface: &str, subnets: &[(&str, u8)], is_internal: bool) -> Segment {
     let subnets = subnets.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();
@@ -27,25 +25,6 @@ fn endpoint(port: &str) -> Endpoint {
             published(Some("2001:db8::1"), "fd00::2"),
         ],
     }
-}
-
-/// Runs this in a network namespace of its own; `false` where this machine's user may not make one.
-fn in_own_namespace(run: impl FnOnce() + Send) -> bool {
-    thread::scope(|scope| {
-        scope
-            .spawn(|| match unshare(CloneFlags::NEWNET) {
-                Ok(()) => {
-                    run();
-                    true
-                }
-                Err(errno) => {
-                    println!("not run: a network namespace cannot be made here: {errno}");
-                    false
-                }
-            })
-            .join()
-            .unwrap()
-    })
 }
 
 #[test]

@@ -1,0 +1,305 @@
+//! Who holds which address of a network: a file below the run root, changed under a lock of its own, and gone at reboot.
+//!
+//! A lease is its container's for as long as that runs. Whoever allocates asks of each holder whether it still does, so what
+//! a killed process has left is cleared by the next that wants something.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::cidr::Cidr;
+use crate::error::{Context, Error, Kind, Result};
+use crate::support::atomic;
+use crate::support::lock::{Lock, Sharing};
+
+const LEASES: &str = "leases.json";
+const LOCK: &str = "lock";
+
+/// Sixty-four thousand containers' worth.
+const LEASES_BYTES: usize = 32 << 20;
+
+/// What a container holds of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// One of each family that the network has.
+    pub addresses: Vec<IpAddr>,
+    pub mac: Mac,
+}
+
+/// An Ethernet address, written as `02:42:ac:11:00:02`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// What addresses there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    pub block: Cidr,
+    /// Where in the block addresses are handed out; anywhere else is for those who ask for one by name.
+    pub range: Option<Cidr>,
+    /// The bridge's, and what the network's maker keeps for others.
+    pub reserved: Vec<IpAddr>,
+}
+
+/// What a container asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub addresses: Vec<IpAddr>,
+    pub mac: Option<Mac>,
+}
+
+/// The leases of one network, held against everybody else until it is dropped.
+pub struct Leases {
+    folder: OwnedFd,
+    held: BTreeMap<String, Lease>,
+    _lock: Lock,
+}
+
+impl Leases {
+    /// Opens the leases of the network whose folder below the run root this is.
+    pub fn open(folder: BorrowedFd<'_>) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file =
+            rustix::fs::openat(folder, LOCK, flags, Mode::from_raw_mode(0o600)).context("open the leases' lock")?;
+        let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
+        let held = match atomic::read(folder, LEASES, LEASES_BYTES)? {
+            // Half a file there is none; another's file is nobody's lease.
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(Error::from).context("read leases.json")?,
+            None => BTreeMap::new(),
+        };
+        Ok(Self { folder: rustix::io::fcntl_dupfd_cloexec(folder, 3)?, held, _lock: lock })
+    }
+
+    /// Everybody's.
+    pub fn all(&self) -> &BTreeMap<String, Lease> {
+        &self.held
+    }
+
+    /// Gives a container what it asks for, and what is free where it asks for nothing. What it held before is free.
+    ///
+    /// # Errors
+    ///
+    /// - [`Kind::Exists`]: another has an address that it asks for.
+    /// - [`Kind::Invalid`]: the network has no such address.
+    /// - No address is free.
+    pub fn take(
+        &mut self,
+        holder: &str,
+        pools: &[Pool],
+        wish: &Wish,
+        is_running: &dyn Fn(&str) -> bool,
+    ) -> Result<Lease> {
+        self.held.retain(|other, _| other != holder && is_running(other));
+        let lease = choose(&self.held, pools, wish)?;
+        self.held.insert(holder.to_owned(), lease.clone());
+        self.save()?;
+        Ok(lease)
+    }
+
+    /// Takes a container's lease back; that it has none is no error.
+    pub fn release(&mut self, holder: &str) -> Result<()> {
+        if self.held.remove(holder).is_some() { self.save() } else { Ok(()) }
+    }
+
+    fn save(&self) -> Result<()> {
+        atomic::replace(self.folder.as_fd(), LEASES, &serde_json::to_vec(&self.held)?)
+    }
+}
+
+fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result<Lease> {
+    let taken: HashSet<IpAddr> = held.values().flat_map(|lease| lease.addresses.iter().copied()).collect();
+    let owner = |address: IpAddr| held.iter().find(|(_, lease)| lease.addresses.contains(&address));
+    for address in &wish.addresses {
+        let Some(pool) = pools.iter().find(|pool| pool.block.contains(*address)) else {
+            let blocks: Vec<String> = pools.iter().map(|pool| pool.block.to_string()).collect();
+            return Err(Error::invalid(format!("address {address} is not in the network ({})", blocks.join(", "))));
+        };
+        if pool.reserved.contains(address) || [pool.block.first(), pool.block.last()].contains(address) {
+            return Err(Error::invalid(format!("address {address} is not for containers in {}", pool.block)));
+        }
+        if let Some((owner, _)) = owner(*address) {
+            let message = format!("address {address} is already in use by container {owner}");
+            return Err(Error::new(Kind::Exists, message));
+        }
+    }
+    let mut addresses = Vec::new();
+    for is_ipv6 in [false, true] {
+        let of_family: Vec<&Pool> = pools.iter().filter(|pool| pool.block.is_ipv6() == is_ipv6).collect();
+        if of_family.is_empty() {
+            continue;
+        }
+        let wished = wish.addresses.iter().copied().find(|address| address.is_ipv6() == is_ipv6);
+        let found = wished.or_else(|| of_family.iter().find_map(|pool| pool.free(&taken)));
+        addresses.push(found.ok_or_else(|| {
+            let blocks: Vec<String> = of_family.iter().map(|pool| pool.block.to_string()).collect();
+            Error::new(Kind::Other, format!("no address is free in {}", blocks.join(", ")))
+                .with_hint("a larger network: husk network create --subnet …")
+        })?);
+    }
+    let used: HashSet<Mac> = held.values().map(|lease| lease.mac).collect();
+    let mac = match wish.mac {
+        Some(mac) if used.contains(&mac) => {
+            return Err(Error::new(Kind::Exists, format!("MAC address {mac} is already in use")));
+        }
+        Some(mac) => mac,
+        None => Mac::for_address(&addresses)?,
+    };
+    Ok(Lease { addresses, mac })
+}
+
+impl Pool {
+    fn free(&self, taken: &HashSet<IpAddr>) -> Option<IpAddr> {
+        let is_host = |address: &IpAddr| {
+            let block = &self.block;
+            let has_ends = !block.is_ipv6() && block.prefix() < 31 || block.is_ipv6() && block.prefix() < 127;
+            !has_ends || *address != block.first() && (block.is_ipv6() || *address != block.last())
+        };
+        // A range's own ends are addresses like others.
+        let range = self.range.unwrap_or(self.block);
+        (0..)
+            .map_while(|place| range.nth(place))
+            .find(|address| is_host(address) && !taken.contains(address) && !self.reserved.contains(address))
+    }
+}
+
+impl Mac {
+    /// A MAC of the container's own: of its IPv4 address, as docker makes them, so that who keeps its address keeps its
+    /// neighbours; else by chance.
+    fn for_address(addresses: &[IpAddr]) -> Result<Self> {
+        let last: [u8; 4] = match addresses.iter().find(|address| address.is_ipv4()) {
+            Some(IpAddr::V4(address)) => address.octets(),
+            _ => {
+                let mut bytes = [0; 4];
+                rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+                    .context("make up a MAC address")?;
+                bytes
+            }
+        };
+        // Locally administered, for one.
+        Ok(Self([0x02, 0x42, last[0], last[1], last[2], last[3]]))
+    }
+}
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed = || Error::invalid(format!("{text:?}: not a MAC address, such as 02:42:ac:11:00:02"));
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let is_byte = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let part = parts.next().filter(is_byte).ok_or_else(malformed)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| malformed())?;
+        }
+        match (parts.next(), bytes[0] & 1) {
+            (None, 0) => Ok(Self(bytes)),
+            (None, _) => Err(Error::invalid(format!("{text}: an address of many, which no interface can have"))),
+            _ => Err(malformed()),
+        }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools() -> Vec<Pool> {
+        let pool = |block: &str, gateway: &str| Pool {
+            block: block.parse().unwrap(),
+            range: None,
+            reserved: vec![gateway.parse().unwrap()],
+        };
+        vec![pool("10.89.0.0/29", "10.89.0.1"), pool("fd00::/64", "fd00::1")]
+    }
+
+    fn wish(address: &str) -> Wish {
+        Wish { addresses: vec![address.parse().unwrap()], mac: None }
+    }
+
+    #[test]
+    fn everybody_gets_an_address_of_each_family_until_none_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(folder.path()).unwrap();
+        let take =
+            |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish, &|_| true);
+        let one = take("one", &Wish::default()).unwrap();
+        assert_eq!(one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.89.0.2", "fd00::2"]);
+        assert_eq!(one.mac.to_string(), "02:42:0a:59:00:02");
+        assert_eq!(take("one", &Wish::default()).unwrap(), one, "its own address is free to itself");
+        assert_eq!(take("two", &wish("10.89.0.5")).unwrap().addresses[0].to_string(), "10.89.0.5");
+        assert_eq!(take("three", &wish("10.89.0.5")).unwrap_err().kind(), Kind::Exists);
+        for address in ["10.89.0.1", "10.89.0.0", "10.89.0.7", "10.90.0.2", "fe80::1"] {
+            assert_eq!(take("three", &wish(address)).unwrap_err().kind(), Kind::Invalid, "{address}");
+        }
+        for holder in ["three", "four", "five"] {
+            take(holder, &Wish::default()).unwrap();
+        }
+        let full = take("six", &Wish::default()).unwrap_err();
+        assert!(full.to_string().contains("no address is free in 10.89.0.0/29"), "{full}");
+        Leases::open(folder.as_fd()).unwrap().release("two").unwrap();
+        assert_eq!(take("six", &Wish::default()).unwrap().addresses[0].to_string(), "10.89.0.5");
+        let of_the_living = |holder: &str| holder == "six";
+        let mut leases = Leases::open(folder.as_fd()).unwrap();
+        leases.take("seven", &pools(), &Wish::default(), &of_the_living).unwrap();
+        assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["seven", "six"], "the others do not run");
+    }
+
+    #[test]
+    fn many_at_once_get_different_addresses() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(folder.path()).unwrap();
+        let pools = [Pool {
+            block: "10.0.0.0/24".parse().unwrap(),
+            range: Some("10.0.0.128/25".parse().unwrap()),
+            reserved: vec![],
+        }];
+        let found: HashSet<IpAddr> = std::thread::scope(|scope| {
+            let take = |holder: usize| {
+                let (folder, pools) = (&folder, &pools);
+                scope.spawn(move || {
+                    let mut leases = Leases::open(folder.as_fd()).unwrap();
+                    leases.take(&holder.to_string(), pools, &Wish::default(), &|_| true).unwrap().addresses[0]
+                })
+            };
+            let threads: Vec<_> = (0..64).map(take).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(found.len(), 64);
+        assert!(found.iter().all(|address| pools[0].range.unwrap().contains(*address)));
+    }
+
+    #[test]
+    fn mac_addresses_are_read_as_they_are_written() {
+        assert_eq!("02-42-AC-11-00-02".parse::<Mac>().unwrap().to_string(), "02:42:ac:11:00:02");
+        for text in
+            ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "2:42:ac:11:00:02", "+2:42:ac:11:00:02", "01:00:5e:00:00:01"]
+        {
+            assert!(text.parse::<Mac>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Links over rtnetlink(7): bridges, and the pair of ends that joins a container to one. Knows no network, and keeps no state.
+//!
+//! A pair is made by one request, one end of it in the container's namespace from birth: so there is no moment at which a
+//! killed process would leave an end on the host, and with the namespace goes the pair.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use super::cidr::Cidr;
+use super::lease::Mac;
+use crate::error::{Context, Result};
+use crate::namespaces::net_device::{link_body, open_socket_in, set_up};
+use crate::sys::netlink::{Request, Socket, find_attribute};
+
+/// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h, veth.h and netlink.h.
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
+const LINK_ADDRESS: u16 = 1;
+const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
+const LINK_MASTER: u16 = 10;
+const LINK_INFO: u16 = 18;
+const LINK_NAMESPACE_FD: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_PEER: u16 = 1;
+const ADDRESS_ADDRESS: u16 = 1;
+const ADDRESS_LOCAL: u16 = 2;
+const ADDRESS_BROADCAST: u16 = 4;
+const ADDRESS_FLAGS: u16 = 8;
+const ROUTE_DESTINATION: u16 = 1;
+const ROUTE_INTERFACE: u16 = 4;
+const ROUTE_GATEWAY: u16 = 5;
+const FLAG_UP: u32 = 1;
+const CREATE_NEW: u16 = 0x400 | 0x200;
+/// `IFA_F_NODAD`: the address is ours by our own books, and to be used at once.
+const NO_DETECTION: u32 = 0x2;
+const INET: u8 = 2;
+const INET6: u8 = 10;
+/// `RT_TABLE_MAIN`, `RTPROT_STATIC`, `RT_SCOPE_UNIVERSE`, `RTN_UNICAST`.
+const ROUTE_KIND: [u8; 4] = [254, 4, 0, 1];
+/// `rtmsg`.
+const ROUTE_BODY_LENGTH: usize = 12;
+
+/// An address of an interface, and the block that is reached by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    pub address: IpAddr,
+    pub block: Cidr,
+}
+
+/// One container's place in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// The host's end.
+    pub port: &'a str,
+    pub bridge: &'a str,
+    /// The container's end: `eth0`.
+    pub name: &'a str,
+    pub mac: Mac,
+    pub mtu: Option<u32>,
+    pub addresses: Vec<InterfaceAddress>,
+    /// Where everything else is sent.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Makes a bridge with its addresses, and brings it up; what is there of it is kept.
+pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<()> {
+    let socket = Socket::open().context("open a netlink socket")?;
+    let describe = || format!("make bridge {name}");
+    let request = new_link(name, "bridge", mtu, None).with_context(describe)?;
+    match socket.call(request, |_| ()) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).with_context(describe),
+    }
+    let index = socket.index_of(name).with_context(describe)?;
+    for address in addresses {
+        let describe = || format!("give {} to bridge {name}", address.address);
+        let request = add_address(index, *address).with_context(describe)?;
+        match socket.call(request, |_| ()) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).with_context(describe),
+        }
+    }
+    socket.call(set_up(index, true), |_| ()).with_context(|| format!("bring up bridge {name}"))
+}
+
+/// Removes an interface of the host; that there is none is no error.
+pub fn remove(name: &str) -> Result<()> {
+    let socket = Socket::open().context("open a netlink socket")?;
+    let describe = || format!("remove interface {name}");
+    let index = match socket.index_of(name) {
+        Ok(index) => index,
+        Err(Errno::NODEV) => return Ok(()),
+        Err(errno) => return Err(errno).with_context(describe),
+    };
+    match socket.call(Request::act(DELETE_LINK, &link_body(index, 0, 0)), |_| ()) {
+        Ok(()) | Err(Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno).with_context(describe),
+    }
+}
+
+/// Joins a network namespace to a bridge, and makes that its way to everywhere. The process visits the namespace for a moment.
+pub fn connect(pair: &Pair<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
+    let here = Socket::open().context("open a netlink socket")?;
+    let there = open_socket_in(namespace).context("open a netlink socket in the container's network namespace")?;
+    let describe = || format!("join the container to bridge {}", pair.bridge);
+    let bridge = here.index_of(pair.bridge).with_context(describe)?;
+    let request = pair.request(bridge, namespace).with_context(describe)?;
+    here.call(request, |_| ()).with_context(describe)?;
+    let inside = || format!("set up {} in the container", pair.name);
+    let index = there.index_of(pair.name).with_context(inside)?;
+    for address in &pair.addresses {
+        let request = add_address(index, *address).with_context(inside)?;
+        there.call(request, |_| ()).with_context(|| format!("give {} to the container", address.address))?;
+    }
+    there.call(set_up(index, true), |_| ()).with_context(inside)?;
+    for gateway in &pair.gateways {
+        let request = default_route(index, *gateway).with_context(inside)?;
+        there.call(request, |_| ()).with_context(|| format!("send the container's packets to {gateway}"))?;
+    }
+    Ok(())
+}
+
+/// The blocks that this host has routes to, but for the one to everywhere: what a new network must not take from it.
+pub fn routed_blocks() -> Result<Vec<Cidr>> {
+    let socket = Socket::open().context("open a netlink socket")?;
+    let mut blocks = Vec::new();
+    for family in [INET, INET6] {
+        let mut body = [0; ROUTE_BODY_LENGTH];
+        body[0] = family;
+        socket
+            .call(Request::dump(GET_ROUTE, &body), |object| blocks.extend(destination(object)))
+            .context("list this host's routes")?;
+    }
+    Ok(blocks)
+}
+
+/// Where a route leads, unless it is everywhere.
+fn destination(object: &[u8]) -> Option<Cidr> {
+    let (body, attributes) = object.split_at_checked(ROUTE_BODY_LENGTH)?;
+    let value = find_attribute(attributes, ROUTE_DESTINATION)?;
+    let address = match body[0] {
+        INET => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+        INET6 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+        _ => return None,
+    };
+    Cidr::around(address, body[1]).ok().filter(|block| block.prefix() > 0)
+}
+
+fn new_link(name: &str, kind: &str, mtu: Option<u32>, master: Option<u32>) -> Result<Request, Errno> {
+    let mut request = Request::act(NEW_LINK, &link_body(0, FLAG_UP, FLAG_UP))
+        .with_flags(CREATE_NEW)
+        .attribute(LINK_NAME, &terminated(name))?;
+    if let Some(mtu) = mtu {
+        request = request.attribute(LINK_MTU, &mtu.to_ne_bytes())?;
+    }
+    if let Some(master) = master {
+        request = request.attribute(LINK_MASTER, &master.to_ne_bytes())?;
+    }
+    if kind == "veth" {
+        return Ok(request);
+    }
+    request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, kind.as_bytes()))
+}
+
+impl Pair<'_> {
+    fn request(&self, bridge: u32, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
+        new_link(self.port, "veth", self.mtu, Some(bridge))?.nested(LINK_INFO, |info| {
+            info.attribute(INFO_KIND, b"veth")?
+                .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))
+        })
+    }
+
+    fn write_peer(&self, peer: Request, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
+        let peer = peer
+            .bytes(&link_body(0, 0, 0))
+            .attribute(LINK_NAME, &terminated(self.name))?
+            .attribute(LINK_ADDRESS, &self.mac.0)?
+            .attribute(LINK_NAMESPACE_FD, &namespace.as_raw_fd().to_ne_bytes())?;
+        match self.mtu {
+            Some(mtu) => peer.attribute(LINK_MTU, &mtu.to_ne_bytes()),
+            None => Ok(peer),
+        }
+    }
+}
+
+fn add_address(index: u32, of: InterfaceAddress) -> Result<Request, Errno> {
+    let InterfaceAddress { address, block } = of;
+    let family = if address.is_ipv4() { INET } else { INET6 };
+    let mut body = [family, block.prefix(), 0, 0, 0, 0, 0, 0];
+    body[4..].copy_from_slice(&index.to_ne_bytes());
+    let request = Request::act(NEW_ADDRESS, &body).with_flags(CREATE_NEW);
+    match address {
+        IpAddr::V4(address) => {
+            let octets = address.octets();
+            let request = request.attribute(ADDRESS_LOCAL, &octets)?.attribute(ADDRESS_ADDRESS, &octets)?;
+            match block.last() {
+                // RFC 3021: of two addresses none is everybody's.
+                IpAddr::V4(last) if block.prefix() < 31 => request.attribute(ADDRESS_BROADCAST, &last.octets()),
+                _ => Ok(request),
+            }
+        }
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            request
+                .attribute(ADDRESS_LOCAL, &octets)?
+                .attribute(ADDRESS_ADDRESS, &octets)?
+                .attribute(ADDRESS_FLAGS, &NO_DETECTION.to_ne_bytes())
+        }
+    }
+}
+
+fn default_route(index: u32, gateway: IpAddr) -> Result<Request, Errno> {
+    let mut body = [0; ROUTE_BODY_LENGTH];
+    body[0] = if gateway.is_ipv4() { INET } else { INET6 };
+    body[4..8].copy_from_slice(&ROUTE_KIND);
+    let request = Request::act(NEW_ROUTE, &body).with_flags(CREATE_NEW);
+    let request = match gateway {
+        IpAddr::V4(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
+        IpAddr::V6(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
+    };
+    request.attribute(ROUTE_INTERFACE, &index.to_ne_bytes())
+}
+
+fn terminated(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::network::tests::in_own_namespace;
+
+    fn at(address: &str, block: &str) -> InterfaceAddress {
+        InterfaceAddress { address: address.parse().unwrap(), block: block.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_container_reaches_its_bridge_and_its_neighbour() {
+        in_own_namespace(|| {
+            make_bridge("husk0", None, &[at("10.89.0.1", "10.89.0.0/24"), at("fd00:89::1", "fd00:89::/64")]).unwrap();
+            make_bridge("husk0", None, &[at("10.89.0.1", "10.89.0.0/24")]).unwrap();
+            let blocks = routed_blocks().unwrap();
+            assert!(blocks.contains(&"10.89.0.0/24".parse().unwrap()), "{blocks:?}");
+            assert!(blocks.contains(&"fd00:89::/64".parse().unwrap()), "{blocks:?}");
+            let host = File::open("/proc/thread-self/ns/net").unwrap();
+            let outcome = std::thread::scope(|scope| {
+                let guest = scope.spawn(|| {
+                    crate::sys::clone::unshare(crate::sys::clone::CloneFlags::NEWNET).unwrap();
+                    let inside = File::open("/proc/thread-self/ns/net").unwrap();
+                    let pair = Pair {
+                        port: "vh1",
+                        bridge: "husk0",
+                        name: "eth0",
+                        mac: "02:42:0a:59:00:02".parse().unwrap(),
+                        mtu: Some(1400),
+                        addresses: vec![at("10.89.0.2", "10.89.0.0/24"), at("fd00:89::2", "fd00:89::/64")],
+                        gateways: vec!["10.89.0.1".parse().unwrap(), "fd00:89::1".parse().unwrap()],
+                    };
+                    let back = rustix::thread::LinkNameSpaceType::Network;
+                    rustix::thread::move_into_link_name_space(host.as_fd(), Some(back)).unwrap();
+                    connect(&pair, inside.as_fd()).unwrap();
+                    rustix::thread::move_into_link_name_space(inside.as_fd(), Some(back)).unwrap();
+                    let listener = |address: &str| std::net::TcpListener::bind((address, 80)).unwrap();
+                    let listeners = [listener("10.89.0.2"), listener("fd00:89::2")];
+                    let here = routed_blocks().unwrap();
+                    (inside, listeners, here)
+                });
+                guest.join().unwrap()
+            });
+            let (_inside, listeners, blocks) = outcome;
+            assert!(blocks.contains(&"10.89.0.0/24".parse().unwrap()), "{blocks:?}");
+            for (listener, address) in listeners.iter().zip(["10.89.0.2:80", "[fd00:89::2]:80"]) {
+                let caller = std::net::TcpStream::connect(address).unwrap();
+                let (_, seen) = listener.accept().unwrap();
+                assert_eq!(seen, caller.local_addr().unwrap());
+            }
+            remove("vh1").unwrap();
+            remove("vh1").unwrap();
+            remove("husk0").unwrap();
+        });
+    }
+}
