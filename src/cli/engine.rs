@@ -10,7 +10,7 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images, import, info,
-    inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, referrers, run, save, search, stats,
+    inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run, save, search, stats,
     switches, system, top, tree, unshare, update, volume, why,
 };
 use crate::engine::images::remote;
@@ -91,7 +91,7 @@ enum Command {
     #[command(subcommand)]
     System(system::System),
     Unshare(unshare::Unshare),
-    /// What the build needs of the executable
+    /// What the build, and husk itself, need of the executable
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -99,6 +99,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Monitor(monitor::Monitor),
 }
 
 /// Gives the whole command tree, the runtime's verbs below `oci`: for help, manuals and completions.
@@ -214,6 +215,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Volume(command) => volume::run(&command),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
+        Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
 }

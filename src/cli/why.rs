@@ -33,7 +33,7 @@ enum Format {
 /// Runs `why`.
 pub(super) fn run(args: &Why) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
-    let report = why::why(&engine, &engine.containers()?.find(&args.container)?)?;
+    let report = why::why(&engine, &engine.find(&args.container)?)?;
     printer::print(&match args.format {
         Some(Format::Json) => format!("{}\n", serde_json::to_string(&report)?),
         None => in_words(&report),

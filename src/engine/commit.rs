@@ -49,7 +49,7 @@ pub fn commit(
     name: Option<&Reference>,
     tell: &dyn Fn(&str),
 ) -> Result<ImageRecord> {
-    let container = engine.containers()?.find(reference)?;
+    let container = engine.find(reference)?;
     let make = || {
         let record = container.record()?;
         let makeup = Makeup::read(engine, &container, &record)?;
