@@ -16,6 +16,7 @@ mod callers;
 mod capabilities;
 mod cgroups;
 mod checkpoint;
+mod completion;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -64,6 +65,7 @@ mod run_flags;
 mod search;
 mod seccomp;
 mod seccomp_notify;
+mod secrets;
 mod security;
 mod security_cgroups;
 mod security_identity;
@@ -154,6 +156,8 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         run_flags::tests,
         init::tests,
+        secrets::tests,
+        completion::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

@@ -31,7 +31,7 @@ pub(super) struct Inspect {
     #[arg(long, short)]
     size: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "CONTAINER|IMAGE")]
     words: Vec<String>,
 }
 

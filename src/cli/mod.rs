@@ -8,6 +8,7 @@
 
 mod attach;
 mod commit;
+mod complete;
 mod container;
 mod container_filter;
 mod container_options;
@@ -49,6 +50,7 @@ mod report;
 mod run;
 mod save;
 mod search;
+mod secret;
 mod stats;
 mod status;
 mod switches;

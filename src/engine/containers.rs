@@ -141,6 +141,11 @@ impl Containers {
         Ok(())
     }
 
+    /// Lists the names, in no order.
+    pub fn names(&self) -> Result<Vec<String>> {
+        entries(self.names.as_fd())
+    }
+
     /// Clears what is left of a container that was never finished, or not quite removed; its names are free after that.
     fn clear_if_unfinished(&self, id: &ContainerId) -> Result<bool> {
         let Some(unfinished) = self.find_unfinished(id)? else { return Ok(false) };

@@ -12,13 +12,16 @@ use super::engine::Engine;
 use super::events;
 use super::exec::{self, ExecOptions};
 use super::joining;
+use super::mount;
 use super::record::{ExitRecord, Record, Status, Timestamp, now};
+use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Client, HealthJob, Job, Lifetime, Outcome, Serving, Wants};
 use crate::runtime::container::Request;
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
+use crate::runtime::secrets::Secrets as Delivered;
 use crate::spec::load::{self, Document};
 use crate::spec::validate::{self, Validated};
 use crate::sys::signal::Signals;
@@ -40,6 +43,7 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
         drop(engine.clear_remains()?);
         return take(engine, word);
     }
+    mount::refuse_mounted(engine, &container)?;
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
@@ -111,11 +115,13 @@ pub fn launch(
     let spec = validated(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
-    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record));
+    // They stay in the monitor's memory: a restart by policy does not depend on the store.
+    let secrets = Secrets::of(engine).deliver(&record.options.secrets).map_err(not_started)?;
+    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record, &secrets));
     let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
     let job = Job {
         runtime: &runtime,
-        request: request(&record, &bundle, &spec),
+        request: request(&record, &bundle, &spec, &secrets),
         folder: container.directory(),
         serving: serving(&record, lifetime),
         wants,
@@ -159,16 +165,16 @@ fn tell_end(engine: &Engine, record: &Record, outcome: &Outcome, started: Timest
 }
 
 /// A health check is a command in the container, as the container's user, that nobody gives input to.
-fn check_options(record: &Record) -> ExecOptions {
+fn check_options(record: &Record, secrets: &Delivered) -> ExecOptions {
     let command = record.health.as_ref().map(|check| check.command.clone()).unwrap_or_default();
-    ExecOptions { command, ..ExecOptions::default() }
+    ExecOptions { command, secret_variables: secrets.variables.clone(), ..ExecOptions::default() }
 }
 
 fn validated(spec: Spec) -> Result<Validated> {
     validate::validate(Document { value: spec, warnings: Vec::new() })
 }
 
-fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Request<'a> {
+fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated, secrets: &Delivered) -> Request<'a> {
     Request {
         id: record.id.as_str(),
         bundle,
@@ -177,6 +183,7 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
             dies_with_parent: true,
             preserved_fds: record.options.preserved_fds,
             has_init: record.options.init && record.options.init_path.is_none(),
+            secrets: secrets.clone(),
             ..Choices::default()
         },
         pid_file: record.options.pid_file.as_deref(),
