@@ -16,7 +16,7 @@ use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
-use super::record::{Container, FORMAT, Record, Supervision, now};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::Volumes;
@@ -55,6 +55,10 @@ struct Contents {
 }
 
 impl Contents {
+    fn as_mounted(&self) -> MountedImage {
+        MountedImage { id: self.id.clone(), layers: self.diff_ids.clone() }
+    }
+
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
         Self {
             config: ImageConfig::default(),
@@ -98,6 +102,7 @@ pub fn create(
 ) -> Result<Created> {
     let mut options = options.clone();
     inheriting::resolve(engine, &mut options)?;
+    joining::pin(engine, &mut options.namespaces)?;
     let options = &options;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
@@ -123,7 +128,16 @@ pub fn create(
         _ => make_root(engine, &contents, &directory.join("root"), tell)?,
     };
 
-    let identity = identity(&contents, options)?;
+    let users = users(&contents)?;
+    let identity = identity(&contents, &users, options)?;
+    let mut mounted_images = BTreeMap::new();
+    for volume in &options.volumes {
+        if let VolumeSource::Image(name) = &volume.source {
+            let contents = fetch(engine, &Source::parse(name)?, options, tell, report);
+            mounted_images.insert(name.clone(), contents.with_context(|| format!("mount image {name}"))?);
+        }
+    }
+    let layers_of = |contents: &Contents| contents.layers.clone();
     // With one id to give, the container's user gets it, whatever its number there.
     let maps = engine
         .maps
@@ -143,6 +157,8 @@ pub fn create(
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp_profile::choose(options)?,
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
+        users: &users,
         volumes: &engine.settings.data_root.join("volumes"),
         joined: &joining::resolve(engine, &options.namespaces)?,
         directory: &directory,
@@ -167,6 +183,7 @@ pub fn create(
         image: image.to_owned(),
         image_id: contents.id.clone(),
         layers: contents.diff_ids.clone(),
+        mounted_images: mounted_images.values().map(Contents::as_mounted).collect(),
         command: config::command(&contents.config, options)?,
         labels: labels(&contents.config, options),
         remove: options.remove,
@@ -187,7 +204,7 @@ pub fn create(
         let _ = rustix::fs::unlink(path);
     }
     let (container, supervision) = committed?;
-    drop((contents, volume_locks));
+    drop((contents, mounted_images, volume_locks));
     events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
@@ -364,18 +381,18 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.
-fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
+fn identity(contents: &Contents, database: &UserDatabase, options: &RunOptions) -> Result<Identity> {
     let spec = match &options.user {
         Some(spec) => spec.clone(),
         None if contents.config.user.is_empty() => UserSpec::ROOT,
         None => contents.config.user.parse().context("image config User")?,
     };
-    let database = if contents.is_host {
-        UserDatabase::read(&Root::open(Path::new("/"))?)?
-    } else {
-        files::user_database(&contents.layers)?
-    };
     database.resolve(&spec, &options.additional_groups)
+}
+
+/// Reads the users and groups of the image.
+fn users(contents: &Contents) -> Result<UserDatabase> {
+    if contents.is_host { UserDatabase::read(&Root::open(Path::new("/"))?) } else { files::user_database(&contents.layers) }
 }
 
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.

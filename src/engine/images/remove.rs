@@ -80,7 +80,7 @@ pub fn sweep(engine: &Engine, store: &Store) -> Result<Option<Swept>> {
         return Err(error);
     }
     for (record, _) in &listing.containers {
-        layers.extend(record.layers.iter().copied());
+        layers.extend(record.needed_layers().copied());
     }
     let swept = store.set_aside(&layers)?;
     engine.with_file_rights(|| store.delete_set_aside())?;
@@ -93,6 +93,6 @@ fn users(engine: &Engine, id: &Digest) -> Result<Vec<Record>> {
         .containers
         .into_iter()
         .map(|(record, _)| record)
-        .filter(|record| record.image_id.as_ref() == Some(&id))
+        .filter(|record| record.uses_image(&id))
         .collect())
 }
