@@ -211,7 +211,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
-        Command::Volume(command) => volume::run(&command),
+        Command::Volume(command) => or_failure(volume::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

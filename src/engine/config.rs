@@ -32,6 +32,7 @@ use super::options::namespaces::{IpcMode, NamespaceMode, UserMode};
 use super::options::security::matches_path;
 use super::options::{DeviceRequest, Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
+use super::volumes::options::Backing;
 
 pub use facts::{Host, Node};
 pub use names::OwnFile;
@@ -126,16 +127,24 @@ pub struct Input<'a> {
     pub cgroups_path: String,
     /// Namespaces of others that are joined.
     pub joined: &'a Joined,
-    /// Where named volumes are.
-    pub volumes: &'a Path,
     /// The layers of images that are mounted, lowest first, by the images' names.
     pub mounted_images: &'a BTreeMap<String, Vec<PathBuf>>,
     /// The users and groups of the image, for what is added to them.
     pub users: &'a UserDatabase,
+    /// The named volumes that are asked for.
+    pub volumes: &'a BTreeMap<String, NamedVolume>,
     /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
     pub directory: &'a Path,
     /// The image is this machine.
     pub is_host: bool,
+}
+
+/// What a named volume is mounted from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedVolume {
+    /// Its own directory.
+    pub data: PathBuf,
+    pub backing: Backing,
 }
 
 /// Namespaces of other containers, by path.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
+use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
@@ -19,7 +19,8 @@ use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
-use super::volumes::Volumes;
+use super::volumes::options::Backing;
+use super::volumes::{VolumeRecord, Volumes};
 use super::{events, files, health, host, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
@@ -138,6 +139,7 @@ pub fn create(
         }
     }
     let layers_of = |contents: &Contents| contents.layers.clone();
+    let held_volumes = hold_volumes(engine, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
     let maps = engine
         .maps
@@ -159,13 +161,13 @@ pub fn create(
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
         mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
         users: &users,
-        volumes: &engine.settings.data_root.join("volumes"),
+        volumes: &held_volumes.sources(engine)?,
         joined: &joining::resolve(engine, &options.namespaces)?,
         directory: &directory,
         is_host: contents.is_host,
     })?;
     files::write_own(draft.directory(), &built.files)?;
-    let volume_locks = hold_volumes(engine, options, &contents.layers)?;
+    held_volumes.fill(engine, options, &contents.layers)?;
     engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
@@ -204,30 +206,51 @@ pub fn create(
         let _ = rustix::fs::unlink(path);
     }
     let (container, supervision) = committed?;
-    drop((contents, mounted_images, volume_locks));
+    drop((contents, mounted_images, held_volumes));
     events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
 
-/// Makes the named volumes that are not there yet, and fills those that are empty. Nobody removes them until the record
-/// says who uses them.
-fn hold_volumes(engine: &Engine, options: &RunOptions, layers: &[PathBuf]) -> Result<Vec<Lock>> {
+/// Named volumes that nobody removes until the record says who uses them.
+struct HeldVolumes(Vec<(VolumeRecord, Lock)>);
+
+/// Makes the named volumes that are not there yet.
+fn hold_volumes(engine: &Engine, options: &RunOptions) -> Result<HeldVolumes> {
     let volumes = Volumes::of(engine);
-    let mut asked: BTreeMap<&str, Vec<&Volume>> = BTreeMap::new();
+    let mut asked: BTreeMap<&str, &Volume> = BTreeMap::new();
     for volume in &options.volumes {
         if let VolumeSource::Named(name) = &volume.source {
-            asked.entry(name).or_default().push(volume);
+            asked.entry(name).or_insert(volume);
         }
     }
-    let mut locks = Vec::with_capacity(asked.len());
-    for (name, uses) in asked {
-        let (_, lock) = volumes.create(name, &uses[0].labels, &uses[0].driver_options)?;
-        if let Some(first) = uses.iter().find(|volume| !volume.stays_empty && volume.subpath.is_none()) {
-            volumes.fill(name, &lock, &first.destination, layers)?;
-        }
-        locks.push(lock);
+    let hold = |(name, first): (&str, &Volume)| volumes.create(name, &first.labels, &first.driver_options);
+    asked.into_iter().map(hold).collect::<Result<_>>().map(HeldVolumes)
+}
+
+impl HeldVolumes {
+    /// Gives what each is mounted from.
+    fn sources(&self, engine: &Engine) -> Result<BTreeMap<String, NamedVolume>> {
+        let volumes = Volumes::of(engine);
+        let source = |(record, _): &(VolumeRecord, Lock)| {
+            let named = NamedVolume { data: volumes.data(&record.name), backing: Backing::parse(&record.options)? };
+            Ok((record.name.clone(), named))
+        };
+        self.0.iter().map(source).collect()
     }
-    Ok(locks)
+
+    /// Fills those that are empty with what the image has where they are mounted.
+    fn fill(&self, engine: &Engine, options: &RunOptions, layers: &[PathBuf]) -> Result<()> {
+        let volumes = Volumes::of(engine);
+        for (record, lock) in &self.0 {
+            let uses = options.volumes.iter();
+            let mut uses =
+                uses.filter(|volume| matches!(&volume.source, VolumeSource::Named(name) if *name == record.name));
+            if let Some(first) = uses.find(|volume| !volume.stays_empty && volume.subpath.is_none()) {
+                volumes.fill(record, lock, &first.destination, layers)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn bare_directory(path: &Path) -> Result<Contents> {

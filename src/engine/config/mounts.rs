@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use super::{AnonymousVolume, Input, Part, PartSource, RootFs, UserNamespace, defaults, mount, options_of};
+use super::{
+    AnonymousVolume, Input, NamedVolume, Part, PartSource, RootFs, UserNamespace, defaults, mount, options_of,
+};
 use crate::engine::options::namespaces::{IpcMode, NamespaceMode};
 use crate::engine::options::{ImageVolumes, Network};
 use crate::engine::volume_option::{self, Propagation, Volume, VolumeSource};
-use crate::error::{Context, Error, Result};
+use crate::engine::volumes::options::Backing;
+use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::overlay;
 
 /// What the mounts come to.
@@ -186,6 +189,12 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
     defaults::MOUNTS.iter().filter(is_there).map(build).collect()
 }
 
+/// Says whether an option of a bind takes another's place.
+fn excludes(own: &str, other: &str) -> bool {
+    let is_bind = |option: &str| matches!(option, "bind" | "rbind");
+    is_bind(own) && is_bind(other)
+}
+
 /// What was asked for, by the user and the image.
 #[derive(Default)]
 struct Asked {
@@ -208,7 +217,7 @@ impl Asked {
     }
 
     fn add_volume(&mut self, input: &Input<'_>, volume: &Volume) -> Result<()> {
-        let options = volume.mount_options(input.host.has_recursive_read_only);
+        let mut options = volume.mount_options(input.host.has_recursive_read_only);
         let source = match &volume.source {
             VolumeSource::Host(path) if path.is_absolute() => path,
             // The runtime would take it from the bundle.
@@ -216,7 +225,25 @@ impl Asked {
                 return Err(Error::invalid(format!("volume source {} is not an absolute path", path.display())));
             }
             VolumeSource::Anonymous => return self.add_anonymous(input, &volume.destination, options),
-            VolumeSource::Named(name) => &input.volumes.join(name).join("_data"),
+            VolumeSource::Named(name) => {
+                let NamedVolume { data, backing } = input
+                    .volumes
+                    .get(name)
+                    .ok_or_else(|| Error::new(Kind::NotFound, format!("no such volume: {name}")))?;
+                match backing {
+                    Backing::Directory(_) => data,
+                    Backing::Bind { source, options: own } => {
+                        options.retain(|option| !own.iter().any(|own| excludes(own, option)));
+                        options.extend(own.iter().cloned());
+                        source
+                    }
+                    Backing::Mount { kind, device, options } => {
+                        return self
+                            .add_file_system(volume, kind, device, options)
+                            .with_context(|| format!("volume {name}"));
+                    }
+                }
+            }
             VolumeSource::Image(image) => return self.add_image(input, volume, image),
         };
         let source = match &volume.subpath {
@@ -236,6 +263,30 @@ impl Asked {
             return self.add_overlay(input, volume, source);
         }
         self.add(mount(&volume.destination, "bind", source, options))
+    }
+
+    /// Mounts a volume that is a file system: a mount of the container's own.
+    fn add_file_system(&mut self, volume: &Volume, kind: &str, device: &str, options: &[String]) -> Result<()> {
+        for (what, is_asked) in [
+            ("a subpath", volume.subpath.is_some()),
+            ("O", volume.is_overlay),
+            ("U", volume.is_given),
+            ("idmap", volume.idmap.is_some()),
+        ] {
+            if is_asked {
+                return Err(Error::unsupported(format!("{what} is not supported for a volume of type {kind}")));
+            }
+        }
+        let mut options = options.to_vec();
+        options.extend(volume.attributes.iter().cloned());
+        if volume.is_read_only {
+            options.push("ro".to_owned());
+        }
+        // It begins with what the image has there, as every volume does.
+        if kind == "tmpfs" && !volume.stays_empty {
+            options.push("tmpcopyup".to_owned());
+        }
+        self.add(mount(&volume.destination, kind, device, options))
     }
 
     /// Lays a layer of the container's own over a source, which stays as it is.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::engine::config::facts::Node;
 use crate::engine::options::{EnvironmentOptions, Limits, SecurityOptions, SwapLimit};
+use crate::engine::volume_option::{MountRequest, VolumeSource};
 use crate::error::Kind;
 use crate::spec::{load, validate};
 
@@ -68,6 +69,13 @@ impl Case {
     fn build(&self) -> Result<Built> {
         let variable = |name: &OsStr| (name == "CANARY").then(|| OsString::from("sings"));
         let variables = || vec![("CANARY".into(), "sings".into()), ("OTHER".into(), "too".into())];
+        let named = self.options.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Named(name) => {
+                let backing = Backing::parse(&volume.driver_options).unwrap();
+                Some((name.clone(), NamedVolume { data: format!("/v/{name}/_data").into(), backing }))
+            }
+            _ => None,
+        });
         build(Input {
             id: &self.id,
             image: &self.image,
@@ -88,7 +96,7 @@ impl Case {
             joined: &self.joined,
             mounted_images: &self.mounted_images,
             users: &self.users,
-            volumes: Path::new("/v"),
+            volumes: &named.collect(),
             directory: Path::new("/c"),
             is_host: self.is_host,
         })
@@ -323,6 +331,26 @@ fn volumes_of_the_image_are_the_containers_own() {
         let case = Case::new().with(|case| case.image.volumes = vec![path.to_owned()]);
         assert!(case.fails().starts_with("image config Volumes: destination"), "{path:?}: {}", case.fails());
     }
+}
+
+#[test]
+fn volumes_with_a_type_are_mounts_of_the_containers_own() {
+    let case = |mount: &str| {
+        Case::new().with(|case| match mount.parse().unwrap() {
+            MountRequest::Volume(volume) => case.options.volumes = vec![*volume],
+            MountRequest::Tmpfs(_) => unreachable!(),
+        })
+    };
+    for (mount, source, options) in [
+        ("source=vv,dst=/d,volume-opt=type=tmpfs,\"volume-opt=o=size=1m,uid=5\"", "tmpfs", "size=1m,uid=5,tmpcopyup"),
+        ("source=vv,dst=/d,ro,volume-nocopy,volume-opt=type=tmpfs", "tmpfs", "ro"),
+        ("source=vv,dst=/d,volume-opt=type=none,volume-opt=device=/x,volume-opt=o=bind", "/x", "rprivate,bind"),
+        ("source=vv,dst=/d,volume-opt=type=ext4,volume-opt=device=/dev/x", "/dev/x", ""),
+    ] {
+        assert_eq!(case(mount).mount("/d"), Some((source.into(), options.into())), "{mount}");
+    }
+    let part = "source=vv,dst=/d,volume-subpath=a,volume-opt=type=tmpfs";
+    assert_eq!(case(part).fails(), "volume vv: a subpath is not supported for a volume of type tmpfs");
 }
 
 #[test]
