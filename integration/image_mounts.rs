@@ -25,7 +25,12 @@ fn another_images_files_are_there(scene: &Scene) {
         (",subpath=etc", "busybox cat /tools/low; echo x > /tools/new || echo refused", "low refused"),
     ] {
         let outcome = yard.sh(&["run", "--rm", "--mount", &mount(more)], script);
-        assert_eq!(outcome.stdout.split_whitespace().collect::<Vec<_>>().join(" "), expected, "{more}: {}", outcome.stderr);
+        assert_eq!(
+            outcome.stdout.split_whitespace().collect::<Vec<_>>().join(" "),
+            expected,
+            "{more}: {}",
+            outcome.stderr
+        );
     }
     yard.sh(&["run", "--rm", "--mount", &mount(",subpath=nowhere")], "true").exits_with(125).says("nowhere");
     yard.sh(&["run", "--rm", "--pull", "never", "--mount", "type=image,source=none/such,target=/x"], "true")

@@ -52,7 +52,8 @@ fn who_does_not_share(scene: &Scene) {
     assert_eq!(without.stdout, "0\n");
     // What the donor has put in the place of its directory leads nowhere.
     let sly = "busybox umount /dev/shm; busybox rmdir /dev/shm && busybox ln -s / /dev/shm && echo up; sleep 100";
-    yard.sh(&["run", "-d", "--name", "sly", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"], sly).success();
+    yard.sh(&["run", "-d", "--name", "sly", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"], sly)
+        .success();
     soon("it is up", || yard.husk(&["logs", "sly"]).stdout.contains("up"));
     yard.sh(&["run", "--rm", "--ipc", "container:sly"], "true").exits_with(125).says("/dev/shm");
 }

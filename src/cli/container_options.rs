@@ -335,8 +335,19 @@ impl GeneralArgs {
 
 impl ProcessArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { workdir, user, group_add, entrypoint, init, init_path, passwd_entry, group_entry, umask, tz, preserve_fds } =
-            self;
+        let Self {
+            workdir,
+            user,
+            group_add,
+            entrypoint,
+            init,
+            init_path,
+            passwd_entry,
+            group_entry,
+            umask,
+            tz,
+            preserve_fds,
+        } = self;
         options.working_directory = workdir;
         options.user = user;
         for group in &group_add {

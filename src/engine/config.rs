@@ -207,10 +207,9 @@ fn refuse(options: &RunOptions) -> Result<()> {
     let is_cdi = |device: &DeviceRequest| matches!(device, DeviceRequest::Cdi { .. });
     let user = &options.namespaces.user;
     let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
-    for (flag, is_given) in [
-        ("userns", !has_plain_user),
-        ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
-    ] {
+    for (flag, is_given) in
+        [("userns", !has_plain_user), ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi))]
+    {
         if is_given {
             return Err(Error::unsupported(format!("--{flag} is not supported yet")));
         }

@@ -415,7 +415,11 @@ fn identity(contents: &Contents, database: &UserDatabase, options: &RunOptions) 
 
 /// Reads the users and groups of the image.
 fn users(contents: &Contents) -> Result<UserDatabase> {
-    if contents.is_host { UserDatabase::read(&Root::open(Path::new("/"))?) } else { files::user_database(&contents.layers) }
+    if contents.is_host {
+        UserDatabase::read(&Root::open(Path::new("/"))?)
+    } else {
+        files::user_database(&contents.layers)
+    }
 }
 
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.

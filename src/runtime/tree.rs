@@ -141,7 +141,8 @@ fn copy_all(reach: Reach, access: Access) -> Result<OwnedFd> {
 fn copy_part(path: &Path) -> Result<OwnedFd> {
     let describe = || format!("copy its {}", path.display());
     let root = Root::open(Path::new("/"))?;
-    let place = root.open_without_symlinks(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).with_context(describe)?;
+    let place =
+        root.open_without_symlinks(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).with_context(describe)?;
     let tree = clone_fd(&place, Reach::One).with_context(describe)?;
     let propagation = u64::from(MountPropagationFlags::PRIVATE.bits());
     mount_setattr(&tree, Reach::One, &Change { propagation, ..Change::default() }).with_context(describe)?;

@@ -804,7 +804,8 @@ fn images_are_mounted_read_only_or_below_a_layer() {
     let writable = "lowerdir=/s/tools,upperdir=/c/volumes/0/upper,workdir=/c/volumes/0/work";
     assert_eq!(case.mount("/t"), Some(("overlay".into(), writable.into())));
     let spec = mount("type=image,source=tools,target=/t,subpath=bin").spec();
-    let mounts: Vec<_> = spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["destination"] == "/t").collect();
+    let mounts: Vec<_> =
+        spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["destination"] == "/t").collect();
     assert_eq!((mounts[1]["source"].as_str(), mounts.len()), (Some("/c/rootfs/t/bin"), 2));
 }
 
@@ -832,7 +833,8 @@ fn users_that_the_image_does_not_know_get_a_line() {
         case.host.caller = Some(facts::CallersName { name, group, home });
     });
     let files = kept.build().unwrap().files;
-    let of = |name: &str| files.iter().find(|file| file.name == name).unwrap().content.lines().last().unwrap().to_owned();
+    let of =
+        |name: &str| files.iter().find(|file| file.name == name).unwrap().content.lines().last().unwrap().to_owned();
     assert_eq!(of("passwd"), "alice:*:1000:1000:alice:/home/alice:/bin/sh");
     assert_eq!(of("group"), "staff:x:1000:alice");
 }

@@ -89,10 +89,5 @@ pub fn sweep(engine: &Engine, store: &Store) -> Result<Option<Swept>> {
 
 fn users(engine: &Engine, id: &Digest) -> Result<Vec<Record>> {
     let (listing, id) = (engine.containers()?.list()?, id.to_string());
-    Ok(listing
-        .containers
-        .into_iter()
-        .map(|(record, _)| record)
-        .filter(|record| record.uses_image(&id))
-        .collect())
+    Ok(listing.containers.into_iter().map(|(record, _)| record).filter(|record| record.uses_image(&id)).collect())
 }
