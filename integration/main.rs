@@ -14,6 +14,7 @@ mod bind_flags;
 mod boot;
 mod callers;
 mod capabilities;
+mod cdi;
 mod cgroups;
 mod checkpoint;
 mod containers_files;
@@ -81,6 +82,7 @@ mod support;
 mod sweep;
 mod terminal;
 mod upkeep;
+mod userns;
 mod verbs;
 mod volumes;
 mod ways;
@@ -156,6 +158,8 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         run_flags::tests,
         init::tests,
+        userns::tests,
+        cdi::tests,
         ipc::tests,
         image_mounts::tests,
         volumes::tests,

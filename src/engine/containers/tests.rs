@@ -60,6 +60,7 @@ fn record(draft: &Draft<'_>) -> Record {
         image: "oci:image".into(),
         image_id: None,
         mounted_images: Vec::new(),
+        ids: None,
         layers: Vec::new(),
         command: vec!["true".into()],
         labels: BTreeMap::new(),
