@@ -34,7 +34,10 @@ mod host;
 mod identity;
 mod image_config;
 mod image_files;
+mod image_mounts;
 mod images;
+mod init;
+mod ipc;
 mod kill;
 mod labels;
 mod landlock;
@@ -152,6 +155,9 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        init::tests,
+        ipc::tests,
+        image_mounts::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

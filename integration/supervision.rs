@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         test!(failures_are_restarted_so_often).and_plain(),
         test!(what_is_asked_to_end_stays_ended).and_plain(),
+        test!(a_restart_joins_who_is_there_now).and_plain(),
         test!(between_two_runs_it_can_be_stopped_and_removed),
         test!(a_check_makes_healthy_and_unhealthy).and_plain(),
         test!(an_unhealthy_container_is_acted_upon),
@@ -63,6 +64,27 @@ fn what_is_asked_to_end_stays_ended(scene: &Scene) {
             yard.husk(&["rm", "phoenix"]).success();
         }
     }
+}
+
+/// The pid by which a configuration names another container's namespaces is of its last start but one, by then.
+fn a_restart_joins_who_is_there_now(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let wait = "trap 'exit 0' TERM; while :; do sleep 0.01; done";
+    yard.sh(&["run", "-d", "--name", "owner"], wait).success();
+    yard.sh(&["run", "-d", "--name", "guest", "--uts", "container:owner", "--restart", "always"], wait).success();
+    let pid = |name: &str| yard.husk(&["inspect", "--format", "{{.State.Pid}}", name]).success().stdout;
+    let namespace = |name: &str| std::fs::read_link(format!("/proc/{}/ns/uts", pid(name).trim())).ok();
+    assert_eq!(namespace("guest"), namespace("owner"));
+    yard.husk(&["restart", "owner"]).success();
+    let before = pid("guest");
+    yard.husk(&["exec", "guest", "/bin/sh", "-c", "kill -TERM 1"]);
+    soon("it is back", || !["0\n", &before].contains(&pid("guest").as_str()) && namespace("guest").is_some());
+    assert_eq!(namespace("guest"), namespace("owner"));
+    yard.husk(&["stop", "owner"]).success();
+    yard.husk(&["exec", "guest", "/bin/sh", "-c", "kill -TERM 1"]);
+    soon("it fails", || yard.status("guest").starts_with("Exited (128)"));
+    let error = yard.husk(&["inspect", "--format", "{{.State.Error}}", "guest"]).success().stdout;
+    assert!(error.contains("container owner is not running"), "{error}");
 }
 
 fn between_two_runs_it_can_be_stopped_and_removed(scene: &Scene) {

@@ -23,7 +23,7 @@ use super::progress::Bar;
 use crate::engine::engine::Engine;
 use crate::engine::options::environment::{self, EnvironmentEntry};
 use crate::engine::options::hosts::{self, HostEntry, HostsSource};
-use crate::engine::options::namespaces::{NamespaceMode, UserMode};
+use crate::engine::options::namespaces::{IpcMode, NamespaceMode, UserMode};
 use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
 use crate::engine::settings::DefaultNetwork;
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
@@ -127,6 +127,15 @@ struct ProcessArgs {
     /// Put a small init before the command, which reaps orphans
     #[arg(long)]
     init: bool,
+    /// Take this program of the host's for it
+    #[arg(long, value_name = "FILE")]
+    init_path: Option<PathBuf>,
+    /// Line of /etc/passwd for a user that the image does not know; $USERNAME, $UID, $GID, $NAME, $HOME
+    #[arg(long, value_name = "LINE")]
+    passwd_entry: Option<String>,
+    /// Line of /etc/group for a group that the image does not know; $GROUPNAME, $GID, $USERLIST
+    #[arg(long, value_name = "LINE")]
+    group_entry: Option<String>,
     /// Mode bits that new files lack
     #[arg(long, value_name = "OCTAL", value_parser = options::parse_umask)]
     umask: Option<u32>,
@@ -234,9 +243,9 @@ struct NamespaceArgs {
     /// Processes it sees: private, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
     pid: NamespaceMode,
-    /// Shared memory and queues: private, shareable, host, container:NAME, ns:PATH
+    /// Shared memory and queues: shareable, private, none, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
-    ipc: NamespaceMode,
+    ipc: IpcMode,
     /// Host name: private, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
     uts: NamespaceMode,
@@ -326,7 +335,19 @@ impl GeneralArgs {
 
 impl ProcessArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { workdir, user, group_add, entrypoint, init, umask, tz, preserve_fds } = self;
+        let Self {
+            workdir,
+            user,
+            group_add,
+            entrypoint,
+            init,
+            init_path,
+            passwd_entry,
+            group_entry,
+            umask,
+            tz,
+            preserve_fds,
+        } = self;
         options.working_directory = workdir;
         options.user = user;
         for group in &group_add {
@@ -339,7 +360,12 @@ impl ProcessArgs {
             return Err(Error::invalid("group-add keep-groups: goes with no other group"));
         }
         options.entrypoint = entrypoint.as_deref().map(options::parse_entrypoint);
+        if init_path.is_some() && !init {
+            return Err(Error::invalid("init-path: goes with --init"));
+        }
         options.init = init;
+        options.init_path = init_path.map(std::path::absolute).transpose()?;
+        (options.passwd_entry, options.group_entry) = (passwd_entry, group_entry);
         options.umask = umask;
         options.timezone = tz;
         options.preserved_fds = preserve_fds.unwrap_or(0);

@@ -107,6 +107,11 @@ sparse! {
         pub command: Vec<String>,
         /// `--init`
         pub init: bool,
+        /// `--init-path`: another program than husk's own.
+        pub init_path: Option<PathBuf>,
+        /// `--passwd-entry`, `--group-entry`
+        pub passwd_entry: Option<String>,
+        pub group_entry: Option<String>,
         /// `--umask`
         pub umask: Option<u32>,
         /// `--tz`

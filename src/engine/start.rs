@@ -42,9 +42,15 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
     }
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
-    let mut spec = load::load(&bundle)?.value;
-    rejoin(engine, &record, &mut spec)?;
+    let spec = configuration(engine, &record, &bundle)?;
     Ok(Some(Created { containers, container, supervision, record, spec }))
+}
+
+/// Reads the OCI configuration that a start is by.
+fn configuration(engine: &Engine, record: &Record, bundle: &Path) -> Result<Spec> {
+    let mut spec = load::load(bundle)?.value;
+    rejoin(engine, record, &mut spec)?;
+    Ok(spec)
 }
 
 /// Finds the namespaces of other containers anew: what the configuration names is of a process that may have ended since, and
@@ -98,7 +104,7 @@ pub fn launch(
         container.record_exit(&supervision, &exit_record(outcome, started.get()))
     };
     let not_started = |error: Error| {
-        let _ = clear(&Outcome::not_started(&error));
+        let _ = clear(&Outcome::not_started(&error, 0));
         error
     };
     container.note_start(&supervision, started.get())?;
@@ -118,9 +124,10 @@ pub fn launch(
         restart: record.options.restart,
         time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         health,
-        note_restart: &|| {
+        renew: &|| {
             started.set(now());
-            container.note_start(&supervision, started.get())
+            container.note_start(&supervision, started.get())?;
+            validated(configuration(engine, &record, &bundle)?)
         },
         note_running: &|| {
             has_run.set(true);
@@ -166,10 +173,16 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Req
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: true, preserved_fds: record.options.preserved_fds, ..Choices::default() },
+        choices: Choices {
+            dies_with_parent: true,
+            preserved_fds: record.options.preserved_fds,
+            has_init: record.options.init && record.options.init_path.is_none(),
+            ..Choices::default()
+        },
         pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
+        shared_memory: joining::sharer(&record.options.namespaces),
         manager: None,
     }
 }
@@ -179,7 +192,10 @@ fn serving(record: &Record, lifetime: Lifetime) -> Serving {
     let has_input = record.interactive;
     if record.terminal {
         Serving::Terminal
-    } else if record.options.log.format == Format::None && lifetime == Lifetime::Command {
+    } else if record.options.log.format == Format::None
+        && lifetime == Lifetime::Command
+        && record.options.attached.is_empty()
+    {
         Serving::Inherited { has_input }
     } else {
         Serving::Pipes { has_input }
@@ -203,7 +219,9 @@ fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
             was_stopped: *was_stopped,
             ..record
         },
-        Outcome::NotStarted { reason, status } => ExitRecord { code: *status, error: Some(reason.clone()), ..record },
+        Outcome::NotStarted { reason, status, restarts } => {
+            ExitRecord { code: *status, error: Some(reason.clone()), restarts: *restarts, ..record }
+        }
     }
 }
 

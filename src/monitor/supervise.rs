@@ -26,6 +26,7 @@ use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, try_wait, wait};
+use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
 use crate::sys::{memory, signal};
 
@@ -46,8 +47,8 @@ pub struct Job<'a> {
     /// How long a run may take.
     pub time_limit: Option<Duration>,
     pub health: Option<HealthJob<'a>>,
-    /// Called before every start but the first: notes it.
-    pub note_restart: &'a dyn Fn() -> Result<()>,
+    /// Called before every start but the first: notes it, and gives the configuration that holds now.
+    pub renew: &'a dyn Fn() -> Result<Validated>,
     /// Called when the workload runs, before anybody is told.
     pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
@@ -81,7 +82,7 @@ pub enum Outcome {
         was_stopped: bool,
     },
     /// The workload never ran, for this reason; the status is what its caller gets.
-    NotStarted { reason: String, status: u8 },
+    NotStarted { reason: String, status: u8, restarts: u32 },
 }
 
 /// What a monitor does to end a run, and for whom.
@@ -101,14 +102,14 @@ pub enum Ending {
 }
 
 impl Outcome {
-    /// The outcome of a run that could not be begun, with the status that docker gives for it.
-    pub fn not_started(error: &Error) -> Self {
+    /// The outcome of a run that could not be begun, after so many others, with the status that docker gives for it.
+    pub fn not_started(error: &Error, restarts: u32) -> Self {
         let status = match error.kind() {
             Kind::ExecutableNotFound => 127,
             Kind::NotExecutable => 126,
             _ => 128,
         };
-        Self::NotStarted { reason: error.report(), status }
+        Self::NotStarted { reason: error.report(), status, restarts }
     }
 }
 
@@ -141,6 +142,8 @@ struct Monitor<'a> {
     is_stopping: bool,
     /// What was done to end this run.
     ending: Option<Ending>,
+    /// How the run before ended.
+    outcome: Option<Outcome>,
     /// How long who asked is ready to wait.
     patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
@@ -161,6 +164,7 @@ impl<'a> Monitor<'a> {
             deadline: None,
             is_stopping: false,
             ending: None,
+            outcome: None,
             patience_seconds: 0,
             is_to_restart: false,
             checks: None,
@@ -179,11 +183,16 @@ impl<'a> Monitor<'a> {
         let mut restarts = 0;
         loop {
             let begun = Instant::now();
-            let exit = match self.run_once(restarts) {
+            let ended = match restarts {
+                0 => self.run_once(&self.job.request, 0),
+                _ => (self.job.renew)()
+                    .and_then(|spec| self.run_once(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
+            };
+            let exit = match ended {
                 Ok(exit) => exit,
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
-                    let _ = (self.job.clear)(&Outcome::not_started(&error));
+                    let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
                     return Err(error);
                 }
             };
@@ -192,19 +201,15 @@ impl<'a> Monitor<'a> {
             }
             if self.rest(back_off.next(begun.elapsed()))? == Rest::Disturbed {
                 // That it would be started again is on record; now it will not.
-                let outcome = Outcome::Ended {
-                    exit,
-                    out_of_memory: None,
-                    ending: None,
-                    restarts,
-                    restarts_now: false,
-                    was_stopped: true,
-                };
-                (self.job.clear)(&outcome)?;
+                if let Some(Outcome::Ended { restarts_now, was_stopped, .. }) = &mut self.outcome {
+                    (*restarts_now, *was_stopped) = (false, true);
+                }
+                if let Some(outcome) = &self.outcome {
+                    (self.job.clear)(outcome)?;
+                }
                 return Ok(exit);
             }
             restarts += 1;
-            (self.job.note_restart)()?;
         }
     }
 
@@ -213,10 +218,10 @@ impl<'a> Monitor<'a> {
     }
 
     /// One run, from the launch to the last byte.
-    fn run_once(&mut self, restarts: u32) -> Result<Exit> {
+    fn run_once(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
         self.ending = None;
         let mut streams = Streams::prepare(self.job.serving)?;
-        let mut running = self.job.runtime.launch(&self.job.request, Mode::Foreground)?;
+        let mut running = self.job.runtime.launch(request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
         match self.attend(&running, &mut streams, terminal) {
             Ok(exit) => {
@@ -232,6 +237,7 @@ impl<'a> Monitor<'a> {
                 let outcome =
                     Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
                 let cleared = (self.job.clear)(&outcome);
+                self.outcome = Some(outcome);
                 removed.and(cleared).map(|()| exit)
             }
             Err(error) => {

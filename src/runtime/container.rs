@@ -57,6 +57,7 @@ pub struct Runtime {
 }
 
 /// What `create` and `run` are asked for.
+#[derive(Clone)]
 pub struct Request<'a> {
     /// The container's id.
     pub id: &'a str,
@@ -72,6 +73,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where init's pidfd is sent.
     pub pidfd_socket: Option<&'a Path>,
+    /// The container whose `/dev/shm` this one has.
+    pub shared_memory: Option<&'a str>,
     /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
     pub manager: Option<&'a Path>,
 }
@@ -139,6 +142,9 @@ impl Runtime {
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let choices = Choices { has_notify_socket: request.manager.is_some(), ..request.choices.clone() };
         let mut plan = plan::plan(request.spec, request.bundle, &choices)?;
+        if let Some(id) = request.shared_memory {
+            plan.share_memory(self.tree_at(id, super::tree::SHARED_MEMORY)?)?;
+        }
         if mode == Mode::Foreground && plan.process.terminal {
             plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
         }

@@ -20,7 +20,7 @@ use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
-use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings, Switch};
+use crate::rootfs::plan::{MountPlan, MountSource, Origin, RootfsPlan, Surroundings, Switch};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
 use crate::support::{base64, log};
@@ -44,6 +44,8 @@ pub struct Choices {
     pub has_notify_socket: bool,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
+    /// Whether the first process is an init whose child the workload is.
+    pub has_init: bool,
 }
 
 /// The whole plan of one container.
@@ -128,6 +130,8 @@ pub struct ProcessPlan {
     pub warnings: Vec<String>,
     /// See [`Choices::dies_with_parent`].
     pub dies_with_parent: bool,
+    /// See [`Choices::has_init`].
+    pub has_init: bool,
 }
 
 /// Makes the plan of a container.
@@ -194,6 +198,21 @@ impl Plan {
         }
         self.rootfs.mounts.push(mount);
         Ok(())
+    }
+}
+
+impl Plan {
+    /// Takes a tree of another container's mounts for `/dev/shm`.
+    pub(super) fn share_memory(&mut self, tree: OwnedFd) -> Result<()> {
+        let place = Path::new("/dev/shm");
+        let mount = self.rootfs.mounts.iter_mut().find(|mount| mount.destination == place);
+        match mount.map(|mount| &mut mount.source) {
+            Some(MountSource::Bind { origin, .. }) => {
+                *origin = Origin::Parent(tree);
+                Ok(())
+            }
+            _ => Err(Error::invalid("/dev/shm: is to be another container's, and is no bind")),
+        }
     }
 }
 
@@ -289,6 +308,10 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
             landlock::ANNOTATION
         )));
     }
+    if choices.has_init && !labels.at_exec.is_empty() {
+        // A label is for what is executed next, which the init is not.
+        return Err(Error::unsupported("a label of a security module on an init of the runtime's own"));
+    }
     let console_size = match process.console_size() {
         Some(size) => {
             let side =
@@ -324,6 +347,7 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         keeps_groups: annotation("run.oci.keep_original_groups").is_some_and(|word| word != "0"),
         warnings,
         dies_with_parent: choices.dies_with_parent,
+        has_init: choices.has_init,
     })
 }
 

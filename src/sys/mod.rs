@@ -14,6 +14,7 @@ pub mod mount;
 pub mod net;
 pub mod netlink;
 pub mod process;
+pub mod quota;
 pub mod regex;
 pub mod schedule;
 pub mod seccomp;

@@ -49,15 +49,9 @@ pub(super) struct RefusedArgs {
     #[arg(long, hide = true)]
     use_api_socket: bool,
     #[arg(long, hide = true)]
-    passwd_entry: Option<String>,
-    #[arg(long, hide = true)]
-    group_entry: Option<String>,
-    #[arg(long, hide = true)]
     hostuser: Vec<String>,
     #[arg(long, hide = true)]
     chrootdirs: Vec<String>,
-    #[arg(long, hide = true)]
-    init_path: Option<String>,
     #[arg(long, hide = true)]
     sdnotify: Option<String>,
     #[arg(long, hide = true)]
@@ -110,11 +104,8 @@ impl RefusedArgs {
             runtime,
             isolation,
             use_api_socket,
-            passwd_entry,
-            group_entry,
             hostuser,
             chrootdirs,
-            init_path,
             sdnotify,
             systemd,
             cgroups,
@@ -152,11 +143,8 @@ impl RefusedArgs {
             ("runtime", unless(runtime, &["", "husk"]), "husk is its own runtime"),
             ("isolation", unless(isolation, &["", "default"]), "it is for Windows"),
             ("use-api-socket", use_api_socket, "there is no daemon"),
-            ("passwd-entry", passwd_entry.is_some(), "not supported yet"),
-            ("group-entry", group_entry.is_some(), "not supported yet"),
             ("hostuser", !hostuser.is_empty(), "not supported yet"),
             ("chrootdirs", !chrootdirs.is_empty(), "not supported yet"),
-            ("init-path", init_path.is_some(), "the init is husk's own"),
             ("sdnotify", unless(sdnotify, &["ignore"]), "not supported yet"),
             ("systemd", unless(systemd, &["false"]), "not supported yet"),
             ("cgroups", unless(cgroups, &["enabled", "no-conmon"]), "every container has a cgroup"),

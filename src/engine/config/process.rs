@@ -19,7 +19,7 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
             let size = BoxBuilder::default().height(rows).width(columns);
             size.build().expect("both fields are set")
         }))
-        .set_args(Some(command(input.image, options)?))
+        .set_args(Some(arguments(input.image, options)?))
         .set_env(Some(environment(input, hostname)?))
         .set_cwd(working_directory(input.image, options)?)
         .set_user(user(input)?)
@@ -35,6 +35,15 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
 fn apparmor(options: &RunOptions) -> Option<String> {
     let named = options.security.apparmor.clone();
     named.or_else(|| options.privileged.then(|| "unconfined".to_owned())).filter(|profile| profile != "unconfined")
+}
+
+/// Gives what is executed: the command, behind an init where that is a program of its own.
+fn arguments(image: &ImageConfig, options: &RunOptions) -> Result<Vec<String>> {
+    let mut command = command(image, options)?;
+    if options.init && options.init_path.is_some() {
+        command.splice(..0, [defaults::INIT_PATH.to_owned(), "--".to_owned()]);
+    }
+    Ok(command)
 }
 
 /// Puts entry point and arguments together as docker does: who replaces the entry point drops the image's arguments.

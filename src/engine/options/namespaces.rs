@@ -12,7 +12,7 @@ sparse! {
     /// Whose namespaces the container is in.
     pub struct NamespaceOptions {
         pub pid: NamespaceMode,
-        pub ipc: NamespaceMode,
+        pub ipc: IpcMode,
         pub uts: NamespaceMode,
         pub cgroup: NamespaceMode,
         pub user: UserMode,
@@ -38,8 +38,7 @@ impl FromStr for NamespaceMode {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             None => match text {
-                // `shareable` is every container here: a namespace belongs to whoever may open it.
-                "" | "private" | "shareable" => Ok(Self::Private),
+                "" | "private" => Ok(Self::Private),
                 "host" => Ok(Self::Host),
                 _ => Err(Error::invalid(format!("{text:?} is none of host, private, container:NAME, ns:PATH"))),
             },
@@ -55,6 +54,66 @@ impl fmt::Display for NamespaceMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Private => f.write_str("private"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+            Self::Path(path) => write!(f, "ns:{}", path.display()),
+        }
+    }
+}
+
+/// `--ipc`: a namespace that goes with a directory, `/dev/shm`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IpcMode {
+    /// The container's own, which others may join.
+    #[default]
+    Shareable,
+    /// The container's own, and nobody else's.
+    Private,
+    /// The same without a `/dev/shm`.
+    Nothing,
+    Host,
+    /// Another container's, by name or id, with its `/dev/shm`.
+    Container(String),
+    /// `ns:PATH`, with a `/dev/shm` of the container's own.
+    Path(PathBuf),
+}
+
+impl FromStr for IpcMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.parse()) {
+            ("" | "shareable", _) => Ok(Self::Shareable),
+            ("private", _) => Ok(Self::Private),
+            ("none", _) => Ok(Self::Nothing),
+            (_, Ok(NamespaceMode::Host)) => Ok(Self::Host),
+            (_, Ok(NamespaceMode::Container(name))) => Ok(Self::Container(name)),
+            (_, Ok(NamespaceMode::Path(path))) => Ok(Self::Path(path)),
+            _ => Err(Error::invalid(format!(
+                "{text:?} is none of shareable, private, none, host, container:NAME, ns:PATH"
+            ))),
+        }
+    }
+}
+
+impl IpcMode {
+    /// Gives whose namespace it is.
+    pub fn namespace(&self) -> NamespaceMode {
+        match self {
+            Self::Shareable | Self::Private | Self::Nothing => NamespaceMode::Private,
+            Self::Host => NamespaceMode::Host,
+            Self::Container(name) => NamespaceMode::Container(name.clone()),
+            Self::Path(path) => NamespaceMode::Path(path.clone()),
+        }
+    }
+}
+
+impl fmt::Display for IpcMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shareable => f.write_str("shareable"),
+            Self::Private => f.write_str("private"),
+            Self::Nothing => f.write_str("none"),
             Self::Host => f.write_str("host"),
             Self::Container(name) => write!(f, "container:{name}"),
             Self::Path(path) => write!(f, "ns:{}", path.display()),
@@ -133,7 +192,7 @@ impl fmt::Display for UserMode {
     }
 }
 
-serialise_as_text!(NamespaceMode, UserMode);
+serialise_as_text!(NamespaceMode, IpcMode, UserMode);
 
 #[cfg(test)]
 mod tests {
@@ -144,14 +203,24 @@ mod tests {
         for (text, printed) in [
             ("", "private"),
             ("private", "private"),
-            ("shareable", "private"),
             ("host", "host"),
             ("container:web", "container:web"),
             ("ns:/proc/1/ns/pid", "ns:/proc/1/ns/pid"),
         ] {
             assert_eq!(text.parse::<NamespaceMode>().unwrap().to_string(), printed);
         }
-        for text in ["other", "container:", "ns:", "ns:relative", "pod:x", "host:"] {
+        for (text, printed) in [
+            ("", "shareable"),
+            ("private", "private"),
+            ("none", "none"),
+            ("host", "host"),
+            ("container:web", "container:web"),
+            ("ns:/x", "ns:/x"),
+        ] {
+            assert_eq!(text.parse::<IpcMode>().unwrap().to_string(), printed);
+        }
+        assert!("pod".parse::<IpcMode>().is_err());
+        for text in ["other", "container:", "ns:", "ns:relative", "pod:x", "host:", "shareable"] {
             assert!(text.parse::<NamespaceMode>().is_err(), "{text:?}");
         }
     }
