@@ -29,7 +29,6 @@ use crate::engine::settings::DefaultNetwork;
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
-use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
 
 /// Environment files and label files are read whole; nobody writes such a one by hand.
@@ -68,7 +67,7 @@ struct GeneralArgs {
     rm: bool,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
-    name: Option<ContainerName>,
+    name: Option<String>,
     /// Give the container a terminal
     #[arg(long, short)]
     tty: bool,
@@ -312,7 +311,8 @@ impl GeneralArgs {
                 .with_hint("remove it, if its container has ended"));
         }
         options.remove = rm;
-        options.name = name;
+        // An empty one is none, as with docker and podman: of scripts that have a variable there.
+        options.name = name.filter(|name| !name.is_empty()).map(|name| name.parse()).transpose()?;
         options.terminal = tty;
         options.interactive = interactive;
         options.attached = attach;

@@ -59,6 +59,7 @@ mod top;
 mod tree;
 mod unshare;
 mod update;
+mod usage;
 mod volume;
 mod why;
 

@@ -423,7 +423,8 @@ impl Runtime {
         let (_, state) = self.find(id)?;
         let gone = || Error::new(Kind::State, "container not running");
         let init = state.open_init()?.ok_or_else(gone)?;
-        let root = Root::open(Path::new(&format!("/proc/{}/root", state.pid)))?;
+        // By way of `.`: the link itself is none of a directory.
+        let root = Root::open(Path::new(&format!("/proc/{}/root/.", state.pid)))?;
         // The pid was its own as long as it has not ended.
         match signal::send(init.as_fd(), 0) {
             Ok(()) => Ok(root),
