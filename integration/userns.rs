@@ -95,7 +95,9 @@ fn no_two_have_the_same_ids(scene: &Scene) {
     // What is removed gives its ids back; what is asked for beyond the pool is refused, and leaves nothing.
     yard.husk(&["rm", "-f", "one"]).success();
     yard.sh(&["create", "--name", "again", "--userns", "auto:size=2000"], "true").success();
-    yard.sh(&["run", "--rm", "--userns", "auto:size=4000000000"], "true").exits_with(125).says("no 4000000000 ids are left");
+    yard.sh(&["run", "--rm", "--userns", "auto:size=4000000000"], "true")
+        .exits_with(125)
+        .says("no 4000000000 ids are left");
     let too_few = yard.sh(&["run", "--rm", "--userns", "auto:size=8"], "true");
     too_few.exits_with(125).says("user 8 owns a file of the image");
     let mode = yard.husk(&["inspect", "-f", "{{.HostConfig.UsernsMode}}", "again"]).success().stdout;

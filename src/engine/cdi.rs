@@ -265,7 +265,10 @@ mod tests {
         assert_eq!((node.kind, node.major, node.minor, node.access.as_str()), ('c', 1, 3, "rwm"));
         write(&directories[1], "b.json", &specification("dev", "A=again"));
         let error = find(&directories, &requests(&["dev"])).unwrap_err().report();
-        assert!(error.starts_with("device vendor.com/class=dev: both ") && error.ends_with("b.json have it"), "{error}");
+        assert!(
+            error.starts_with("device vendor.com/class=dev: both ") && error.ends_with("b.json have it"),
+            "{error}"
+        );
     }
 
     #[test]

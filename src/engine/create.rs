@@ -398,7 +398,8 @@ fn make_root(
     engine.with_file_rights(|| {
         rustix::fs::mkdir(&target, rustix::fs::Mode::from_raw_mode(0o755))
             .with_context(|| format!("make {}", target.display()))?;
-        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable, owners).map(drop)
+        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable, owners)
+            .map(drop)
     })?;
     Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
 }

@@ -43,7 +43,9 @@ pub fn arrange(
 ) -> Result<Option<IdMaps>> {
     let arrange = || -> Result<Option<IdMaps>> {
         match (mode, &engine.maps) {
-            (UserMode::Default | UserMode::Container(_) | UserMode::Path(_), _) | (UserMode::Private, Some(_)) => Ok(None),
+            (UserMode::Default | UserMode::Container(_) | UserMode::Path(_), _) | (UserMode::Private, Some(_)) => {
+                Ok(None)
+            }
             (UserMode::Private, None) => {
                 Err(Error::unsupported("root's containers have the host's ids").with_hint("auto gives them others"))
             }
@@ -56,17 +58,15 @@ pub fn arrange(
                     gids: keep(subordinate(&maps.gids), own(&maps.gids), gid, *size),
                 }))
             }
-            (UserMode::NoMap, Some(maps)) if !maps.is_single() => Ok(Some(IdMaps {
-                uids: lay(0, subordinate(&maps.uids)),
-                gids: lay(0, subordinate(&maps.gids)),
-            })),
+            (UserMode::NoMap, Some(maps)) if !maps.is_single() => {
+                Ok(Some(IdMaps { uids: lay(0, subordinate(&maps.uids)), gids: lay(0, subordinate(&maps.gids)) }))
+            }
             (UserMode::KeepId { .. } | UserMode::NoMap, None) => Err(Error::unsupported("is for ordinary users alone")),
             (UserMode::Auto { size }, maps) => {
                 let pool = match maps {
-                    Some(maps) => IdMaps {
-                        uids: subordinate(&maps.uids).to_vec(),
-                        gids: subordinate(&maps.gids).to_vec(),
-                    },
+                    Some(maps) => {
+                        IdMaps { uids: subordinate(&maps.uids).to_vec(), gids: subordinate(&maps.gids).to_vec() }
+                    }
                     None => roots_pool()?,
                 };
                 let needed = users.span().max(identity.uid.saturating_add(1)).max(identity.gid.saturating_add(1));
@@ -113,7 +113,9 @@ fn roots_pool() -> Result<IdMaps> {
     let (uids, gids) = passwd::host_subordinate_ranges(Some(ROOTS_USER), u32::MAX)?;
     if uids.is_empty() || gids.is_empty() {
         return Err(Error::unsupported(format!("no range of ids for {ROOTS_USER:?} in /etc/subuid and /etc/subgid"))
-            .with_hint(format!("echo {ROOTS_USER}:2147483647:2147483648 >> /etc/subuid, and the same for /etc/subgid")));
+            .with_hint(format!(
+                "echo {ROOTS_USER}:2147483647:2147483648 >> /etc/subuid, and the same for /etc/subgid"
+            )));
     }
     let ranges = |list: &[SubordinateRange]| {
         list.iter().map(|range| IdRange { inside: 0, outside: range.start, length: range.count }).collect()

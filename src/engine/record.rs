@@ -123,8 +123,10 @@ impl Record {
     pub fn require_usual_ids(&self) -> Result<()> {
         match self.ids {
             None => Ok(()),
-            Some(_) => Err(Error::unsupported(format!("its files have owners of --userns {}", self.options.namespaces.user))
-                .with_hint("`husk export` writes them as they are")),
+            Some(_) => {
+                Err(Error::unsupported(format!("its files have owners of --userns {}", self.options.namespaces.user))
+                    .with_hint("`husk export` writes them as they are"))
+            }
         }
     }
 

@@ -21,8 +21,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
 use crate::spec::mount_options::MountOptions;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
-use crate::sys::{fdpass, process};
 use crate::sys::mount::{Change, Reach, mount_setattr};
+use crate::sys::{fdpass, process};
 
 /// The container's own user namespace.
 #[derive(Clone, Copy)]
@@ -100,7 +100,8 @@ fn open_as_caller(plan: &mut RootfsPlan) -> Result<()> {
     let mapped = idmap::write(pid, &IdMaps::single(0, 0)).and_then(|()| Ok(fdpass::send(&here, &[b"x"], None)?));
     let received = mapped.and_then(|()| receive_sources(plan, &here));
     drop(here);
-    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).context("wait for who opens sources")?;
+    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .context("wait for who opens sources")?;
     received
 }
 

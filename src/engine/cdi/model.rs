@@ -190,7 +190,10 @@ impl ContainerEdits {
                 return Err(Error::invalid(format!("hooks: {:?} is none of {}", hook.hook_name, HOOKS.join(", "))));
             }
             if !hook.path.starts_with('/') {
-                return Err(Error::invalid(format!("hooks: {}: {:?} is not an absolute path", hook.hook_name, hook.path)));
+                return Err(Error::invalid(format!(
+                    "hooks: {}: {:?} is not an absolute path",
+                    hook.hook_name, hook.path
+                )));
             }
             check_env(&hook.env).with_context(|| format!("hooks: {}", hook.hook_name))?;
         }
@@ -199,7 +202,8 @@ impl ContainerEdits {
 }
 
 fn check_env(env: &[String]) -> Result<()> {
-    let is_bad = |entry: &&String| entry.split_once('=').is_none_or(|(name, _)| name.is_empty()) || entry.contains('\0');
+    let is_bad =
+        |entry: &&String| entry.split_once('=').is_none_or(|(name, _)| name.is_empty()) || entry.contains('\0');
     match env.iter().find(is_bad) {
         Some(entry) => Err(Error::invalid(format!("env: {entry:?} is not NAME=value"))),
         None => Ok(()),
