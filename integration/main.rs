@@ -14,6 +14,7 @@ mod bind_flags;
 mod boot;
 mod callers;
 mod capabilities;
+mod cdi;
 mod cgroups;
 mod checkpoint;
 mod completion;
@@ -35,8 +36,10 @@ mod host;
 mod identity;
 mod image_config;
 mod image_files;
+mod image_mounts;
 mod images;
 mod init;
+mod ipc;
 mod kill;
 mod labels;
 mod landlock;
@@ -81,6 +84,7 @@ mod support;
 mod sweep;
 mod terminal;
 mod upkeep;
+mod userns;
 mod verbs;
 mod volumes;
 mod ways;
@@ -158,6 +162,10 @@ fn tests() -> Vec<support::Test> {
         init::tests,
         secrets::tests,
         completion::tests,
+        userns::tests,
+        cdi::tests,
+        ipc::tests,
+        image_mounts::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

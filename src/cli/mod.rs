@@ -61,6 +61,7 @@ mod top;
 mod tree;
 mod unshare;
 mod update;
+mod usage;
 mod volume;
 mod why;
 

@@ -267,6 +267,12 @@ fn inspect(args: &Inspect, volumes: &Volumes<'_>) -> Result<Status> {
     failure.map_or(Ok(Status::Success), Err)
 }
 
+/// Describes one, for `inspect --type volume`.
+pub(super) fn inspected(engine: &Engine, name: &str) -> Result<Value> {
+    let volumes = Volumes::of(engine);
+    Ok(describe(&volumes.find(name)?, &volumes))
+}
+
 fn describe(record: &VolumeRecord, volumes: &Volumes<'_>) -> Value {
     let created = jiff::Timestamp::from_nanosecond(record.created.into()).unwrap_or_default();
     let given = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };

@@ -280,8 +280,11 @@ impl Containers {
 
     /// Looks at one folder, and adds what is wrong with it to a sweep.
     pub(super) fn examine_into(&self, id: &ContainerId, sweep: &mut Sweep) {
-        if let Err(error) = self.examine(id, sweep) {
-            sweep.failures.push(error.context(format!("container {}", id.short())));
+        match self.examine(id, sweep) {
+            // Somebody removed it while we looked.
+            Err(error) if error.errno() == Some(Errno::NOENT) && matches!(self.open_container(id), Ok(None)) => {}
+            Err(error) => sweep.failures.push(error.context(format!("container {}", id.short()))),
+            Ok(()) => {}
         }
     }
 

@@ -64,6 +64,11 @@ pub fn exec(
         // It ended meanwhile.
         Err(error) if error.kind() == Kind::NotFound => Err(not_running(container)),
         Err(error) if error.kind() == Kind::State && !is_running(container) => Err(not_running(container)),
+        Err(error) if error.kind() == Kind::State && runtime.is_paused(id) => {
+            let name = container.record()?.name;
+            Err(Error::new(Kind::State, format!("container {name} is paused"))
+                .with_hint(format!("husk unpause {name}")))
+        }
         answer => answer,
     }
 }

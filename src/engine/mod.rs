@@ -1,6 +1,7 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
 pub mod boot;
+pub mod cdi;
 pub mod commit;
 pub mod config;
 pub mod containers;
@@ -17,6 +18,7 @@ pub mod export;
 pub mod files;
 pub mod health;
 pub mod host;
+pub mod ids;
 pub mod images;
 pub mod inheriting;
 pub mod inspect;

@@ -111,6 +111,9 @@ sparse! {
         pub init: bool,
         /// `--init-path`: another program than husk's own.
         pub init_path: Option<PathBuf>,
+        /// `--passwd-entry`, `--group-entry`
+        pub passwd_entry: Option<String>,
+        pub group_entry: Option<String>,
         /// `--umask`
         pub umask: Option<u32>,
         /// `--tz`

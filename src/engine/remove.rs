@@ -22,7 +22,7 @@ pub fn remove(engine: &Engine, containers: &Containers, container: &Container, f
     if matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)) {
         if force == Force::No {
             let name = container.record()?.name;
-            return Err(Error::new(Kind::State, format!("container {name} is running"))
+            return Err(Error::new(Kind::State, format!("cannot remove container {name}: it is running"))
                 .with_hint("stop it first, or remove it with -f"));
         }
         stop::end_now(engine, container)?;

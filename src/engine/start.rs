@@ -189,6 +189,7 @@ fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated, secret
         pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
+        shared_memory: joining::sharer(&record.options.namespaces),
         manager: None,
     }
 }
@@ -198,7 +199,10 @@ fn serving(record: &Record, lifetime: Lifetime) -> Serving {
     let has_input = record.interactive;
     if record.terminal {
         Serving::Terminal
-    } else if record.options.log.format == Format::None && lifetime == Lifetime::Command {
+    } else if record.options.log.format == Format::None
+        && lifetime == Lifetime::Command
+        && record.options.attached.is_empty()
+    {
         Serving::Inherited { has_input }
     } else {
         Serving::Pipes { has_input }

@@ -21,7 +21,7 @@ use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
-use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings, Switch};
+use crate::rootfs::plan::{MountPlan, MountSource, Origin, RootfsPlan, Surroundings, Switch};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
 use crate::support::{base64, log};
@@ -205,6 +205,21 @@ impl Plan {
         }
         self.rootfs.mounts.push(mount);
         Ok(())
+    }
+}
+
+impl Plan {
+    /// Takes a tree of another container's mounts for `/dev/shm`.
+    pub(super) fn share_memory(&mut self, tree: OwnedFd) -> Result<()> {
+        let place = Path::new("/dev/shm");
+        let mount = self.rootfs.mounts.iter_mut().find(|mount| mount.destination == place);
+        match mount.map(|mount| &mut mount.source) {
+            Some(MountSource::Bind { origin, .. }) => {
+                *origin = Origin::Parent(tree);
+                Ok(())
+            }
+            _ => Err(Error::invalid("/dev/shm: is to be another container's, and is no bind")),
+        }
     }
 }
 

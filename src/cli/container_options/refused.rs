@@ -47,10 +47,6 @@ pub(super) struct RefusedArgs {
     #[arg(long, hide = true)]
     use_api_socket: bool,
     #[arg(long, hide = true)]
-    passwd_entry: Option<String>,
-    #[arg(long, hide = true)]
-    group_entry: Option<String>,
-    #[arg(long, hide = true)]
     hostuser: Vec<String>,
     #[arg(long, hide = true)]
     chrootdirs: Vec<String>,
@@ -105,8 +101,6 @@ impl RefusedArgs {
             runtime,
             isolation,
             use_api_socket,
-            passwd_entry,
-            group_entry,
             hostuser,
             chrootdirs,
             sdnotify,
@@ -145,8 +139,6 @@ impl RefusedArgs {
             ("runtime", unless(runtime, &["", "husk"]), "husk is its own runtime"),
             ("isolation", unless(isolation, &["", "default"]), "it is for Windows"),
             ("use-api-socket", use_api_socket, "there is no daemon"),
-            ("passwd-entry", passwd_entry.is_some(), "not supported yet"),
-            ("group-entry", group_entry.is_some(), "not supported yet"),
             ("hostuser", !hostuser.is_empty(), "not supported yet"),
             ("chrootdirs", !chrootdirs.is_empty(), "not supported yet"),
             ("sdnotify", unless(sdnotify, &["ignore"]), "not supported yet"),
