@@ -354,7 +354,7 @@ fn a_stop_signal_of_the_containers_own(scene: &Scene) {
 fn what_runs_is_not_removed_without_force(scene: &Scene) {
     let yard = Yard::new(scene);
     yard.sh(&["run", "-d", "--name", "busy"], "sleep 1000").success();
-    yard.husk(&["rm", "busy"]).exits_with(1).says("container busy is running");
+    yard.husk(&["rm", "busy"]).exits_with(1).says("cannot remove container busy: it is running");
     assert!(yard.status("busy").starts_with("Up "));
     assert_eq!(yard.husk(&["rm", "-f", "busy"]).success().stdout, "busy\n");
     assert_eq!(yard.husk(&["ps", "-aq"]).success().stdout, "");

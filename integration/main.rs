@@ -14,8 +14,10 @@ mod bind_flags;
 mod boot;
 mod callers;
 mod capabilities;
+mod cdi;
 mod cgroups;
 mod checkpoint;
+mod completion;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -34,7 +36,10 @@ mod host;
 mod identity;
 mod image_config;
 mod image_files;
+mod image_mounts;
 mod images;
+mod init;
+mod ipc;
 mod kill;
 mod labels;
 mod landlock;
@@ -64,6 +69,7 @@ mod run_flags;
 mod search;
 mod seccomp;
 mod seccomp_notify;
+mod secrets;
 mod security;
 mod security_cgroups;
 mod security_identity;
@@ -79,6 +85,7 @@ mod support;
 mod sweep;
 mod terminal;
 mod upkeep;
+mod userns;
 mod verbs;
 mod volumes;
 mod ways;
@@ -154,6 +161,13 @@ fn tests() -> Vec<support::Test> {
         images::tests,
         image_config::tests,
         run_flags::tests,
+        init::tests,
+        secrets::tests,
+        completion::tests,
+        userns::tests,
+        cdi::tests,
+        ipc::tests,
+        image_mounts::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

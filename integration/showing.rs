@@ -392,7 +392,7 @@ fn inspect_finds_containers_before_images(scene: &Scene) {
     assert_eq!(husk(scene, ["inspect", "nothing"]).run().exits_with(1).stdout, "[]\n");
     husk(scene, ["inspect", "--type", "container", image]).run().exits_with(1).says("no such container");
     husk(scene, ["inspect", "--type", "planet", "x"]).run().exits_with(125);
-    husk(scene, ["inspect", "-f", "{{.Name", "test"]).run().exits_with(125).says("unclosed action");
+    husk(scene, ["inspect", "-f", "{{.Name", "test"]).run().exits_with(1).says("unclosed action");
     for (word, status) in [("test", 0), ("nothing", 1)] {
         husk(scene, ["container", "exists", word]).run().exits_with(status);
     }

@@ -1,10 +1,12 @@
-//! husk under the engines that people run: Podman, Buildah, containerd, Docker, and conmon as CRI-O calls it.
+//! husk under the engines that people run: Podman, Buildah, containerd, Docker, and conmon as CRI-O calls it; and beside them
+//! ([`beside`]).
 //!
 //! Each test starts what it needs in a [`site::Site`] of its own and takes it down again; nothing of the machine's own
 //! engines is touched, and nothing is downloaded. What a container prints is computed in it, so that no echo of a
 //! command line can pass for it: with `HUSK=/bin/true` every one of these tests fails, with `HUSK=/usr/sbin/runc` they
 //! pass.
 
+mod beside;
 mod buildah;
 mod conmon;
 mod containerd;
@@ -23,7 +25,7 @@ use crate::support::tar::{self, Entry};
 use crate::support::{Scene, Test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    [podman::tests, rootless::tests, buildah::tests, containerd::tests, docker::tests, conmon::tests]
+    [podman::tests, rootless::tests, buildah::tests, containerd::tests, docker::tests, conmon::tests, beside::tests]
         .into_iter()
         .flat_map(|tests: fn() -> Vec<Test>| tests())
         .collect()

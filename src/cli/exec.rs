@@ -63,7 +63,7 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         terminal: tty,
         is_privileged: privileged,
         is_detached: detach,
-        preserved_fds: 0,
+        ..ExecOptions::default()
     };
     if detach || !(interactive || tty) {
         let null = rustix::fs::open(

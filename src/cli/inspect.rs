@@ -10,6 +10,7 @@ use super::printer;
 use super::report;
 use super::status::Status;
 use super::template::{Template, unescape};
+use super::volume;
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
 use crate::engine::images::{find, inspect as images};
@@ -24,14 +25,14 @@ use crate::error::{Kind, Result};
 pub(super) struct Inspect {
     #[command(flatten)]
     how: How,
-    /// What the words are: container or image
+    /// What the words are: container, image or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Type>,
     /// Show what containers take of the disk
     #[arg(long, short)]
     size: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "CONTAINER|IMAGE")]
     words: Vec<String>,
 }
 
@@ -73,6 +74,7 @@ struct How {
 enum Type {
     Container,
     Image,
+    Volume,
 }
 
 /// Tell by the status whether an image is here: 0 if it is, 1 if not
@@ -146,6 +148,9 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
 }
 
 fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, word: &str) -> Result<Value> {
+    if kind == Some(Type::Volume) {
+        return volume::inspected(engine, word);
+    }
     if kind != Some(Type::Image) {
         match all.find(word).and_then(|container| containers::inspect(engine, &container, size)) {
             Err(error) if error.kind() == Kind::NotFound && kind.is_none() => {}

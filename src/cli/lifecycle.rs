@@ -189,10 +189,11 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
         return Err(Error::invalid("you cannot start and attach multiple containers at once"));
     };
     let engine = Engine::open(settings::File::default())?;
-    let attending = attend.attending(*interactive)?;
+    let mut attending = attend.attending(*interactive)?;
     let Some(created) = start::take(&engine, word)? else {
         return attach::attach(&engine, word, &attending);
     };
+    attending.shows = attach::shown(&created.record.options);
     let signals = Signals::block_all().context("block signals")?;
     // As with docker, the container does not end with a command that only started it again.
     let client = start::launch(&engine, created, Lifetime::Own, Wants { output: true }, &signals, tell)?;
@@ -271,7 +272,9 @@ pub(super) fn unpause(args: &Unpause) -> Result<Status> {
 
 /// Runs `wait`.
 pub(super) fn wait(args: &Wait) -> Result<Status> {
-    each(&args.containers, |engine, _, container, _| wait::wait(engine, container).map(|status| Some(status.to_string())))
+    each(&args.containers, |engine, _, container, _| {
+        wait::wait(engine, container).map(|status| Some(status.to_string()))
+    })
 }
 
 /// Runs `rm`.

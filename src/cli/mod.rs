@@ -8,6 +8,7 @@
 
 mod attach;
 mod commit;
+mod complete;
 mod container;
 mod container_filter;
 mod container_options;
@@ -50,6 +51,7 @@ mod report;
 mod run;
 mod save;
 mod search;
+mod secret;
 mod stats;
 mod status;
 mod switches;
@@ -60,6 +62,7 @@ mod top;
 mod tree;
 mod unshare;
 mod update;
+mod usage;
 mod volume;
 mod why;
 

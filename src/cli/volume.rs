@@ -1,6 +1,8 @@
-//! `husk volume create|ls|inspect|rm|prune|exists`: named volumes, in docker's columns and fields.
+//! `husk volume create|ls|inspect|rename|export|import|rm|prune|exists`: named volumes, in docker's columns and fields.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use super::format::{Columns, Format, Row};
 use super::image_list::object;
 use super::status::Status;
 use super::template::{Template, unescape};
-use super::{printer, report};
+use super::{input, output, printer, report};
 use crate::engine::engine::Engine;
 use crate::engine::options::parse_pair;
 use crate::engine::settings;
@@ -25,6 +27,9 @@ pub(super) enum Volume {
     #[command(alias = "list")]
     Ls(Ls),
     Inspect(Inspect),
+    Rename(Rename),
+    Export(Export),
+    Import(Import),
     #[command(alias = "remove")]
     Rm(Rm),
     Prune(Prune),
@@ -40,7 +45,7 @@ pub(super) struct Create {
     /// Who makes it: local
     #[arg(long, short, value_name = "DRIVER", default_value = "local")]
     driver: String,
-    /// Option of the driver
+    /// Option of the driver: type=, device= and o= as mount(8) has them, or size= for a quota
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_pair)]
     opt: Vec<(String, String)>,
     /// Name; else one is made up
@@ -73,6 +78,43 @@ pub(super) struct Inspect {
     volumes: Vec<String>,
 }
 
+/// Give a volume that no container has another name
+#[derive(Debug, Args)]
+pub(super) struct Rename {
+    /// Name of the volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+    /// Its new name
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// Write the files of a volume as a tar
+///
+/// The same files give the same bytes, sorted by name; SOURCE_DATE_EPOCH bounds their times.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// Where to write; standard output if it is left out
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Name of the volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+}
+
+/// Unpack a tar into a volume, over the files that are there
+///
+/// The tar may be packed with gzip or zstd. The volume must exist.
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// Name of the volume
+    #[arg(value_name = "VOLUME")]
+    volume: String,
+    /// The tar; standard input if it is left out, or `-`
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
 /// Remove volumes that no container has
 #[derive(Debug, Args)]
 pub(super) struct Rm {
@@ -90,7 +132,7 @@ pub(super) struct Prune {
     /// Those with names, too, which all of husk's are
     #[arg(long, short)]
     all: bool,
-    /// Remove what fits: label=KEY[=VALUE]
+    /// Remove what fits: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME, all=BOOL
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Do not ask
@@ -133,6 +175,16 @@ pub(super) fn run(command: &Volume) -> Result<Status> {
         Volume::Create(args) => create(args, &volumes),
         Volume::Ls(args) => list(args, &volumes),
         Volume::Inspect(args) => inspect(args, &volumes),
+        Volume::Rename(Rename { volume, name }) => {
+            volumes.rename(volume, name)?;
+            Ok(Status::Success)
+        }
+        Volume::Export(args) => export(args, &volumes),
+        Volume::Import(Import { volume, file }) => {
+            volumes.find(volume)?;
+            volumes.import(volume, input::archive("volume import", file.as_deref())?)?;
+            Ok(Status::Success)
+        }
         Volume::Rm(args) => remove(args, &volumes),
         Volume::Prune(args) => prune(args, &volumes),
         Volume::Exists(Exists { volume }) => match volumes.find(volume) {
@@ -215,6 +267,12 @@ fn inspect(args: &Inspect, volumes: &Volumes<'_>) -> Result<Status> {
     failure.map_or(Ok(Status::Success), Err)
 }
 
+/// Describes one, for `inspect --type volume`.
+pub(super) fn inspected(engine: &Engine, name: &str) -> Result<Value> {
+    let volumes = Volumes::of(engine);
+    Ok(describe(&volumes.find(name)?, &volumes))
+}
+
 fn describe(record: &VolumeRecord, volumes: &Volumes<'_>) -> Value {
     let created = jiff::Timestamp::from_nanosecond(record.created.into()).unwrap_or_default();
     let given = |map: &BTreeMap<String, String>| if map.is_empty() { Value::Null } else { json!(map) };
@@ -227,6 +285,17 @@ fn describe(record: &VolumeRecord, volumes: &Volumes<'_>) -> Value {
         "Options": given(&record.options),
         "Scope": "local",
     })
+}
+
+fn export(args: &Export, volumes: &Volumes<'_>) -> Result<Status> {
+    let Export { output, volume } = args;
+    volumes.find(volume)?;
+    output::refuse_terminal("volume export", output.as_deref())?;
+    let latest = output::latest()?;
+    for path in output::write(output.as_deref(), |file| volumes.export(volume, latest, file))? {
+        report::note(&format!("/{}: a socket is not exported", String::from_utf8_lossy(&path)));
+    }
+    Ok(Status::Success)
 }
 
 fn remove(args: &Rm, volumes: &Volumes<'_>) -> Result<Status> {
@@ -247,14 +316,18 @@ fn remove(args: &Rm, volumes: &Volumes<'_>) -> Result<Status> {
 
 fn prune(args: &Prune, volumes: &Volumes<'_>) -> Result<Status> {
     let Prune { all: _, filter, force } = args;
-    let filters = Filters::parse(filter, &[Key::negatable("label")])?;
+    // Without names there are none but those that belong to their containers, so `all` changes nothing.
+    let filters = Filters::parse(filter, &[Key::negatable("label"), Key::new("until"), Key::new("all")])?;
+    let until = filters.time("until", SystemTime::now())?;
+    filters.flag("all")?;
     if !force && !super::system::confirm("This will remove all volumes not used by at least one container.\n")? {
         return Ok(Status::Failure);
     }
     let users = volumes.users()?;
     let mut removed = String::new();
     for record in volumes.list()? {
-        let passes = filters.pass_labels("label", |label| record.labels.get(label).map(String::as_str));
+        let is_old = until.is_none_or(|until| UNIX_EPOCH + Duration::from_nanos(record.created) < until);
+        let passes = is_old && filters.pass_labels("label", |label| record.labels.get(label).map(String::as_str));
         if users.contains_key(&record.name) || !passes {
             continue;
         }

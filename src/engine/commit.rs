@@ -52,6 +52,7 @@ pub fn commit(
     let container = engine.find(reference)?;
     let make = || {
         let record = container.record()?;
+        record.require_usual_ids()?;
         let makeup = Makeup::read(engine, &container, &record)?;
         if makeup.is_host {
             return Err(Error::unsupported("it has the files of this host, which are no image"));

@@ -141,6 +141,11 @@ impl Containers {
         Ok(())
     }
 
+    /// Lists the names, in no order.
+    pub fn names(&self) -> Result<Vec<String>> {
+        entries(self.names.as_fd())
+    }
+
     /// Clears what is left of a container that was never finished, or not quite removed; its names are free after that.
     fn clear_if_unfinished(&self, id: &ContainerId) -> Result<bool> {
         let Some(unfinished) = self.find_unfinished(id)? else { return Ok(false) };
@@ -275,8 +280,11 @@ impl Containers {
 
     /// Looks at one folder, and adds what is wrong with it to a sweep.
     pub(super) fn examine_into(&self, id: &ContainerId, sweep: &mut Sweep) {
-        if let Err(error) = self.examine(id, sweep) {
-            sweep.failures.push(error.context(format!("container {}", id.short())));
+        match self.examine(id, sweep) {
+            // Somebody removed it while we looked.
+            Err(error) if error.errno() == Some(Errno::NOENT) && matches!(self.open_container(id), Ok(None)) => {}
+            Err(error) => sweep.failures.push(error.context(format!("container {}", id.short()))),
+            Ok(()) => {}
         }
     }
 

@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::config::{self, ImageConfig, Input, Part, RootFs, UserNamespace};
+use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNamespace};
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
-use super::record::{Container, FORMAT, Record, Supervision, now};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
-use super::volumes::Volumes;
-use super::{events, files, health, host, inheriting, joining, seccomp_profile};
+use super::volumes::options::Backing;
+use super::volumes::{VolumeRecord, Volumes};
+use super::{cdi, events, files, health, host, ids, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -35,7 +37,7 @@ use crate::storage::store::StoreView;
 use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::lock::Lock;
-use crate::support::passwd::{Identity, UserDatabase, UserSpec};
+use crate::support::passwd::{Identity, Principal, UserDatabase, UserSpec};
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
 
@@ -55,6 +57,10 @@ struct Contents {
 }
 
 impl Contents {
+    fn as_mounted(&self) -> MountedImage {
+        MountedImage { id: self.id.clone(), layers: self.diff_ids.clone() }
+    }
+
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
         Self {
             config: ImageConfig::default(),
@@ -98,7 +104,9 @@ pub fn create(
 ) -> Result<Created> {
     let mut options = options.clone();
     inheriting::resolve(engine, &mut options)?;
+    joining::pin(engine, &mut options.namespaces)?;
     let options = &options;
+    Secrets::of(engine).check(&options.secrets)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {
@@ -116,19 +124,37 @@ pub fn create(
     };
     let directory = engine.container_directory(draft.id());
     draft.make_directories(&["bundle", "root", "volumes"])?;
+    let users = users(&contents)?;
+    let identity = identity(&contents, &users, options)?;
+    let ids = ids::arrange(engine, &options.namespaces.user, &users, &identity, draft.directory())?;
+    let owners = ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
     let (root, parts, masked_paths) = match contents.layers.as_slice() {
         [path] if options.is_rootfs => {
             (RootFs::Directory { path: path.clone(), parts: Vec::new() }, Vec::new(), Vec::new())
         }
-        _ => make_root(engine, &contents, &directory.join("root"), tell)?,
+        _ => make_root(engine, &contents, &directory.join("root"), owners.as_ref(), tell)?,
     };
-
-    let identity = identity(&contents, options)?;
+    // What volumes begin with has the container's owners, too.
+    let filled_from = match &root {
+        RootFs::Directory { path, .. } if ids.is_some() => vec![path.clone()],
+        _ => contents.layers.clone(),
+    };
+    let mut mounted_images = BTreeMap::new();
+    for volume in &options.volumes {
+        if let VolumeSource::Image(name) = &volume.source {
+            if ids.is_some() {
+                let user = &options.namespaces.user;
+                return Err(Error::unsupported(format!("mount type=image: its files have no owners of userns {user}")));
+            }
+            let contents = fetch(engine, &Source::parse(name)?, options, tell, report);
+            mounted_images.insert(name.clone(), contents.with_context(|| format!("mount image {name}"))?);
+        }
+    }
+    let layers_of = |contents: &Contents| contents.layers.clone();
+    let held_volumes = hold_volumes(engine, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
-    let maps = engine
-        .maps
-        .clone()
-        .map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
+    let usual = |maps: IdMaps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps };
+    let maps = ids.clone().or_else(|| engine.maps.clone().map(usual));
     let built = config::build(Input {
         id: draft.id(),
         image: &contents.config,
@@ -143,14 +169,25 @@ pub fn create(
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp_profile::choose(options)?,
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
-        volumes: &engine.settings.data_root.join("volumes"),
+        edits: &cdi::find(&engine.settings.cdi_directories, &options.devices)?,
+        mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
+        users: &users,
+        volumes: &held_volumes.sources(engine)?,
         joined: &joining::resolve(engine, &options.namespaces)?,
         directory: &directory,
         is_host: contents.is_host,
     })?;
     files::write_own(draft.directory(), &built.files)?;
-    let volume_locks = hold_volumes(engine, options, &contents.layers)?;
-    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
+    held_volumes.fill(engine, options, &filled_from)?;
+    let owner = match &owners {
+        Some(owners) => Identity {
+            uid: owners.uid_outside(identity.uid).unwrap_or(identity.uid),
+            gid: owners.gid_outside(identity.gid).unwrap_or(identity.gid),
+            ..identity.clone()
+        },
+        None => identity.clone(),
+    };
+    engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -167,6 +204,8 @@ pub fn create(
         image: image.to_owned(),
         image_id: contents.id.clone(),
         layers: contents.diff_ids.clone(),
+        mounted_images: mounted_images.values().map(Contents::as_mounted).collect(),
+        ids,
         command: config::command(&contents.config, options)?,
         labels: labels(&contents.config, options),
         remove: options.remove,
@@ -187,30 +226,51 @@ pub fn create(
         let _ = rustix::fs::unlink(path);
     }
     let (container, supervision) = committed?;
-    drop((contents, volume_locks));
+    drop((contents, mounted_images, held_volumes));
     events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
 
-/// Makes the named volumes that are not there yet, and fills those that are empty. Nobody removes them until the record
-/// says who uses them.
-fn hold_volumes(engine: &Engine, options: &RunOptions, layers: &[PathBuf]) -> Result<Vec<Lock>> {
+/// Named volumes that nobody removes until the record says who uses them.
+struct HeldVolumes(Vec<(VolumeRecord, Lock)>);
+
+/// Makes the named volumes that are not there yet.
+fn hold_volumes(engine: &Engine, options: &RunOptions) -> Result<HeldVolumes> {
     let volumes = Volumes::of(engine);
-    let mut asked: BTreeMap<&str, Vec<&Volume>> = BTreeMap::new();
+    let mut asked: BTreeMap<&str, &Volume> = BTreeMap::new();
     for volume in &options.volumes {
         if let VolumeSource::Named(name) = &volume.source {
-            asked.entry(name).or_default().push(volume);
+            asked.entry(name).or_insert(volume);
         }
     }
-    let mut locks = Vec::with_capacity(asked.len());
-    for (name, uses) in asked {
-        let (_, lock) = volumes.create(name, &uses[0].labels, &uses[0].driver_options)?;
-        if let Some(first) = uses.iter().find(|volume| !volume.stays_empty && volume.subpath.is_none()) {
-            volumes.fill(name, &lock, &first.destination, layers)?;
-        }
-        locks.push(lock);
+    let hold = |(name, first): (&str, &Volume)| volumes.create(name, &first.labels, &first.driver_options);
+    asked.into_iter().map(hold).collect::<Result<_>>().map(HeldVolumes)
+}
+
+impl HeldVolumes {
+    /// Gives what each is mounted from.
+    fn sources(&self, engine: &Engine) -> Result<BTreeMap<String, NamedVolume>> {
+        let volumes = Volumes::of(engine);
+        let source = |(record, _): &(VolumeRecord, Lock)| {
+            let named = NamedVolume { data: volumes.data(&record.name), backing: Backing::parse(&record.options)? };
+            Ok((record.name.clone(), named))
+        };
+        self.0.iter().map(source).collect()
     }
-    Ok(locks)
+
+    /// Fills those that are empty with what the image has where they are mounted.
+    fn fill(&self, engine: &Engine, options: &RunOptions, layers: &[PathBuf]) -> Result<()> {
+        let volumes = Volumes::of(engine);
+        for (record, lock) in &self.0 {
+            let uses = options.volumes.iter();
+            let mut uses =
+                uses.filter(|volume| matches!(&volume.source, VolumeSource::Named(name) if *name == record.name));
+            if let Some(first) = uses.find(|volume| !volume.stays_empty && volume.subpath.is_none()) {
+                volumes.fill(record, lock, &first.destination, layers)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn bare_directory(path: &Path) -> Result<Contents> {
@@ -318,22 +378,30 @@ fn make_root(
     engine: &Engine,
     contents: &Contents,
     directory: &Path,
+    owners: Option<&IdMaps>,
     tell: &dyn Fn(&str),
 ) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
     if contents.is_host {
+        if owners.is_some() {
+            return Err(Error::unsupported("host: its files have the owners that they have: no --userns changes them"));
+        }
         return make_host_root(engine, directory, tell);
     }
     let has_user_xattrs = engine.maps.is_some();
-    if can_hold_upper(directory) {
+    // The kernel maps the ids of a mount only for who has rights over the whole file system: others copy (mount_setattr(2)).
+    if can_hold_upper(directory) && owners.is_none() {
         let ContainerRoot { upper, work, lower, target } = ContainerRoot::prepare(directory, &contents.layers)?;
         return Ok((RootFs::Overlay { lower, upper, work, target, has_user_xattrs }, Vec::new(), Vec::new()));
     }
-    tell("overlayfs cannot write on this file system: the image is copied for this container");
+    if owners.is_none() {
+        tell("overlayfs cannot write on this file system: the image is copied for this container");
+    }
     let target = directory.join("rootfs");
     engine.with_file_rights(|| {
         rustix::fs::mkdir(&target, rustix::fs::Mode::from_raw_mode(0o755))
             .with_context(|| format!("make {}", target.display()))?;
-        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable).map(drop)
+        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable, owners)
+            .map(drop)
     })?;
     Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
 }
@@ -364,18 +432,25 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.
-fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
+fn identity(contents: &Contents, database: &UserDatabase, options: &RunOptions) -> Result<Identity> {
     let spec = match &options.user {
         Some(spec) => spec.clone(),
+        None if let Some((uid, gid)) = ids::kept(&options.namespaces.user) => {
+            UserSpec { user: Principal::Id(uid), group: Some(Principal::Id(gid)) }
+        }
         None if contents.config.user.is_empty() => UserSpec::ROOT,
         None => contents.config.user.parse().context("image config User")?,
     };
-    let database = if contents.is_host {
-        UserDatabase::read(&Root::open(Path::new("/"))?)?
-    } else {
-        files::user_database(&contents.layers)?
-    };
     database.resolve(&spec, &options.additional_groups)
+}
+
+/// Reads the users and groups of the image.
+fn users(contents: &Contents) -> Result<UserDatabase> {
+    if contents.is_host {
+        UserDatabase::read(&Root::open(Path::new("/"))?)
+    } else {
+        files::user_database(&contents.layers)
+    }
 }
 
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.

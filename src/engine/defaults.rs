@@ -39,6 +39,9 @@ pub const SHM_BYTES: u64 = 64 << 20;
 /// (`--read-only-tmpfs`).
 pub const TMPFS: &[&str] = &["nosuid", "nodev", "mode=1777"];
 
+/// Where the program of `--init-path` is in the container.
+pub const INIT_PATH: &str = "/sbin/docker-init";
+
 /// What new files lack.
 pub const UMASK: u32 = 0o022;
 

@@ -65,6 +65,7 @@ fn image_layers(engine: &Engine, word: &str) -> Result<Vec<PathBuf>> {
 
 fn of_container(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
     let record = container.record()?;
+    record.require_usual_ids()?;
     let makeup = Makeup::read(engine, container, &record)?;
     let list = || {
         let listing = Listing { is_whole: false, mount_points: &makeup.mount_points };

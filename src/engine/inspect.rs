@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
 use super::list;
-use super::options::{Network, RunOptions};
+use super::options::{Network, RunOptions, Stream};
 use super::record::{Container, Record, Status, Timestamp};
 use super::volume_option::VolumeSource;
 use crate::error::{Error, Kind, Result};
@@ -214,6 +214,8 @@ impl Known<'_> {
         };
         let (entrypoint, command) = self.split_command();
         let is_attached = !record.detached;
+        let attached = &record.options.attached;
+        let attaches = |stream| is_attached && (attached.is_empty() || attached.contains(&stream));
         let mut volumes = image.get("Volumes").and_then(Value::as_object).cloned().unwrap_or_default();
         let anonymous = record.options.volumes.iter().filter(|volume| volume.source == VolumeSource::Anonymous);
         volumes.extend(anonymous.map(|volume| (volume.destination.clone(), json!({}))));
@@ -221,9 +223,9 @@ impl Known<'_> {
             "Hostname": spec.hostname(),
             "Domainname": spec.domainname().as_deref().unwrap_or_default(),
             "User": user,
-            "AttachStdin": is_attached && record.interactive,
-            "AttachStdout": is_attached,
-            "AttachStderr": is_attached,
+            "AttachStdin": attaches(Stream::Stdin) && record.interactive,
+            "AttachStdout": attaches(Stream::Stdout),
+            "AttachStderr": attaches(Stream::Stderr),
             "Tty": record.terminal,
             "OpenStdin": record.interactive,
             "StdinOnce": is_attached && record.interactive,

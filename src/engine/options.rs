@@ -8,6 +8,7 @@ pub mod environment;
 pub mod hosts;
 pub mod limits;
 pub mod namespaces;
+pub mod secret;
 pub mod security;
 pub mod supervision;
 
@@ -28,6 +29,7 @@ pub use environment::{EnvironmentEntry, EnvironmentOptions};
 pub use hosts::HostFiles;
 pub use limits::{Limits, SwapLimit, Ulimit};
 pub use namespaces::NamespaceOptions;
+pub use secret::SecretRequest;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
 pub use supervision::HealthOptions;
 
@@ -107,6 +109,11 @@ sparse! {
         pub command: Vec<String>,
         /// `--init`
         pub init: bool,
+        /// `--init-path`: another program than husk's own.
+        pub init_path: Option<PathBuf>,
+        /// `--passwd-entry`, `--group-entry`
+        pub passwd_entry: Option<String>,
+        pub group_entry: Option<String>,
         /// `--umask`
         pub umask: Option<u32>,
         /// `--tz`
@@ -118,6 +125,8 @@ sparse! {
         pub tmpfs: Vec<Tmpfs>,
         /// `--volumes-from`
         pub volumes_from: Vec<VolumesFrom>,
+        /// `--secret`: by name; what they hold is not recorded.
+        pub secrets: Vec<SecretRequest>,
         /// `--image-volume`
         pub image_volumes: ImageVolumes,
         /// `--read-only`

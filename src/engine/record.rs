@@ -28,6 +28,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::monitor::Ending;
 use crate::monitor::health::HealthCheck;
+use crate::namespaces::idmap::IdMaps;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -83,6 +84,12 @@ pub struct Record {
     /// The image's layers, by diff id: the store keeps them as long as the container exists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
+    /// Images that it has mounted: the store keeps them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounted_images: Vec<MountedImage>,
+    /// The ids of its own, where it has others than the caller's usual ones (`--userns`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdMaps>,
     /// Entry point and arguments.
     pub command: Vec<String>,
     /// The image's and the user's; for people and filters, never read by husk. (CVE-2026-53488 and its kin)
@@ -107,6 +114,39 @@ pub struct Record {
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
     #[serde(default)]
     pub options: RunOptions,
+}
+
+/// An image whose files a container has mounted (`--mount type=image`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// The digest of its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub layers: Vec<Digest>,
+}
+
+impl Record {
+    /// Gives all layers that it needs: its image's, and those of the images that it has mounted.
+    pub fn needed_layers(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().chain(self.mounted_images.iter().flat_map(|image| &image.layers))
+    }
+
+    /// Its files have owners that say nothing to who reads them with the caller's usual ids.
+    pub fn require_usual_ids(&self) -> Result<()> {
+        match self.ids {
+            None => Ok(()),
+            Some(_) => {
+                Err(Error::unsupported(format!("its files have owners of --userns {}", self.options.namespaces.user))
+                    .with_hint("`husk export` writes them as they are"))
+            }
+        }
+    }
+
+    /// Says whether it is made of an image, or has it mounted.
+    pub fn uses_image(&self, id: &str) -> bool {
+        let mounted = self.mounted_images.iter().map(|image| &image.id);
+        std::iter::once(&self.image_id).chain(mounted).any(|used| used.as_deref() == Some(id))
+    }
 }
 
 /// How a run ended.

@@ -3,6 +3,7 @@
 use super::containers::Containers;
 use super::engine::Engine;
 use super::events;
+use super::mount;
 use super::record::{Container, Status};
 use super::stop;
 use crate::error::{Error, Kind, Result};
@@ -21,7 +22,7 @@ pub fn remove(engine: &Engine, containers: &Containers, container: &Container, f
     if matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)) {
         if force == Force::No {
             let name = container.record()?.name;
-            return Err(Error::new(Kind::State, format!("container {name} is running"))
+            return Err(Error::new(Kind::State, format!("cannot remove container {name}: it is running"))
                 .with_hint("stop it first, or remove it with -f"));
         }
         stop::end_now(engine, container)?;
@@ -49,6 +50,7 @@ fn remove_ended(engine: &Engine, containers: &Containers, container: &Container)
     }
     let record = container.record();
     engine.with_file_rights(|| containers.remove(container, &supervision))?;
+    mount::forget(engine, container.id());
     if let Ok(record) = record {
         events::container(engine, &record, "destroy", &[]);
     }

@@ -12,13 +12,16 @@ use super::engine::Engine;
 use super::events;
 use super::exec::{self, ExecOptions};
 use super::joining;
+use super::mount;
 use super::record::{Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
+use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
 use crate::runtime::container::Request;
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
+use crate::runtime::secrets::Secrets as Delivered;
 use crate::spec::load::{self, Document};
 use crate::spec::validate::{self, Validated};
 use crate::sys::signal::Signals;
@@ -40,6 +43,7 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
         engine.look_after(&container)?;
         return take(engine, word);
     }
+    mount::refuse_mounted(engine, &container)?;
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
@@ -147,17 +151,26 @@ fn supervise(
         container.record_exit(&supervision, &exit_record(outcome, started.get()))
     };
     let not_started = |error: Error| {
-        let _ = clear(&Outcome::not_started(&error, 0));
+        // One that outlived its monitor lives, whatever keeps it from another.
+        if beginning == Beginning::Launch {
+            let _ = clear(&Outcome::not_started(&error, 0));
+        }
         error
     };
     let spec = validated(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
-    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record));
+    // They stay in the monitor's memory: a restart by policy does not depend on the store.
+    let secrets = match Secrets::of(engine).deliver(&record.options.secrets) {
+        // It has them.
+        Err(_) if beginning != Beginning::Launch => Delivered::default(),
+        answer => answer.map_err(not_started)?,
+    };
+    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record, &secrets));
     let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
     let job = Job {
         runtime: &runtime,
-        request: request(&record, &bundle, &spec, serving),
+        request: request(&record, &bundle, &spec, serving, &secrets),
         beginning,
         folder: container.directory(),
         serving,
@@ -195,26 +208,39 @@ fn tell_end(engine: &Engine, record: &Record, outcome: &Outcome, started: Timest
 }
 
 /// A health check is a command in the container, as the container's user, that nobody gives input to.
-fn check_options(record: &Record) -> ExecOptions {
+fn check_options(record: &Record, secrets: &Delivered) -> ExecOptions {
     let command = record.health.as_ref().map(|check| check.command.clone()).unwrap_or_default();
-    ExecOptions { command, ..ExecOptions::default() }
+    ExecOptions { command, secret_variables: secrets.variables.clone(), ..ExecOptions::default() }
 }
 
 fn validated(spec: Spec) -> Result<Validated> {
     validate::validate(Document { value: spec, warnings: Vec::new() })
 }
 
-fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated, serving: Serving) -> Request<'a> {
+fn request<'a>(
+    record: &'a Record,
+    bundle: &'a Path,
+    spec: &'a Validated,
+    serving: Serving,
+    secrets: &Delivered,
+) -> Request<'a> {
     let outlives = matches!(serving, Serving::Fifos { .. });
-    let preserved_fds = record.options.preserved_fds;
     Request {
         id: record.id.as_str(),
         bundle,
         spec,
-        choices: Choices { dies_with_parent: !outlives, owns_fifos: outlives, preserved_fds, ..Choices::default() },
+        choices: Choices {
+            dies_with_parent: !outlives,
+            owns_fifos: outlives,
+            preserved_fds: record.options.preserved_fds,
+            has_init: record.options.init && record.options.init_path.is_none(),
+            secrets: secrets.clone(),
+            ..Choices::default()
+        },
         pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
+        shared_memory: joining::sharer(&record.options.namespaces),
         manager: None,
     }
 }
@@ -233,7 +259,7 @@ fn serving(record: &Record, lifetime: Lifetime, wants: Wants) -> Serving {
             (true, false) => Input::Endless,
         };
         Serving::Fifos { input }
-    } else if record.options.log.format == Format::None {
+    } else if record.options.log.format == Format::None && record.options.attached.is_empty() {
         Serving::Inherited { has_input }
     } else {
         Serving::Pipes { has_input }

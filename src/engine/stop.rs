@@ -132,8 +132,11 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
 
 /// Freezes a container's processes, or lets them go on.
 pub fn pause(engine: &Engine, container: &Container) -> Result<()> {
-    let answer = engine.runtime(false)?.pause(container.id().as_str());
-    explain(answer, container, "is not running")?;
+    let runtime = engine.runtime(false)?;
+    let id = container.id().as_str();
+    let answer = runtime.pause(id);
+    let is_paused = answer.is_err() && runtime.is_paused(id);
+    explain(answer, container, if is_paused { "is already paused" } else { "is not running" })?;
     events::container(engine, &container.record()?, "pause", &[]);
     Ok(())
 }

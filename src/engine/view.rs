@@ -100,7 +100,8 @@ impl<'e> View<'e> {
         self.engine.with_file_rights_for(|| work(&self.open()?))
     }
 
-    fn open(&self) -> Result<Root> {
+    /// Opens the files, by a caller that has rights over them.
+    pub(super) fn open(&self) -> Result<Root> {
         match &self.place {
             Place::Live(tree) => Ok(Root::from_fd(tree.try_clone().context("open the container's files")?)),
             Place::AtRest(makeup, access) => match (&makeup.base, access) {

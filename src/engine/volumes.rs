@@ -7,13 +7,19 @@
 //! ```
 //!
 //! A volume is filled from the image at its first use, as docker does: where it is empty, and not for who asked for
-//! `nocopy`. Who uses it is said by the records of the containers, and by nothing else.
+//! `nocopy`. Who uses it is said by the records of the containers, and by nothing else. It is called as its folder is: what
+//! `volume.json` says of that is only for who reads it.
+
+pub mod options;
+mod quota;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +28,16 @@ use super::files;
 use super::record::{Record, Timestamp, now};
 use super::volume_option::{VolumeSource, is_volume_name};
 use crate::error::{Context, Error, Kind, Result};
+use crate::image::digest::Algorithm;
+use crate::image::limits::LayerLimits;
+use crate::image::media::Compression;
+use crate::image::unpack::{Unpacked, unpack_files};
+use crate::image::write::{Changing, Settings, write_tree};
 use crate::support::lock::{Lock, Sharing};
+use crate::support::root::Root;
 use crate::support::{atomic, remove};
+
+use options::{Backing, Bounds};
 
 const RECORD: &str = "volume.json";
 const DATA: &str = "_data";
@@ -43,6 +57,9 @@ pub struct VolumeRecord {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// The project of the file system that its quota is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
 }
 
 /// The volumes of a data root.
@@ -57,9 +74,20 @@ impl<'e> Volumes<'e> {
         Self { engine, directory: engine.settings.data_root.join("volumes") }
     }
 
-    /// Where a volume's files are.
+    /// Where a volume's files are, unless it is a mount.
     pub fn data(&self, name: &str) -> PathBuf {
         self.directory.join(name).join(DATA)
+    }
+
+    /// Where a volume's files can be reached from outside of containers.
+    fn place(&self, record: &VolumeRecord) -> Result<PathBuf> {
+        match Backing::parse(&record.options)? {
+            Backing::Directory(_) => Ok(self.data(&record.name)),
+            Backing::Bind { source, .. } => Ok(source),
+            Backing::Mount { kind, .. } => {
+                Err(Error::unsupported(format!("its files are a {kind} that is mounted in containers only")))
+            }
+        }
     }
 
     /// Makes a volume, or finds it there: as docker has it, that is no error. As long as the lock is held, nobody fills or
@@ -72,13 +100,9 @@ impl<'e> Volumes<'e> {
     ) -> Result<(VolumeRecord, Lock)> {
         let context = || format!("make volume {name}");
         if !is_volume_name(name) {
-            return Err(Error::invalid(format!("volume name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed")));
+            return Err(misnamed(name));
         }
-        if let Some(option) = options.keys().next() {
-            return Err(Error::unsupported(format!(
-                "volume option {option:?}: mounts and quotas are not supported yet"
-            )));
-        }
+        let backing = Backing::parse(options)?;
         for _ in 0..TRIES {
             for directory in [self.directory.clone(), self.directory.join(name)] {
                 match rustix::fs::mkdir(&directory, Mode::from_raw_mode(0o711)) {
@@ -87,26 +111,52 @@ impl<'e> Volumes<'e> {
                 }
             }
             let Some((folder, lock)) = self.lock(name)? else { continue };
-            if let Some(found) = read(&folder).with_context(context)? {
+            if let Some(found) = read(&folder, name).with_context(context)? {
                 return Ok((found, lock));
             }
-            let data = self.data(name);
-            // Root inside: an ordinary user's is the user.
-            match rustix::fs::mkdir(&data, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno).with_context(context),
-            }
-            let record =
-                VolumeRecord { name: name.to_owned(), created: now(), labels: labels.clone(), ..Default::default() };
+            let project = self.make_data(name, &backing).with_context(context)?;
+            let (labels, options) = (labels.clone(), options.clone());
+            let record = VolumeRecord { name: name.to_owned(), created: now(), labels, options, project };
             atomic::create(folder.as_fd(), RECORD, &serde_json::to_vec(&record)?).with_context(context)?;
             return Ok((record, lock));
         }
         Err(Error::new(Kind::Other, format!("volume {name} was removed {TRIES} times while it was made")))
     }
 
-    /// Fills an empty volume with what the image has where it is mounted.
-    pub fn fill(&self, name: &str, _lock: &Lock, destination: &str, layers: &[PathBuf]) -> Result<()> {
+    /// Makes the directory of a volume's files. Gives the project of its quota.
+    fn make_data(&self, name: &str, backing: &Backing) -> Result<Option<u32>> {
         let data = self.data(name);
+        // Root inside: an ordinary user's is the user.
+        match rustix::fs::mkdir(&data, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let Backing::Directory(bounds) = backing else { return Ok(None) };
+        let Bounds { bytes, inodes, uid, gid } = *bounds;
+        let project = if bytes.is_some() || inodes.is_some() {
+            let directory = open(&data)?.ok_or_else(|| unknown(name))?;
+            match quota::limit(directory.as_fd(), bounds) {
+                Ok(project) => Some(project),
+                Err(error) => {
+                    // No volume without the bounds that were asked for.
+                    let _ = std::fs::remove_dir(&data).and_then(|()| std::fs::remove_dir(self.directory.join(name)));
+                    return Err(error);
+                }
+            }
+        } else {
+            None
+        };
+        if uid.is_some() || gid.is_some() {
+            let give = || Ok(rustix::fs::chown(&data, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?);
+            self.engine.with_file_rights(give).context("give it its owner")?;
+        }
+        Ok(project)
+    }
+
+    /// Fills an empty volume with what the image has where it is mounted. One that is a mount has nothing that could be
+    /// filled before there is a container.
+    pub fn fill(&self, record: &VolumeRecord, _lock: &Lock, destination: &str, layers: &[PathBuf]) -> Result<()> {
+        let Ok(data) = self.place(record) else { return Ok(()) };
         self.engine.with_file_rights(|| {
             let is_empty = std::fs::read_dir(&data)?.next().is_none();
             if is_empty { files::fill(&data, destination, layers) } else { Ok(()) }
@@ -119,7 +169,7 @@ impl<'e> Volumes<'e> {
             return Err(unknown(name));
         }
         let Some(folder) = open(&self.directory.join(name))? else { return Err(unknown(name)) };
-        read(&folder).with_context(|| format!("volume {name}"))?.ok_or_else(|| unknown(name))
+        read(&folder, name).with_context(|| format!("volume {name}"))?.ok_or_else(|| unknown(name))
     }
 
     /// Lists all, by name.
@@ -140,13 +190,10 @@ impl<'e> Volumes<'e> {
 
     /// Removes a volume that no container has.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.find(name)?;
+        let record = self.find(name)?;
         // Who makes a container holds the lock until the container is recorded.
         let Some((folder, _lock)) = self.lock(name)? else { return Err(unknown(name)) };
-        if let Some(user) = self.users()?.get(name).and_then(|users| users.first()) {
-            return Err(Error::new(Kind::State, format!("volume {name} is in use by container {user}"))
-                .with_hint(format!("husk rm {user}")));
-        }
+        self.refuse_in_use(name)?;
         match rustix::fs::unlinkat(&folder, RECORD, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno).with_context(|| format!("remove volume {name}")),
@@ -154,7 +201,91 @@ impl<'e> Volumes<'e> {
         self.engine.with_file_rights(|| {
             let volumes = open(&self.directory)?.ok_or_else(|| unknown(name))?;
             remove::remove_tree(volumes.as_fd(), name)
+        })?;
+        if let Some(project) = record.project {
+            quota::lift(self.engine.data_root(), project);
+        }
+        Ok(())
+    }
+
+    fn refuse_in_use(&self, name: &str) -> Result<()> {
+        match self.users()?.get(name).and_then(|users| users.first()) {
+            None => Ok(()),
+            Some(user) => Err(Error::new(Kind::State, format!("volume {name} is in use by container {user}"))
+                .with_hint(format!("husk rm {user}"))),
+        }
+    }
+
+    /// Gives a volume that no container has another name: those that have it know it by its path.
+    pub fn rename(&self, name: &str, new: &str) -> Result<()> {
+        self.find(name)?;
+        if !is_volume_name(new) {
+            return Err(misnamed(new));
+        }
+        let Some((folder, _lock)) = self.lock(name)? else { return Err(unknown(name)) };
+        self.refuse_in_use(name)?;
+        let volumes = open(&self.directory)?.ok_or_else(|| unknown(name))?;
+        let rename = || rustix::fs::renameat_with(&volumes, name, &volumes, new, RenameFlags::NOREPLACE);
+        let context = || format!("rename volume {name} to {new}");
+        match rename() {
+            Err(Errno::EXIST) => {
+                self.clear_unfinished(new)?;
+                rename().with_context(context)?;
+            }
+            answer => answer.with_context(context)?,
+        }
+        // The folder's name is what counts from here on.
+        let Some(record) = read(&folder, new)? else { return Ok(()) };
+        atomic::replace(folder.as_fd(), RECORD, &serde_json::to_vec(&record)?).with_context(context)
+    }
+
+    /// Clears the folder of a volume that somebody has begun to make, or to remove.
+    fn clear_unfinished(&self, name: &str) -> Result<()> {
+        let Some((folder, _lock)) = self.lock(name)? else { return Ok(()) };
+        if read(&folder, name)?.is_some() {
+            return Err(Error::new(Kind::Exists, format!("a volume of the name {name} exists")));
+        }
+        self.engine.with_file_rights(|| {
+            let volumes = open(&self.directory)?.ok_or_else(|| unknown(name))?;
+            remove::remove_tree(volumes.as_fd(), name)
         })
+    }
+
+    /// Writes a volume's files as a tar, none younger than `latest`, in seconds since 1970. Gives the paths of sockets, which
+    /// a tar cannot hold.
+    pub fn export(&self, name: &str, latest: Option<i64>, mut out: File) -> Result<Vec<Vec<u8>>> {
+        let context = || format!("export volume {name}");
+        let place = self.place(&self.find(name)?).with_context(context)?;
+        let settings = Settings {
+            compression: Compression::None,
+            algorithm: Algorithm::Sha256,
+            ownership: self.engine.form().ownership,
+            latest,
+            with_fractions: false,
+            changing: Changing::Fill,
+        };
+        let write = || {
+            let (_, written) = write_tree(&Root::open(&place)?, &settings, &mut out)?;
+            out.flush().context("write the tar")?;
+            Ok(written.left_out)
+        };
+        self.engine.with_file_rights_for(write).with_context(context)
+    }
+
+    /// Unpacks a tar into a volume, over what is there. The tar is believed as little as an image's layer.
+    pub fn import(&self, name: &str, tar: File) -> Result<()> {
+        let context = || format!("import to volume {name}");
+        let record = self.find(name)?;
+        // It stays meanwhile, and nobody fills it.
+        let Some((_folder, _lock)) = self.lock(name)? else { return Err(unknown(name)) };
+        let place = self.place(&record).with_context(context)?;
+        let form = self.engine.form();
+        let unpack = || {
+            let directory = open(&place)?.ok_or(Errno::NOENT)?;
+            let Unpacked { .. } = unpack_files(&tar, directory, form, LayerLimits::default())?;
+            Ok(())
+        };
+        self.engine.with_file_rights(unpack).with_context(context)
     }
 
     /// Gives the containers that have each volume, by short id.
@@ -173,11 +304,12 @@ impl<'e> Volumes<'e> {
         let path = self.directory.join(name);
         let (Some(folder), Some(locked)) = (open(&path)?, open(&path)?) else { return Ok(None) };
         let lock = Lock::wait(locked, Sharing::Exclusive, |_| ())?;
-        // Removed while we waited.
-        if rustix::fs::fstat(&folder)?.st_nlink == 0 {
-            return Ok(None);
-        }
-        Ok(Some((folder, lock)))
+        // Removed or renamed while we waited.
+        let is_in_place = match open(&self.directory)? {
+            Some(volumes) => lock.is_in_place(volumes.as_fd(), name)?,
+            None => false,
+        };
+        Ok(is_in_place.then_some((folder, lock)))
     }
 }
 
@@ -198,11 +330,16 @@ fn open(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn read(folder: &OwnedFd) -> Result<Option<VolumeRecord>> {
+fn read(folder: &OwnedFd, name: &str) -> Result<Option<VolumeRecord>> {
     let Some(bytes) = atomic::read(folder.as_fd(), RECORD, RECORD_BYTES)?.filter(|bytes| !bytes.is_empty()) else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes).context(RECORD).map(Some)
+    let record: VolumeRecord = serde_json::from_slice(&bytes).context(RECORD)?;
+    Ok(Some(VolumeRecord { name: name.to_owned(), ..record }))
+}
+
+fn misnamed(name: &str) -> Error {
+    Error::invalid(format!("volume name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed"))
 }
 
 fn unknown(name: &str) -> Error {

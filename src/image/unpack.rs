@@ -14,7 +14,8 @@ mod tree;
 pub(in crate::image) use attributes::is_wanted;
 pub use confine::without_rights;
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,9 +23,9 @@ use crate::error::{Context, Error, Kind, Result};
 
 use super::limits::LayerLimits;
 use super::resolve::Layer;
-use super::stream::{Inflater, LayerStream};
-use super::tar::{Entry, EntryKind, Reader};
-use tree::Tree;
+use super::stream::{self, BLOCK_BYTES, Inflater, LayerStream};
+use super::tar::{Entry, EntryKind, Reader, Skip};
+use tree::{Contents, Tree};
 
 /// What becomes of owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,21 +157,33 @@ pub fn unpack_layer(
     })
 }
 
+/// Unpacks a tar of files, also one that is packed, into a directory over what is in it, in a confined thread. Nothing vouches
+/// for the tar, and no name in it means anything but itself.
+pub fn unpack_files(packed: &File, directory: OwnedFd, form: Form, limits: LayerLimits) -> Result<Unpacked> {
+    std::thread::scope(|scope| {
+        let work = || {
+            confine::confine(directory.as_fd(), form)?;
+            let packed = BufReader::with_capacity(BLOCK_BYTES, packed);
+            let unpacked = BufReader::with_capacity(BLOCK_BYTES, stream::Unpacked::new(packed, None, limits.bytes)?);
+            let tree = Tree::new(directory, Contents::Files, form)?;
+            unpack_entries(&mut Reader::new(unpacked), tree, limits)
+        };
+        // Without a thread it is left: this one lives on, and cannot be confined.
+        let thread = std::thread::Builder::new().name("files".to_owned()).spawn_scoped(scope, work);
+        thread.context("start a thread")?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 fn unpack_stream(stream: LayerStream<'_>, directory: OwnedFd, form: Form, limits: LayerLimits) -> Result<Unpacked> {
     let mut reader = Reader::new(stream);
-    match unpack_entries(&mut reader, directory, form, limits) {
+    let tree = Tree::new(directory, Contents::Layer, form);
+    match tree.and_then(|tree| unpack_entries(&mut reader, tree, limits)) {
         Ok(unpacked) => reader.into_inner().finish().map(|()| unpacked),
         Err(error) => Err(reader.into_inner().explain(error)),
     }
 }
 
-fn unpack_entries(
-    reader: &mut Reader<LayerStream<'_>>,
-    directory: OwnedFd,
-    form: Form,
-    limits: LayerLimits,
-) -> Result<Unpacked> {
-    let mut tree = Tree::new(directory, form)?;
+fn unpack_entries<R: Skip>(reader: &mut Reader<R>, mut tree: Tree, limits: LayerLimits) -> Result<Unpacked> {
     let mut unpacked = Unpacked::default();
     let mut entry = Entry::default();
     while reader.next(&mut entry)? {

@@ -39,6 +39,8 @@ pub struct Client {
 pub struct Attending {
     /// Passes its standard input on.
     pub input: bool,
+    /// Shows output, and errors; what is not shown is read all the same.
+    pub shows: [bool; 2],
     /// Passes signals on; else they end the attending, not the container.
     pub proxies_signals: bool,
     pub keys: Keys,
@@ -174,12 +176,12 @@ impl Client {
             conversation.send_input(&self.link);
         }
         if events.message {
-            return self.receive(conversation);
+            return self.receive(conversation, attending);
         }
         Ok(None)
     }
 
-    fn receive(&mut self, conversation: &mut Conversation) -> Result<Option<Ended>> {
+    fn receive(&mut self, conversation: &mut Conversation, attending: &Attending) -> Result<Option<Ended>> {
         let mut buffer = std::mem::take(&mut conversation.buffer);
         let ended = match self.link.receive(&mut buffer)? {
             Some(Message::Ended(exit)) => Some(Ended::Exit(exit)),
@@ -189,9 +191,11 @@ impl Client {
                 None
             }
             Some(Message::Output(stream, bytes)) => {
-                conversation.unwritten.extend_from_slice(bytes);
-                conversation.stream = stream;
-                conversation.flush(&self.link);
+                if attending.shows[usize::from(stream == Stream::Errors)] {
+                    conversation.unwritten.extend_from_slice(bytes);
+                    conversation.stream = stream;
+                    conversation.flush(&self.link);
+                }
                 None
             }
             Some(_) => None,

@@ -180,11 +180,7 @@ impl Streams {
     }
 
     /// Reads what a workload that has ended left in its pipes; `None` once there is nothing more.
-    pub(super) fn read_rest(
-        &mut self,
-        buffer: &mut [u8],
-        mut log: Option<&mut Log<'_>>,
-    ) -> Option<(Stream, usize)> {
+    pub(super) fn read_rest(&mut self, buffer: &mut [u8], mut log: Option<&mut Log<'_>>) -> Option<(Stream, usize)> {
         loop {
             let (stream, is_ready) = self.readable().find_map(|(stream, fd)| {
                 let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];

@@ -159,6 +159,8 @@ struct Monitor<'a> {
     ending: Option<Ending>,
     /// How the run before ended.
     outcome: Option<Outcome>,
+    /// A run was launched, or taken over.
+    has_begun: bool,
     /// How long who asked is ready to wait.
     patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
@@ -185,6 +187,7 @@ impl<'a> Monitor<'a> {
             is_stopping: false,
             ending: None,
             outcome: None,
+            has_begun: false,
             patience_seconds: 0,
             is_to_restart: false,
             checks: None,
@@ -216,6 +219,8 @@ impl<'a> Monitor<'a> {
             is_first = false;
             let exit = match ended {
                 Ok(exit) => exit,
+                // It is as it was, and somebody else may have more luck with it.
+                Err(error) if !self.has_begun && self.job.beginning != Beginning::Launch => return Err(error),
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
                     let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
@@ -261,11 +266,13 @@ impl<'a> Monitor<'a> {
         streams.launched(None)?;
         let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
             self.job.runtime.delete(self.job.request.id, true)?;
+            self.has_begun = true;
             self.drain(&mut streams);
             remove_fifos(self.job.folder);
             return self.conclude(UNSEEN, None, true, restarts);
         };
-        let checks = self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
+        let checks =
+            self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
         self.see_out(running, streams, checks, &Run { origin: Origin::Left, runs_for, restarts })
     }
 
@@ -277,6 +284,7 @@ impl<'a> Monitor<'a> {
         run: &Run,
     ) -> Result<Exit> {
         self.checks = checks;
+        self.has_begun = true;
         match self.attend(&running, &mut streams, run) {
             Ok(end) => {
                 if let Some(checking) = self.checking.take() {
@@ -612,8 +620,7 @@ impl<'a> Monitor<'a> {
     fn drain(&mut self, streams: &mut Streams) {
         loop {
             self.audience.wait_for_room();
-            let Some((stream, count)) =
-                streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut())
+            let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut())
             else {
                 break;
             };

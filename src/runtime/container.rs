@@ -73,6 +73,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where init's pidfd is sent.
     pub pidfd_socket: Option<&'a Path>,
+    /// The container whose `/dev/shm` this one has.
+    pub shared_memory: Option<&'a str>,
     /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
     pub manager: Option<&'a Path>,
 }
@@ -140,6 +142,9 @@ impl Runtime {
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let choices = Choices { has_notify_socket: request.manager.is_some(), ..request.choices.clone() };
         let mut plan = plan::plan(request.spec, request.bundle, &choices)?;
+        if let Some(id) = request.shared_memory {
+            plan.share_memory(self.tree_at(id, super::tree::SHARED_MEMORY)?)?;
+        }
         if mode == Mode::Foreground && plan.process.terminal {
             plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
         }
@@ -418,7 +423,8 @@ impl Runtime {
         let (_, state) = self.find(id)?;
         let gone = || Error::new(Kind::State, "container not running");
         let init = state.open_init()?.ok_or_else(gone)?;
-        let root = Root::open(Path::new(&format!("/proc/{}/root", state.pid)))?;
+        // By way of `.`: the link itself is none of a directory.
+        let root = Root::open(Path::new(&format!("/proc/{}/root/.", state.pid)))?;
         // The pid was its own as long as it has not ended.
         match signal::send(init.as_fd(), 0) {
             Ok(()) => Ok(root),

@@ -505,7 +505,9 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
 pub fn zombie_status(pid: i32) -> Result<Option<i32>> {
     let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => text,
-        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::SRCH)) => {
+        Err(error)
+            if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::SRCH)) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error).with_context(|| format!("read /proc/{pid}/stat")),

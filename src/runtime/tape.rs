@@ -10,8 +10,14 @@ use super::capability::Masks;
 use super::protocol::{LISTENER_LENGTH, LISTENER_NUMBER_OFFSET};
 use crate::seccomp::Program;
 use crate::sys::process::CStringArray;
-use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PASSES_FAILURE};
+use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PASSES_FAILURE, REAP, REAP_LENGTH};
 use crate::sys::{calls, stub};
+
+/// Most calls that [`Tape::fork`] makes.
+pub(super) const FORK_CALLS: usize = 12;
+
+/// What `ps` calls a container's init: docker's name for it.
+const INIT_NAME: &CStr = c"docker-init";
 
 /// What a call of the tape is for; sent back when it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub(super) enum Step {
     Capabilities,
     /// The workload.
     Exec,
+    /// The clone of the workload by its init.
+    Fork,
 }
 
 impl Step {
@@ -62,6 +70,7 @@ impl Step {
             Self::Listener,
             Self::Capabilities,
             Self::Exec,
+            Self::Fork,
         ]
         .into_iter()
         .find(|step| *step as u32 == raw)
@@ -83,6 +92,7 @@ impl Step {
             Self::Listener => "hand over the seccomp listener",
             Self::Capabilities => "drop capabilities",
             Self::Exec => "exec",
+            Self::Fork => "start the init's child",
         }
     }
 }
@@ -303,6 +313,44 @@ impl Tape {
         let program = self.put(&program, 8);
         let arguments = [calls::SECCOMP_SET_MODE_FILTER, flags.into(), program];
         self.push(calls::SECCOMP, &arguments, Step::Seccomp, Failure::Ends);
+    }
+
+    /// Stays as the init of a child that plays the rest. [`FORK_CALLS`] calls.
+    ///
+    /// The parent does all that an init does and no more: it can be looked into as any other process of the container
+    /// (`/proc/1/fd/1` is where many an image has its log), and holds nothing but the standard streams. The child leads a
+    /// process group of its own, in the terminal's foreground: what is typed there is for it alone.
+    pub(super) fn fork(&mut self, has_terminal: bool) {
+        let fork = |tape: &mut Self, number, arguments: &[u64]| {
+            tape.push(number, arguments, Step::Fork, Failure::Ends);
+        };
+        let mut room = [0; REAP_LENGTH];
+        room[..8].fill(0xff);
+        let room = self.put(&room, 8);
+        // Until the child has another mind, none may end it or be lost.
+        let mask = [calls::SIG_SETMASK, room, 0, calls::SIGNAL_MASK_LENGTH];
+        fork(self, calls::RT_SIGPROCMASK, &mask);
+        // Where the PID namespace is another's, its first process would get the orphans.
+        fork(self, calls::PRCTL, &[calls::PR_SET_CHILD_SUBREAPER, 1]);
+        fork(self, calls::CLONE, &[calls::CLONE_FORK]);
+        self.answer_into(room + 8);
+        self.calls.last_mut().expect("a call was pushed").skipped_at_zero = 4;
+        fork(self, calls::CLOSE_RANGE, &[3, u32::MAX.into(), 0]);
+        fork(self, calls::PRCTL, &[calls::PR_SET_DUMPABLE, 1]);
+        let name = self.put_string(INIT_NAME);
+        fork(self, calls::PRCTL, &[calls::PR_SET_NAME, name]);
+        fork(self, REAP, &[room]);
+
+        // The child, which has a copy of the room.
+        fork(self, calls::PRCTL, &[calls::PR_SET_PDEATHSIG, calls::SIGKILL]);
+        fork(self, calls::SETPGID, &[0, 0]);
+        if has_terminal {
+            fork(self, calls::GETPID, &[]);
+            self.answer_into(room + 8);
+            fork(self, calls::IOCTL, &[0, calls::TIOCSPGRP, room + 8]);
+        }
+        let none = self.put(&[0; 8], 8);
+        fork(self, calls::RT_SIGPROCMASK, &[calls::SIG_SETMASK, none, 0, calls::SIGNAL_MASK_LENGTH]);
     }
 
     /// Becomes the workload.

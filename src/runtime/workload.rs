@@ -15,7 +15,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::plan::ProcessPlan;
 use super::protocol::{Channel, ListenerGoes, Tag};
-use super::tape::{Step, Tape};
+use super::tape::{FORK_CALLS, Step, Tape};
 use super::{capability, console};
 use crate::error::{Context, Error, Kind, Result};
 use crate::rootfs::host::{self, HostProc};
@@ -25,6 +25,9 @@ use crate::support::root::Root;
 use crate::sys::landlock::restrict_self;
 use crate::sys::process::{CStringArray, keep_over_exec, new_session_keyring, resource_limit, set_resource_limit};
 use crate::sys::{signal, stub};
+
+/// Where docker's init is.
+const INIT_PATH: &str = "/sbin/docker-init";
 
 /// Most that is read of the container's passwd.
 const PASSWD_LIMIT_BYTES: usize = 10 << 20;
@@ -273,8 +276,7 @@ fn give_streams(process: &ProcessPlan) {
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let is_own_fifo = || {
             process.owns_fifos
-                && rustix::fs::fstat(stream)
-                    .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+                && rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
         };
         let is_pipe = || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC);
         if process.terminal || is_pipe() || is_own_fifo() {
@@ -403,8 +405,9 @@ pub(super) fn play_tape(
     place: Place,
 ) -> Result<Infallible> {
     const NAME: &CStr = c"husk:[2:INIT]";
+    let title = if process.has_init { init_title(process) } else { NAME.to_owned() };
     let labels = &process.labels.at_exec;
-    let capacity = 19 + signal::ENDING.len() + process.rlimits.len() + 2 * labels.len();
+    let capacity = 19 + FORK_CALLS + signal::ENDING.len() + process.rlimits.len() + 2 * labels.len();
     let mut tape = Tape::new(capacity, channel.as_fd(), Tag::ExecFailed as u8);
     tape.become_undumpable();
     tape.name(NAME);
@@ -475,6 +478,9 @@ pub(super) fn play_tape(
     if !is_first && !is_early {
         confine(&mut tape);
     }
+    if process.has_init {
+        tape.fork(process.terminal);
+    }
     tape.exec(&prepared.executable, &process.argv, envp.unwrap_or(&process.envp));
     let stub = stub::make(&tape.finish()).map_err(explain_stub)?;
     keep_over_exec(3, process.preserved_fds).context("keep the caller's descriptors")?;
@@ -488,13 +494,21 @@ pub(super) fn play_tape(
     if let Some(ruleset) = &prepared.ruleset {
         keep_over_exec(ruleset.as_raw_fd(), 1).context("keep the Landlock ruleset")?;
     }
-    stub::exec(&stub, NAME).map_err(|errno| {
+    stub::exec(&stub, &title).map_err(|errno| {
         let error = Error::from(errno).context("exec the sealed last stage");
         if process.seccomp.is_some() && prepared.filtering == Filtering::WithCredentials {
             return error.with_hint("the seccomp profile must allow execveat here: see noNewPrivileges");
         }
         error
     })
+}
+
+/// The command line that an init has for as long as it lives, as docker's would have it. It is one argument, since the
+/// stub takes no others.
+fn init_title(process: &ProcessPlan) -> CString {
+    let words = process.argv.strings().iter().map(|word| word.to_bytes());
+    let words: Vec<&[u8]> = [INIT_PATH.as_bytes(), b"--"].into_iter().chain(words).collect();
+    CString::new(words.join(&b' ')).unwrap_or_default()
 }
 
 fn explain_stub(errno: Errno) -> Error {

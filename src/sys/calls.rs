@@ -36,6 +36,12 @@ pub const PRLIMIT64: u64 = number(libc::SYS_prlimit64);
 pub const CAPSET: u64 = number(libc::SYS_capset);
 /// rt_sigaction(2).
 pub const RT_SIGACTION: u64 = number(libc::SYS_rt_sigaction);
+/// rt_sigprocmask(2).
+pub const RT_SIGPROCMASK: u64 = number(libc::SYS_rt_sigprocmask);
+/// setpgid(2).
+pub const SETPGID: u64 = number(libc::SYS_setpgid);
+/// getpid(2).
+pub const GETPID: u64 = number(libc::SYS_getpid);
 /// capset's version with 64 bits in two halves (`_LINUX_CAPABILITY_VERSION_3` of linux/capability.h).
 pub const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// sigaction's flag for a restorer, without which the kernel of x86-64 calls no handler.
@@ -48,12 +54,20 @@ pub const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 pub const PR_SET_DUMPABLE: u64 = libc::PR_SET_DUMPABLE as u64;
 /// prctl's operation that says which signal comes with the parent's death.
 pub const PR_SET_PDEATHSIG: u64 = libc::PR_SET_PDEATHSIG as u64;
+/// prctl's operation that makes a process the parent of what its descendants leave behind.
+pub const PR_SET_CHILD_SUBREAPER: u64 = libc::PR_SET_CHILD_SUBREAPER as u64;
+/// The operation of rt_sigprocmask that replaces the mask.
+pub const SIG_SETMASK: u64 = libc::SIG_SETMASK as u64;
+/// clone's flags for a child like fork(2)'s: the signal at its end.
+pub const CLONE_FORK: u64 = libc::SIGCHLD as u64;
 /// The signal that ends whatever gets it.
 pub const SIGKILL: u64 = libc::SIGKILL as u64;
 /// clone's flags for a sibling that the caller gets a descriptor of.
 pub const CLONE_SIBLING: u64 = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
 /// ioctl's operation that makes a terminal the session's (asm-generic/ioctls.h; its type differs between C libraries).
 pub const TIOCSCTTY: u64 = 0x540e;
+/// ioctl's operation that says which process group is in the foreground of a terminal.
+pub const TIOCSPGRP: u64 = 0x5410;
 /// sendmsg's flag that makes a closed other side an error and no signal.
 pub const MSG_NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
 /// openat2's flags to write a file, close-on-exec.

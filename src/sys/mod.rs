@@ -15,6 +15,7 @@ pub mod net;
 pub mod netlink;
 pub mod pidfd;
 pub mod process;
+pub mod quota;
 pub mod regex;
 pub mod schedule;
 pub mod seccomp;

@@ -5,6 +5,9 @@
 //! interpreter of that name is a file of two pages that nobody can write to, and never the host's husk
 //! (CVE-2019-5736). It also is all that stays of husk in memory while a created container waits for `start`.
 //!
+//! A table that ends in [`REAP`] makes it the container's init (`--init`): its child is the workload, it passes signals on
+//! and takes in whatever ends below it. No file of the host's has to be in the container for that.
+//!
 //! The image has two segments: the headers and the code, not writable; and the data, which begins with the frame of the
 //! error report and the table of calls. Pointers in the data are absolute.
 #![expect(unsafe_code, reason = "the code is assembly, and the slice of it is made from two symbols")]
@@ -32,6 +35,11 @@ pub const CALL_LENGTH: usize = 72;
 pub const PASSES_FAILURE: u32 = 1;
 /// In the place of a call's number: the end of the table.
 pub const END: u64 = u64::MAX;
+/// In the place of a call's number: nothing more is called but what an init does. The first argument is the address of
+/// [`REAP_LENGTH`] bytes: the mask of all signals, the workload's pid (four bytes), and room. Every signal is blocked.
+pub const REAP: u64 = u64::MAX - 1;
+/// Length of what [`REAP`] works with: mask, pid, status, `siginfo_t`.
+pub const REAP_LENGTH: usize = 16 + 128;
 /// Segments begin where pages do, whatever their size (up to 64 KiB on aarch64).
 const DATA_OFFSET: u64 = 0x1_0000;
 
@@ -48,6 +56,8 @@ std::arch::global_asm!(
     "    cmp rax, -1",
     "    je 5f",
     "    mov rdi, [rbx + 8]",
+    "    cmp rax, -2",
+    "    je 7f",
     "    mov rsi, [rbx + 16]",
     "    mov rdx, [rbx + 24]",
     "    mov r10, [rbx + 32]",
@@ -83,6 +93,38 @@ std::arch::global_asm!(
     "6:  mov eax, 231", // exit_group
     "    syscall",
     "    ud2",
+    "7:  mov r12, rdi",
+    "8:  mov rdi, r12",
+    "    lea rsi, [r12 + 16]",
+    "    xor edx, edx",
+    "    mov r10d, 8",
+    "    mov eax, 128", // rt_sigtimedwait, for ever
+    "    syscall",
+    "    cmp eax, 17", // SIGCHLD
+    "    je 9f",
+    "    test eax, eax",
+    "    jle 8b",
+    "    mov edi, [r12 + 8]",
+    "    mov esi, eax",
+    "    mov eax, 62", // kill; a workload that has become another user is out of reach
+    "    syscall",
+    "    jmp 8b",
+    "9:  mov edi, -1", // one SIGCHLD may stand for many ends
+    "    lea rsi, [r12 + 12]",
+    "    mov edx, 1", // WNOHANG
+    "    xor r10d, r10d",
+    "    mov eax, 61", // wait4
+    "    syscall",
+    "    test eax, eax",
+    "    jle 8b",
+    "    cmp eax, [r12 + 8]",
+    "    jne 9b",
+    "    mov eax, [r12 + 12]",
+    "    movzx edi, ah", // the status of an exit,
+    "    and eax, 127",
+    "    jz 6b",
+    "    lea edi, [rax + 128]", // or of a signal
+    "    jmp 6b",
     ".globl husk_stub_signal",
     "husk_stub_signal:", // a handler, with the signal's number in edi
     "    add edi, 128",
@@ -106,6 +148,8 @@ std::arch::global_asm!(
     "    cmn x8, #1",
     "    b.eq 5f",
     "    ldp x0, x1, [x19, #8]",
+    "    cmn x8, #2",
+    "    b.eq 7f",
     "    ldp x2, x3, [x19, #24]",
     "    ldp x4, x5, [x19, #40]",
     "    svc #0",
@@ -133,13 +177,46 @@ std::arch::global_asm!(
     "    mov x8, #64",
     "    svc #0",
     "5:  mov x0, #255",
-    "6:  mov x8, #94",
+    "10: mov x8, #94",
     "    svc #0",
     "    brk #1",
+    "7:  mov x20, x0",
+    "8:  mov x0, x20",
+    "    add x1, x20, #16",
+    "    mov x2, #0",
+    "    mov x3, #8",
+    "    mov x8, #137", // rt_sigtimedwait
+    "    svc #0",
+    "    cmp w0, #17",
+    "    b.eq 9f",
+    "    cmp w0, #0",
+    "    b.le 8b",
+    "    mov w1, w0",
+    "    ldr w0, [x20, #8]",
+    "    mov x8, #129", // kill
+    "    svc #0",
+    "    b 8b",
+    "9:  mov x0, #-1",
+    "    add x1, x20, #12",
+    "    mov x2, #1",
+    "    mov x3, #0",
+    "    mov x8, #260", // wait4
+    "    svc #0",
+    "    cmp w0, #0",
+    "    b.le 8b",
+    "    ldr w9, [x20, #8]",
+    "    cmp w0, w9",
+    "    b.ne 9b",
+    "    ldr w9, [x20, #12]",
+    "    ubfx w0, w9, #8, #8",
+    "    ands w9, w9, #127",
+    "    b.eq 10b",
+    "    add w0, w9, #128",
+    "    b 10b",
     ".globl husk_stub_signal",
     "husk_stub_signal:",
     "    add w0, w0, #128",
-    "    b 6b",
+    "    b 10b",
     "husk_stub_end:",
     ".popsection",
 );

@@ -19,7 +19,7 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
             let size = BoxBuilder::default().height(rows).width(columns);
             size.build().expect("both fields are set")
         }))
-        .set_args(Some(command(input.image, options)?))
+        .set_args(Some(arguments(input.image, options)?))
         .set_env(Some(environment(input, hostname)?))
         .set_cwd(working_directory(input.image, options)?)
         .set_user(user(input)?)
@@ -35,6 +35,15 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<Process> {
 fn apparmor(options: &RunOptions) -> Option<String> {
     let named = options.security.apparmor.clone();
     named.or_else(|| options.privileged.then(|| "unconfined".to_owned())).filter(|profile| profile != "unconfined")
+}
+
+/// Gives what is executed: the command, behind an init where that is a program of its own.
+fn arguments(image: &ImageConfig, options: &RunOptions) -> Result<Vec<String>> {
+    let mut command = command(image, options)?;
+    if options.init && options.init_path.is_some() {
+        command.splice(..0, [defaults::INIT_PATH.to_owned(), "--".to_owned()]);
+    }
+    Ok(command)
 }
 
 /// Puts entry point and arguments together as docker does: who replaces the entry point drops the image's arguments.
@@ -118,6 +127,9 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
         let value = expand(value, |name| find(name).map(str::to_owned));
         environment.set(format!("{name}={value}"));
     }
+    for entry in &input.edits.env {
+        environment.set(entry.clone());
+    }
     if environment.position("HOME").is_none() {
         environment.set(format!("HOME={}", input.identity.home.as_deref().unwrap_or("/")));
     }
@@ -166,6 +178,7 @@ fn working_directory(image: &ImageConfig, options: &RunOptions) -> Result<PathBu
 fn user(input: &Input<'_>) -> Result<User> {
     let identity = input.identity;
     let mut groups = identity.groups.clone();
+    groups.extend(input.edits.groups.iter().filter(|group| !identity.groups.contains(group)));
     if let Some(namespace) = input.user_namespace {
         for (what, id, is_mapped) in [
             ("user", identity.uid, namespace.maps.uid_outside(identity.uid).is_some()),

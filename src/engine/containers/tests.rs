@@ -59,6 +59,8 @@ fn record(draft: &Draft<'_>) -> Record {
         created: record::now(),
         image: "oci:image".into(),
         image_id: None,
+        mounted_images: Vec::new(),
+        ids: None,
         layers: Vec::new(),
         command: vec!["true".into()],
         labels: BTreeMap::new(),

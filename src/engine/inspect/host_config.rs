@@ -26,8 +26,8 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
         "VolumeDriver": "",
         "VolumesFrom": texts(&options.volumes_from),
         "ConsoleSize": options.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
-        "CapAdd": texts(&options.added_capabilities),
-        "CapDrop": texts(&options.dropped_capabilities),
+        "CapAdd": capabilities(&options.added_capabilities),
+        "CapDrop": capabilities(&options.dropped_capabilities),
         "CgroupnsMode": options.namespaces.cgroup,
         "Dns": options.hosts.servers,
         "DnsOptions": options.hosts.options,
@@ -255,6 +255,14 @@ fn security(options: &RunOptions) -> impl Iterator<Item = String> {
 /// Docker's word for a namespace of its own is none at all here.
 fn unless_own(mode: &NamespaceMode) -> String {
     if *mode == NamespaceMode::Private { String::new() } else { mode.to_string() }
+}
+
+/// In docker's spelling, however they were typed.
+fn capabilities(names: &[String]) -> Value {
+    list(names.iter().map(|name| {
+        let name = name.to_ascii_uppercase();
+        if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+    }))
 }
 
 fn texts<T: ToString>(items: &[T]) -> Value {

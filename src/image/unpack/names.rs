@@ -70,6 +70,14 @@ pub(super) fn read<'a, 'b>(components: &'b [&'a [u8]]) -> Result<(&'b [&'a [u8]]
     Ok((parents, meaning))
 }
 
+/// Reads components as a name that means itself, whatever it begins with.
+pub(super) fn read_plainly<'a, 'b>(components: &'b [&'a [u8]]) -> (&'b [&'a [u8]], Meaning<'a>) {
+    match components.split_last() {
+        None => (&[], Meaning::Root),
+        Some((name, parents)) => (parents, Meaning::Make { name }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -65,9 +65,19 @@ enum Standing {
     Other,
 }
 
+/// What the archive is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// A layer: `.wh.` names hide what is below, and so does what takes the place of a whiteout.
+    Layer,
+    /// Files, and nothing below: a name means itself.
+    Files,
+}
+
 /// The tree of one layer.
 pub(super) struct Tree {
     root: Root,
+    contents: Contents,
     /// The first is the layer's root.
     chain: Vec<Open>,
     /// A directory reached through a symlink, or too deep for the chain.
@@ -80,19 +90,24 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Takes an empty directory.
-    pub(super) fn new(directory: OwnedFd, form: Form) -> Result<Self> {
+    /// Takes a directory, which is empty for a layer.
+    pub(super) fn new(directory: OwnedFd, contents: Contents, form: Form) -> Result<Self> {
         let root = Root::from_fd(rustix::fs::openat(&directory, ".", OPEN_DIRECTORY, Mode::empty())?);
-        // What an image without an entry for its root gets.
-        rustix::fs::fchmod(&directory, IMPLIED_MODE)?;
+        if contents == Contents::Layer {
+            // What an image without an entry for its root gets.
+            rustix::fs::fchmod(&directory, IMPLIED_MODE)?;
+        }
         let top = Open { name: Vec::new(), fd: directory, mtime: None, changed: false };
-        Ok(Self { root, chain: vec![top], aside: None, form, whiteouts_are_files: false, is_opaque: false })
+        Ok(Self { root, contents, chain: vec![top], aside: None, form, whiteouts_are_files: false, is_opaque: false })
     }
 
     /// Makes what one entry says.
     pub(super) fn add<R: Skip>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
         let components = names::split(&entry.path)?;
-        let (parents, meaning) = names::read(&components)?;
+        let (parents, meaning) = match self.contents {
+            Contents::Layer => names::read(&components)?,
+            Contents::Files => names::read_plainly(&components),
+        };
         if meaning == Meaning::Skip {
             return Ok(());
         }
@@ -273,7 +288,7 @@ impl Tree {
             Err(Errno::EXIST) => {
                 if !matches!(self.standing(here, name)?.0, Standing::Directory) {
                     // What stood there hid the layers below, and so must the directory.
-                    replaced = true;
+                    replaced = self.contents == Contents::Layer;
                     rustix::fs::unlinkat(here, name, AtFlags::empty())?;
                     rustix::fs::mkdirat(here, name, Mode::RWXU).context("make the directory")?;
                 }
@@ -397,7 +412,7 @@ impl Tree {
         let standing = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Standing::Directory,
             FileType::Symlink => Standing::Symlink,
-            FileType::CharacterDevice if stat.st_rdev == 0 => Standing::Whiteout,
+            FileType::CharacterDevice if stat.st_rdev == 0 && self.contents == Contents::Layer => Standing::Whiteout,
             FileType::RegularFile
                 if self.whiteouts_are_files && stat.st_size == 0 && self.is_whiteout_file(directory, name)? =>
             {
