@@ -192,6 +192,7 @@ fn supervise(
             }
         },
         clear: &clear,
+        release: &|| supervision.release(),
     };
     monitor::start(&job, signals)
 }
