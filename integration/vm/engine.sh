@@ -53,7 +53,7 @@ $husk rm -f limits >/dev/null
 $husk run --name hog -m 16m --memory-swap 16m "$image" /bin/busybox tail /dev/zero 2>/dev/null
 is "a container without memory ends with" $? 137
 is "inspect says so" "$(field .State.OOMKilled hog)" true
-has "why says so" "$($husk why hog)" "out of memory"
+has "why says so" "$($husk why hog)" "for its memory limit of 16MiB"
 is "why has a word for it" "$($husk why --format json hog | grep -o '"cause":"[a-z-]*"')" '"cause":"out-of-memory"'
 
 # A container's unit: systemd starts it, starts it again after a failure, and stops it.
