@@ -54,6 +54,7 @@ mod mounts_verb;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod orphans;
 mod pivot;
 mod policy;
 mod probe;
@@ -112,6 +113,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        orphans::tests,
         storm::tests,
         supervision::tests,
         limits::tests,

@@ -10,8 +10,8 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, referrers, run, save,
-    search, secret, stats, switches, system, top, tree, unshare, update, usage, volume, why,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
+    save, search, secret, stats, switches, system, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -98,7 +98,7 @@ enum Command {
     System(system::System),
     Unshare(unshare::Unshare),
     Completion(complete::Completion),
-    /// What the build needs of the executable
+    /// What the build, and husk itself, need of the executable
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -106,6 +106,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Monitor(monitor::Monitor),
     Complete(complete::Complete),
 }
 
@@ -228,6 +229,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Secret(command) => or_failure(secret::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
+        Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
         Command::Completion(args) => complete::completion(&args),
         Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -38,6 +38,7 @@ mod logout;
 mod logs;
 mod making;
 mod manifest;
+mod monitor;
 mod mount;
 mod oci;
 mod output;

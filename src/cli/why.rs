@@ -45,7 +45,7 @@ pub(super) fn run(args: &Why) -> Result<Status> {
     if args.rerun {
         return run_again(args, &engine);
     }
-    let report = why::why(&engine, &engine.containers()?.find(&args.container)?)?;
+    let report = why::why(&engine, &engine.find(&args.container)?)?;
     printer::print(&match args.format {
         Some(Format::Json) => format!("{}\n", serde_json::to_string(&report)?),
         None => in_words(&report),
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Why) -> Result<Status> {
 }
 
 fn run_again(args: &Why, engine: &Engine) -> Result<Status> {
-    let container = engine.containers()?.find(&args.container)?;
+    let container = engine.find(&args.container)?;
     let limit = Duration::from_secs(args.time.into());
     let rerun = rerun::rerun(engine, &container, limit, &|line| report::note(line))?;
     printer::print(&match args.format {

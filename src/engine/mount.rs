@@ -27,7 +27,7 @@ fn places(engine: &Engine) -> Places {
 /// Mounts a container's files, or finds that they are mounted, and says where.
 pub fn mount(engine: &Engine, word: &str) -> Result<PathBuf> {
     check_rights()?;
-    let container = engine.containers()?.find(word)?;
+    let container = engine.find(word)?;
     let mount = || {
         let (places, name) = (places(engine), container.id().as_str());
         let place = places.path(name);
@@ -43,7 +43,7 @@ pub fn mount(engine: &Engine, word: &str) -> Result<PathBuf> {
 
 /// Takes the mount of a container away.
 pub fn unmount(engine: &Engine, word: &str) -> Result<ContainerId> {
-    let container = engine.containers()?.find(word)?;
+    let container = engine.find(word)?;
     let (places, id) = (places(engine), *container.id());
     if !places.is_taken(id.as_str()) {
         return Err(Error::new(Kind::State, format!("container {word} is not mounted")));

@@ -47,6 +47,8 @@ pub struct Choices {
     pub has_notify_socket: bool,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
+    /// Whether those of the standard streams that are FIFOs were made for this workload alone.
+    pub owns_fifos: bool,
     /// Whether the first process is an init whose child the workload is.
     pub has_init: bool,
 }
@@ -133,6 +135,8 @@ pub struct ProcessPlan {
     pub warnings: Vec<String>,
     /// See [`Choices::dies_with_parent`].
     pub dies_with_parent: bool,
+    /// See [`Choices::owns_fifos`].
+    pub owns_fifos: bool,
     /// See [`Choices::has_init`].
     pub has_init: bool,
 }
@@ -357,6 +361,7 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         keeps_groups: annotation("run.oci.keep_original_groups").is_some_and(|word| word != "0"),
         warnings,
         dies_with_parent: choices.dies_with_parent,
+        owns_fifos: choices.owns_fifos,
         has_init: choices.has_init,
     })
 }
