@@ -49,9 +49,10 @@ pub fn commit(
     name: Option<&Reference>,
     tell: &dyn Fn(&str),
 ) -> Result<ImageRecord> {
-    let container = engine.containers()?.find(reference)?;
+    let container = engine.find(reference)?;
     let make = || {
         let record = container.record()?;
+        record.require_usual_ids()?;
         let makeup = Makeup::read(engine, &container, &record)?;
         if makeup.is_host {
             return Err(Error::unsupported("it has the files of this host, which are no image"));

@@ -27,10 +27,11 @@ use crate::namespaces::idmap::{IdMaps, IdRange};
 use crate::support::id::ContainerId;
 use crate::support::passwd::{Identity, UserDatabase};
 
+use super::cdi::Edits;
 use super::defaults;
-use super::options::namespaces::{IpcMode, NamespaceMode, UserMode};
+use super::options::namespaces::{IpcMode, NamespaceMode};
 use super::options::security::matches_path;
-use super::options::{DeviceRequest, Network, RunOptions, Unmasked};
+use super::options::{Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
 use super::volumes::options::Backing;
 
@@ -129,6 +130,8 @@ pub struct Input<'a> {
     pub joined: &'a Joined,
     /// The layers of images that are mounted, lowest first, by the images' names.
     pub mounted_images: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// What devices of the Container Device Interface come to.
+    pub edits: &'a Edits,
     /// The users and groups of the image, for what is added to them.
     pub users: &'a UserDatabase,
     /// The named volumes that are asked for.
@@ -181,7 +184,6 @@ pub struct AnonymousVolume {
 /// Makes the configuration.
 pub fn build(input: Input<'_>) -> Result<Built> {
     let options = input.options;
-    refuse(options)?;
     let hostname = hostname(&input)?;
     let process = process::build(&input, &hostname)?;
     let devices = devices::build(&input);
@@ -196,25 +198,11 @@ pub fn build(input: Input<'_>) -> Result<Built> {
         .set_hostname(has_own_name(&input).then_some(hostname))
         .set_domainname(options.domainname.as_deref().map(check_hostname).transpose()?)
         .set_annotations(annotations(options))
+        .set_hooks(input.edits.oci_hooks())
         .set_mounts(Some(mounts.list))
         .set_linux(Some(linux(input, mounts.propagation, devices.nodes, devices.rules)?));
     let mounts::Made { volumes, directories, given } = mounts.made;
     Ok(Built { spec, volumes, files, directories, given })
-}
-
-/// Names what can be asked for and is not served yet.
-fn refuse(options: &RunOptions) -> Result<()> {
-    let is_cdi = |device: &DeviceRequest| matches!(device, DeviceRequest::Cdi { .. });
-    let user = &options.namespaces.user;
-    let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
-    for (flag, is_given) in
-        [("userns", !has_plain_user), ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi))]
-    {
-        if is_given {
-            return Err(Error::unsupported(format!("--{flag} is not supported yet")));
-        }
-    }
-    Ok(())
 }
 
 /// Says whether the container has a UTS namespace of its own, whose name is its own.

@@ -17,11 +17,12 @@ use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::options::Backing;
 use super::volumes::{VolumeRecord, Volumes};
-use super::{events, files, health, host, inheriting, joining, seccomp_profile};
+use super::{cdi, events, files, health, host, ids, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -36,7 +37,7 @@ use crate::storage::store::StoreView;
 use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::lock::Lock;
-use crate::support::passwd::{Identity, UserDatabase, UserSpec};
+use crate::support::passwd::{Identity, Principal, UserDatabase, UserSpec};
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
 
@@ -105,6 +106,7 @@ pub fn create(
     inheriting::resolve(engine, &mut options)?;
     joining::pin(engine, &mut options.namespaces)?;
     let options = &options;
+    Secrets::of(engine).check(&options.secrets)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {
@@ -122,18 +124,28 @@ pub fn create(
     };
     let directory = engine.container_directory(draft.id());
     draft.make_directories(&["bundle", "root", "volumes"])?;
+    let users = users(&contents)?;
+    let identity = identity(&contents, &users, options)?;
+    let ids = ids::arrange(engine, &options.namespaces.user, &users, &identity, draft.directory())?;
+    let owners = ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
     let (root, parts, masked_paths) = match contents.layers.as_slice() {
         [path] if options.is_rootfs => {
             (RootFs::Directory { path: path.clone(), parts: Vec::new() }, Vec::new(), Vec::new())
         }
-        _ => make_root(engine, &contents, &directory.join("root"), tell)?,
+        _ => make_root(engine, &contents, &directory.join("root"), owners.as_ref(), tell)?,
     };
-
-    let users = users(&contents)?;
-    let identity = identity(&contents, &users, options)?;
+    // What volumes begin with has the container's owners, too.
+    let filled_from = match &root {
+        RootFs::Directory { path, .. } if ids.is_some() => vec![path.clone()],
+        _ => contents.layers.clone(),
+    };
     let mut mounted_images = BTreeMap::new();
     for volume in &options.volumes {
         if let VolumeSource::Image(name) = &volume.source {
+            if ids.is_some() {
+                let user = &options.namespaces.user;
+                return Err(Error::unsupported(format!("mount type=image: its files have no owners of userns {user}")));
+            }
             let contents = fetch(engine, &Source::parse(name)?, options, tell, report);
             mounted_images.insert(name.clone(), contents.with_context(|| format!("mount image {name}"))?);
         }
@@ -141,10 +153,8 @@ pub fn create(
     let layers_of = |contents: &Contents| contents.layers.clone();
     let held_volumes = hold_volumes(engine, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
-    let maps = engine
-        .maps
-        .clone()
-        .map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
+    let usual = |maps: IdMaps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps };
+    let maps = ids.clone().or_else(|| engine.maps.clone().map(usual));
     let built = config::build(Input {
         id: draft.id(),
         image: &contents.config,
@@ -159,6 +169,7 @@ pub fn create(
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp_profile::choose(options)?,
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        edits: &cdi::find(&engine.settings.cdi_directories, &options.devices)?,
         mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
         users: &users,
         volumes: &held_volumes.sources(engine)?,
@@ -167,8 +178,16 @@ pub fn create(
         is_host: contents.is_host,
     })?;
     files::write_own(draft.directory(), &built.files)?;
-    held_volumes.fill(engine, options, &contents.layers)?;
-    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
+    held_volumes.fill(engine, options, &filled_from)?;
+    let owner = match &owners {
+        Some(owners) => Identity {
+            uid: owners.uid_outside(identity.uid).unwrap_or(identity.uid),
+            gid: owners.gid_outside(identity.gid).unwrap_or(identity.gid),
+            ..identity.clone()
+        },
+        None => identity.clone(),
+    };
+    engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -186,6 +205,7 @@ pub fn create(
         image_id: contents.id.clone(),
         layers: contents.diff_ids.clone(),
         mounted_images: mounted_images.values().map(Contents::as_mounted).collect(),
+        ids,
         command: config::command(&contents.config, options)?,
         labels: labels(&contents.config, options),
         remove: options.remove,
@@ -358,22 +378,30 @@ fn make_root(
     engine: &Engine,
     contents: &Contents,
     directory: &Path,
+    owners: Option<&IdMaps>,
     tell: &dyn Fn(&str),
 ) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
     if contents.is_host {
+        if owners.is_some() {
+            return Err(Error::unsupported("host: its files have the owners that they have: no --userns changes them"));
+        }
         return make_host_root(engine, directory, tell);
     }
     let has_user_xattrs = engine.maps.is_some();
-    if can_hold_upper(directory) {
+    // The kernel maps the ids of a mount only for who has rights over the whole file system: others copy (mount_setattr(2)).
+    if can_hold_upper(directory) && owners.is_none() {
         let ContainerRoot { upper, work, lower, target } = ContainerRoot::prepare(directory, &contents.layers)?;
         return Ok((RootFs::Overlay { lower, upper, work, target, has_user_xattrs }, Vec::new(), Vec::new()));
     }
-    tell("overlayfs cannot write on this file system: the image is copied for this container");
+    if owners.is_none() {
+        tell("overlayfs cannot write on this file system: the image is copied for this container");
+    }
     let target = directory.join("rootfs");
     engine.with_file_rights(|| {
         rustix::fs::mkdir(&target, rustix::fs::Mode::from_raw_mode(0o755))
             .with_context(|| format!("make {}", target.display()))?;
-        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable).map(drop)
+        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable, owners)
+            .map(drop)
     })?;
     Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
 }
@@ -407,6 +435,9 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
 fn identity(contents: &Contents, database: &UserDatabase, options: &RunOptions) -> Result<Identity> {
     let spec = match &options.user {
         Some(spec) => spec.clone(),
+        None if let Some((uid, gid)) = ids::kept(&options.namespaces.user) => {
+            UserSpec { user: Principal::Id(uid), group: Some(Principal::Id(gid)) }
+        }
         None if contents.config.user.is_empty() => UserSpec::ROOT,
         None => contents.config.user.parse().context("image config User")?,
     };

@@ -74,7 +74,7 @@ pub(super) fn build(input: &Input<'_>, own_files: Vec<Mount>, devices: Vec<Mount
             asked.add(mount("/etc/localtime", "bind", path, options))?;
         }
     }
-    for mount in own_files.into_iter().chain(devices) {
+    for mount in own_files.into_iter().chain(devices).chain(input.edits.mounts.iter().cloned()) {
         if !asked.has(mount.destination()) {
             asked.add(mount)?;
         }

@@ -127,6 +127,9 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
         let value = expand(value, |name| find(name).map(str::to_owned));
         environment.set(format!("{name}={value}"));
     }
+    for entry in &input.edits.env {
+        environment.set(entry.clone());
+    }
     if environment.position("HOME").is_none() {
         environment.set(format!("HOME={}", input.identity.home.as_deref().unwrap_or("/")));
     }
@@ -175,6 +178,7 @@ fn working_directory(image: &ImageConfig, options: &RunOptions) -> Result<PathBu
 fn user(input: &Input<'_>) -> Result<User> {
     let identity = input.identity;
     let mut groups = identity.groups.clone();
+    groups.extend(input.edits.groups.iter().filter(|group| !identity.groups.contains(group)));
     if let Some(namespace) = input.user_namespace {
         for (what, id, is_mapped) in [
             ("user", identity.uid, namespace.maps.uid_outside(identity.uid).is_some()),

@@ -27,6 +27,7 @@ struct Case {
     joined: Joined,
     mounted_images: BTreeMap<String, Vec<PathBuf>>,
     users: UserDatabase,
+    edits: Edits,
     is_host: bool,
 }
 
@@ -57,6 +58,7 @@ impl Case {
             joined: Joined::default(),
             mounted_images: BTreeMap::from([("tools".to_owned(), vec!["/s/tools".into()])]),
             users: UserDatabase::from_bytes(b"root:x:0:0::/root:/bin/sh".to_vec(), b"root:x:0:\n".to_vec()),
+            edits: Edits::default(),
             is_host: false,
         }
     }
@@ -94,6 +96,7 @@ impl Case {
             seccomp: None,
             cgroups_path: format!("/husk/{ID}"),
             joined: &self.joined,
+            edits: &self.edits,
             mounted_images: &self.mounted_images,
             users: &self.users,
             volumes: &named.collect(),

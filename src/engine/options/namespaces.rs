@@ -127,10 +127,13 @@ pub enum UserMode {
     /// None of its own for root's containers; an ordinary user's have the user's ids.
     #[default]
     Default,
-    /// The caller keeps its ids inside, or has these.
+    /// One of its own.
+    Private,
+    /// The caller keeps its ids inside, or has these, among so many.
     KeepId {
         uid: Option<u32>,
         gid: Option<u32>,
+        size: Option<u32>,
     },
     /// Ids that no other container has; so many of them.
     Auto {
@@ -149,7 +152,8 @@ impl FromStr for UserMode {
         let wrong = |cause: &str| Error::invalid(format!("userns {text:?}: {cause}"));
         let (mode, rest) = text.split_once(':').unwrap_or((text, ""));
         match mode {
-            "" | "host" | "private" if rest.is_empty() => Ok(Self::Default),
+            "" | "host" if rest.is_empty() => Ok(Self::Default),
+            "private" if rest.is_empty() => Ok(Self::Private),
             "nomap" if rest.is_empty() => Ok(Self::NoMap),
             "container" if !rest.is_empty() => Ok(Self::Container(rest.to_owned())),
             "ns" if rest.starts_with('/') => Ok(Self::Path(rest.into())),
@@ -162,13 +166,13 @@ impl FromStr for UserMode {
                     match (mode, key) {
                         ("keep-id", "uid") => uid = number,
                         ("keep-id", "gid") => gid = number,
-                        ("auto", "size") => size = number,
+                        ("auto" | "keep-id", "size") => size = number,
                         _ => return Err(wrong(&format!("unknown option {key:?}"))),
                     }
                 }
-                Ok(if mode == "auto" { Self::Auto { size } } else { Self::KeepId { uid, gid } })
+                Ok(if mode == "auto" { Self::Auto { size } } else { Self::KeepId { uid, gid, size } })
             }
-            _ => Err(wrong("none of host, keep-id, auto, nomap, container:NAME, ns:PATH")),
+            _ => Err(wrong("none of host, private, keep-id, auto, nomap, container:NAME, ns:PATH")),
         }
     }
 }
@@ -183,7 +187,10 @@ impl fmt::Display for UserMode {
         };
         match self {
             Self::Default => f.write_str("host"),
-            Self::KeepId { uid, gid } => with_options(f, "keep-id", &[("uid", *uid), ("gid", *gid)]),
+            Self::Private => f.write_str("private"),
+            Self::KeepId { uid, gid, size } => {
+                with_options(f, "keep-id", &[("uid", *uid), ("gid", *gid), ("size", *size)])
+            }
             Self::Auto { size } => with_options(f, "auto", &[("size", *size)]),
             Self::NoMap => f.write_str("nomap"),
             Self::Container(name) => write!(f, "container:{name}"),
@@ -231,7 +238,8 @@ mod tests {
             "host",
             "keep-id",
             "keep-id:uid=1,gid=2",
-            "keep-id:gid=2",
+            "keep-id:gid=2,size=9",
+            "private",
             "auto",
             "auto:size=9",
             "nomap",
@@ -241,7 +249,7 @@ mod tests {
             assert_eq!(text.parse::<UserMode>().unwrap().to_string(), text);
         }
         for text in
-            ["other", "keep-id:uid", "keep-id:uid=x", "keep-id:size=1", "auto:uid=1", "nomap:x", "ns:x", "container:"]
+            ["other", "keep-id:uid", "keep-id:uid=x", "keep-id:sizes=1", "auto:uid=1", "nomap:x", "ns:x", "container:"]
         {
             assert!(text.parse::<UserMode>().is_err(), "{text:?}");
         }
