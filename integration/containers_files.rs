@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_was_exported_is_imported_and_runs).and_plain(),
         test!(what_cannot_be_imported_is_refused),
         test!(what_a_container_changed_is_committed).and_plain(),
+        test!(what_is_committed_is_of_one_moment).root(),
         test!(saving_what_was_committed_gives_the_same_bytes),
         test!(what_cannot_be_committed_is_refused),
     ]
@@ -295,6 +296,24 @@ fn what_a_container_changed_is_committed(scene: &Scene) {
     assert_eq!(squashed["Descriptor"]["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
     let seen = husk(scene, ["run", "--rm", "made:one", "/bin/sh", "-c", "cat /etc/kept; ls /old"]).run().success();
     assert_eq!(seen.stdout, "xmore\nc\n");
+}
+
+/// Two numbers are written one after the other, and between the files that have them in a tar lies one that takes long: only of
+/// a container that stands still are they of one moment. Afterwards it goes on.
+fn what_is_committed_is_of_one_moment(scene: &Scene) {
+    let image = stored(scene, &[]);
+    let script = "cd /; busybox dd if=/dev/urandom of=m bs=1M count=16 2> /dev/null; i=0
+        while :; do i=$((i+1)); echo $i 1<>a; echo $i 1<>z; [ $i != 99 ] || echo counts; done";
+    let mut running = husk(scene, ["run", "--name", "counts", image, "/bin/busybox", "sh", "-c", script]).start();
+    running.line_with("counts");
+    husk(scene, ["commit", "counts", "moment"]).run().success();
+    let shown = husk(scene, ["run", "--rm", "moment", "/bin/busybox", "cat", "/a", "/z"]).run().success().stdout;
+    let numbers: Vec<i64> = shown.lines().map(|line| line.parse().unwrap()).collect();
+    let [one, other] = numbers[..] else { panic!("{shown}") };
+    assert!(one - other <= 1 && one >= other, "{one} {other}");
+    let state = husk(scene, ["inspect", "-f", "{{.State.Status}}", "counts"]).run().success().stdout;
+    assert_eq!(state, "running\n");
+    husk(scene, ["rm", "-f", "counts"]).run().success();
 }
 
 fn saving_what_was_committed_gives_the_same_bytes(scene: &Scene) {

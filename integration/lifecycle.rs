@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::support::image::{Image, Layout};
 use super::support::tar::Entry;
@@ -29,7 +29,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_runs_is_not_removed_without_force).and_plain(),
         test!(a_failed_start_is_on_record).and_plain(),
         test!(of_two_starts_one_wins),
-        test!(a_killed_monitor_takes_its_container).and_plain(),
         test!(execs_see_the_container_and_its_users).and_plain(),
         test!(a_container_has_one_name_at_a_time),
     ]
@@ -386,18 +385,6 @@ fn of_two_starts_one_wins(scene: &Scene) {
     }
     soon("it writes", || yard.husk(&["logs", "wanted"]).stdout.contains("once"));
     assert_eq!(yard.husk(&["logs", "wanted"]).success().stdout, "once\n");
-}
-
-fn a_killed_monitor_takes_its_container(scene: &Scene) {
-    let yard = Yard::new(scene);
-    yard.sh(&["run", "-d", "--name", "orphan-to-be"], "echo up; sleep 1000").success();
-    soon("it runs", || yard.husk(&["logs", "orphan-to-be"]).stdout.contains("up"));
-    let monitor = monitor_of("orphan-to-be");
-    rustix::process::kill_process(Pid::from_raw(monitor).unwrap(), Signal::KILL).unwrap();
-    soon("its end is on record", || yard.status("orphan-to-be").starts_with("Exited (255)"));
-    assert_eq!(yard.husk(&["logs", "orphan-to-be"]).success().stdout, "up\n");
-    yard.husk(&["start", "orphan-to-be"]).success();
-    soon("it runs again", || yard.husk(&["logs", "orphan-to-be"]).stdout == "up\nup\n");
 }
 
 fn execs_see_the_container_and_its_users(scene: &Scene) {

@@ -17,6 +17,7 @@ mod capabilities;
 mod cdi;
 mod cgroups;
 mod checkpoint;
+mod completion;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -53,6 +54,7 @@ mod mounts_verb;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod orphans;
 mod pivot;
 mod policy;
 mod probe;
@@ -67,6 +69,7 @@ mod run_flags;
 mod search;
 mod seccomp;
 mod seccomp_notify;
+mod secrets;
 mod security;
 mod security_cgroups;
 mod security_identity;
@@ -110,6 +113,7 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        orphans::tests,
         storm::tests,
         supervision::tests,
         limits::tests,
@@ -158,6 +162,8 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         run_flags::tests,
         init::tests,
+        secrets::tests,
+        completion::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

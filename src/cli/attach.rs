@@ -66,13 +66,13 @@ pub(super) struct Attach {
 pub(super) fn run(args: &Attach) -> Result<Status> {
     let Attach { attend, no_stdin, container } = args;
     let engine = Engine::open(settings::File::default())?;
-    let record = engine.containers()?.find(container)?.record()?;
+    let record = engine.find(container)?.record()?;
     attach(&engine, container, &attend.attending(record.interactive && !no_stdin)?)
 }
 
 /// Attends to a container that runs.
 pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending) -> Result<Status> {
-    let container = engine.containers()?.find(word)?;
+    let container = engine.find(word)?;
     let signals = Signals::block_all().context("block signals")?;
     let client = start::connect(&container, Wants { output: true })?;
     let client = client.ok_or_else(|| {

@@ -24,6 +24,7 @@ use crate::engine::engine::Engine;
 use crate::engine::options::environment::{self, EnvironmentEntry};
 use crate::engine::options::hosts::{self, HostEntry, HostsSource};
 use crate::engine::options::namespaces::{IpcMode, NamespaceMode, UserMode};
+use crate::engine::options::secret::SecretRequest;
 use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
 use crate::engine::settings::DefaultNetwork;
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
@@ -191,6 +192,9 @@ struct FileArgs {
     /// What becomes of the image's volumes: bind, tmpfs or ignore
     #[arg(long, value_name = "MANNER", default_value = "bind")]
     image_volume: ImageVolumes,
+    /// Give it a secret, as /run/secrets/NAME or as a variable
+    #[arg(long, value_name = "SECRET[,KEY=VALUE…]")]
+    secret: Vec<SecretRequest>,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -392,7 +396,8 @@ impl EnvironmentArgs {
 
 impl FileArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { volume, mount, tmpfs, volumes_from, image_volume, read_only, read_only_tmpfs } = self;
+        let Self { volume, mount, tmpfs, volumes_from, image_volume, secret, read_only, read_only_tmpfs } = self;
+        options.secrets = secret;
         options.volumes = volume;
         options.tmpfs = tmpfs;
         for request in mount {

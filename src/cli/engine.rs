@@ -9,9 +9,9 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images, import, info,
-    inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, referrers, run, save, search, stats,
-    switches, system, top, tree, unshare, update, usage, volume, why,
+    attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
+    save, search, secret, stats, switches, system, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -54,6 +54,9 @@ enum Command {
     Events(events::Events),
     Info(info::Info),
     Version(info::Version),
+    Mount(mount::MountContainer),
+    #[command(visible_alias = "umount")]
+    Unmount(mount::UnmountContainer),
     Why(why::Why),
     Doctor(doctor::Doctor),
     /// Print units of systemd that run containers
@@ -87,11 +90,15 @@ enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
+    /// Manage secrets of containers
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Look after the data root
     #[command(subcommand)]
     System(system::System),
     Unshare(unshare::Unshare),
-    /// What the build needs of the executable
+    Completion(complete::Completion),
+    /// What the build, and husk itself, need of the executable
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -99,6 +106,8 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Monitor(monitor::Monitor),
+    Complete(complete::Complete),
 }
 
 /// Gives the whole command tree, the runtime's verbs below `oci`: for help, manuals and completions.
@@ -187,6 +196,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Info(args) => info::info(&args),
         Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Mount(args) => or_failure(mount::mount_container(&args)),
+        Command::Unmount(args) => or_failure(mount::unmount_container(&args)),
         Command::Why(args) => or_failure(why::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(command) => or_failure(generate::run(&command)),
@@ -215,8 +226,12 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
         Command::Volume(command) => or_failure(volume::run(&command)),
+        Command::Secret(command) => or_failure(secret::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
+        Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Completion(args) => complete::completion(&args),
+        Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
 }
@@ -246,6 +261,10 @@ fn container(command: Container) -> Result<Status> {
         Container::Unpause(args) => Command::Unpause(args),
         Container::Wait(args) => Command::Wait(args),
         Container::Port(args) => Command::Port(args),
+        Container::Cp(args) => Command::Cp(args),
+        Container::Mount(args) => Command::Mount(args),
+        Container::Unmount(args) => Command::Unmount(args),
+        Container::Why(args) => Command::Why(args),
         Container::Stats(args) => Command::Stats(args),
         Container::Top(args) => Command::Top(args),
         Container::Update(args) => Command::Update(args),

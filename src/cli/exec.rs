@@ -54,7 +54,7 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         return Err(Error::invalid("the input device is not a TTY").with_hint("leave out -t where no terminal is"));
     }
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(&container)?;
+    let container = engine.find(&container)?;
     let options = ExecOptions {
         command,
         environment: env,
@@ -63,7 +63,7 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         terminal: tty,
         is_privileged: privileged,
         is_detached: detach,
-        preserved_fds: 0,
+        ..ExecOptions::default()
     };
     if detach || !(interactive || tty) {
         let null = rustix::fs::open(

@@ -32,7 +32,7 @@ pub(super) struct Inspect {
     #[arg(long, short)]
     size: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "CONTAINER|IMAGE")]
     words: Vec<String>,
 }
 
@@ -173,7 +173,7 @@ pub(super) fn exists(args: &Exists) -> Result<Status> {
 /// Runs `container exists`.
 pub(super) fn container_exists(args: &ContainerExists) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
-    match engine.containers()?.find(&args.container) {
+    match engine.find(&args.container) {
         Ok(_) => Ok(Status::Success),
         Err(error) if error.kind() == Kind::NotFound => Ok(Status::Failure),
         Err(error) => Err(error),

@@ -160,7 +160,7 @@ fn each(
     let containers = engine.containers()?;
     let mut status = Status::Success;
     for word in words {
-        match containers.find(word).and_then(|container| act(&engine, &containers, &container, word)) {
+        match engine.find(word).and_then(|container| act(&engine, &containers, &container, word)) {
             Ok(None) => {}
             Ok(Some(line)) => printer::print(&(line + "\n"))?,
             Err(error) => {
@@ -272,7 +272,9 @@ pub(super) fn unpause(args: &Unpause) -> Result<Status> {
 
 /// Runs `wait`.
 pub(super) fn wait(args: &Wait) -> Result<Status> {
-    each(&args.containers, |_, _, container, _| wait::wait(container).map(|status| Some(status.to_string())))
+    each(&args.containers, |engine, _, container, _| {
+        wait::wait(engine, container).map(|status| Some(status.to_string()))
+    })
 }
 
 /// Runs `rm`.
@@ -283,7 +285,7 @@ pub(super) fn remove(args: &Remove) -> Result<Status> {
     let mut status = Status::Success;
     for word in words {
         let force = if *force { Force::Yes } else { Force::No };
-        let removed = match containers.find(word) {
+        let removed = match engine.find(word) {
             Err(error) if force == Force::Yes && error.kind() == crate::error::Kind::NotFound => continue,
             found => found.and_then(|container| remove::remove(&engine, &containers, &container, force)),
         };

@@ -53,8 +53,8 @@ pub(super) fn run(args: &Logs) -> Result<Status> {
     };
     let options = LogsOptions { since: time(since)?, until: time(until)?, tail: parse_tail(tail)?, follows: *follow };
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(container)?;
-    logs::logs(&container, options, &mut |entry| {
+    let container = engine.find(container)?;
+    logs::logs(&engine, &container, options, &mut |entry| {
         let mut line = Vec::new();
         if *timestamps {
             line.extend_from_slice(entry.time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ ").to_string().as_bytes());

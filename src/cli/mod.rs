@@ -8,6 +8,7 @@
 
 mod attach;
 mod commit;
+mod complete;
 mod container;
 mod container_filter;
 mod container_options;
@@ -37,6 +38,7 @@ mod logout;
 mod logs;
 mod making;
 mod manifest;
+mod monitor;
 mod mount;
 mod oci;
 mod output;
@@ -49,6 +51,7 @@ mod report;
 mod run;
 mod save;
 mod search;
+mod secret;
 mod stats;
 mod status;
 mod switches;

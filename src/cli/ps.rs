@@ -189,7 +189,7 @@ fn describe(listed: &Listed, now: SystemTime) -> String {
     let since = |then: Timestamp| human_duration(now.duration_since(time(then)).unwrap_or_default());
     match &listed.status {
         State::Created => "Created".to_owned(),
-        State::Running { started } => {
+        State::Running { started, .. } => {
             let end = match listed.health {
                 _ if listed.is_paused => " (Paused)",
                 None => "",

@@ -60,7 +60,7 @@ const DOCKERS: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "
 pub(super) fn top(args: &Top) -> Result<Status> {
     let Top { container, options } = args;
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(container)?;
+    let container = engine.find(container)?;
     if !matches!(container.status()?, Life::Running { .. }) {
         return Err(not_running(&container));
     }
@@ -104,7 +104,7 @@ fn columns_of(table: &str) -> String {
 pub(super) fn port(args: &Port) -> Result<Status> {
     let Port { container: word, port } = args;
     let engine = Engine::open(settings::File::default())?;
-    engine.containers()?.find(word)?.record()?;
+    engine.find(word)?.record()?;
     // There are no networks yet, and so nothing is published.
     match port {
         None => Ok(Status::Success),

@@ -49,7 +49,7 @@ pub fn commit(
     name: Option<&Reference>,
     tell: &dyn Fn(&str),
 ) -> Result<ImageRecord> {
-    let container = engine.containers()?.find(reference)?;
+    let container = engine.find(reference)?;
     let make = || {
         let record = container.record()?;
         record.require_usual_ids()?;

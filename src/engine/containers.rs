@@ -20,7 +20,7 @@ use crate::support::atomic;
 use crate::support::id::{ContainerId, ContainerName, is_hexadecimal};
 use crate::support::lock::{self, Lock, Sharing};
 
-use super::record::{self, Container, ExitRecord, RECORD, Record, SUPERVISOR, Status, Supervision, Timestamp};
+use super::record::{self, Container, ExitRecord, RECORD, Record, SUPERVISOR, Start, Status, Supervision, Timestamp};
 
 /// How often a made-up name may be taken. There are more than 20,000; a store near that many is asked to name its own.
 const NAME_TRIES: usize = 64;
@@ -139,6 +139,11 @@ impl Containers {
             }
         }
         Ok(())
+    }
+
+    /// Lists the names, in no order.
+    pub fn names(&self) -> Result<Vec<String>> {
+        entries(self.names.as_fd())
     }
 
     /// Clears what is left of a container that was never finished, or not quite removed; its names are free after that.
@@ -391,7 +396,7 @@ impl Draft<'_> {
         debug_assert!(record.id == self.id && Some(&record.name) == self.name.as_ref());
         let supervision = self.supervision.as_ref().expect("present until committed");
         if let Some(time) = started {
-            supervision.note_start(time)?;
+            supervision.note_start(Start { time, restarts: 0 })?;
         }
         atomic::create(self.directory(), RECORD, &serde_json::to_vec(record)?)
             .with_context(|| format!("container {}", self.id.short()))?;
@@ -462,8 +467,13 @@ pub struct Orphan {
 }
 
 impl Orphan {
+    /// Gives the container with its lock, to be looked after by another.
+    pub(super) fn hand_over(self) -> (Container, Supervision) {
+        (self.container, self.supervision)
+    }
+
     /// Settles it, once nothing of it runs any more.
-    pub fn settle(self, store: &Containers, now: Timestamp) -> Result<()> {
+    pub fn settle(self, store: &Containers, now: Timestamp, error: &str) -> Result<()> {
         match self.fate {
             Fate::Remove => store.remove(&self.container, &self.supervision),
             Fate::MarkExited => {
@@ -471,7 +481,7 @@ impl Orphan {
                     started: self.started,
                     finished: now,
                     code: ExitRecord::UNKNOWN,
-                    error: Some(ExitRecord::SUPERVISOR_LOST.to_owned()),
+                    error: Some(error.to_owned()),
                     ..ExitRecord::default()
                 };
                 self.container.record_exit(&self.supervision, &exit)

@@ -73,7 +73,7 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
                 .with_hint("husk cp ONE:PATH - | husk cp - OTHER:PATH"))
         }
         (End::Container { reference, path }, other) => {
-            let container = engine.containers()?.find(reference)?;
+            let container = engine.find(reference)?;
             let from = source_of(path, options);
             let target = host_target(other)?;
             View::find(engine, &container, Reach::Tree, Access::Read)?.with(|root| {
@@ -83,7 +83,7 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
             })
         }
         (other, End::Container { reference, path }) => {
-            let container = engine.containers()?.find(reference)?;
+            let container = engine.find(reference)?;
             let feeder = match other {
                 End::Stream => Feeder::Stream(standard_input()?),
                 End::Host(path) => Feeder::Host(source_of(&absolute(path)?, options)),

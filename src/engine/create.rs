@@ -17,6 +17,7 @@ use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::options::Backing;
@@ -105,6 +106,7 @@ pub fn create(
     inheriting::resolve(engine, &mut options)?;
     joining::pin(engine, &mut options.namespaces)?;
     let options = &options;
+    Secrets::of(engine).check(&options.secrets)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {

@@ -44,7 +44,7 @@ pub fn diff_to(engine: &Engine, word: &str, image: &str) -> Result<Vec<Change>> 
 }
 
 fn find_container(engine: &Engine, word: &str) -> Result<Option<Container>> {
-    match engine.containers()?.find(word) {
+    match engine.find(word) {
         Ok(container) => Ok(Some(container)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::events;
 use super::options::EnvironmentEntry;
 use super::record::{Container, Status};
+use super::secrets::Secrets;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::container::{Mode, Runtime};
 use crate::runtime::exec::{Command, ExecRequest, Execution};
@@ -30,6 +31,8 @@ pub struct ExecOptions {
     pub is_privileged: bool,
     /// Nobody waits for it.
     pub is_detached: bool,
+    /// The container's secrets, `NAME=value` each; what is asked for wins.
+    pub secret_variables: Vec<String>,
     /// Descriptors from 3 on that it keeps.
     pub preserved_fds: u32,
 }
@@ -48,6 +51,14 @@ pub fn exec(
     }
     let spec = load::load(&bundle)?.value;
     let id = container.id().as_str();
+    let mut options = options.clone();
+    // A secret that is gone since the start is none of a command's business.
+    let secrets = Secrets::of(engine);
+    for request in container.record()?.options.secrets {
+        let delivered = secrets.deliver(std::slice::from_ref(&request));
+        options.secret_variables.extend(delivered.into_iter().flat_map(|delivered| delivered.variables));
+    }
+    let options = &options;
     let process = process(&spec, options, &|user| identity(&runtime, id, user), variable)?;
     match start(&runtime, id, &process, options) {
         // It ended meanwhile.
@@ -135,6 +146,12 @@ fn process(
     let mut environment = process.env().clone().unwrap_or_default();
     if options.terminal && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
         environment.push("TERM=xterm".to_owned());
+    }
+    for entry in &options.secret_variables {
+        if let Some((name, value)) = entry.split_once('=') {
+            let entry = EnvironmentEntry::Set { name: name.to_owned(), value: value.to_owned() };
+            merge(&mut environment, &entry, variable)?;
+        }
     }
     for entry in &options.environment {
         merge(&mut environment, entry, variable)?;

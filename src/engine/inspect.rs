@@ -47,7 +47,7 @@ struct Known<'a> {
 pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Result<Value> {
     let mut status = container.status()?;
     if let Status::Lost { .. } = status {
-        drop(engine.clear_remains()?);
+        engine.look_after(container)?;
         status = container.status()?;
     }
     let record = container.record()?;
@@ -107,6 +107,7 @@ impl Known<'_> {
         let (path, args) = record.command.split_first().map_or(("", &[][..]), |(path, args)| (path, args));
         let restarts = match status {
             Status::Exited(exit) | Status::Restarting(exit) => exit.restarts,
+            Status::Running { restarts, .. } => *restarts,
             _ => 0,
         };
         let is_logged = record.options.log.format != log::Format::None;
@@ -303,7 +304,7 @@ fn state(status: &Status, live: &Live) -> Value {
     });
     match status {
         Status::Created => {}
-        Status::Running { started } => state["StartedAt"] = json!(started.map_or_else(|| NEVER.to_owned(), time)),
+        Status::Running { started, .. } => state["StartedAt"] = json!(started.map_or_else(|| NEVER.to_owned(), time)),
         Status::Lost { started } => {
             state["StartedAt"] = json!(time(*started));
             state["ExitCode"] = json!(super::record::ExitRecord::UNKNOWN);

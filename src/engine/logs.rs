@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::engine::Engine;
 use super::record::{Container, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::read::{self, Entry, File};
@@ -23,7 +24,12 @@ pub struct LogsOptions {
 }
 
 /// Hands the entries of a container's log to `show`, in the order in which they were written.
-pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+pub fn logs(
+    engine: &Engine,
+    container: &Container,
+    options: LogsOptions,
+    show: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
     let record = container.record()?;
     if record.options.log.format == Format::None {
         return Err(Error::new(Kind::State, format!("container {} keeps no log", record.name))
@@ -60,7 +66,7 @@ pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&E
     let mut current = files.pop();
     loop {
         // Asked first: what was written before the end is read after.
-        let is_over = is_over(container)?;
+        let is_over = is_over(engine, container)?;
         read_news(container, &mut current, &mut |entry| if is_wanted(entry) { show(entry) } else { Ok(()) })?;
         let is_late = options.until.is_some_and(|until| jiff::Timestamp::now() > until);
         if is_over || is_late {
@@ -70,8 +76,12 @@ pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&E
     }
 }
 
-fn is_over(container: &Container) -> Result<bool> {
+fn is_over(engine: &Engine, container: &Container) -> Result<bool> {
     match container.status() {
+        Ok(Status::Lost { .. }) => {
+            engine.look_after(container)?;
+            Ok(!matches!(container.status(), Ok(Status::Running { .. })))
+        }
         Ok(status) => Ok(!matches!(status, Status::Running { .. } | Status::Restarting(_))),
         // Gone with its end.
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod hosts;
 pub mod limits;
 pub mod namespaces;
+pub mod secret;
 pub mod security;
 pub mod supervision;
 
@@ -28,6 +29,7 @@ pub use environment::{EnvironmentEntry, EnvironmentOptions};
 pub use hosts::HostFiles;
 pub use limits::{Limits, SwapLimit, Ulimit};
 pub use namespaces::NamespaceOptions;
+pub use secret::SecretRequest;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
 pub use supervision::HealthOptions;
 
@@ -123,6 +125,8 @@ sparse! {
         pub tmpfs: Vec<Tmpfs>,
         /// `--volumes-from`
         pub volumes_from: Vec<VolumesFrom>,
+        /// `--secret`: by name; what they hold is not recorded.
+        pub secrets: Vec<SecretRequest>,
         /// `--image-volume`
         pub image_volumes: ImageVolumes,
         /// `--read-only`

@@ -3,6 +3,7 @@
 use super::containers::Containers;
 use super::engine::Engine;
 use super::events;
+use super::mount;
 use super::record::{Container, Status};
 use super::stop;
 use crate::error::{Error, Kind, Result};
@@ -49,6 +50,7 @@ fn remove_ended(engine: &Engine, containers: &Containers, container: &Container)
     }
     let record = container.record();
     engine.with_file_rights(|| containers.remove(container, &supervision))?;
+    mount::forget(engine, container.id());
     if let Ok(record) = record {
         events::container(engine, &record, "destroy", &[]);
     }

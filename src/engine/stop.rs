@@ -71,17 +71,34 @@ pub(super) fn end_now(engine: &Engine, container: &Container) -> Result<()> {
 
 /// Says whether there was something to end.
 fn end(engine: &Engine, container: &Container, record: &Record, stop: Stop) -> Result<bool> {
-    let client = connect(container, Wants::default())?;
-    let did_run = client.is_some();
-    if let Some(client) = client {
-        tell_kill(engine, record, stop.signal);
+    let mut did_run = false;
+    loop {
+        let Some(client) = connect(container, Wants::default())? else {
+            match container.status() {
+                Ok(Status::Lost { .. }) => engine.look_after(container)?,
+                _ => break,
+            }
+            if let Ok(Status::Lost { .. }) = container.status() {
+                return Err(Error::new(Kind::State, format!("container {} has no monitor", record.name)));
+            }
+            continue;
+        };
+        if !did_run {
+            tell_kill(engine, record, stop.signal);
+        }
+        did_run = true;
         client.stop(stop);
-        client.wait()?;
+        let has_ended = client.wait()?.is_some();
         // It has told all and only ends; nobody should find it still there. Gone is gone as well.
         match container.wait_for_supervisor() {
             Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {}
             answer => answer?,
         }
+        if has_ended {
+            break;
+        }
+        // Killed before it was done: the next one is asked again.
+        engine.look_after(container)?;
     }
     Ok(did_run)
 }

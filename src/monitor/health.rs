@@ -115,6 +115,16 @@ impl<'a> Checks<'a> {
         checks
     }
 
+    /// Goes on with what the monitor before wrote down. How long the start period is over is not, so that begins anew.
+    pub(super) fn resume(check: &'a HealthCheck, folder: BorrowedFd<'_>, now: Instant) -> Self {
+        let mut checks = Self::begin(check, now);
+        if let Ok(Some(health)) = Health::read(folder) {
+            checks.health = health;
+        }
+        checks.due = Some(now + checks.pause(now));
+        checks
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }

@@ -7,7 +7,7 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has its own |
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,12 +20,12 @@ use super::health::{CheckResult, Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Format, Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
-use super::streams::{Serving, Streams};
+use super::streams::{Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
-use crate::runtime::foreground::{Exit, try_wait, wait};
+use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
 use crate::sys::{memory, signal};
@@ -36,6 +36,7 @@ pub struct Job<'a> {
     pub runtime: &'a Runtime,
     /// What to make.
     pub request: Request<'a>,
+    pub beginning: Beginning,
     /// The container's folder: for the log, and for the socket that others attach to.
     pub folder: BorrowedFd<'a>,
     pub serving: Serving,
@@ -47,12 +48,21 @@ pub struct Job<'a> {
     /// How long a run may take.
     pub time_limit: Option<Duration>,
     pub health: Option<HealthJob<'a>>,
-    /// Called before every start but the first: notes it, and gives the configuration that holds now.
-    pub renew: &'a dyn Fn() -> Result<Validated>,
+    /// Called before every start but the first, with their number: notes it, and gives the configuration that holds now.
+    pub renew: &'a dyn Fn(u32) -> Result<Validated>,
     /// Called when the workload runs, before anybody is told.
     pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
+}
+
+/// What a monitor begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A container that is to be launched.
+    Launch,
+    /// One that outlived the monitor before: how long it runs, and how often its restart policy had started it again.
+    TakeOver { runs_for: Duration, restarts: u32 },
 }
 
 /// What the end of the command that started a container means to it.
@@ -80,6 +90,8 @@ pub enum Outcome {
         restarts_now: bool,
         /// Somebody asked for its end.
         was_stopped: bool,
+        /// How it ended is not known: `exit` is [`UNSEEN`].
+        is_unseen: bool,
     },
     /// The workload never ran, for this reason; the status is what its caller gets.
     NotStarted { reason: String, status: u8, restarts: u32 },
@@ -100,6 +112,9 @@ pub enum Ending {
     /// Its health checks failed, and that was to end it (`--health-on-failure`).
     Unhealthy,
 }
+
+/// What counts as the end of a workload that nobody saw the end of.
+const UNSEEN: Exit = Exit::Code(255);
 
 impl Outcome {
     /// The outcome of a run that could not be begun, after so many others, with the status that docker gives for it.
@@ -144,6 +159,8 @@ struct Monitor<'a> {
     ending: Option<Ending>,
     /// How the run before ended.
     outcome: Option<Outcome>,
+    /// A run was launched, or taken over.
+    has_begun: bool,
     /// How long who asked is ready to wait.
     patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
@@ -155,16 +172,22 @@ struct Monitor<'a> {
 
 impl<'a> Monitor<'a> {
     fn new(job: &'a Job<'a>, client: Link) -> Self {
-        let keeps_log = job.log.format != Format::None && !matches!(job.serving, Serving::Inherited { .. });
+        let log = match (job.log.format, job.serving, job.beginning) {
+            (Format::None, _, _) | (_, Serving::Inherited { .. }, _) => None,
+            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log)),
+            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log)),
+            _ => Some(Log::new(job.folder, job.log)),
+        };
         Self {
             job,
             audience: Audience::new(client, job.wants),
-            log: keeps_log.then(|| Log::new(job.folder, job.log)),
+            log,
             lifetime: job.lifetime,
             deadline: None,
             is_stopping: false,
             ending: None,
             outcome: None,
+            has_begun: false,
             patience_seconds: 0,
             is_to_restart: false,
             checks: None,
@@ -180,16 +203,24 @@ impl<'a> Monitor<'a> {
         // From here on others may connect; they are heard once it runs.
         self.audience.listen(link::listen(self.job.folder, ATTACH)?);
         let mut back_off = BackOff::default();
-        let mut restarts = 0;
+        let mut restarts = match self.job.beginning {
+            Beginning::Launch => 0,
+            Beginning::TakeOver { restarts, .. } => restarts,
+        };
+        let mut is_first = true;
         loop {
             let begun = Instant::now();
-            let ended = match restarts {
-                0 => self.run_once(&self.job.request, 0),
-                _ => (self.job.renew)()
-                    .and_then(|spec| self.run_once(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
+            let ended = match self.job.beginning {
+                Beginning::Launch if is_first => self.launch(&self.job.request, restarts),
+                Beginning::TakeOver { runs_for, .. } if is_first => self.take_over(runs_for, restarts),
+                _ => (self.job.renew)(restarts)
+                    .and_then(|spec| self.launch(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
             };
+            is_first = false;
             let exit = match ended {
                 Ok(exit) => exit,
+                // It is as it was, and somebody else may have more luck with it.
+                Err(error) if !self.has_begun && self.job.beginning != Beginning::Launch => return Err(error),
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
                     let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
@@ -218,13 +249,44 @@ impl<'a> Monitor<'a> {
     }
 
     /// One run, from the launch to the last byte.
-    fn run_once(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
+    fn launch(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
         self.ending = None;
-        let mut streams = Streams::prepare(self.job.serving)?;
+        let mut streams = Streams::prepare(self.job.serving, self.job.folder)?;
         let mut running = self.job.runtime.launch(request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
-        match self.attend(&running, &mut streams, terminal) {
-            Ok(exit) => {
+        streams.launched(terminal)?;
+        let checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        let run = Run { origin: Origin::Own, runs_for: Duration::ZERO, restarts };
+        self.see_out(running, streams, checks, &run)
+    }
+
+    /// The rest of a run that the monitor before was killed in.
+    fn take_over(&mut self, runs_for: Duration, restarts: u32) -> Result<Exit> {
+        let mut streams = Streams::reopen(self.job.folder)?;
+        streams.launched(None)?;
+        let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
+            self.job.runtime.delete(self.job.request.id, true)?;
+            self.has_begun = true;
+            self.drain(&mut streams);
+            remove_fifos(self.job.folder);
+            return self.conclude(UNSEEN, None, true, restarts);
+        };
+        let checks =
+            self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
+        self.see_out(running, streams, checks, &Run { origin: Origin::Left, runs_for, restarts })
+    }
+
+    fn see_out(
+        &mut self,
+        running: Running,
+        mut streams: Streams,
+        checks: Option<Checks<'a>>,
+        run: &Run,
+    ) -> Result<Exit> {
+        self.checks = checks;
+        self.has_begun = true;
+        match self.attend(&running, &mut streams, run) {
+            Ok(end) => {
                 if let Some(checking) = self.checking.take() {
                     checking.abandon();
                 }
@@ -232,32 +294,46 @@ impl<'a> Monitor<'a> {
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
-                let restarts_now = self.wants_restart(exit, restarts);
-                let was_stopped = self.is_stopping;
-                let outcome =
-                    Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
-                let cleared = (self.job.clear)(&outcome);
-                self.outcome = Some(outcome);
-                removed.and(cleared).map(|()| exit)
+                if let Serving::Fifos { .. } = self.job.serving {
+                    remove_fifos(self.job.folder);
+                }
+                let concluded = self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts);
+                removed.and(concluded)
             }
             Err(error) => {
                 let _ = signal::send(running.init.pidfd.as_fd(), signal::KILL);
-                let _ = wait(&running.init.pidfd);
+                if run.origin == Origin::Own {
+                    let _ = wait(&running.init.pidfd);
+                }
                 let _ = running.remove();
                 Err(error)
             }
         }
     }
 
-    /// Serves the streams, the command and all others until the workload has ended.
-    fn attend(&mut self, running: &Running, streams: &mut Streams, terminal: Option<OwnedFd>) -> Result<Exit> {
+    /// Has the end of a run recorded.
+    fn conclude(
+        &mut self,
+        exit: Exit,
+        out_of_memory: Option<OutOfMemory>,
+        is_unseen: bool,
+        restarts: u32,
+    ) -> Result<Exit> {
+        let restarts_now = self.wants_restart(exit, restarts);
+        let (ending, was_stopped) = (self.ending, self.is_stopping);
+        let outcome = Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_unseen };
+        let cleared = (self.job.clear)(&outcome);
+        self.outcome = Some(outcome);
+        cleared.map(|()| exit)
+    }
+
+    /// Serves the streams, the command and all others until the workload has ended; `None` where nobody knows how.
+    fn attend(&mut self, running: &Running, streams: &mut Streams, run: &Run) -> Result<Option<Exit>> {
         let pidfd = running.init.pidfd.as_fd();
         for warning in &running.warnings {
             self.audience.warn(warning);
         }
-        streams.launched(terminal)?;
         // Whoever hears that it runs finds out how it is.
-        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
         self.save_health();
         (self.job.note_running)();
         if self.lifetime == Lifetime::Own {
@@ -268,7 +344,7 @@ impl<'a> Monitor<'a> {
         if self.lifetime == Lifetime::Own {
             memory::release_unused();
         }
-        self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
+        self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit.saturating_sub(run.runs_for));
         self.is_to_restart = false;
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
@@ -304,12 +380,21 @@ impl<'a> Monitor<'a> {
                     self.relay(streams, stream);
                 }
             }
-            if ready.ended
-                && let Some(exit) = try_wait(pidfd)?
-            {
+            if !ready.ended {
+                continue;
+            }
+            let end = match run.origin {
+                Origin::Own => try_wait(pidfd)?.map(Some),
+                Origin::Left => match try_learn(running.init.pid, pidfd)? {
+                    Learnt::NotYet => None,
+                    Learnt::Ended(exit) => Some(Some(exit)),
+                    Learnt::Unknown => Some(None),
+                },
+            };
+            if let Some(end) = end {
                 // What somebody said before counts: a stop that is on its way here.
                 self.hear_all(streams);
-                return Ok(exit);
+                return Ok(end);
             }
         }
     }
@@ -473,7 +558,9 @@ impl<'a> Monitor<'a> {
             }
             Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
             Message::Size { rows, columns } => streams.resize(rows, columns),
-            Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
+            Message::Closed(stream) if place == Audience::FIRST && self.lifetime == Lifetime::Command => {
+                streams.close(stream);
+            }
             Message::EndOfInput | Message::Closed(_) => {}
             Message::Detach => {
                 self.audience.remove(place);
@@ -515,7 +602,7 @@ impl<'a> Monitor<'a> {
 
     /// Passes on what the workload wrote: to the log first.
     fn relay(&mut self, streams: &mut Streams, stream: Stream) {
-        let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE]);
+        let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut());
         if count > 0 {
             self.pass_on(stream, count);
         }
@@ -533,8 +620,7 @@ impl<'a> Monitor<'a> {
     fn drain(&mut self, streams: &mut Streams) {
         loop {
             self.audience.wait_for_room();
-            let Some((stream, count)) =
-                streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE]).map(|(stream, bytes)| (stream, bytes.len()))
+            let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut())
             else {
                 break;
             };
@@ -559,7 +645,7 @@ impl<'a> Monitor<'a> {
 
     /// Waits between two runs; whoever asks for the end ends that.
     fn rest(&mut self, pause: Duration) -> Result<Rest> {
-        let mut nothing = Streams::prepare(Serving::Terminal)?;
+        let mut nothing = Streams::none();
         let end = Instant::now() + pause;
         self.deadline = Some(end);
         loop {
@@ -592,14 +678,28 @@ impl<'a> Monitor<'a> {
     }
 
     fn hear_all_hellos(&mut self) {
-        if let Ok(mut nothing) = Streams::prepare(Serving::Terminal) {
-            self.hear_all(&mut nothing);
-        }
+        self.hear_all(&mut Streams::none());
     }
 }
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;
+
+/// One run, as its monitor has it.
+struct Run {
+    origin: Origin,
+    /// How long it did before this monitor came.
+    runs_for: Duration,
+    restarts: u32,
+}
+
+/// Whose child a workload is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Own,
+    /// Of the monitor before, and now of whoever gets what dead parents leave.
+    Left,
+}
 
 #[derive(PartialEq, Eq)]
 enum Rest {

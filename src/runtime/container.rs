@@ -554,6 +554,36 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// Takes over a container whose maker has died; `None` where it has ended, or was not made to the end. Its first process
+    /// is nobody's child here: [`foreground::try_learn`] says how it ends.
+    pub fn take_over(&self, id: &str) -> Result<Option<Running>> {
+        let (directory, state) = match self.find(id) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            answer => answer?,
+        };
+        if !is_made(&directory, &state)? {
+            return Ok(None);
+        }
+        let (Some(pidfd), Some(pid)) = (state.open_init()?, Pid::from_raw(state.pid)) else { return Ok(None) };
+        if !directory.has_config() {
+            directory.publish_config()?;
+        }
+        let cgroup = Cgroup::open(state.cgroups.clone().unwrap_or_default())?;
+        let init = Init { pid, pidfd, terminal: None };
+        Ok(Some(Running { init, state, warnings: Vec::new(), directory, cgroup, notify: None }))
+    }
+
+    /// Says whether a container lives: it was made to the end, and its first process has not ended.
+    pub fn lives(&self, id: &str) -> Result<bool> {
+        match self.find(id) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+            Ok((directory, state)) => Ok(is_made(&directory, &state)? && state.open_init()?.is_some()),
+        }
+    }
+}
+
 impl Running {
     /// Attends to the workload until it ends: signals, and the terminal if there is one.
     pub fn attend(&mut self, signals: &Signals) -> Result<Exit> {

@@ -84,6 +84,15 @@ impl Lock {
         }
     }
 
+    /// Says whether it is held exclusively: by us, or, of a descriptor that was handed on, from now on.
+    pub fn holds(&self) -> Result<bool> {
+        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno).context("lock file"),
+        }
+    }
+
     /// Takes a descriptor that was handed on together with its lock.
     pub fn from_fd(file: OwnedFd) -> Self {
         Self(file)

@@ -29,8 +29,6 @@ pub(super) struct RefusedArgs {
     #[arg(long, hide = true)]
     pod_id_file: Option<String>,
     #[arg(long, hide = true)]
-    secret: Vec<String>,
-    #[arg(long, hide = true)]
     uidmap: Vec<String>,
     #[arg(long, hide = true)]
     gidmap: Vec<String>,
@@ -94,7 +92,6 @@ impl RefusedArgs {
             link_local_ip,
             pod,
             pod_id_file,
-            secret,
             uidmap,
             gidmap,
             subuidname,
@@ -133,7 +130,6 @@ impl RefusedArgs {
             ("link-local-ip", !link_local_ip.is_empty(), NETWORKS),
             ("pod", pod.is_some(), PODS),
             ("pod-id-file", pod_id_file.is_some(), PODS),
-            ("secret", !secret.is_empty(), "secrets come later"),
             ("uidmap", !uidmap.is_empty(), "not supported yet"),
             ("gidmap", !gidmap.is_empty(), "not supported yet"),
             ("subuidname", subuidname.is_some(), "not supported yet"),

@@ -94,15 +94,15 @@ fn a_life_from_creation_to_removal() {
     let record = record(&draft);
     let (container, supervision) = draft.commit(&record, None).unwrap();
     assert_eq!(container.record().unwrap(), record);
-    assert_eq!(container.status().unwrap(), Status::Running { started: None });
+    assert_eq!(container.status().unwrap(), Status::Running { started: None, restarts: 0 });
     assert!(container.supervise().unwrap().is_none());
     drop(supervision);
     assert_eq!(container.status().unwrap(), Status::Created);
 
     for code in [0, 3] {
         let supervision = container.supervise().unwrap().unwrap();
-        container.note_start(&supervision, 7).unwrap();
-        assert_eq!(container.status().unwrap(), Status::Running { started: Some(7) });
+        container.note_start(&supervision, Start { time: 7, restarts: 0 }).unwrap();
+        assert_eq!(container.status().unwrap(), Status::Running { started: Some(7), restarts: 0 });
         container.record_exit(&supervision, &exit(code)).unwrap();
         // Its end is on record, though somebody still looks after it, to whom it was handed on.
         let supervision = Supervision::from_fd(supervision.into_fd());
@@ -293,7 +293,7 @@ fn a_dead_supervisor_is_noticed() {
     assert_eq!(
         left,
         [
-            ("alive".into(), Status::Running { started: Some(7) }),
+            ("alive".into(), Status::Running { started: Some(7), restarts: 0 }),
             ("dead".into(), Status::Exited(lost)),
             ("stays".into(), Status::Exited(exit(0))),
             ("waiting".into(), Status::Created),

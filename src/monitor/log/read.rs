@@ -34,17 +34,19 @@ pub struct File {
 /// Opens all files of a log, the oldest first.
 pub fn open_all(directory: BorrowedFd<'_>) -> Result<Vec<File>> {
     let mut files = Vec::new();
+    let mut is_gap = false;
     // From the newest on: what is rotated meanwhile is met again, and known by its inode.
     for number in 0..MAX_FILES {
         let name = if number == 0 { FILE.to_owned() } else { format!("{FILE}.{number}") };
         match File::open(directory, &name)? {
             Some(file) => {
+                is_gap = false;
                 if files.last().is_none_or(|last: &File| last.inode != file.inode) {
                     files.push(file);
                 }
             }
-            // Between two renames there may be no `log`.
-            None if number == 0 => {}
+            // Between two renames there is one name without a file, and after a kill there may be for long.
+            None if !is_gap => is_gap = true,
             None => break,
         }
     }
