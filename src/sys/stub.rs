@@ -187,7 +187,7 @@ std::arch::global_asm!(
     "    brk #1",
     "7:  mov x20, x0",
     "    ldr w0, [x20, #8]",
-    "    mov x1, #18", // SIGCONT
+    "    mov x1, #18",  // SIGCONT
     "    mov x8, #129", // kill
     "    svc #0",
     "8:  mov x0, x20",
