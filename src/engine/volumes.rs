@@ -276,7 +276,7 @@ impl<'e> Volumes<'e> {
     }
 
     /// Unpacks a tar into a volume, over what is there. The tar is believed as little as an image's layer.
-    pub fn import(&self, name: &str, tar: File) -> Result<()> {
+    pub fn import(&self, name: &str, tar: &File) -> Result<()> {
         let context = || format!("import to volume {name}");
         let record = self.find(name)?;
         // It stays meanwhile, and nobody fills it.
@@ -285,7 +285,7 @@ impl<'e> Volumes<'e> {
         let form = self.engine.form();
         let unpack = || {
             let directory = open(&place)?.ok_or(Errno::NOENT)?;
-            let Unpacked { .. } = unpack_files(&tar, directory, form, LayerLimits::default())?;
+            let Unpacked { .. } = unpack_files(tar, directory, form, LayerLimits::default())?;
             Ok(())
         };
         self.engine.with_file_rights(unpack).with_context(context)
