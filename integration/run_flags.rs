@@ -310,7 +310,7 @@ fn what_is_not_served_is_named(scene: &Scene) {
         (&["--mac-address", "02:00:00:00:00:01"], "--mac-address"),
         (&["--link", "db"], "--link"),
         (&["--pod", "p"], "--pod"),
-        (&["--secret", "s"], "--secret"),
+        (&["--secret", "s"], "no such secret: s"),
         (&["--log-driver", "syslog"], "syslog"),
         (&["--log-opt", "max-file=1001"], "not a number from 1 to 1000"),
         (&["--stop-signal", "0"], "not a signal"),
