@@ -5,12 +5,13 @@
 //! names it; what it has removed by then stays removed.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::mode::set_mode_of_path;
 use crate::error::{Context, Result};
 
 /// How deep directories are held open. What lies deeper is first moved up to the top of the tree.
@@ -155,8 +156,7 @@ fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>> {
 fn open_up(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    // KERNEL(6.6): fchmodat2 with AT_EMPTY_PATH. Before it, only the magic link leads from a path descriptor to chmod.
-    Ok(rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), OWNER_ALL)?)
+    Ok(set_mode_of_path(&fd, OWNER_ALL)?)
 }
 
 #[cfg(test)]
