@@ -145,7 +145,7 @@ fn supervise(
             tell_end(engine, &record, outcome, started.get());
         }
         if record.remove && is_over {
-            engine.with_file_rights(|| containers.remove(&container, &supervision))?;
+            engine.remove(&containers, &container, &supervision)?;
             events::container(engine, &record, "destroy", &[]);
             return Ok(());
         }

@@ -12,6 +12,9 @@ use crate::monitor::RestartPolicy;
 use crate::monitor::log::{Format, LogOptions};
 use crate::support::units;
 
+/// The most files of a log.
+const MOST_FILES: u32 = 1000;
+
 /// `--restart`, in docker's words.
 impl FromStr for RestartPolicy {
     type Err = Error;
@@ -129,8 +132,9 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions
                 _ => return Err(wrong("not a positive size")),
             },
             "max-file" if keeps_files => match value.parse() {
-                Ok(count) if count > 0 => options.max_files = count,
-                _ => return Err(wrong("not a positive number")),
+                // At a rotation each gets another name.
+                Ok(count) if (1..=MOST_FILES).contains(&count) => options.max_files = count,
+                _ => return Err(wrong(&format!("not a number from 1 to {MOST_FILES}"))),
             },
             "mode" if value == "blocking" => {}
             "tag" if has_attributes => {
@@ -167,7 +171,8 @@ fn parse_driver(name: &str) -> Result<Format> {
 
 /// Reads `--stop-signal`: a name with or without `SIG`, or a number.
 pub fn parse_signal(text: &str) -> Result<String> {
-    match crate::sys::signal::parse(text) {
+    // 0 is no signal: it asks whether there is somebody.
+    match crate::sys::signal::parse(text).filter(|number| *number > 0) {
         Some(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(text.to_owned()),
         Some(_) => {
             let upper = text.to_ascii_uppercase();
@@ -244,6 +249,8 @@ mod tests {
         {
             assert_eq!(parse_signal(text).unwrap(), expected);
         }
-        assert!(parse_signal("SIGNOTHING").is_err() && parse_signal("").is_err());
+        for text in ["SIGNOTHING", "", "0", "-1", "65"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
     }
 }
