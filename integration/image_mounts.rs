@@ -38,7 +38,7 @@ fn another_images_files_are_there(scene: &Scene) {
         .says("none/such");
     // As long as there is the container, the image is in use, and its layers are kept whatever becomes of it.
     yard.sh(&["create", "--name", "user", "--mount", &mount("")], "busybox cat /tools/etc/high").success();
-    yard.husk(&["rmi", id]).exits_with(125).says("user");
+    yard.husk(&["rmi", id]).exits_with(1).says("user");
     yard.husk(&["image", "prune", "-a", "-f"]).success();
     yard.husk(&["rmi", "-f", id]).success();
     assert_eq!(yard.husk(&["start", "-a", "user"]).success().stdout, "high\n");

@@ -53,11 +53,11 @@ $husk rm -f limits >/dev/null
 $husk run --name hog -m 16m --memory-swap 16m "$image" /bin/busybox tail /dev/zero 2>/dev/null
 is "a container without memory ends with" $? 137
 is "inspect says so" "$(field .State.OOMKilled hog)" true
-has "why says so" "$($husk why hog)" "out of memory"
+has "why says so" "$($husk why hog)" "for its memory limit of 16MiB"
 is "why has a word for it" "$($husk why --format json hog | grep -o '"cause":"[a-z-]*"')" '"cause":"out-of-memory"'
 
 # A container's unit: systemd starts it, starts it again after a failure, and stops it.
-$husk create --name unit --stop-timeout 1 "$image" /bin/busybox sleep 10000 >/dev/null
+$husk create --name unit "$image" /bin/busybox sh -c 'trap "exit 0" TERM; busybox sleep 10000 & wait' >/dev/null
 $husk generate systemd --name unit >"$units/husk-vm-unit.service"
 $ctl daemon-reload
 $ctl start husk-vm-unit
@@ -75,11 +75,12 @@ is "systemctl stop" $? 0
 is "the container is then" "$(field .State.Status unit)" exited
 is "the unit is then" "$($ctl is-failed husk-vm-unit)" inactive
 
-# The unit of the boot. What a power cut leaves is a container whose monitor is gone.
+# The unit of the boot. What a power cut leaves is a container that is gone with its monitor.
 $husk run -d --name always --restart always "$image" /bin/busybox sleep 10000 >/dev/null
 $husk run -d --name never "$image" /bin/busybox sleep 10000 >/dev/null
 for name in always never; do
-    kill -9 "$(sed -n 's/^PPid:\t//p' "/proc/$(field .State.Pid $name)/status")"
+    pid=$(field .State.Pid $name)
+    kill -9 "$(sed -n 's/^PPid:\t//p' "/proc/$pid/status")" "$pid"
 done
 until_is exited field .State.Status always
 until_is exited field .State.Status never
@@ -103,8 +104,9 @@ if [ "$me" = 0 ] && modprobe -q quota_v2 && truncate -s 64M "$scratch/disk" \
     is "a volume with a bound" "$($husk volume create -o size=1m bounded)" bounded
     $husk run --rm -v bounded:/v "$image" /bin/busybox dd if=/dev/zero of=/v/big bs=64k count=64 2>"$scratch/said"
     is "what is too much for it fails" $? 1
-    has "and it says why" "$(cat "$scratch/said")" "No space left"
-    is "what fits is there" "$($husk run --rm -v bounded:/v "$image" /bin/busybox stat -c %s /v/big)" 1048576
+    has "and it says why" "$(cat "$scratch/said")" "Disk quota exceeded"
+    # The directory itself takes a block.
+    is "what fits is there" "$($husk run --rm -v bounded:/v "$image" /bin/busybox stat -c %s /v/big)" 1044480
     is "it is removed" "$($husk volume rm bounded)" bounded
     HUSK_DATA_ROOT=$scratch/data
     umount "$scratch/quota"

@@ -182,7 +182,7 @@ pub(super) fn run(command: &Volume) -> Result<Status> {
         Volume::Export(args) => export(args, &volumes),
         Volume::Import(Import { volume, file }) => {
             volumes.find(volume)?;
-            volumes.import(volume, input::archive("volume import", file.as_deref())?)?;
+            volumes.import(volume, &input::archive("volume import", file.as_deref())?)?;
             Ok(Status::Success)
         }
         Volume::Rm(args) => remove(args, &volumes),

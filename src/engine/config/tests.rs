@@ -797,7 +797,7 @@ fn memory_goes_with_the_ipc_namespace() {
 fn images_are_mounted_read_only_or_below_a_layer() {
     let mount = |text: &str| {
         Case::new().with(|case| {
-            let Ok(crate::engine::volume_option::MountRequest::Volume(volume)) = text.parse() else { panic!("{text}") };
+            let Ok(MountRequest::Volume(volume)) = text.parse() else { panic!("{text}") };
             case.options.volumes = vec![*volume];
         })
     };

@@ -31,6 +31,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::source::Source;
 use crate::monitor::log::{Format, LogOptions};
 use crate::monitor::{Lifetime, RestartPolicy, Stop, Wants};
+use crate::runtime::foreground::Exit;
 use crate::seccomp::{self, Program, Refusal, call_name};
 use crate::spec::load;
 use crate::support::base64;
@@ -94,7 +95,7 @@ pub fn rerun(engine: &Engine, container: &Container, limit: Duration, tell: &dyn
         client.stop(Stop { signal: signal::KILL, patience_seconds: None });
     }
     let exit = client.wait()?;
-    let status = exit.filter(|_| is_over).map(|exit| exit.status());
+    let status = exit.filter(|_| is_over).map(Exit::status);
     let refused = calls.into_iter().map(|(call, seen)| refused(call, seen, &record)).collect();
     Ok(Rerun { id: *container.id(), name: record.name.clone(), status, refused })
 }
