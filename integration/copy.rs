@@ -295,7 +295,11 @@ fn what_is_no_file_is_not_copied(scene: &Scene) {
         .collect();
     assert!(kept.is_empty(), "{kept:?}");
     // A FIFO is made again, and not opened: nobody is there to write to it.
-    cp(scene, "one:/dir/pipe", scene.path().join("pipe")).success();
+    let pipe = scene.path().join("pipe");
+    cp(scene, "one:/dir/pipe", &pipe).success();
+    // What is no file stays what it is, too: a copy to /dev/null is not to make a file of that.
+    cp(scene, "one:/file", &pipe).exits_with(1).says("neither a directory nor a regular file");
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&std::fs::metadata(&pipe).unwrap().file_type()));
     container.finish().success();
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::support::image::{Image, Layout};
 use super::support::tar::Entry;
 use super::support::tty::Terminal;
-use super::support::{Need, Outcome, Scene, Test, test};
+use super::support::{Need, Outcome, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
@@ -360,6 +360,16 @@ fn what_runs_is_not_removed_without_force(scene: &Scene) {
     assert_eq!(yard.husk(&["ps", "-aq"]).success().stdout, "");
     let left = std::fs::read_dir(scene.run_root().join("oci")).unwrap().count();
     assert_eq!(left, 0, "of its state");
+
+    // Nobody can tell what a container has whose record is a newer husk's: its volumes stay, and it goes by force.
+    let id = yard.sh(&["create", "--name", "newer", "-v", "held:/v"], "true").success().stdout;
+    let record = scene.store().join("containers").join(id.trim_end()).join("record.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+    yard.husk(&["volume", "rm", "held"]).exits_with(1).says("has format 2");
+    yard.husk(&["rm", "-f", "newer"]).success();
+    yard.sh(&["run", "--rm", "--name", "newer"], "true").success();
+    yard.husk(&["volume", "rm", "held"]).success();
 }
 
 fn a_failed_start_is_on_record(scene: &Scene) {
@@ -398,6 +408,11 @@ fn execs_see_the_container_and_its_users(scene: &Scene) {
     };
     assert_eq!(sh(&[], "pwd; echo $A; id -u").success().stdout, "/tmp\n1\n0\n");
     assert_eq!(sh(&["-w", "/etc", "-e", "A=2", "-e", "B=3"], "pwd; echo $A$B").success().stdout, "/etc\n23\n");
+    if scene.who != Who::Plain {
+        let script = "id -u; echo $HOME";
+        assert_eq!(sh(&["-u", "1000"], script).success().stdout, "1000\n/\n", "HOME is the user's");
+        assert_eq!(sh(&["-u", "1000", "-e", "HOME=/h"], script).success().stdout, "1000\n/h\n");
+    }
     sh(&[], "exit 9").exits_with(9);
     sh(&[], "kill -9 $$").exits_with(137);
     yard.husk(&["exec", "host", "/no/such"]).exits_with(127);

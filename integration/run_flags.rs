@@ -65,6 +65,12 @@ fn environment_files_and_changes(scene: &Scene) {
     found.sort_unstable();
     assert_eq!(found, ["A=second", "B=x y", "C=flag", "FROM_CALLER=passed", "HOME=/root", "PATH=/bin:/usr/bin:/more"]);
     shell(scene, &layout, &["--env-file", "/nowhere"], "true").exits_with(125).says("environment file /nowhere");
+    // Not cut off somewhere; and one that can be read, but makes a description that nobody could.
+    std::fs::write(directory.join("two"), "X=y\n".repeat(5 << 20)).unwrap();
+    shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("larger than 16777216 bytes");
+    std::fs::write(directory.join("two"), format!("X={}\n", "\u{1}".repeat(4 << 20))).unwrap();
+    shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("the container's description has");
+    assert_eq!(scene.husk().args(["ps", "-aq"]).run().success().stdout, "");
 }
 
 fn proxies_are_passed_on(scene: &Scene) {
@@ -304,8 +310,10 @@ fn what_is_not_served_is_named(scene: &Scene) {
         (&["--mac-address", "02:00:00:00:00:01"], "--mac-address"),
         (&["--link", "db"], "--link"),
         (&["--pod", "p"], "--pod"),
-        (&["--secret", "s"], "--secret"),
+        (&["--secret", "s"], "no such secret: s"),
         (&["--log-driver", "syslog"], "syslog"),
+        (&["--log-opt", "max-file=1001"], "not a number from 1 to 1000"),
+        (&["--stop-signal", "0"], "not a signal"),
         (&["--security-opt", "label=type:x"], "label=type:x"),
         (&["--restart", "always"], "--restart and --rm"),
     ] {

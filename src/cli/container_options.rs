@@ -498,7 +498,10 @@ fn read_file<T>(what: &str, path: &Path, parse: impl Fn(&[u8]) -> Result<T>) -> 
     let read = || {
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path)?;
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES), &mut bytes)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES + 1), &mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(Error::invalid(format!("larger than {FILE_BYTES} bytes")));
+        }
         parse(&bytes)
     };
     read().with_context(|| format!("{what} {}", path.display()))

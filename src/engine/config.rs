@@ -13,6 +13,8 @@ mod process;
 mod resources;
 mod users;
 
+pub use process::makes_home;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -337,12 +337,22 @@ impl Containers {
     pub fn remove(&self, container: &Container, _supervision: &Supervision) -> Result<()> {
         // Against a rename, which would bring the record back.
         let _lock = container.lock(|_| ())?;
-        let name = container.record()?.name;
+        // Whatever its record says, or no longer says, its names are those that lead to it.
+        let names = match container.record() {
+            Ok(record) => vec![record.name],
+            Err(error) if error.kind() == Kind::NotFound => return Err(error),
+            Err(_) => self.names()?.iter().filter_map(|name| name.parse().ok()).collect(),
+        };
         match rustix::fs::unlinkat(&container.directory, RECORD, AtFlags::empty()) {
             Ok(()) => {}
             Err(errno) => return Err(errno).with_context(|| format!("remove container {}", container.id.short())),
         }
-        self.release(&name, &container.id)?;
+        names.iter().try_for_each(|name| self.release(name, &container.id))?;
+        self.remove_rest(container)
+    }
+
+    /// Goes on with a removal that lacked the rights over some file.
+    pub(super) fn remove_rest(&self, container: &Container) -> Result<()> {
         record::remove_folder(self.containers.as_fd(), &container.id, container.directory())
     }
 }
@@ -398,7 +408,9 @@ impl Draft<'_> {
         if let Some(time) = started {
             supervision.note_start(Start { time, restarts: 0 })?;
         }
-        atomic::create(self.directory(), RECORD, &serde_json::to_vec(record)?)
+        let document = serde_json::to_vec(record)?;
+        record::check_size(&document)?;
+        atomic::create(self.directory(), RECORD, &document)
             .with_context(|| format!("container {}", self.id.short()))?;
         let directory = self.directory.take().expect("present until committed");
         let supervision = self.supervision.take().expect("present until committed");

@@ -247,11 +247,14 @@ impl Landing {
             let names_directory = text.ends_with(b"/") || text.ends_with(b"/.");
             match root.open_at(path, OFlags::PATH, Mode::empty()) {
                 Ok(found) => {
-                    let is_directory =
-                        FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
-                    if is_directory {
+                    let there = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+                    if there == FileType::Directory {
                         let name = if is_tree { source.name() } else { source.path.file_name().map(ToOwned::to_owned) };
                         return Ok(Self { directory: Root::from_fd(found), name });
+                    }
+                    if there != FileType::RegularFile {
+                        // /dev/null, for one.
+                        return Err(Error::invalid("the destination is neither a directory nor a regular file"));
                     }
                     if is_tree {
                         return Err(Error::new(Kind::Exists, "cannot copy a directory to a file"));

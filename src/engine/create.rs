@@ -15,6 +15,7 @@ use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNam
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
+use super::options::supervision::parse_signal;
 use super::options::{PullPolicy, RunOptions};
 use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
 use super::secrets::Secrets;
@@ -187,7 +188,9 @@ pub fn create(
         },
         None => identity.clone(),
     };
-    engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
+    if files::are_wanted(&built) {
+        engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
+    }
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -212,8 +215,9 @@ pub fn create(
         detached: options.detached,
         interactive: options.interactive,
         terminal: options.terminal,
-        stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
+        stop_signal: stop_signal(options, &contents.config)?,
         stop_timeout_seconds: options.stop_timeout_seconds,
+        home_is_made: config::makes_home(&contents.config, options),
         health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
@@ -469,4 +473,14 @@ fn labels(image: &ImageConfig, options: &RunOptions) -> BTreeMap<String, String>
     let mut labels = image.labels.clone();
     labels.extend(options.labels.clone());
     labels
+}
+
+/// What ends the container: what was asked for, else what its image says, if that is a signal at all.
+fn stop_signal(options: &RunOptions, image: &ImageConfig) -> Result<Option<String>> {
+    if let Some(asked) = &options.stop_signal {
+        return Ok(Some(asked.clone()));
+    }
+    let Some(name) = &image.stop_signal else { return Ok(None) };
+    let name = parse_signal(name).context("image config StopSignal");
+    name.map(Some).map_err(|error| error.with_hint("--stop-signal takes another"))
 }

@@ -39,7 +39,7 @@ pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
-/// Labels and the command line are bounded by the image's limits and by ARG_MAX; both together stay far below.
+/// The command line is bounded by ARG_MAX, and labels by the image's limits; files of variables are not, and are checked.
 const RECORD_BYTES: usize = 16 << 20;
 
 /// Digits of the numbers in the supervisor's file: of one width, so that newer ones cover the older whole.
@@ -109,6 +109,9 @@ pub struct Record {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    /// `HOME` is that of its user, and of nobody's asking.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub home_is_made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
@@ -358,6 +361,15 @@ struct Form {
 /// Reads a record below `directory`; `None` where there is none.
 pub(super) fn read_record(directory: BorrowedFd<'_>, path: &str) -> Result<Option<Record>> {
     read_document(directory, path)?.map(|bytes| parse(&bytes)).transpose()
+}
+
+/// Refuses a record that nobody could read afterwards.
+pub(super) fn check_size(document: &[u8]) -> Result<()> {
+    if document.len() > RECORD_BYTES {
+        let message = format!("the container's description has {} bytes, of at most {RECORD_BYTES}", document.len());
+        return Err(Error::invalid(message).with_hint("fewer variables or labels"));
+    }
+    Ok(())
 }
 
 /// Reads a record as it is written; `None` where there is none.

@@ -40,7 +40,7 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
         None => Patience::Seconds(STOP_TIMEOUT_SECONDS),
     });
     let stop = Stop {
-        signal: options.signal.map_or_else(|| stop_signal(&record), Ok)?,
+        signal: options.signal.unwrap_or_else(|| stop_signal(&record)),
         patience_seconds: match patience {
             Patience::Seconds(seconds) => Some(seconds),
             Patience::Endless => None,
@@ -52,12 +52,11 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
     Ok(())
 }
 
-/// The signal that asks a container to end: its own, or SIGTERM.
-fn stop_signal(record: &Record) -> Result<i32> {
-    match &record.stop_signal {
-        None => Ok(signal::TERMINATE),
-        Some(name) => signal::parse(name).ok_or_else(|| Error::invalid(format!("stop signal {name:?}: unknown"))),
-    }
+/// The signal that asks a container to end: its own, or SIGTERM. It was judged at the container's creation; one of an
+/// older record that is none is no reason not to end it.
+fn stop_signal(record: &Record) -> i32 {
+    let own = record.stop_signal.as_deref().and_then(signal::parse);
+    own.filter(|number| *number > 0).unwrap_or(signal::TERMINATE)
 }
 
 /// Kills a container at once and waits for its end.
@@ -115,7 +114,7 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
         return Err(not_running());
     }
     let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
-    if number == signal::KILL || stop_signal(&record).is_ok_and(|own| own == number) {
+    if number == signal::KILL || stop_signal(&record) == number {
         tell_kill(engine, &record, number);
         client.stop(Stop { signal: number, patience_seconds: None });
         return Ok(());

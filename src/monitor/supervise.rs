@@ -43,6 +43,8 @@ pub struct Job<'a> {
     /// What of it the command that starts it reads.
     pub wants: Wants,
     pub log: LogOptions,
+    /// What each of its lines says of the container, as a JSON object; nothing for none.
+    pub log_attributes: &'a str,
     pub lifetime: Lifetime,
     pub restart: RestartPolicy,
     /// How long a run may take.
@@ -174,9 +176,9 @@ impl<'a> Monitor<'a> {
     fn new(job: &'a Job<'a>, client: Link) -> Self {
         let log = match (job.log.format, job.serving, job.beginning) {
             (Format::None, _, _) | (_, Serving::Inherited { .. }, _) => None,
-            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log)),
-            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log)),
-            _ => Some(Log::new(job.folder, job.log)),
+            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log, job.log_attributes)),
+            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log, job.log_attributes)),
+            _ => Some(Log::new(job.folder, job.log, job.log_attributes)),
         };
         Self {
             job,
@@ -341,9 +343,6 @@ impl<'a> Monitor<'a> {
             Self::leave_directory();
         }
         self.audience.started(pidfd, streams.has_terminal());
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
-        }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit.saturating_sub(run.runs_for));
         self.is_to_restart = false;
         loop {
@@ -399,12 +398,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle() {
-        Self::leave_directory();
-        memory::release_unused();
-    }
-
+    /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
     }
@@ -452,7 +446,11 @@ impl<'a> Monitor<'a> {
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
+        let polled = match self.lifetime {
+            Lifetime::Command => poll(&mut fds, timeout.as_ref()),
+            Lifetime::Own => poll_for_long(&mut fds, timeout),
+        };
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the container"),
         }
@@ -518,9 +516,6 @@ impl<'a> Monitor<'a> {
                 }
             }
         }
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
-        }
         Ok(())
     }
 
@@ -566,7 +561,7 @@ impl<'a> Monitor<'a> {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    Self::settle();
+                    Self::leave_directory();
                 }
             }
             Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
@@ -681,6 +676,21 @@ impl<'a> Monitor<'a> {
         self.hear_all(&mut Streams::none());
     }
 }
+
+/// Waits as poll(2) does; once nothing has come for a moment, with little memory.
+fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<usize, Errno> {
+    let is_soon = |timeout: &Timespec| (timeout.tv_sec, timeout.tv_nsec) <= (BUSY.tv_sec, BUSY.tv_nsec);
+    if timeout.as_ref().is_some_and(is_soon) {
+        return poll(fds, timeout.as_ref());
+    }
+    match poll(fds, Some(&BUSY))? {
+        0 => memory::wait_released(fds, timeout.and_then(|timeout| timeout.checked_sub(BUSY)).as_ref()),
+        count => Ok(count),
+    }
+}
+
+/// What comes within this time of each other finds memory as it was.
+const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;

@@ -123,7 +123,10 @@ fn read_text(path: &Path) -> Result<String> {
         };
         let mut bytes = Vec::new();
         let file = std::fs::File::from(fd);
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES as u64), &mut bytes)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES as u64 + 1), &mut bytes)?;
+        if bytes.len() > FILE_BYTES {
+            return Err(Error::invalid(format!("larger than {FILE_BYTES} bytes")));
+        }
         Ok(bytes)
     };
     let bytes = read().with_context(|| format!("read {}", path.display()))?;

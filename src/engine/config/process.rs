@@ -136,6 +136,17 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
     Ok(environment.0)
 }
 
+/// Says whether the environment has the `HOME` of the container's user, since nobody gives it another.
+pub fn makes_home(image: &ImageConfig, options: &RunOptions) -> bool {
+    let asked = &options.environment;
+    let is_home = |entry: &EnvironmentEntry| match entry {
+        EnvironmentEntry::Set { name, .. } | EnvironmentEntry::Pass { name } => name == "HOME",
+    };
+    !(asked.takes_callers
+        || asked.entries.iter().chain(&asked.merged).any(is_home)
+        || image.env.iter().any(|entry| entry.starts_with("HOME=")))
+}
+
 struct Environment(Vec<String>);
 
 impl Environment {

@@ -70,6 +70,7 @@ fn record(draft: &Draft<'_>) -> Record {
         terminal: false,
         stop_signal: None,
         stop_timeout_seconds: None,
+        home_is_made: false,
         health: None,
         options: crate::engine::options::RunOptions::default(),
     }

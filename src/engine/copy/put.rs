@@ -120,6 +120,12 @@ impl Writer {
             }
             _ => {}
         }
+        let is_device =
+            matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice);
+        // No device is ever copied, so nothing would take its place that is as good.
+        if is_device && !self.overwrite {
+            return Err(Error::new(Kind::Exists, "cannot overwrite a device"));
+        }
         remove_tree(parent, name)?;
         Ok(true)
     }
