@@ -14,10 +14,15 @@ use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
-    [test!(a_crowd_and_its_nonsense_stop_nothing), test!(who_does_not_read_keeps_nothing_from_its_end)]
-        .into_iter()
-        .map(engine)
-        .collect()
+    [
+        test!(a_crowd_and_its_nonsense_stop_nothing),
+        test!(who_does_not_read_keeps_nothing_from_its_end),
+        test!(a_check_that_cannot_end_keeps_nothing_from_its_end).root(),
+        test!(a_container_that_goes_with_its_end_is_restarted),
+    ]
+    .into_iter()
+    .map(engine)
+    .collect()
 }
 
 /// One that connects to a monitor and says what it likes.
@@ -59,7 +64,7 @@ fn a_crowd_and_its_nonsense_stop_nothing(scene: &Scene) {
     yard.sh(&["run", "-d", "--name", "star"], "sleep 1000").success();
     // A signal that there is none of, 999, is refused to who asks, and changes nothing.
     let wrong = Guest::new(&yard, "star");
-    assert!(wrong.says(&[STOP, 0xe7, 3, 0, 0, 0xff, 0xff, 0xff, 0xff]));
+    assert!(wrong.says(&[STOP, 0xe7, 3, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]));
     assert_eq!(wrong.hears(), FAILED);
     // Who asks without reading the answers is dropped.
     let rude = Guest::new(&yard, "star");
@@ -100,4 +105,37 @@ fn who_does_not_read_keeps_nothing_from_its_end(scene: &Scene) {
         assert!(text.len() > 64 << 10, "{} bytes", text.len());
         assert_eq!(child.wait().unwrap().code(), Some(137));
     }
+}
+
+/// A process that is frozen by the v1 freezer does not die of SIGKILL, and one that waits for a disk nowhere.
+fn a_check_that_cannot_end_keeps_nothing_from_its_end(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let check = ["--health-cmd", "sleep 1000", "--health-interval", "20ms", "--health-timeout", "200ms"];
+    let run = [&["run", "-d", "--name", "ice"], &check[..]].concat();
+    yard.sh(&run, "sleep 1000").success();
+    soon("a check runs", || yard.husk(&["top", "ice"]).stdout.matches("sleep").count() > 1);
+    yard.husk(&["pause", "ice"]).success();
+    std::thread::sleep(Duration::from_millis(500));
+    yard.husk(&["stop", "-t", "0", "ice"]).success();
+    yard.husk(&["rm", "ice"]).success();
+}
+
+fn a_container_that_goes_with_its_end_is_restarted(scene: &Scene) {
+    let yard = Yard::new(scene);
+    yard.sh(&["run", "-d", "--rm", "--name", "again"], "echo run; exec sleep 1000").success();
+    yard.husk(&["restart", "-t", "0", "again"]).success();
+    assert!(yard.status("again").starts_with("Up "));
+    let log = folder(&yard, "again").join("log");
+    soon("it has written", || yard.husk(&["logs", "again"]).stdout == "run\nrun\n");
+    // Half a record, as a power cut leaves it, hides no other.
+    let whole = std::fs::read(&log).unwrap();
+    std::fs::write(&log, [&whole[..20], b"\n", &whole[..]].concat()).unwrap();
+    assert_eq!(yard.husk(&["logs", "again"]).success().stdout, "run\nrun\n");
+    // Nothing is written any more, and the follower knows when it is over.
+    let until =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap() + Duration::from_millis(300);
+    let follower = yard.husk(&["logs", "-f", "--until", &format!("{:.3}", until.as_secs_f64()), "again"]);
+    assert_eq!(follower.success().stdout, "run\nrun\n");
+    yard.husk(&["stop", "-t", "0", "again"]).success();
+    assert_eq!(yard.husk(&["ps", "-aq"]).success().stdout, "", "it goes with its end after all");
 }

@@ -13,7 +13,7 @@ use crate::engine::engine::Engine;
 use crate::engine::events;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
-use crate::engine::stop::{self, Patience, StopOptions};
+use crate::engine::stop::{self, Patience, StopOptions, Then};
 use crate::engine::{boot, settings, start, wait};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Lifetime, Wants};
@@ -234,7 +234,7 @@ fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()
 pub(super) fn stop(args: &Stop) -> Result<Status> {
     let Stop { how, containers } = args;
     each(containers, |engine, _, container, word| {
-        stop::stop(engine, container, how.options()).map(|()| Some(word.to_owned()))
+        stop::stop(engine, container, how.options(), Then::Ends).map(|()| Some(word.to_owned()))
     })
 }
 
@@ -243,7 +243,7 @@ pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
     super::let_go_of_descriptors()?;
     each(containers, |engine, _, container, word| {
-        stop::stop(engine, container, how.options())?;
+        stop::stop(engine, container, how.options(), Then::Starts)?;
         start_detached(engine, container.id().as_str(), tell)?;
         events::container(engine, &container.record()?, "restart", &[]);
         Ok(Some(word.to_owned()))

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -72,7 +74,7 @@ pub fn logs(
         if is_over || is_late {
             return Ok(());
         }
-        watch.wait()?;
+        watch.wait(options.until)?;
     }
 }
 
@@ -123,6 +125,9 @@ fn read_news(
     }
 }
 
+/// How often a follower looks whether there is something to follow.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Wakes when something changes in a container's folder.
 struct Watch(OwnedFd);
 
@@ -136,7 +141,17 @@ impl Watch {
         Ok(Self(fd))
     }
 
-    fn wait(&self) -> Result<()> {
+    /// Waits for a change, or until it is time to look: for the end that was asked for, and whether the container still has
+    /// a monitor. Of one that is killed no folder tells.
+    fn wait(&self, until: Option<jiff::Timestamp>) -> Result<()> {
+        let left = until.map(|until| Duration::try_from(until - jiff::Timestamp::now()).unwrap_or_default());
+        let pause = left.map_or(LOOK, |left| left.min(LOOK) + Duration::from_millis(1));
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Timespec::try_from(pause).ok().as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(errno) => return Err(errno).context("watch the log"),
+        }
         let mut events = [0; 4096];
         match rustix::io::read(self.0.as_fd(), &mut events) {
             Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -265,12 +265,18 @@ impl Container {
         Lock::wait(directory, Sharing::Exclusive, notice)
     }
 
-    /// Becomes the supervisor once nobody else is: of a container that has ended, whose monitor is about to go.
-    pub fn supervise_soon(&self) -> Result<Supervision> {
-        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
-            .with_context(|| format!("container {}", self.id.short()))?;
-        let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
-        if lock.is_in_place(self.directory(), SUPERVISOR)? { Ok(Supervision(lock)) } else { Err(self.gone()) }
+    /// Becomes the supervisor once nobody else is: of a container that has ended, whose monitor is about to go. `None` where
+    /// it runs, perhaps since this moment.
+    pub fn supervise_soon(&self) -> Result<Option<Supervision>> {
+        loop {
+            if let Some(supervision) = self.supervise()? {
+                return Ok(Some(supervision));
+            }
+            if let Status::Running { .. } | Status::Restarting(_) = self.status()? {
+                return Ok(None);
+            }
+            std::thread::sleep(ENDING_PAUSE);
+        }
     }
 
     /// Waits until a monitor that has told of the end is gone; not for one that has come since, by a start.

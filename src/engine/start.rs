@@ -35,7 +35,10 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
         Some(supervision) => supervision,
         None => match container.status()? {
             // Its monitor has told all, and is about to go.
-            Status::Exited(_) => container.supervise_soon()?,
+            Status::Exited(_) => match container.supervise_soon()? {
+                Some(supervision) => supervision,
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         },
     };
@@ -144,7 +147,8 @@ fn supervise(
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
         }
-        if record.remove && is_over {
+        let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
+        if record.remove && is_over && !is_kept {
             engine.remove(&containers, &container, &supervision)?;
             events::container(engine, &record, "destroy", &[]);
             return Ok(());
@@ -276,21 +280,23 @@ fn serving(record: &Record, lifetime: Lifetime, wants: Wants) -> Serving {
 fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
     let record = ExitRecord { started: Some(started), finished: now(), ..ExitRecord::default() };
     match outcome {
-        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_unseen } => ExitRecord {
-            code: exit.status(),
-            signal: match exit {
-                Exit::Signal(signal) => Some(i32::from(*signal)),
-                Exit::Code(_) => None,
-            },
-            out_of_memory: out_of_memory.is_some(),
-            memory: out_of_memory.clone(),
-            ending: *ending,
-            restarts: *restarts,
-            is_restarting: *restarts_now,
-            was_stopped: *was_stopped,
-            error: is_unseen.then(|| ExitRecord::UNSEEN.to_owned()),
-            ..record
-        },
+        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept: _, is_unseen } => {
+            ExitRecord {
+                code: exit.status(),
+                signal: match exit {
+                    Exit::Signal(signal) => Some(i32::from(*signal)),
+                    Exit::Code(_) => None,
+                },
+                out_of_memory: out_of_memory.is_some(),
+                memory: out_of_memory.clone(),
+                ending: *ending,
+                restarts: *restarts,
+                is_restarting: *restarts_now,
+                was_stopped: *was_stopped,
+                error: is_unseen.then(|| ExitRecord::UNSEEN.to_owned()),
+                ..record
+            }
+        }
         Outcome::NotStarted { reason, status, restarts } => {
             ExitRecord { code: *status, error: Some(reason.clone()), restarts: *restarts, ..record }
         }

@@ -27,8 +27,17 @@ pub enum Patience {
     Endless,
 }
 
+/// What is to become of a container that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It may go with its end.
+    Ends,
+    /// It is started again.
+    Starts,
+}
+
 /// Ends a container and waits for its end; one that does not run is left as it is.
-pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Result<()> {
+pub fn stop(engine: &Engine, container: &Container, options: StopOptions, then: Then) -> Result<()> {
     let record = match container.record() {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
@@ -45,6 +54,7 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
             Patience::Seconds(seconds) => Some(seconds),
             Patience::Endless => None,
         },
+        is_kept: then == Then::Starts,
     };
     if end(engine, container, &record, stop)? {
         events::container(engine, &record, "stop", &[]);
@@ -65,7 +75,7 @@ pub(super) fn end_now(engine: &Engine, container: &Container) -> Result<()> {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
     };
-    end(engine, container, &record, Stop { signal: signal::KILL, patience_seconds: None }).map(drop)
+    end(engine, container, &record, Stop { signal: signal::KILL, patience_seconds: None, is_kept: false }).map(drop)
 }
 
 /// Says whether there was something to end.
@@ -114,7 +124,7 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
         return Err(not_running());
     }
     if number == signal::KILL || stop_signal(&record) == number {
-        let stop = Stop { signal: number, patience_seconds: None };
+        let stop = Stop { signal: number, patience_seconds: None, is_kept: false };
         loop {
             let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
             tell_kill(engine, &record, number);

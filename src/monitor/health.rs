@@ -134,6 +134,11 @@ impl<'a> Checks<'a> {
         self.due = None;
     }
 
+    /// Nothing is found out of a container that is frozen.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.due = Some(now + self.pause(now));
+    }
+
     fn is_starting(&self, now: Instant) -> bool {
         self.health.status == Status::Starting && now.duration_since(self.begun) < self.check.start_period
     }

@@ -61,6 +61,8 @@ pub struct Stop {
     pub signal: i32,
     /// How long it may take before it gets SIGKILL; for ever without.
     pub patience_seconds: Option<u32>,
+    /// It is started again by who asks: it stays, even if it is to go with its end (`--rm`).
+    pub is_kept: bool,
 }
 
 /// What is said, by either side.
@@ -197,9 +199,10 @@ impl Link {
     }
 
     pub(super) fn send_stop(&self, stop: Stop) {
-        let mut body = [0; 8];
+        let mut body = [0; 9];
+        body[8] = stop.is_kept.into();
         body[..4].copy_from_slice(&stop.signal.to_le_bytes());
-        body[4..].copy_from_slice(&stop.patience_seconds.unwrap_or(u32::MAX).to_le_bytes());
+        body[4..8].copy_from_slice(&stop.patience_seconds.unwrap_or(u32::MAX).to_le_bytes());
         let _ = self.send(STOP, &body);
     }
 
@@ -251,10 +254,14 @@ impl Link {
             (CLOSED, &[which], None) => Message::Closed(if which == 0 { Stream::Output } else { Stream::Errors }),
             (DETACH, [], None) => Message::Detach,
             (STOP, body, None) => {
-                let (signal, patience) = body.split_first_chunk().ok_or_else(malformed)?;
-                let patience = u32::from_le_bytes(patience.try_into().map_err(|_| malformed())?);
+                let (signal, rest) = body.split_first_chunk().ok_or_else(malformed)?;
+                let (patience, &[is_kept]) = rest.split_first_chunk().ok_or_else(malformed)? else {
+                    return Err(malformed());
+                };
+                let patience = u32::from_le_bytes(*patience);
                 let patience_seconds = (patience != u32::MAX).then_some(patience);
-                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds })
+                let is_kept = is_kept != 0;
+                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds, is_kept })
             }
             _ => return Err(malformed()),
         }))
@@ -304,8 +311,8 @@ mod tests {
         }
         assert_eq!(monitor.send_warning(&"ä".repeat(MESSAGE_SIZE)), Sent::Yes);
         assert!(matches!(client.receive(&mut buffer).unwrap(), Some(Message::Warning(text)) if text.starts_with('ä')));
-        let stop = Stop { signal: 15, patience_seconds: None };
-        for stop in [stop, Stop { signal: 0, patience_seconds: Some(0) }] {
+        let stop = Stop { signal: 15, patience_seconds: None, is_kept: false };
+        for stop in [stop, Stop { signal: 0, patience_seconds: Some(0), is_kept: true }] {
             client.send_stop(stop);
             assert!(matches!(monitor.receive(&mut buffer).unwrap(), Some(Message::Stop(received)) if received == stop));
         }
@@ -326,7 +333,7 @@ mod tests {
     fn what_was_said_before_the_end_is_heard() {
         let (client, monitor) = Link::pair().unwrap();
         let mut buffer = vec![0; MESSAGE_SIZE];
-        let stop = Stop { signal: 9, patience_seconds: None };
+        let stop = Stop { signal: 9, patience_seconds: None, is_kept: false };
         client.send_stop(stop);
         assert_eq!(monitor.send_warning("not read"), Sent::Yes);
         drop(client);

@@ -94,6 +94,8 @@ pub enum Outcome {
         restarts_now: bool,
         /// Somebody asked for its end.
         was_stopped: bool,
+        /// Who asked starts it again.
+        is_kept: bool,
         /// How it ended is not known: `exit` is [`UNSEEN`].
         is_unseen: bool,
     },
@@ -149,6 +151,8 @@ struct Monitor<'a> {
     deadline: Option<Instant>,
     /// Somebody asked for its end: it is not started again.
     is_stopping: bool,
+    /// Who asked starts it again.
+    is_kept: bool,
     /// What was done to end this run.
     ending: Option<Ending>,
     /// How the run before ended.
@@ -179,6 +183,7 @@ impl<'a> Monitor<'a> {
             lifetime: job.lifetime,
             deadline: None,
             is_stopping: false,
+            is_kept: false,
             ending: None,
             outcome: None,
             has_begun: false,
@@ -281,7 +286,7 @@ impl<'a> Monitor<'a> {
         self.has_begun = true;
         match self.attend(&running, &mut streams, run) {
             Ok(end) => {
-                if let Some(checking) = self.checking.take() {
+                if let Some(checking) = &mut self.checking {
                     checking.abandon();
                 }
                 let out_of_memory = running.out_of_memory();
@@ -314,8 +319,9 @@ impl<'a> Monitor<'a> {
         restarts: u32,
     ) -> Result<Exit> {
         let restarts_now = self.wants_restart(exit, restarts);
-        let (ending, was_stopped) = (self.ending, self.is_stopping);
-        let outcome = Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_unseen };
+        let (ending, was_stopped, is_kept) = (self.ending, self.is_stopping, self.is_kept);
+        let outcome =
+            Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept, is_unseen };
         let cleared = (self.job.clear)(&outcome);
         self.outcome = Some(outcome);
         cleared.map(|()| exit)
@@ -433,8 +439,10 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
-        let due = self.checking.as_ref().map(Checking::deadline);
-        let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
+        let due = self.checking.as_ref().and_then(Checking::deadline);
+        let due = due.or_else(|| {
+            self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
+        });
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -472,10 +480,16 @@ impl<'a> Monitor<'a> {
 
     /// Begins a check that is due, and ends one that has ended or takes too long.
     fn look_after_health(&mut self, has_ended: bool) -> Result<()> {
+        self.forget_check(has_ended)?;
         let (Some(job), Some(checks)) = (&self.job.health, &mut self.checks) else { return Ok(()) };
         let now = Instant::now();
+        let is_frozen = || self.job.runtime.is_paused(self.job.request.id);
         let result = match &mut self.checking {
             None if checks.due().is_some_and(|due| due <= now) => {
+                if is_frozen() {
+                    checks.postpone(now);
+                    return Ok(());
+                }
                 checks.begun();
                 match Checking::start(job, now) {
                     Ok(checking) => {
@@ -485,10 +499,20 @@ impl<'a> Monitor<'a> {
                     Err(error) => CheckResult::not_started(&error),
                 }
             }
-            Some(checking) if has_ended || checking.deadline() <= now => checking.finish()?,
+            Some(checking) if checking.was_given_up() => return Ok(()),
+            Some(checking) if has_ended => checking.finish()?,
+            Some(checking) if checking.deadline().is_some_and(|deadline| deadline <= now) => {
+                if is_frozen() {
+                    checking.excuse(now);
+                    return Ok(());
+                }
+                checking.finish()?
+            }
             _ => return Ok(()),
         };
-        self.checking = None;
+        if self.checking.as_ref().is_some_and(|checking| !checking.was_given_up()) {
+            self.checking = None;
+        }
         let is_ill = checks.take(result, now);
         self.save_health();
         if is_ill {
@@ -503,10 +527,19 @@ impl<'a> Monitor<'a> {
                     self.send(signal::KILL)?;
                 }
                 OnFailure::Stop => {
-                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds: Some(STOP_PATIENCE_SECONDS) }, true)?;
+                    let patience_seconds = Some(STOP_PATIENCE_SECONDS);
+                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds, is_kept: false }, true)?;
                     self.ending = Some(Ending::Unhealthy);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Lets go of a check that was given up, once it has ended; until then there is no other.
+    fn forget_check(&mut self, has_ended: bool) -> Result<()> {
+        if has_ended && self.checking.as_ref().map_or(Ok(false), Checking::is_gone)? {
+            self.checking = None;
         }
         Ok(())
     }
@@ -576,10 +609,13 @@ impl<'a> Monitor<'a> {
     fn stop(&mut self, stop: Stop, is_running: bool) -> Result<()> {
         if stop.signal == 0 || !is_running {
             self.is_stopping = true;
+            self.is_kept = stop.is_kept;
             return Ok(());
         }
         self.send(stop.signal)?;
         self.is_stopping = true;
+        // Who asks last: `rm -f` may come after `restart`.
+        self.is_kept = stop.is_kept;
         self.ending = Some(Ending::Asked { signal: stop.signal });
         if let Some(seconds) = stop.patience_seconds {
             self.patience_seconds = seconds;
@@ -647,6 +683,7 @@ impl<'a> Monitor<'a> {
         self.deadline = Some(end);
         loop {
             let ready = self.wait(None, &nothing)?;
+            self.forget_check(ready.check)?;
             for place in ready.heard {
                 self.listen_to(place, &mut nothing, None)?;
             }

@@ -92,7 +92,7 @@ pub fn rerun(engine: &Engine, container: &Container, limit: Duration, tell: &dyn
     let mut calls = Calls::new();
     let is_over = attend(&socket, &program, &signals, limit, &mut calls)?;
     if !is_over {
-        client.stop(Stop { signal: signal::KILL, patience_seconds: None });
+        client.stop(Stop { signal: signal::KILL, patience_seconds: None, is_kept: false });
     }
     let exit = client.wait()?;
     let status = exit.filter(|_| is_over).map(Exit::status);

@@ -75,22 +75,29 @@ impl File {
         self.inode
     }
 
-    /// Reads the next entry; `None` where there is none, or none that is complete yet.
+    /// Reads the next entry; `None` where there is none, or none that is complete yet. What makes no sense is passed over: a
+    /// power cut, or the kill of a monitor, leaves half a record.
     pub fn read_entry(&mut self) -> Result<Option<Entry>> {
-        let mut record = Vec::new();
-        let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
-        if length == 0 {
+        loop {
+            let mut record = Vec::new();
+            let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
+            if length == 0 {
+                return Ok(None);
+            }
+            if record.ends_with(b"\n") {
+                match parse(&record) {
+                    Ok(entry) => return Ok(Some(entry)),
+                    Err(_) => continue,
+                }
+            }
+            if length as u64 == RECORD_SIZE {
+                // Longer than any that husk writes.
+                continue;
+            }
+            // It is being written: read again from its beginning.
+            self.reader.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
             return Ok(None);
         }
-        if record.ends_with(b"\n") {
-            return parse(&record).map(Some);
-        }
-        if length as u64 == RECORD_SIZE {
-            return Err(Error::invalid("log: a record is longer than any that husk writes"));
-        }
-        // It is being written: read again from its beginning.
-        self.reader.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
-        Ok(None)
     }
 }
 
@@ -138,6 +145,21 @@ fn stream(name: &[u8]) -> Result<Stream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_torn_is_passed_over() {
+        use std::os::fd::AsFd;
+        let directory = tempfile::tempdir().unwrap();
+        let line =
+            |text: &str| format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T13:45:00Z\"}}\n");
+        let long = "x".repeat(usize::try_from(RECORD_SIZE).unwrap() + 1);
+        let text = [line("one"), line("torn")[..20].to_owned() + &line("lost"), long + "\n", line("two")].concat();
+        std::fs::write(directory.path().join(FILE), text + &line("three")[..20]).unwrap();
+        let folder = std::fs::File::open(directory.path()).unwrap();
+        let mut file = File::open(folder.as_fd(), FILE).unwrap().unwrap();
+        let mut next = || file.read_entry().unwrap().map(|entry| entry.bytes);
+        assert_eq!((next(), next(), next()), (Some(b"one\n".to_vec()), Some(b"two\n".to_vec()), None));
+    }
 
     #[test]
     fn dockers_and_podmans_lines() {
