@@ -34,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     .collect()
 }
 
-fn folder(yard: &Yard<'_>, name: &str) -> PathBuf {
+pub(crate) fn folder(yard: &Yard<'_>, name: &str) -> PathBuf {
     let store = yard.scene.store();
     store.join("containers").join(std::fs::read_link(store.join("names").join(name)).unwrap())
 }

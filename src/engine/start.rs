@@ -198,6 +198,7 @@ fn supervise(
             }
         },
         clear: &clear,
+        release: &|| supervision.release(),
     };
     monitor::start(&job, signals)
 }

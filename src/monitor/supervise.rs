@@ -56,6 +56,8 @@ pub struct Job<'a> {
     pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
+    /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
+    pub release: &'a dyn Fn(),
 }
 
 /// What a monitor begins with.
@@ -133,19 +135,9 @@ impl Outcome {
 /// Runs the monitor to its end.
 pub(super) fn run(job: &Job<'_>, link: Link) -> ! {
     let mut monitor = Monitor::new(job, link);
-    let status = match monitor.live() {
-        Ok(exit) => {
-            monitor.tell_end(exit);
-            0
-        }
-        Err(error) => {
-            if let Some(client) = &monitor.audience.first {
-                client.link.send_failure(&error);
-            }
-            1
-        }
-    };
-    exit_now(status)
+    let end = monitor.live();
+    monitor.tell_end(&end);
+    exit_now(i32::from(end.is_err()))
 }
 
 struct Monitor<'a> {
@@ -541,12 +533,13 @@ impl<'a> Monitor<'a> {
             return Ok(());
         };
         match message {
-            Message::Hello(wants) => {
-                member.wants = wants;
-                if let Some(pidfd) = pidfd {
-                    member.link.send_started(pidfd, streams.has_terminal());
+            Message::Hello(wants) => match (self.audience.admit(place, wants), pidfd) {
+                (Ok(()), Some(pidfd)) => {
+                    self.audience.answer(place, |link| link.send_started(pidfd, streams.has_terminal()));
                 }
-            }
+                (Ok(()), None) => {}
+                (Err(error), _) => self.audience.answer(place, |link| link.send_failure(&error)),
+            },
             Message::Input(bytes) => {
                 member.has_sent_input = true;
                 streams.write(bytes);
@@ -564,7 +557,14 @@ impl<'a> Monitor<'a> {
                     Self::leave_directory();
                 }
             }
-            Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
+            Message::Stop(stop) => {
+                // What cannot be done is the asker's affair.
+                let answer = self.stop(stop, pidfd.is_some());
+                self.audience.answer(place, |link| match &answer {
+                    Ok(()) => link.send_heard(),
+                    Err(error) => link.send_failure(error),
+                });
+            }
             // A monitor's words, from a client.
             _ => {
                 self.audience.remove(place);
@@ -574,12 +574,13 @@ impl<'a> Monitor<'a> {
     }
 
     fn stop(&mut self, stop: Stop, is_running: bool) -> Result<()> {
-        self.is_stopping = true;
         if stop.signal == 0 || !is_running {
+            self.is_stopping = true;
             return Ok(());
         }
-        self.ending = Some(Ending::Asked { signal: stop.signal });
         self.send(stop.signal)?;
+        self.is_stopping = true;
+        self.ending = Some(Ending::Asked { signal: stop.signal });
         if let Some(seconds) = stop.patience_seconds {
             self.patience_seconds = seconds;
             self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
@@ -611,15 +612,16 @@ impl<'a> Monitor<'a> {
         self.audience.tell(stream, bytes);
     }
 
-    /// Passes on what is left when the workload has ended; the command gets all of it, however slowly it reads.
+    /// Passes on what is left when the workload has ended: no more than its pipes hold, so the log has all of it now, and
+    /// the command gets it as fast as it reads.
     fn drain(&mut self, streams: &mut Streams) {
-        loop {
-            self.audience.wait_for_room();
-            let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut())
-            else {
-                break;
-            };
+        let mut left = MOST_LEFT;
+        while let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut()) {
             self.pass_on(stream, count);
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
         }
         if let Some(log) = &mut self.log {
             log.finish();
@@ -660,20 +662,26 @@ impl<'a> Monitor<'a> {
             }
             if Instant::now() >= end {
                 self.deadline = None;
-                return Ok(Rest::Taken);
+                // The command has yet to read what the run before wrote.
+                if !self.audience.is_full() {
+                    return Ok(Rest::Taken);
+                }
             }
         }
     }
 
-    /// Says how it ended, to all who are still there.
-    fn tell_end(&mut self, exit: Exit) {
-        self.hear_all_hellos();
-        self.audience.wait_for_room();
-        self.audience.ended(exit);
-    }
-
-    fn hear_all_hellos(&mut self) {
-        self.hear_all(&mut Streams::none());
+    /// Says how it ended, to all who are still there: to the command last, which may be slow, or suspended. What it is told
+    /// is on record by then, and nobody has to wait for it.
+    fn tell_end(&mut self, end: &Result<Exit>) {
+        if end.is_ok() {
+            self.hear_all(&mut Streams::none());
+        }
+        self.audience.dismiss(end.as_ref().ok().copied());
+        (self.job.release)();
+        self.audience.tell_last(|link| match end {
+            Ok(exit) => link.send_ended(*exit),
+            Err(error) => link.send_failure(error),
+        });
     }
 }
 
@@ -694,6 +702,10 @@ const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;
+
+/// What a workload that has ended may have left in its pipes: more than an ordinary user's can hold (pipe-max-size of
+/// proc(5)), so that a stranger who still writes into one ends nowhere but here.
+const MOST_LEFT: usize = 16 << 20;
 
 /// One run, as its monitor has it.
 struct Run {
