@@ -75,11 +75,12 @@ is "systemctl stop" $? 0
 is "the container is then" "$(field .State.Status unit)" exited
 is "the unit is then" "$($ctl is-failed husk-vm-unit)" inactive
 
-# The unit of the boot. What a power cut leaves is a container whose monitor is gone.
+# The unit of the boot. What a power cut leaves is a container that is gone with its monitor.
 $husk run -d --name always --restart always "$image" /bin/busybox sleep 10000 >/dev/null
 $husk run -d --name never "$image" /bin/busybox sleep 10000 >/dev/null
 for name in always never; do
-    kill -9 "$(sed -n 's/^PPid:\t//p' "/proc/$(field .State.Pid $name)/status")"
+    pid=$(field .State.Pid $name)
+    kill -9 "$(sed -n 's/^PPid:\t//p' "/proc/$pid/status")" "$pid"
 done
 until_is exited field .State.Status always
 until_is exited field .State.Status never

@@ -348,6 +348,11 @@ impl Containers {
             Err(errno) => return Err(errno).with_context(|| format!("remove container {}", container.id.short())),
         }
         names.iter().try_for_each(|name| self.release(name, &container.id))?;
+        self.remove_rest(container)
+    }
+
+    /// Goes on with a removal that lacked the rights over some file.
+    pub(super) fn remove_rest(&self, container: &Container) -> Result<()> {
         record::remove_folder(self.containers.as_fd(), &container.id, container.directory())
     }
 }

@@ -188,7 +188,9 @@ pub fn create(
         },
         None => identity.clone(),
     };
-    engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
+    if files::are_wanted(&built) {
+        engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
+    }
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",

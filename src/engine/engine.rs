@@ -5,12 +5,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::containers::{Containers, Fate, Orphan, Sweep};
 use super::events;
-use super::record::{Container, ExitRecord, Status, now};
+use super::record::{Container, ExitRecord, Status, Supervision, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
 use crate::cgroups::{Driver, Tolerance};
@@ -151,6 +152,22 @@ impl Engine {
         match &self.maps {
             None => work(),
             Some(maps) => userns::run_for(maps, work),
+        }
+    }
+
+    /// Removes a container with its files. Most have none but the caller's: only where there are others is the user namespace
+    /// made, which takes two programs and a process.
+    pub(super) fn remove(
+        &self,
+        containers: &Containers,
+        container: &Container,
+        supervision: &Supervision,
+    ) -> Result<()> {
+        match (containers.remove(container, supervision), &self.maps) {
+            (Err(error), Some(maps)) if matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM)) => {
+                userns::run(maps, || containers.remove_rest(container))
+            }
+            (answer, _) => answer,
         }
     }
 

@@ -49,7 +49,7 @@ fn remove_ended(engine: &Engine, containers: &Containers, container: &Container)
         }
     }
     let record = container.record();
-    engine.with_file_rights(|| containers.remove(container, &supervision))?;
+    engine.remove(containers, container, &supervision)?;
     mount::forget(engine, container.id());
     if let Ok(record) = record {
         events::container(engine, &record, "destroy", &[]);

@@ -90,7 +90,7 @@ pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<P
                 Err(error) if error.kind() != Kind::NotFound => return Err(error),
                 _ => {}
             }
-            engine.with_file_rights(|| containers.remove(&container, &supervision))?;
+            engine.remove(&containers, &container, &supervision)?;
             Ok(true)
         };
         match removed() {
