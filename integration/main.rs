@@ -55,6 +55,7 @@ mod namespaces;
 mod net_devices;
 mod notify;
 mod orphans;
+mod patience;
 mod pivot;
 mod policy;
 mod probe;
@@ -114,6 +115,7 @@ fn tests() -> Vec<support::Test> {
         labels::tests,
         lifecycle::tests,
         orphans::tests,
+        patience::tests,
         storm::tests,
         supervision::tests,
         limits::tests,

@@ -80,7 +80,7 @@ fn stopping_and_policy_go_on(scene: &Scene) {
     fail();
     runs(3);
     kill_monitor("guarded");
-    yard.husk(&["rm", "guarded"]).exits_with(1).says("container guarded is running");
+    yard.husk(&["rm", "guarded"]).exits_with(1).says("cannot remove container guarded: it is running");
     fail();
     soon("it is not started a third time", || yard.status("guarded").starts_with("Exited (7)"));
     assert_eq!(yard.husk(&["logs", "guarded"]).success().stdout, "run\n".repeat(3));

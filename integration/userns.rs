@@ -1,6 +1,9 @@
 //! `--userns`: which ids a container has, and that the files of its image have them, too.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::lifecycle::Yard;
+use super::supervision::folder;
 use super::support::image::Image;
 use super::support::tar::Entry;
 use super::support::{Need, Scene, Test, test};
@@ -47,7 +50,7 @@ fn the_caller_keeps_its_ids(scene: &Scene) {
                   busybox tail -n 1 /etc/passwd | busybox cut -d: -f3,4";
     let found = lines(&yard, &["--userns", "keep-id", "-v", &volume], script);
     assert_eq!(found, [uid.clone(), gid.clone(), format!("{uid}:{gid}"), format!("{uid}:{gid}")]);
-    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(home.join("new")).unwrap()), account.uid);
+    assert_eq!(std::fs::metadata(home.join("new")).unwrap().uid(), account.uid);
     let script = "busybox id -u; busybox stat -c %u:%g /home/me/mine; echo $HOME";
     let found = lines(&yard, &["--userns", "keep-id:uid=7,gid=9", "-v", &volume], script);
     assert_eq!(found[..2], ["7", "7:9"]);
@@ -58,7 +61,12 @@ fn the_caller_keeps_its_ids(scene: &Scene) {
         assert_eq!(found, ["0", "0:0", "8:12", "0", &uid]);
         yard.sh(&["create", "--name", "kept", "--userns", "keep-id"], "true").success();
         yard.husk(&["start", "-a", "kept"]).success();
-        yard.husk(&["commit", "kept", "x"]).exits_with(125).says("--userns keep-id");
+        yard.husk(&["commit", "kept", "x"]).says("--userns keep-id");
+        // What is copied in is its root's.
+        let mine = home.join("mine").display().to_string();
+        yard.husk(&["cp", &mine, "kept:/mine"]).success();
+        let mine = std::fs::metadata(folder(&yard, "kept").join("root/rootfs/mine")).unwrap();
+        assert_eq!(Some(mine.uid()), account.subordinate.map(|(first, _)| first));
         yard.husk(&["rm", "kept"]).success();
     }
 }

@@ -23,12 +23,14 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
+use super::ids;
 use super::view::View;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::limits::LayerLimits;
 use crate::image::stream::{BLOCK_BYTES, Unpacked};
 use crate::image::tar::{Entry, EntryKind, Reader};
 use crate::image::write::tar::TarWriter;
+use crate::namespaces::idmap::IdMaps;
 use crate::runtime::tree::Access;
 use crate::support::root::Root;
 use crate::sys::mount::Reach;
@@ -89,8 +91,18 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
                 End::Host(path) => Feeder::Host(source_of(&absolute(path)?, options)),
                 End::Container { .. } => return Err(Error::invalid("two containers")),
             };
+            let record = container.record()?;
+            if options.archive {
+                record.require_usual_ids()?;
+            }
+            let owners = record.ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
+            let root_of = |find: fn(&IdMaps, u32) -> Option<u32>| owners.as_ref().and_then(|owners| find(owners, 0));
+            let roots = Ownership::Roots {
+                uid: root_of(IdMaps::uid_outside).unwrap_or(0),
+                gid: root_of(IdMaps::gid_outside).unwrap_or(0),
+            };
             View::find(engine, &container, Reach::Tree, Access::Write)?.with(|root| {
-                let ownership = if options.archive { Ownership::Kept } else { Ownership::Roots };
+                let ownership = if options.archive { Ownership::Kept } else { roots };
                 let copied = receive(root, path, feeder, ownership, options);
                 copied.with_context(|| format!("copy to {reference}:{}", path.display()))
             })

@@ -24,6 +24,7 @@ pub mod inheriting;
 pub mod inspect;
 pub mod joining;
 pub mod list;
+mod log_attributes;
 pub mod logs;
 pub mod makeup;
 pub mod mount;

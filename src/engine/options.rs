@@ -33,6 +33,7 @@ pub use secret::SecretRequest;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
 pub use supervision::HealthOptions;
 
+use super::log_attributes::LogAttributes;
 use super::volume_option::{Tmpfs, Volume, VolumesFrom};
 
 /// Declares structures of which only that is written which differs from the default: a record holds what was asked for, and
@@ -176,6 +177,7 @@ sparse! {
         pub health: HealthOptions,
         /// `--log-driver`, `--log-opt`
         pub log: LogOptions,
+        pub log_attributes: LogAttributes,
         /// `--timeout`: how long a run may take.
         pub timeout_seconds: Option<u32>,
         /// `--detach-keys`

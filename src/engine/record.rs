@@ -340,6 +340,11 @@ impl Supervision {
         Ok(self.0.holds()? && self.0.is_in_place(container.directory(), SUPERVISOR)?)
     }
 
+    /// Leaves the container to whoever comes next.
+    pub fn release(&self) {
+        self.0.release();
+    }
+
     /// Reads the last start.
     pub(super) fn start(&self) -> Result<Option<Start>> {
         read_start(self.0.as_fd())

@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::events;
 use super::exec::{self, ExecOptions};
 use super::joining;
+use super::log_attributes;
 use super::mount;
 use super::record::{Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
 use super::secrets::Secrets;
@@ -168,6 +169,10 @@ fn supervise(
     };
     let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record, &secrets));
     let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
+    let process = spec.spec().process().as_ref();
+    let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
+    let log_attributes = log_attributes::of(&record, hostname, environment);
     let job = Job {
         runtime: &runtime,
         request: request(&record, &bundle, &spec, serving, &secrets),
@@ -176,6 +181,7 @@ fn supervise(
         serving,
         wants,
         log: record.options.log,
+        log_attributes: &log_attributes,
         lifetime,
         restart: record.options.restart,
         time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
@@ -192,6 +198,7 @@ fn supervise(
             }
         },
         clear: &clear,
+        release: &|| supervision.release(),
     };
     monitor::start(&job, signals)
 }

@@ -113,11 +113,17 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
     if !matches!(container.status()?, Status::Running { .. }) {
         return Err(not_running());
     }
-    let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
     if number == signal::KILL || stop_signal(&record) == number {
-        tell_kill(engine, &record, number);
-        client.stop(Stop { signal: number, patience_seconds: None });
-        return Ok(());
+        let stop = Stop { signal: number, patience_seconds: None };
+        loop {
+            let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
+            tell_kill(engine, &record, number);
+            if client.begin_stop(stop)? {
+                return Ok(());
+            }
+            // Killed before it heard: the next one is asked.
+            engine.look_after(container)?;
+        }
     }
     match engine.runtime(false)?.kill(container.id().as_str(), number, KillScope::Init) {
         Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => Err(not_running()),

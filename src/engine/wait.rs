@@ -25,5 +25,9 @@ pub fn wait(engine: &Engine, container: &Container) -> Result<u8> {
             return Ok(exit.status());
         }
         container.wait_for_supervisor()?;
+        // Its monitor was killed, or has more than it can talk to.
+        std::thread::sleep(PAUSE);
     }
 }
+
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);

@@ -107,6 +107,20 @@ impl Client {
         self.link.send_stop(stop);
     }
 
+    /// Asks for the container's end, and waits until that is under way; `false` where the monitor has ended without a word.
+    pub fn begin_stop(&self, stop: Stop) -> Result<bool> {
+        self.link.send_stop(stop);
+        let mut buffer = vec![0; MESSAGE_SIZE];
+        loop {
+            match self.link.receive(&mut buffer)? {
+                Some(Message::Heard | Message::Ended(_)) => return Ok(true),
+                Some(Message::Failed(error)) => return Err(error),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+        }
+    }
+
     /// Waits for the container's end, and its monitor's, and for nothing else; `None` where that ended without a word.
     pub fn wait(&self) -> Result<Option<Exit>> {
         let mut buffer = vec![0; MESSAGE_SIZE];

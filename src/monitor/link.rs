@@ -14,6 +14,8 @@
 //!    │ ───────── Closed {stream} ───────────▶ │  nobody reads on: so the workload's pipe is broken, too
 //!    │ ───────── Detach ────────────────────▶ │  the command goes, and the container stays
 //!    │ ───────── Stop {signal, patience} ───▶ │  ends it, and what its restart policy would do
+//!    │ ◀──────── Heard ────────────────────── │  the signal is sent
+//!    │ ◀──────── Failed {error} ───────────── │  or could not be, and nothing is changed
 //!    │ ◀──────── Ended {exit} ─────────────── │  all that it left is cleared. The end
 //! ```
 //!
@@ -73,8 +75,10 @@ pub(super) enum Message<'a> {
     Output(Stream, &'a [u8]),
     /// It has ended, and what it left is cleared.
     Ended(Exit),
-    /// It could not be started, or not be cleared.
+    /// It could not be started; or what was asked could not be done.
     Failed(Error),
+    /// What was asked is done.
+    Heard,
     Hello(Wants),
     Input(&'a [u8]),
     EndOfInput,
@@ -100,6 +104,7 @@ const SIZE: u8 = 10;
 const CLOSED: u8 = 11;
 const DETACH: u8 = 12;
 const STOP: u8 = 13;
+const HEARD: u8 = 14;
 
 /// What became of a message that may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,13 +138,17 @@ impl Link {
         rustix::net::accept_with(listener, SocketFlags::CLOEXEC).ok().map(Self)
     }
 
-    pub(super) fn send_started(&self, pidfd: BorrowedFd<'_>, has_terminal: bool) {
-        let _ = fdpass::send(&self.0, &[&[STARTED, u8::from(has_terminal)]], Some(pidfd));
+    pub(super) fn send_started(&self, pidfd: BorrowedFd<'_>, has_terminal: bool) -> Sent {
+        self.try_send_with(STARTED, &[u8::from(has_terminal)], Some(pidfd))
     }
 
-    pub(super) fn send_warning(&self, text: &str) {
+    pub(super) fn send_warning(&self, text: &str) -> Sent {
         let end = text.floor_char_boundary(CHUNK_SIZE);
-        let _ = self.send(WARNING, &text.as_bytes()[..end]);
+        self.try_send(WARNING, &text.as_bytes()[..end])
+    }
+
+    pub(super) fn send_heard(&self) -> Sent {
+        self.try_send(HEARD, &[])
     }
 
     pub(super) fn send_ended(&self, exit: Exit) -> Sent {
@@ -150,8 +159,8 @@ impl Link {
         self.try_send(ENDED, &body)
     }
 
-    pub(super) fn send_failure(&self, error: &Error) {
-        let _ = self.send(FAILED, &encode_failure(error));
+    pub(super) fn send_failure(&self, error: &Error) -> Sent {
+        self.try_send(FAILED, &encode_failure(error))
     }
 
     pub(super) fn send_output(&self, stream: Stream, bytes: &[u8]) -> Sent {
@@ -200,7 +209,11 @@ impl Link {
     }
 
     fn try_send(&self, tag: u8, body: &[u8]) -> Sent {
-        match fdpass::try_send(&self.0, &[&[tag], body]) {
+        self.try_send_with(tag, body, None)
+    }
+
+    fn try_send_with(&self, tag: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> Sent {
+        match fdpass::try_send(&self.0, &[&[tag], body], fd) {
             Ok(()) => Sent::Yes,
             Err(Errno::AGAIN | Errno::NOBUFS) => Sent::Full,
             Err(_) => Sent::Gone,
@@ -227,6 +240,7 @@ impl Link {
             (ERRORS, bytes, None) => Message::Output(Stream::Errors, bytes),
             (ENDED, &[0, code], None) => Message::Ended(Exit::Code(code)),
             (ENDED, &[1, signal], None) => Message::Ended(Exit::Signal(signal)),
+            (HEARD, [], None) => Message::Heard,
             (FAILED, body, None) => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
             (HELLO, &[output], None) => Message::Hello(Wants { output: output != 0 }),
             (INPUT, bytes, None) => Message::Input(bytes),
@@ -288,7 +302,7 @@ mod tests {
             assert_eq!(monitor.send_ended(exit), Sent::Yes);
             assert!(matches!(client.receive(&mut buffer).unwrap(), Some(Message::Ended(received)) if received == exit));
         }
-        monitor.send_warning(&"ä".repeat(MESSAGE_SIZE));
+        assert_eq!(monitor.send_warning(&"ä".repeat(MESSAGE_SIZE)), Sent::Yes);
         assert!(matches!(client.receive(&mut buffer).unwrap(), Some(Message::Warning(text)) if text.starts_with('ä')));
         let stop = Stop { signal: 15, patience_seconds: None };
         for stop in [stop, Stop { signal: 0, patience_seconds: Some(0) }] {
@@ -314,7 +328,7 @@ mod tests {
         let mut buffer = vec![0; MESSAGE_SIZE];
         let stop = Stop { signal: 9, patience_seconds: None };
         client.send_stop(stop);
-        monitor.send_warning("not read");
+        assert_eq!(monitor.send_warning("not read"), Sent::Yes);
         drop(client);
         assert!(matches!(monitor.receive(&mut buffer).unwrap(), Some(Message::Stop(received)) if received == stop));
         assert!(monitor.receive(&mut buffer).unwrap().is_none());

@@ -55,6 +55,7 @@ impl Default for LogOptions {
 pub(super) struct Log<'a> {
     directory: BorrowedFd<'a>,
     options: LogOptions,
+    attributes: &'a str,
     file: Option<OwnedFd>,
     inode: u64,
     size: u64,
@@ -92,20 +93,20 @@ const BATCH_SIZE: usize = 64 << 10;
 struct Line(Vec<u8>);
 
 impl<'a> Log<'a> {
-    pub(super) fn new(directory: BorrowedFd<'a>, options: LogOptions) -> Self {
+    pub(super) fn new(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
         let (output, errors) = (Line::default(), Line::default());
         let (batch, spooling) = (Batch::default(), Spooling::No);
-        Self { directory, options, file: None, inode: 0, size: 0, output, errors, lost: 0, batch, spooling }
+        Self { directory, options, attributes, file: None, inode: 0, size: 0, output, errors, lost: 0, batch, spooling }
     }
 
     /// The same for a workload that may outlive this process.
-    pub(super) fn new_spooled(directory: BorrowedFd<'a>, options: LogOptions) -> Self {
-        Self { spooling: Spooling::Soon, ..Self::new(directory, options) }
+    pub(super) fn new_spooled(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
+        Self { spooling: Spooling::Soon, ..Self::new(directory, options, attributes) }
     }
 
     /// Goes on where the monitor before was killed.
-    pub(super) fn resume(directory: BorrowedFd<'a>, options: LogOptions) -> Self {
-        let mut log = Self::new_spooled(directory, options);
+    pub(super) fn resume(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
+        let mut log = Self::new_spooled(directory, options, attributes);
         // What cannot be read is lost.
         if let Ok(Some(spool)) = Spool::resume(directory) {
             let rest = [Stream::Output, Stream::Errors].map(|stream| (stream, spool.rest(stream).unwrap_or_default()));
@@ -205,10 +206,10 @@ impl<'a> Log<'a> {
         }
         if self.batch.records.is_empty() && self.lost > 0 {
             let notice = format!("husk: {} lines were lost: the log could not be written\n", self.lost);
-            self.options.format.write(&mut self.batch.records, now, Stream::Errors, notice.as_bytes());
+            self.options.format.write(&mut self.batch.records, now, Stream::Errors, notice.as_bytes(), "");
         }
         let start = self.batch.records.len();
-        self.options.format.write(&mut self.batch.records, now, stream, line);
+        self.options.format.write(&mut self.batch.records, now, stream, line, self.attributes);
         let end = self.batch.records.len() as u64;
         if start > 0 && self.options.max_bytes.is_some_and(|most| self.size + end > most) {
             let last = self.batch.records.split_off(start);
@@ -331,7 +332,7 @@ mod tests {
     fn lines_are_written_whole() {
         for format in [Format::Json, Format::K8s] {
             let (directory, folder) = scratch();
-            let mut log = Log::new(folder.as_fd(), LogOptions { format, ..LogOptions::default() });
+            let mut log = Log::new(folder.as_fd(), LogOptions { format, ..LogOptions::default() }, "");
             log.write(Stream::Output, b"one\ntw");
             log.write(Stream::Errors, b"oh\n");
             log.write(Stream::Output, b"o\n\"\\\xff\n");
@@ -352,7 +353,7 @@ mod tests {
     #[test]
     fn a_line_without_end_goes_in_parts() {
         let (directory, folder) = scratch();
-        let mut log = Log::new(folder.as_fd(), LogOptions::default());
+        let mut log = Log::new(folder.as_fd(), LogOptions::default(), "");
         let long = vec![b'x'; LINE_SIZE * 2 + 5];
         log.write(Stream::Output, &long);
         log.write(Stream::Output, b"\n");
@@ -364,7 +365,7 @@ mod tests {
     fn files_are_bounded_in_size_and_number() {
         let (directory, folder) = scratch();
         let options = LogOptions { max_bytes: Some(200), max_files: 3, ..LogOptions::default() };
-        let mut log = Log::new(folder.as_fd(), options);
+        let mut log = Log::new(folder.as_fd(), options, "");
         for number in 0..20 {
             log.write(Stream::Output, format!("line {number}\n").as_bytes());
         }
@@ -383,7 +384,7 @@ mod tests {
         let (directory, folder) = scratch();
         let options = LogOptions { max_bytes: Some(200), max_files: 9, ..LogOptions::default() };
         let write = |range: std::ops::Range<u32>| {
-            let mut log = Log::new(folder.as_fd(), options);
+            let mut log = Log::new(folder.as_fd(), options, "");
             range.for_each(|number| log.write(Stream::Output, format!("line {number}\n").as_bytes()));
         };
         write(0..9);
@@ -408,7 +409,7 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_counted() {
         let (directory, folder) = scratch();
-        let mut log = Log::new(folder.as_fd(), LogOptions::default());
+        let mut log = Log::new(folder.as_fd(), LogOptions::default(), "");
         // A directory in its place: the file cannot be opened.
         std::fs::create_dir(directory.path().join(FILE)).unwrap();
         log.write(Stream::Output, b"one\ntwo\n");
@@ -426,7 +427,7 @@ mod tests {
         for step in 0..5 {
             let (directory, folder) = scratch();
             let (reader, writer) = rustix::pipe::pipe().unwrap();
-            let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default());
+            let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), "");
             let mut buffer = [0; 100];
             let mut take = |log: &mut Log<'_>, text: &str| {
                 rustix::io::write(&writer, text.as_bytes()).unwrap();
@@ -451,7 +452,7 @@ mod tests {
                 _ => {}
             }
             drop(log);
-            let mut log = Log::resume(folder.as_fd(), LogOptions::default());
+            let mut log = Log::resume(folder.as_fd(), LogOptions::default(), "");
             let third = take(&mut log, "ree\n");
             log.write(Stream::Output, &third);
             log.finish();
@@ -469,7 +470,7 @@ mod tests {
     fn what_is_in_the_log_leaves_the_spool() {
         let (directory, folder) = scratch();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default());
+        let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), "");
         let mut buffer = vec![0; 32 << 10];
         let mut largest = 0;
         for _ in 0..100 {
@@ -480,7 +481,7 @@ mod tests {
         }
         assert!(largest < 128 << 10, "{largest}");
         drop(log);
-        drop(Log::resume(folder.as_fd(), LogOptions::default()));
+        drop(Log::resume(folder.as_fd(), LogOptions::default(), ""));
         assert_eq!(lines(&directory, FILE).len(), 100);
     }
 }

@@ -49,7 +49,7 @@ pub use supervise::{Beginning, Ending, Job, Lifetime, Outcome};
 /// Brings what a monitor that was killed has left into the log of a container that has ended.
 pub fn settle(folder: std::os::fd::BorrowedFd<'_>, options: log::LogOptions) {
     if options.format != log::Format::None {
-        log::Log::resume(folder, options).finish();
+        log::Log::resume(folder, options, "").finish();
     }
     streams::remove_fifos(folder);
 }

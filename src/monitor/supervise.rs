@@ -43,6 +43,8 @@ pub struct Job<'a> {
     /// What of it the command that starts it reads.
     pub wants: Wants,
     pub log: LogOptions,
+    /// What each of its lines says of the container, as a JSON object; nothing for none.
+    pub log_attributes: &'a str,
     pub lifetime: Lifetime,
     pub restart: RestartPolicy,
     /// How long a run may take.
@@ -54,6 +56,8 @@ pub struct Job<'a> {
     pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
+    /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
+    pub release: &'a dyn Fn(),
 }
 
 /// What a monitor begins with.
@@ -131,19 +135,9 @@ impl Outcome {
 /// Runs the monitor to its end.
 pub(super) fn run(job: &Job<'_>, link: Link) -> ! {
     let mut monitor = Monitor::new(job, link);
-    let status = match monitor.live() {
-        Ok(exit) => {
-            monitor.tell_end(exit);
-            0
-        }
-        Err(error) => {
-            if let Some(client) = &monitor.audience.first {
-                client.link.send_failure(&error);
-            }
-            1
-        }
-    };
-    exit_now(status)
+    let end = monitor.live();
+    monitor.tell_end(&end);
+    exit_now(i32::from(end.is_err()))
 }
 
 struct Monitor<'a> {
@@ -174,9 +168,9 @@ impl<'a> Monitor<'a> {
     fn new(job: &'a Job<'a>, client: Link) -> Self {
         let log = match (job.log.format, job.serving, job.beginning) {
             (Format::None, _, _) | (_, Serving::Inherited { .. }, _) => None,
-            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log)),
-            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log)),
-            _ => Some(Log::new(job.folder, job.log)),
+            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log, job.log_attributes)),
+            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log, job.log_attributes)),
+            _ => Some(Log::new(job.folder, job.log, job.log_attributes)),
         };
         Self {
             job,
@@ -341,9 +335,6 @@ impl<'a> Monitor<'a> {
             Self::leave_directory();
         }
         self.audience.started(pidfd, streams.has_terminal());
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
-        }
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit.saturating_sub(run.runs_for));
         self.is_to_restart = false;
         loop {
@@ -399,12 +390,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle() {
-        Self::leave_directory();
-        memory::release_unused();
-    }
-
+    /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
     }
@@ -452,7 +438,11 @@ impl<'a> Monitor<'a> {
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
+        let polled = match self.lifetime {
+            Lifetime::Command => poll(&mut fds, timeout.as_ref()),
+            Lifetime::Own => poll_for_long(&mut fds, timeout),
+        };
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the container"),
         }
@@ -518,9 +508,6 @@ impl<'a> Monitor<'a> {
                 }
             }
         }
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
-        }
         Ok(())
     }
 
@@ -546,12 +533,13 @@ impl<'a> Monitor<'a> {
             return Ok(());
         };
         match message {
-            Message::Hello(wants) => {
-                member.wants = wants;
-                if let Some(pidfd) = pidfd {
-                    member.link.send_started(pidfd, streams.has_terminal());
+            Message::Hello(wants) => match (self.audience.admit(place, wants), pidfd) {
+                (Ok(()), Some(pidfd)) => {
+                    self.audience.answer(place, |link| link.send_started(pidfd, streams.has_terminal()));
                 }
-            }
+                (Ok(()), None) => {}
+                (Err(error), _) => self.audience.answer(place, |link| link.send_failure(&error)),
+            },
             Message::Input(bytes) => {
                 member.has_sent_input = true;
                 streams.write(bytes);
@@ -566,10 +554,17 @@ impl<'a> Monitor<'a> {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    Self::settle();
+                    Self::leave_directory();
                 }
             }
-            Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
+            Message::Stop(stop) => {
+                // What cannot be done is the asker's affair.
+                let answer = self.stop(stop, pidfd.is_some());
+                self.audience.answer(place, |link| match &answer {
+                    Ok(()) => link.send_heard(),
+                    Err(error) => link.send_failure(error),
+                });
+            }
             // A monitor's words, from a client.
             _ => {
                 self.audience.remove(place);
@@ -579,12 +574,13 @@ impl<'a> Monitor<'a> {
     }
 
     fn stop(&mut self, stop: Stop, is_running: bool) -> Result<()> {
-        self.is_stopping = true;
         if stop.signal == 0 || !is_running {
+            self.is_stopping = true;
             return Ok(());
         }
-        self.ending = Some(Ending::Asked { signal: stop.signal });
         self.send(stop.signal)?;
+        self.is_stopping = true;
+        self.ending = Some(Ending::Asked { signal: stop.signal });
         if let Some(seconds) = stop.patience_seconds {
             self.patience_seconds = seconds;
             self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
@@ -616,15 +612,16 @@ impl<'a> Monitor<'a> {
         self.audience.tell(stream, bytes);
     }
 
-    /// Passes on what is left when the workload has ended; the command gets all of it, however slowly it reads.
+    /// Passes on what is left when the workload has ended: no more than its pipes hold, so the log has all of it now, and
+    /// the command gets it as fast as it reads.
     fn drain(&mut self, streams: &mut Streams) {
-        loop {
-            self.audience.wait_for_room();
-            let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut())
-            else {
-                break;
-            };
+        let mut left = MOST_LEFT;
+        while let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut()) {
             self.pass_on(stream, count);
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
         }
         if let Some(log) = &mut self.log {
             log.finish();
@@ -665,25 +662,50 @@ impl<'a> Monitor<'a> {
             }
             if Instant::now() >= end {
                 self.deadline = None;
-                return Ok(Rest::Taken);
+                // The command has yet to read what the run before wrote.
+                if !self.audience.is_full() {
+                    return Ok(Rest::Taken);
+                }
             }
         }
     }
 
-    /// Says how it ended, to all who are still there.
-    fn tell_end(&mut self, exit: Exit) {
-        self.hear_all_hellos();
-        self.audience.wait_for_room();
-        self.audience.ended(exit);
-    }
-
-    fn hear_all_hellos(&mut self) {
-        self.hear_all(&mut Streams::none());
+    /// Says how it ended, to all who are still there: to the command last, which may be slow, or suspended. What it is told
+    /// is on record by then, and nobody has to wait for it.
+    fn tell_end(&mut self, end: &Result<Exit>) {
+        if end.is_ok() {
+            self.hear_all(&mut Streams::none());
+        }
+        self.audience.dismiss(end.as_ref().ok().copied());
+        (self.job.release)();
+        self.audience.tell_last(|link| match end {
+            Ok(exit) => link.send_ended(*exit),
+            Err(error) => link.send_failure(error),
+        });
     }
 }
 
+/// Waits as poll(2) does; once nothing has come for a moment, with little memory.
+fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<usize, Errno> {
+    let is_soon = |timeout: &Timespec| (timeout.tv_sec, timeout.tv_nsec) <= (BUSY.tv_sec, BUSY.tv_nsec);
+    if timeout.as_ref().is_some_and(is_soon) {
+        return poll(fds, timeout.as_ref());
+    }
+    match poll(fds, Some(&BUSY))? {
+        0 => memory::wait_released(fds, timeout.and_then(|timeout| timeout.checked_sub(BUSY)).as_ref()),
+        count => Ok(count),
+    }
+}
+
+/// What comes within this time of each other finds memory as it was.
+const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;
+
+/// What a workload that has ended may have left in its pipes: more than an ordinary user's can hold (pipe-max-size of
+/// proc(5)), so that a stranger who still writes into one ends nowhere but here.
+const MOST_LEFT: usize = 16 << 20;
 
 /// One run, as its monitor has it.
 struct Run {

@@ -93,6 +93,12 @@ impl Lock {
         }
     }
 
+    /// Lets go of it, also for all who have a copy of the descriptor.
+    pub fn release(&self) {
+        // Nothing is left to fail at: flock(2) refuses only what is no descriptor.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+
     /// Takes a descriptor that was handed on together with its lock.
     pub fn from_fd(file: OwnedFd) -> Self {
         Self(file)

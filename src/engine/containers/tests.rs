@@ -280,7 +280,7 @@ fn a_dead_supervisor_is_noticed() {
     // Handed out with their locks, they are nobody else's.
     assert!(scratch.store.sweep().unwrap().orphans.is_empty());
     for orphan in sweep.orphans {
-        orphan.settle(&scratch.store, 99).unwrap();
+        orphan.settle(&scratch.store, 99, ExitRecord::SUPERVISOR_LOST).unwrap();
     }
     let mut left = scratch.statuses();
     left.sort_by(|(one, _), (other, _)| one.cmp(other));

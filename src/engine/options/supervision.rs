@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::sparse;
+use crate::engine::log_attributes::{LogAttributes, check_tag};
 use crate::error::{Error, Result};
 use crate::monitor::RestartPolicy;
 use crate::monitor::log::{Format, LogOptions};
@@ -116,9 +117,12 @@ pub fn parse_health_time(text: &str) -> Result<u64> {
 }
 
 /// Reads `--log-driver` and the words of all `--log-opt`.
-pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<LogOptions> {
+pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions, LogAttributes)> {
+    let list = |value: &str| value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut attributes = LogAttributes::default();
     let mut options = LogOptions { format: parse_driver(driver)?, ..LogOptions::default() };
     let keeps_files = options.format != Format::None;
+    let has_attributes = options.format == Format::Json;
     for (name, value) in words {
         let wrong = |cause: &str| Error::invalid(format!("log-opt {name}={value}: {cause}"));
         match name.as_str() {
@@ -133,14 +137,22 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<LogOptions>
                 _ => return Err(wrong(&format!("not a number from 1 to {MOST_FILES}"))),
             },
             "mode" if value == "blocking" => {}
-            "mode" | "max-buffer-size" | "tag" | "labels" | "labels-regex" | "env" | "env-regex" | "path"
-            | "compress" => {
+            "tag" if has_attributes => {
+                check_tag(value)?;
+                attributes.tag = Some(value.clone()).filter(|tag| !tag.is_empty());
+            }
+            "labels" if has_attributes => attributes.labels = list(value),
+            "env" if has_attributes => attributes.env = list(value),
+            "tag" | "labels" | "env" if keeps_files => {
+                return Err(wrong("only the lines of json-file have attributes"));
+            }
+            "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "path" | "compress" => {
                 return Err(Error::unsupported(format!("log-opt {name}={value} is not supported yet")));
             }
             _ => return Err(wrong("unknown to this driver")),
         }
     }
-    Ok(options)
+    Ok((options, attributes))
 }
 
 fn parse_driver(name: &str) -> Result<Format> {
@@ -208,7 +220,7 @@ mod tests {
     fn log_options_belong_to_a_driver() {
         let parse = |driver: &str, words: &[(&str, &str)]| {
             let words: Vec<_> = words.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            parse_log(driver, &words)
+            parse_log(driver, &words).map(|(options, _)| options)
         };
         assert_eq!(parse("json-file", &[]).unwrap(), LogOptions::default());
         let bounded = parse("k8s-file", &[("max-size", "1m"), ("max-file", "2"), ("mode", "blocking")]).unwrap();
@@ -221,6 +233,9 @@ mod tests {
             ("json-file", "max-size", "0"),
             ("json-file", "mode", "non-blocking"),
             ("json-file", "compress", "true"),
+            ("json-file", "tag", "{{.Nothing}}"),
+            ("k8s-file", "tag", "x"),
+            ("none", "labels", "x"),
             ("none", "shape", "round"),
             ("syslog", "mode", "blocking"),
         ] {

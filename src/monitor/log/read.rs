@@ -1,5 +1,6 @@
 //! Reads the lines of a log, of either format, oldest first. Writes nothing, and waits for nothing.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::os::fd::BorrowedFd;
 
@@ -17,10 +18,12 @@ pub struct Entry {
     pub stream: Stream,
     /// With its end of line; a part has none.
     pub bytes: Vec<u8>,
+    /// What it says of the container, by name.
+    pub attributes: BTreeMap<String, String>,
 }
 
-/// No record is longer: a line's 16 KiB, six bytes each at worst (`\u0000`), and what is around it.
-const RECORD_SIZE: u64 = 128 << 10;
+/// No record is longer: a line's 16 KiB, six bytes each at worst (`\u0000`), 64 KiB of attributes, and what is around them.
+const RECORD_SIZE: u64 = 192 << 10;
 
 /// How many files are looked for.
 const MAX_FILES: u32 = 1000;
@@ -102,10 +105,12 @@ fn parse_json(record: &[u8]) -> Result<Entry> {
         log: String,
         stream: String,
         time: String,
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
     }
     let line: Line = serde_json::from_slice(record).context("log")?;
     let time = line.time.parse().map_err(|_| Error::invalid("log: not a record of husk's"))?;
-    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes() })
+    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes(), attributes: line.attrs })
 }
 
 fn parse_k8s(record: &[u8]) -> Result<Entry> {
@@ -119,7 +124,7 @@ fn parse_k8s(record: &[u8]) -> Result<Entry> {
         b"P" => text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
         _ => return Err(wrong()),
     };
-    Ok(Entry { time, stream: stream(name)?, bytes })
+    Ok(Entry { time, stream: stream(name)?, bytes, attributes: BTreeMap::new() })
 }
 
 fn stream(name: &[u8]) -> Result<Stream> {
