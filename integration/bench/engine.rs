@@ -4,6 +4,7 @@
 //! daemon does meanwhile counts as the command's processor time.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -318,7 +319,12 @@ fn attendants() -> BTreeSet<u32> {
 
 /// Writes busybox as a docker archive, which all of them load.
 fn write_image(path: &Path, busybox: &Path) -> Result<()> {
-    let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
     let mut entries = vec![Entry::directory("bin"), Entry::directory("etc")];
     entries.push(Entry::program("bin/busybox", fs::read(busybox)?));
     entries

@@ -60,7 +60,7 @@ impl<'e> View<'e> {
         let find = || {
             let id = container.id();
             if let Status::Lost { .. } = container.status()? {
-                engine.look_after(&container)?;
+                engine.look_after(container)?;
             }
             let is_running = matches!(container.status()?, Status::Running { .. });
             if is_running && let Some(tree) = engine.runtime(false)?.tree(id.as_str(), reach, access)? {

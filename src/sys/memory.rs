@@ -112,7 +112,7 @@ fn release_unwritten(range: Range) {
 /// Gives the text back and waits.
 #[cfg(target_arch = "x86_64")]
 fn wait(fds: &mut [PollFd<'_>], timeout: Option<&KernelTime>, text: Range) -> Result<usize, Errno> {
-    let answer: isize;
+    let answer: i64;
     // SAFETY: madvise takes nothing away that does not come back by itself: the text, from the executable. ppoll writes to
     // the descriptors' results, and may to the time, which both outlive it; without a mask it changes none. The registers
     // that system calls change are named, and the stack is not used.
@@ -127,7 +127,7 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<&KernelTime>, text: Range) -> Re
             "mov r8d, 8",
             "syscall",
             poll = const libc::SYS_ppoll,
-            inlateout("rax") libc::SYS_madvise as isize => answer,
+            inlateout("rax") libc::SYS_madvise => answer,
             inlateout("rdi") text.start => _,
             inlateout("rsi") text.end - text.start => _,
             inlateout("rdx") libc::MADV_DONTNEED as usize => _,
@@ -147,7 +147,7 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<&KernelTime>, text: Range) -> Re
 /// Gives the text back and waits.
 #[cfg(target_arch = "aarch64")]
 fn wait(fds: &mut [PollFd<'_>], timeout: Option<&KernelTime>, text: Range) -> Result<usize, Errno> {
-    let answer: isize;
+    let answer: i64;
     // SAFETY: as above.
     unsafe {
         std::arch::asm!(
@@ -186,7 +186,7 @@ fn kernel_time(time: &Timespec) -> KernelTime {
     KernelTime { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
 }
 
-fn to_result(answer: isize) -> Result<usize, Errno> {
+fn to_result(answer: i64) -> Result<usize, Errno> {
     usize::try_from(answer).map_err(|_| Errno::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EIO)))
 }
 

@@ -27,14 +27,14 @@ struct Info {
 const EXIT: u64 = 1 << 3;
 
 /// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
-const GET_INFO: u64 = (3 << 30) | ((size_of::<Info>() as u64) << 16) | (0xff << 8) | 11;
+const GET_INFO: u64 = (3 << 30) | ((size_of::<Info>() as u64) << 16) | (0xff << 8) | 0xb;
 
 /// Gives the wait status of a process that was reaped by somebody else, while this descriptor was open (Linux 6.15);
 /// `None` of one that was not reaped, and where the kernel does not tell.
 pub fn wait_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let mut info = Info { mask: EXIT, ..Info::default() };
-    // SAFETY: the descriptor is borrowed, `info` outlives the call and is as large as the request's number says.
     let answer = rustix::io::retry_on_intr(|| {
+        // SAFETY: the descriptor is borrowed, `info` outlives the call and is as large as the request's number says.
         match unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO as libc::Ioctl, &raw mut info) } {
             0 => Ok(()),
             _ => Err(super::last_errno()),

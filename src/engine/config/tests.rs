@@ -387,7 +387,18 @@ fn what_cannot_be_mounted_is_refused() {
             Case::new().with(|case| case.options.volumes = volumes.iter().map(|text| text.parse().unwrap()).collect());
         assert_eq!(case.fails(), report);
     }
-    assert_eq!(Case::new().with(|case| case.options.init = true).fails(), "--init is not supported yet");
+}
+
+#[test]
+fn an_init_of_the_users_is_bound() {
+    let case = Case::new().with(|case| {
+        case.options.init = true;
+        case.options.init_path = Some("/h/init".into());
+    });
+    assert_eq!(case.mount("/sbin/docker-init"), Some(("/h/init".into(), "bind,rprivate,ro,nosuid,nodev".into())));
+    assert_eq!(case.spec()["process"]["args"], json!(["/sbin/docker-init", "--", "sh"]));
+    let own = Case::new().with(|case| case.options.init = true);
+    assert_eq!((own.mount("/sbin/docker-init"), own.spec()["process"]["args"].clone()), (None, json!(["sh"])));
 }
 
 #[test]
