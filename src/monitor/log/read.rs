@@ -154,8 +154,9 @@ mod tests {
             |text: &str| format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T13:45:00Z\"}}\n");
         let long = "x".repeat(usize::try_from(RECORD_SIZE).unwrap() + 1);
         let text = [line("one"), line("torn")[..20].to_owned() + &line("lost"), long + "\n", line("two")].concat();
-        std::fs::write(directory.path().join(FILE), text + &line("three")[..20]).unwrap();
         let folder = std::fs::File::open(directory.path()).unwrap();
+        let text = text + &line("three")[..20];
+        crate::support::atomic::create(folder.as_fd(), FILE, text.as_bytes()).unwrap();
         let mut file = File::open(folder.as_fd(), FILE).unwrap().unwrap();
         let mut next = || file.read_entry().unwrap().map(|entry| entry.bytes);
         assert_eq!((next(), next(), next()), (Some(b"one\n".to_vec()), Some(b"two\n".to_vec()), None));
