@@ -32,11 +32,14 @@ fn bash_is_offered_names(scene: &Scene) {
         // bash parts words at a colon, and puts in what follows it.
         (tagged.as_str(), "latest".to_owned()),
     ];
-    let input: String = lines.iter().map(|(line, _)| format!("{line}|\n")).collect();
+    let (mut input, mut expected) = (String::new(), String::new());
+    for (line, offered) in &lines {
+        input.extend([*line, "|\n"]);
+        expected.extend([*line, ">", offered, "\n"]);
+    }
     let mut command = scene.program("bash");
     command.env("HUSK_DATA_ROOT", scene.store()).env("HUSK_RUN_ROOT", scene.run_root());
     let told =
         command.env("HUSK", &super::support::suite::kit().husk).args(["-c", script]).input(input).run().success();
-    let expected: String = lines.iter().map(|(line, offered)| format!("{line}>{offered}\n")).collect();
     assert_eq!(told.stdout, expected);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::support::image::{Image, Layout};
+use super::support::scene::write;
 use super::support::tar::Entry;
 use super::support::tty::Terminal;
 use super::support::{Need, Outcome, Scene, Test, Who, test};
@@ -365,7 +366,7 @@ fn what_runs_is_not_removed_without_force(scene: &Scene) {
     let id = yard.sh(&["create", "--name", "newer", "-v", "held:/v"], "true").success().stdout;
     let record = scene.store().join("containers").join(id.trim_end()).join("record.json");
     let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+    write(&record, text.replacen("\"format\":1", "\"format\":2", 1));
     yard.husk(&["volume", "rm", "held"]).exits_with(1).says("has format 2");
     yard.husk(&["rm", "-f", "newer"]).success();
     yard.sh(&["run", "--rm", "--name", "newer"], "true").success();

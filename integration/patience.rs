@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::lifecycle::{Yard, soon};
 use super::supervision::folder;
+use super::support::scene::write;
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -45,7 +46,7 @@ impl Guest {
 
     /// The tag of the next message; 0 at the end.
     fn hears(&self) -> u8 {
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = vec![0; 64 << 10];
         match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
             Ok((_, 0)) | Err(_) => 0,
             Ok(_) => buffer[0],
@@ -94,7 +95,7 @@ fn who_does_not_read_keeps_nothing_from_its_end(scene: &Scene) {
         };
         let mut child = command.spawn(Stdio::null(), Stdio::piped(), Stdio::inherit());
         let mut output = child.stdout.take().unwrap();
-        soon("it runs", || yard.husk(&["ps", "-q"]).stdout != "");
+        soon("it runs", || !yard.husk(&["ps", "-q"]).stdout.is_empty());
         std::thread::sleep(Duration::from_millis(200));
         yard.husk(end).success();
         let shown = yard.husk(&["ps", "-a", "--format", "{{.Status}}"]).success().stdout;
@@ -129,7 +130,7 @@ fn a_container_that_goes_with_its_end_is_restarted(scene: &Scene) {
     soon("it has written", || yard.husk(&["logs", "again"]).stdout == "run\nrun\n");
     // Half a record, as a power cut leaves it, hides no other.
     let whole = std::fs::read(&log).unwrap();
-    std::fs::write(&log, [&whole[..20], b"\n", &whole[..]].concat()).unwrap();
+    write(&log, [&whole[..20], b"\n", &whole[..]].concat());
     assert_eq!(yard.husk(&["logs", "again"]).success().stdout, "run\nrun\n");
     // Nothing is written any more, and the follower knows when it is over.
     let until =

@@ -254,7 +254,7 @@ fn what_others_write_meanwhile_is_kept(scene: &Scene) {
                             return Reply::new(412);
                         }
                         if !is_first {
-                            *kept = document["manifests"].as_array().unwrap().clone();
+                            kept.clone_from(document["manifests"].as_array().unwrap());
                         }
                         Reply::new(201)
                     }

@@ -1,6 +1,7 @@
 //! The flags of `run`, seen from inside the container.
 
 use super::support::image::{Image, Layout};
+use super::support::scene::write;
 use super::support::{Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -66,9 +67,9 @@ fn environment_files_and_changes(scene: &Scene) {
     assert_eq!(found, ["A=second", "B=x y", "C=flag", "FROM_CALLER=passed", "HOME=/root", "PATH=/bin:/usr/bin:/more"]);
     shell(scene, &layout, &["--env-file", "/nowhere"], "true").exits_with(125).says("environment file /nowhere");
     // Not cut off somewhere; and one that can be read, but makes a description that nobody could.
-    std::fs::write(directory.join("two"), "X=y\n".repeat(5 << 20)).unwrap();
+    write(&directory.join("two"), "X=y\n".repeat(5 << 20));
     shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("larger than 16777216 bytes");
-    std::fs::write(directory.join("two"), format!("X={}\n", "\u{1}".repeat(4 << 20))).unwrap();
+    write(&directory.join("two"), format!("X={}\n", "\u{1}".repeat(4 << 20)));
     shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("the container's description has");
     assert_eq!(scene.husk().args(["ps", "-aq"]).run().success().stdout, "");
 }

@@ -91,7 +91,11 @@ fn secrets_reach_containers_and_nothing_else(scene: &Scene) {
     assert_eq!(seen, format!("{CANARY}\n"));
     for entry in walkdir::WalkDir::new(scene.run_root()).into_iter().flatten() {
         if entry.file_type().is_file() {
-            assert!(!std::fs::read_to_string(entry.path()).unwrap_or_default().contains(CANARY), "{:?}", entry.path());
+            assert!(
+                !std::fs::read_to_string(entry.path()).unwrap_or_default().contains(CANARY),
+                "{}",
+                entry.path().display()
+            );
         }
     }
     scene.husk().args(["rm", "-f", "runs"]).run().success();

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::support::image::{Image, Layout};
+use super::support::scene::write;
 use super::support::tar::{Entry, archive};
 use super::support::{Need, Outcome, Scene, Test, test};
 
@@ -56,7 +57,7 @@ fn volumes_outlive_containers(scene: &Scene) {
     // A removal that was cut off has left files, which are nobody's.
     let left = scene.store().join("volumes/kept/_data");
     std::fs::create_dir_all(&left).unwrap();
-    std::fs::write(left.join("file"), "another's").unwrap();
+    write(&left.join("file"), "another's");
     scene.account().own(&scene.store().join("volumes/kept"));
     shell(scene, &layout, &["--rm", "-v", "kept:/v"], "busybox test ! -e /v/file").success();
 }

@@ -192,7 +192,8 @@ fn who_ended_it(scene: &Scene) {
 
 fn a_lost_supervisor(scene: &Scene) {
     let ward = Ward::new(scene, &[]);
-    ward.on_image(&["run", "-d", "--restart", "always", "--name", "orphan"], &["sleep", "1000"]).success();
+    // With a terminal: that is the monitor's, and goes with it.
+    ward.on_image(&["run", "-dt", "--restart", "always", "--name", "orphan"], &["sleep", "1000"]).success();
     let monitor = super::lifecycle::monitor_of("orphan");
     rustix::process::kill_process(rustix::process::Pid::from_raw(monitor).unwrap(), rustix::process::Signal::KILL)
         .unwrap();

@@ -311,6 +311,7 @@ impl<'a> Log<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
 mod tests {
     use std::os::fd::AsFd;
 
