@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use super::lifecycle::soon;
 use super::support::image::{Compression, Image, Layer};
 use super::support::tar::Entry;
 use super::support::{Invocation, Need, Outcome, Running, Scene, Test, test};
@@ -313,6 +314,14 @@ fn what_is_committed_is_of_one_moment(scene: &Scene) {
     assert!(one - other <= 1 && one >= other, "{one} {other}");
     let state = husk(scene, ["inspect", "-f", "{{.State.Status}}", "counts"]).run().success().stdout;
     assert_eq!(state, "running\n");
+    // Nor is it left frozen by a commit that is killed.
+    let status = || husk(scene, ["inspect", "-f", "{{.State.Status}}", "counts"]).run().stdout;
+    let mut commit = husk(scene, ["commit", "counts", "cut"]);
+    let commit = commit.start();
+    soon("it is frozen", || status() == "paused\n");
+    commit.signal(rustix::process::Signal::KILL);
+    commit.finish();
+    soon("it goes on", || status() == "running\n");
     husk(scene, ["rm", "-f", "counts"]).run().success();
 }
 

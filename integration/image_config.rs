@@ -291,7 +291,7 @@ fn names(scene: &Scene) {
 
 fn bad_names_are_named(scene: &Scene) {
     let layout = plain(scene);
-    for name in ["", ".", "..", "a/b", "../../x", "a b", "a\nb", "-x", "é", &"x".repeat(300)] {
+    for name in [".", "..", "a/b", "../../x", "a b", "a\nb", "-x", "é", &"x".repeat(300)] {
         let outcome = run(scene, &layout, &[&format!("--name={name}")], &[]).exits_with(125);
         assert!(outcome.stderr.contains("name"), "{name:?}: {}", outcome.stderr);
     }

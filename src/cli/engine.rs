@@ -11,7 +11,7 @@ use super::status::Status;
 use super::{
     attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
     import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
-    save, search, secret, stats, switches, system, top, tree, unshare, update, usage, volume, why,
+    save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -107,6 +107,7 @@ enum Command {
 enum Internal {
     Docs(docs::Docs),
     Monitor(monitor::Monitor),
+    Thaw(thaw::Thaw),
     Complete(complete::Complete),
 }
 
@@ -230,6 +231,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Internal(Internal::Thaw(args)) => thaw::run(&args),
         Command::Completion(args) => complete::completion(&args),
         Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),

@@ -58,6 +58,7 @@ mod switches;
 mod system;
 pub mod table;
 pub mod template;
+mod thaw;
 mod top;
 mod tree;
 mod unshare;

@@ -239,17 +239,22 @@ impl Engine {
 }
 
 impl Engine {
+    /// husk once more, for a part of its own (`husk internal`), with the same settings.
+    pub(super) fn itself(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("husk").arg("internal").args(words);
+        command.env("HUSK_DATA_ROOT", &self.settings.data_root).env("HUSK_RUN_ROOT", &self.settings.run_root);
+        command
+    }
+
     /// Has a process of its own become the monitor of a container that lives: this one may have threads, and files open that
     /// no monitor may keep. The lock goes with its descriptor, as that one's standard input.
     fn hand_over(&self, orphan: Orphan) -> Result<()> {
         let name = orphan.record.name.to_string();
         let (container, supervision) = orphan.hand_over();
         let describe = || format!("look after container {}", container.id().short());
-        let output = Command::new("/proc/self/exe")
-            .arg0("husk")
-            .args(["internal", "monitor", container.id().as_str(), &name])
-            .env("HUSK_DATA_ROOT", &self.settings.data_root)
-            .env("HUSK_RUN_ROOT", &self.settings.run_root)
+        let output = self
+            .itself(&["monitor", container.id().as_str(), &name])
             .stdin(supervision.into_fd())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -389,8 +389,11 @@ mod tests {
             range.for_each(|number| log.write(Stream::Output, format!("line {number}\n").as_bytes()));
         };
         write(0..9);
-        // Killed between two renames.
-        std::fs::rename(directory.path().join("log.2"), directory.path().join("log.3")).unwrap();
+        // Killed between two renames: there is no log.3.
+        for (from, to) in [("log.4", "log.5"), ("log.3", "log.4")] {
+            assert!(!directory.path().join(to).exists(), "{to} would be lost");
+            std::fs::rename(directory.path().join(from), directory.path().join(to)).unwrap();
+        }
         let all = || {
             let mut lines = Vec::new();
             for file in &mut read::open_all(folder.as_fd()).unwrap() {
@@ -404,7 +407,7 @@ mod tests {
         assert_eq!(all(), expected(9));
         write(9..13);
         assert_eq!(all(), expected(13));
-        assert!(directory.path().join("log.2").exists());
+        assert!(directory.path().join("log.3").exists());
     }
 
     #[test]
