@@ -385,7 +385,7 @@ fn bad_usage_is_125(scene: &Scene) {
         &["run"][..],
         &["run", "--no-such-flag", "host:"],
         &["run", "--rm", "no-such-transport:x"],
-        &["run", "--rm", "plainname/without:source"],
+        &["run", "--rm", "Plain/Name:of-no-image"],
         &["run", "--rm", "oci:/no/such/layout"],
         &["run", "--memory", "lots", "host:", "true"],
         &["run", "--cpus", "-1", "host:", "true"],

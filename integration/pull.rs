@@ -524,7 +524,7 @@ fn lies_about_blobs_are_seen(scene: &Scene) {
     for (reply, named) in rows {
         let (reply, wanted) = (reply.clone(), digest.clone());
         let registry = Scripted::serve(&layout, move |request| request.path.ends_with(&wanted).then(|| reply.clone()));
-        let outcome = pull(scene, &registry.image()).run();
+        let outcome = pull(scene, &registry.image()).args(["--retry-delay", "10ms"]).run();
         assert_eq!(outcome.code(), 125, "{named:?}");
         outcome.says_one_of(named);
         assert!(!has_blob(&scene.store(), &digest), "{named:?}: the lie is in the store");

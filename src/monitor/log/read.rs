@@ -143,7 +143,6 @@ fn stream(name: &[u8]) -> Result<Stream> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a crash")]
 mod tests {
     use super::*;
 
