@@ -42,6 +42,8 @@ const CROWD: u32 = 16;
 /// How many containers stay while what stays beside them is weighed.
 const WEIGHED: u32 = 10;
 const KILOBYTES_EACH: f64 = 512.0;
+/// After which they are.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// What stays beside a container, by the names of their executables.
 const ATTENDANTS: [&str; 5] = ["husk", "conmon", "containerd-shim-runc-v2", "podman", "catatonit"];
@@ -206,6 +208,8 @@ impl Bench<'_> {
             let run =
                 |name: &String| session.run(&session.client(&["run", "-d", "--name", name, IMAGE, "sleep", "1000"]));
             let weighed = names.iter().try_for_each(run).and_then(|()| {
+                // What stays is what is there once nothing happens any more.
+                std::thread::sleep(SETTLING);
                 let stayed: Vec<u32> = attendants().difference(&before).copied().collect();
                 let weights = stayed.iter().map(|pid| {
                     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
