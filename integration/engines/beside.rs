@@ -10,19 +10,15 @@ mod table;
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use column::{Answer, Column};
 use table::{Claim, Peer, Row, Section};
 
 use super::docker::Docker;
 use super::podman;
 use super::site::Site;
-use crate::support::image::{Compression, Image, Layer};
 use crate::support::needs::find_program;
 use crate::support::scene::{RUN_VARIABLE, STORE_VARIABLE};
 use crate::support::suite::kit;
-use crate::support::tar::{self, Entry};
 use crate::support::{Need, Scene, Test, test};
 
 pub(super) fn tests() -> Vec<Test> {
@@ -46,7 +42,7 @@ fn the_same_lines(scene: &Scene) {
     let is_all = std::env::var_os("HUSK_TEST_ALL").is_some();
     let sections: Vec<Section<'_>> =
         table::parse(ROWS).into_iter().filter(|section| is_all || section.is_quick).collect();
-    let archive = image(scene);
+    let archive = super::image_with(scene, &APPLETS);
     scene.husk().args(["load", "--quiet", "--input"]).arg(&archive).run().success();
     let podman = has(Peer::Podman).then(|| podman::site(scene, &archive));
     let docker = has(Peer::Docker).then(|| Docker::with_own_runtime(scene, &archive));
@@ -140,17 +136,4 @@ fn says(answer: &Answer, text: &str) -> bool {
 fn show(name: &str, answer: &Answer) -> String {
     let cut = |text: &str| text.chars().take(400).collect::<String>();
     format!("    {name}: {} {:?} {:?}", answer.status, cut(&answer.stdout), cut(&answer.stderr))
-}
-
-/// Busybox as a docker archive.
-fn image(scene: &Scene) -> std::path::PathBuf {
-    let busybox = std::fs::read(kit().payload(scene.who).join("busybox")).expect("read the busybox of the kit");
-    let mut entries = vec![Entry::directory("bin"), Entry::directory("etc"), Entry::directory("tmp").mode(0o1777)];
-    entries.push(Entry::program("bin/busybox", busybox));
-    entries.extend(APPLETS.map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
-    entries.push(Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));
-    entries.push(Entry::file("etc/group", "root:x:0:\nuser:x:1000:\n"));
-    let mut image = Image::new(vec![Layer::new(&tar::archive(&entries), Compression::None)]);
-    image.config = json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] });
-    image.docker_archive(scene, "image.tar")
 }

@@ -44,12 +44,16 @@ const APPLETS: [&str; 20] = [
     "stty", "tail", "test", "tr", "true",
 ];
 
-/// Writes busybox as a docker archive: the one form that all engines load without a registry.
 fn image(scene: &Scene) -> PathBuf {
+    image_with(scene, &APPLETS)
+}
+
+/// Writes busybox as a docker archive, under these names, too: the one form that all engines load without a registry.
+fn image_with(scene: &Scene, names: &[&str]) -> PathBuf {
     let busybox = std::fs::read(kit().payload(scene.who).join("busybox")).expect("read the busybox of the kit");
     let mut entries = vec![Entry::directory("bin"), Entry::directory("etc"), Entry::directory("tmp").mode(0o1777)];
     entries.push(Entry::program("bin/busybox", busybox));
-    entries.extend(APPLETS.map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
+    entries.extend(names.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
     entries.push(Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));
     entries.push(Entry::file("etc/group", "root:x:0:\nuser:x:1000:\n"));
     let mut image = Image::new(vec![Layer::new(&tar::archive(&entries), Compression::None)]);

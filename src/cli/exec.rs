@@ -66,13 +66,7 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         ..ExecOptions::default()
     };
     if detach || !(interactive || tty) {
-        let null = rustix::fs::open(
-            c"/dev/null",
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .context("open /dev/null")?;
-        rustix::stdio::dup2_stdin(&null)?;
+        let null = super::take_no_input()?;
         if detach {
             rustix::stdio::dup2_stdout(&null)?;
         }

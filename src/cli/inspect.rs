@@ -112,11 +112,7 @@ pub(super) fn run_image(args: &InspectImage) -> Result<Status> {
 }
 
 fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Result<Status> {
-    let template = match how.format.as_deref() {
-        None => None,
-        Some("json") => Some(Template::parse("{{json .}}")?),
-        Some(text) => Some(Template::parse(&unescape(text))?),
-    };
+    let template = template(how.format.as_deref())?;
     let engine = Engine::open(settings::File::default())?;
     let all = engine.containers()?;
     let (mut found, mut status) = (Vec::new(), Status::Success);
@@ -145,6 +141,37 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
     };
     printer::print(&text)?;
     Ok(status)
+}
+
+fn template(format: Option<&str>) -> Result<Option<Template>> {
+    match format {
+        None => Ok(None),
+        Some("json") => Template::parse("{{json .}}").map(Some),
+        Some(text) => Template::parse(&unescape(text)).map(Some),
+    }
+}
+
+/// Shows all that is known of things of one kind, by their names. Where one fails, the others are shown, and the last
+/// failure is the command's.
+pub(super) fn each(format: Option<&str>, words: &[String], describe: impl Fn(&str) -> Result<Value>) -> Result<Status> {
+    let template = template(format)?;
+    let (mut found, mut failure) = (Vec::new(), None);
+    for word in words {
+        match describe(word) {
+            Ok(described) => found.push(described),
+            Err(error) => {
+                if let Some(earlier) = failure.replace(error) {
+                    report::engine_error(&earlier);
+                }
+            }
+        }
+    }
+    let text = match template {
+        None => array(&mut found)?,
+        Some(template) => found.iter().map(|one| Ok(template.render(one)? + "\n")).collect::<Result<String>>()?,
+    };
+    printer::print(&text)?;
+    failure.map_or(Ok(Status::Success), Err)
 }
 
 fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, word: &str) -> Result<Value> {

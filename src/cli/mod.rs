@@ -83,6 +83,16 @@ fn let_go_of_descriptors() -> crate::error::Result<()> {
     close_range(3, CloseHow::Now).context("close inherited descriptors")
 }
 
+/// Puts the null device in the place of the standard input, and gives it.
+fn take_no_input() -> crate::error::Result<std::os::fd::OwnedFd> {
+    use crate::error::Context as _;
+    use rustix::fs::{Mode, OFlags};
+    let null =
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(null)
+}
+
 /// Parses the process's arguments, runs the command, and gives the exit status.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();

@@ -22,13 +22,7 @@ pub(super) struct Monitor {
 pub(super) fn run(args: &Monitor) -> Result<Status> {
     super::let_go_of_descriptors()?;
     let lock = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("take the container's lock")?;
-    let null = rustix::fs::open(
-        c"/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .context("open /dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
+    super::take_no_input()?;
     let engine = Engine::open(settings::File::default())?;
     let container = engine.containers()?.find(&args.container)?;
     start::take_over(&engine, container, Supervision::from_fd(lock))?;

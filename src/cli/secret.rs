@@ -11,7 +11,6 @@ use super::filter::{Filters, Key, matches_pattern};
 use super::format::{Columns, Format, Row};
 use super::image_list::object;
 use super::status::Status;
-use super::template::{Template, unescape};
 use super::{printer, ps, report};
 use crate::engine::engine::Engine;
 use crate::engine::options::parse_pair;
@@ -219,29 +218,8 @@ fn row(secret: Secret, now: SystemTime) -> Row {
 }
 
 fn inspect(args: &Inspect, secrets: &Secrets<'_>) -> Result<Status> {
-    let template = match args.format.as_deref() {
-        None => None,
-        Some("json") => Some(Template::parse("{{json .}}")?),
-        Some(text) => Some(Template::parse(&unescape(text))?),
-    };
-    let (mut found, mut failure) = (Vec::new(), None);
-    for word in &args.secrets {
-        match secrets.find(word).and_then(|secret| describe(&secret, args.showsecret)) {
-            Ok(described) => found.push(described),
-            Err(error) => {
-                // The others are shown; the last failure is the command's.
-                if let Some(earlier) = failure.replace(error) {
-                    report::engine_error(&earlier);
-                }
-            }
-        }
-    }
-    let text = match template {
-        None => super::inspect::array(&mut found)?,
-        Some(template) => found.iter().map(|secret| Ok(template.render(secret)? + "\n")).collect::<Result<String>>()?,
-    };
-    printer::print(&text)?;
-    failure.map_or(Ok(Status::Success), Err)
+    let describe = |word: &str| describe(&secrets.find(word)?, args.showsecret);
+    super::inspect::each(args.format.as_deref(), &args.secrets, describe)
 }
 
 fn describe(secret: &Secret, shows_content: bool) -> Result<Value> {
