@@ -130,8 +130,8 @@ fn images_are_not_changed(scene: &Scene) {
     let other = Other::new(scene);
     let before = other.listing();
     let told = format!("image {}: it is in the read-only store {}/store", other.image, other.path.display());
-    for verb in [&["rmi"][..], &["rmi", "-f"], &["untag"], &["push"]] {
-        other.husk().args(verb).arg(&other.image).run().exits_with(125).says(&told);
+    for (verb, status) in [(&["rmi"][..], 1), (&["rmi", "-f"], 1), (&["untag"], 125), (&["push"], 125)] {
+        other.husk().args(verb).arg(&other.image).run().exits_with(status).says(&told);
     }
     other.husk().args(["tag", &other.image, "mine"]).run().exits_with(125).says(&told);
     assert_eq!(other.listing(), before);

@@ -4,6 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::lifecycle::{monitor_of, soon};
+use super::orphans::has_ended;
 use super::support::image::{Image, Layout};
 use super::support::tar::Entry;
 use super::support::{Need, Outcome, Scene, Test, test};
@@ -41,10 +42,19 @@ impl<'a> Machine<'a> {
         command.args(["sleep", "1000"]).run().success();
     }
 
+    /// As the machine's end does it: the monitor first, which would see the container's.
     fn cut_off(&self, name: &str) {
-        let pid = Pid::from_raw(monitor_of(name)).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        self.kill(name);
         soon("it is known", || self.status(name).starts_with("Exited (255) "));
+    }
+
+    fn kill(&self, name: &str) {
+        let pid = self.husk(&["inspect", "--format", "{{.State.Pid}}", name]).success().stdout;
+        for pid in [monitor_of(name), pid.trim().parse().unwrap()] {
+            let pid = Pid::from_raw(pid).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+            soon("it has ended", || has_ended(pid));
+        }
     }
 
     fn status(&self, name: &str) -> String {
@@ -96,8 +106,7 @@ fn who_has_the_pid_by_now_is_left_alone(scene: &Scene) {
     let id = machine.husk(&["ps", "-aq", "--no-trunc"]).success().stdout;
     let file = scene.run_root().join("oci").join(id.trim_end()).join("state.json");
     let mut state: Value = serde_json::from_str(&super::support::husk::read_host(&file)).expect("our own state");
-    let pid = Pid::from_raw(monitor_of("boot-stale")).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
+    machine.kill("boot-stale");
     // Somebody else of the same user has the number now; the cgroup is gone with the boot.
     let mut bystander = scene.program("/bin/sleep");
     let bystander = bystander.arg("1000").start();

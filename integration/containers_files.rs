@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use super::lifecycle::soon;
 use super::support::image::{Compression, Image, Layer};
 use super::support::tar::Entry;
 use super::support::{Invocation, Need, Outcome, Running, Scene, Test, test};
@@ -23,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_was_exported_is_imported_and_runs).and_plain(),
         test!(what_cannot_be_imported_is_refused),
         test!(what_a_container_changed_is_committed).and_plain(),
+        test!(what_is_committed_is_of_one_moment).root(),
         test!(saving_what_was_committed_gives_the_same_bytes),
         test!(what_cannot_be_committed_is_refused),
     ]
@@ -102,7 +104,7 @@ fn changes_are_listed_in_dockers_letters(scene: &Scene) {
     let json = husk(scene, ["diff", "--format", "json", "live"]).run().success().stdout;
     let document: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(document["deleted"], json!(["/etc/gone", "/old/a", "/old/b"]));
-    husk(scene, ["diff", "nothing"]).run().exits_with(125).says("nothing: no such container or image");
+    husk(scene, ["diff", "nothing"]).run().exits_with(1).says("nothing: no such container or image");
 }
 
 fn an_image_is_compared_with_the_one_below_and_with_others(scene: &Scene) {
@@ -201,10 +203,10 @@ fn exporting_again_gives_the_same_bytes(scene: &Scene) {
 }
 
 fn what_cannot_be_exported_is_refused(scene: &Scene) {
-    husk(scene, ["export", "nothing"]).run().exits_with(125).says("no such container: nothing");
+    husk(scene, ["export", "nothing"]).run().exits_with(1).says("no such container: nothing");
     husk(scene, ["run", "--name", "hosts", "host:", "/bin/true"]).run().success();
     let target = scene.path().join("hosts.tar");
-    husk(scene, ["export", "-o"]).arg(&target).arg("hosts").run().exits_with(125).says("the files of this host");
+    husk(scene, ["export", "-o"]).arg(&target).arg("hosts").run().exits_with(1).says("the files of this host");
     assert!(!target.exists(), "a part of an archive is left");
 }
 
@@ -297,6 +299,32 @@ fn what_a_container_changed_is_committed(scene: &Scene) {
     assert_eq!(seen.stdout, "xmore\nc\n");
 }
 
+/// Two numbers are written one after the other, and between the files that have them in a tar lies one that takes long: only of
+/// a container that stands still are they of one moment. Afterwards it goes on.
+fn what_is_committed_is_of_one_moment(scene: &Scene) {
+    let image = stored(scene, &[]);
+    let script = "cd /; busybox dd if=/dev/urandom of=m bs=1M count=16 2> /dev/null; i=0
+        while :; do i=$((i+1)); echo $i 1<>a; echo $i 1<>z; [ $i != 99 ] || echo counts; done";
+    let mut running = husk(scene, ["run", "--name", "counts", image, "/bin/busybox", "sh", "-c", script]).start();
+    running.line_with("counts");
+    husk(scene, ["commit", "counts", "moment"]).run().success();
+    let shown = husk(scene, ["run", "--rm", "moment", "/bin/busybox", "cat", "/a", "/z"]).run().success().stdout;
+    let numbers: Vec<i64> = shown.lines().map(|line| line.parse().unwrap()).collect();
+    let [one, other] = numbers[..] else { panic!("{shown}") };
+    assert!(one - other <= 1 && one >= other, "{one} {other}");
+    let state = husk(scene, ["inspect", "-f", "{{.State.Status}}", "counts"]).run().success().stdout;
+    assert_eq!(state, "running\n");
+    // Nor is it left frozen by a commit that is killed.
+    let status = || husk(scene, ["inspect", "-f", "{{.State.Status}}", "counts"]).run().stdout;
+    let mut commit = husk(scene, ["commit", "counts", "cut"]);
+    let commit = commit.start();
+    soon("it is frozen", || status() == "paused\n");
+    commit.signal(rustix::process::Signal::KILL);
+    commit.finish();
+    soon("it goes on", || status() == "running\n");
+    husk(scene, ["rm", "-f", "counts"]).run().success();
+}
+
 fn saving_what_was_committed_gives_the_same_bytes(scene: &Scene) {
     let image = stored(scene, &layer());
     let [first, second] = ["first", "second"].map(|name| {
@@ -313,11 +341,11 @@ fn saving_what_was_committed_gives_the_same_bytes(scene: &Scene) {
 fn what_cannot_be_committed_is_refused(scene: &Scene) {
     let image = stored(scene, &layer());
     ran(scene, "one", image, "true");
-    husk(scene, ["commit", "--include-volumes", "one"]).run().exits_with(125).says("--include-volumes");
-    husk(scene, ["commit", "-c", "ADD . /", "one"]).run().exits_with(125).says("ADD is not an instruction");
-    husk(scene, ["commit", "one", "NAME"]).run().exits_with(125);
+    husk(scene, ["commit", "--include-volumes", "one"]).run().exits_with(1).says("--include-volumes");
+    husk(scene, ["commit", "-c", "ADD . /", "one"]).run().exits_with(1).says("ADD is not an instruction");
+    husk(scene, ["commit", "one", "NAME"]).run().exits_with(1);
     husk(scene, ["run", "--name", "hosts", "host:", "/bin/true"]).run().success();
-    husk(scene, ["commit", "hosts"]).run().exits_with(125).says("the files of this host");
+    husk(scene, ["commit", "hosts"]).run().exits_with(1).says("the files of this host");
     husk(scene, ["rmi", "-f", image]).run().success();
-    husk(scene, ["commit", "one"]).run().exits_with(125).says("is not in the store");
+    husk(scene, ["commit", "one"]).run().exits_with(1).says("is not in the store");
 }

@@ -12,6 +12,8 @@ pub(crate) fn tests() -> Vec<Test> {
     [
         test!(an_image_is_mounted_to_be_read).root(),
         test!(an_ordinary_user_mounts_inside_of_unshare).users(),
+        test!(a_container_is_mounted_to_be_changed).root(),
+        test!(an_ordinary_user_mounts_containers_inside_of_unshare).users(),
         test!(layers_are_shown_as_podman_shows_them),
     ]
     .into_iter()
@@ -35,7 +37,7 @@ fn an_image_is_mounted_to_be_read(scene: &Scene) {
     assert_eq!(husk(scene, ["image", "mount", image]).run().success().stdout, place, "a second time it is the same");
     let listed = husk(scene, ["image", "mount"]).run().success().stdout;
     assert!(listed.ends_with(&format!(" {place}")) && listed.lines().count() == 1, "{listed}");
-    husk(scene, ["rmi", image]).run().exits_with(125).says("it is mounted");
+    husk(scene, ["rmi", image]).run().exits_with(1).says("it is mounted");
     // Its layers are there as long as the mount is, whatever becomes of the image.
     husk(scene, ["rmi", "-f", image]).run().success();
     assert_eq!(std::fs::read_to_string(path.join("etc/mark")).expect("read"), "of the image\n");
@@ -64,6 +66,50 @@ fn an_ordinary_user_mounts_inside_of_unshare(scene: &Scene) {
         lines[1].contains("No such file") && lines[2].contains("/images/") && lines[4].contains("No such file"),
         "{told}"
     );
+}
+
+fn a_container_is_mounted_to_be_changed(scene: &Scene) {
+    let image = image(scene);
+    husk(scene, ["create", "--name", "box", image, "/bin/busybox", "cat", "/new"]).run().success();
+    let place = husk(scene, ["mount", "box"]).run().success().stdout;
+    let path = Path::new(place.trim_end());
+    assert_eq!(std::fs::read_to_string(path.join("etc/mark")).expect("read"), "of the image\n");
+    super::support::scene::write(&path.join("new"), "from outside\n");
+    assert_eq!(
+        husk(scene, ["container", "mount", "box"]).run().success().stdout,
+        place,
+        "a second time it is the same"
+    );
+    let listed = husk(scene, ["mount"]).run().success().stdout;
+    assert!(listed.ends_with(&format!(" {place}")) && listed.lines().count() == 1, "{listed}");
+    husk(scene, ["start", "-a", "box"]).run().exits_with(1).says("is mounted").says("husk unmount");
+    husk(scene, ["unmount", "box"]).run().success();
+    husk(scene, ["umount", "box"]).run().exits_with(1).says("is not mounted");
+    assert!(!path.exists());
+    assert_eq!(husk(scene, ["start", "-a", "box"]).run().success().stdout, "from outside\n");
+    // One that runs shows its own overlay, and its end takes nothing of it away.
+    husk(scene, ["run", "-d", "--name", "live", image, "/bin/busybox", "sleep", "1000"]).run().success();
+    let place = husk(scene, ["container", "mount", "live"]).run().success().stdout;
+    super::support::scene::write(&Path::new(place.trim_end()).join("live"), "seen inside\n");
+    let seen = husk(scene, ["exec", "live", "/bin/busybox", "cat", "/live"]).run().success().stdout;
+    assert_eq!(seen, "seen inside\n");
+    husk(scene, ["rm", "-f", "live", "box"]).run().success();
+    assert!(!Path::new(place.trim_end()).exists());
+    assert_eq!(husk(scene, ["mount"]).run().success().stdout, "");
+}
+
+fn an_ordinary_user_mounts_containers_inside_of_unshare(scene: &Scene) {
+    let image = image(scene);
+    husk(scene, ["create", "--name", "box", image, "/bin/busybox", "cat", "/new"]).run().success();
+    husk(scene, ["mount", "box"]).run().exits_with(1).says("husk unshare");
+    let script = "place=$($HUSK mount box); cat $place/etc/mark; echo new > $place/new";
+    let mut command = husk(scene, ["unshare", "/bin/sh", "-c", script]);
+    let told = command.env("HUSK", &super::support::suite::kit().husk).run().success().stdout;
+    assert_eq!(told, "of the image\n");
+    // What its end has left of the mount is a place, which anybody may take away.
+    husk(scene, ["start", "-a", "box"]).run().exits_with(1).says("is mounted");
+    husk(scene, ["unmount", "box"]).run().success();
+    assert_eq!(husk(scene, ["start", "-a", "box"]).run().success().stdout, "new\n");
 }
 
 fn layers_are_shown_as_podman_shows_them(scene: &Scene) {

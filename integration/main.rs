@@ -14,8 +14,10 @@ mod bind_flags;
 mod boot;
 mod callers;
 mod capabilities;
+mod cdi;
 mod cgroups;
 mod checkpoint;
+mod completion;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -34,8 +36,10 @@ mod host;
 mod identity;
 mod image_config;
 mod image_files;
+mod image_mounts;
 mod images;
 mod init;
+mod ipc;
 mod kill;
 mod labels;
 mod landlock;
@@ -50,6 +54,8 @@ mod mounts_verb;
 mod namespaces;
 mod net_devices;
 mod notify;
+mod orphans;
+mod patience;
 mod pivot;
 mod policy;
 mod probe;
@@ -64,6 +70,7 @@ mod run_flags;
 mod search;
 mod seccomp;
 mod seccomp_notify;
+mod secrets;
 mod security;
 mod security_cgroups;
 mod security_identity;
@@ -79,6 +86,7 @@ mod support;
 mod sweep;
 mod terminal;
 mod upkeep;
+mod userns;
 mod verbs;
 mod volumes;
 mod ways;
@@ -106,6 +114,8 @@ fn tests() -> Vec<support::Test> {
         capabilities::tests,
         labels::tests,
         lifecycle::tests,
+        orphans::tests,
+        patience::tests,
         storm::tests,
         supervision::tests,
         limits::tests,
@@ -154,6 +164,12 @@ fn tests() -> Vec<support::Test> {
         image_config::tests,
         run_flags::tests,
         init::tests,
+        secrets::tests,
+        completion::tests,
+        userns::tests,
+        cdi::tests,
+        ipc::tests,
+        image_mounts::tests,
         volumes::tests,
         host::tests,
         bad_image::tests,

@@ -183,10 +183,10 @@ fn names_are_given_and_taken(scene: &Scene) {
     runs(scene, "two:x");
     assert_eq!(husk(&["rmi", "one"]).success().stdout, "Untagged: one:latest\n");
     let id = husk(&["images", "-q"]).success().stdout;
-    husk(&["rmi", id.trim()]).exits_with(125).says("several names");
+    husk(&["rmi", id.trim()]).exits_with(1).says("several names");
     husk(&["untag", &name, &name]).success();
     assert!(husk(&["rmi", id.trim()]).success().stdout.contains("Deleted: sha256:"));
-    husk(&["rmi", "one"]).exits_with(125).says("no such image");
+    husk(&["rmi", "one"]).exits_with(1).says("no such image");
     holds_nothing(scene);
     assert_eq!(std::fs::read_dir(scene.store().join("store/blobs/sha256")).expect("list").count(), 0, "blobs are left");
 }
@@ -524,7 +524,7 @@ fn lies_about_blobs_are_seen(scene: &Scene) {
     for (reply, named) in rows {
         let (reply, wanted) = (reply.clone(), digest.clone());
         let registry = Scripted::serve(&layout, move |request| request.path.ends_with(&wanted).then(|| reply.clone()));
-        let outcome = pull(scene, &registry.image()).run();
+        let outcome = pull(scene, &registry.image()).args(["--retry-delay", "10ms"]).run();
         assert_eq!(outcome.code(), 125, "{named:?}");
         outcome.says_one_of(named);
         assert!(!has_blob(&scene.store(), &digest), "{named:?}: the lie is in the store");
@@ -640,7 +640,7 @@ fn layers_stay_while_a_container_needs_them(scene: &Scene) {
     command.args(["run", "--rm", "-i", &registry.image(), "/bin/sh", "-c", "echo up; read x; /bin/ls /"]);
     let mut running = command.start();
     assert_eq!(running.line(), "up");
-    scene.husk().args(["rmi", &registry.image()]).run().exits_with(125).says("uses it");
+    scene.husk().args(["rmi", &registry.image()]).run().exits_with(1).says("uses it");
     scene.husk().args(["rmi", "-f", &registry.image()]).run().success();
     running.write("\n");
     let outcome = running.finish().success();

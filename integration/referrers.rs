@@ -1,5 +1,8 @@
 //! What refers to an image: as a registry lists it, as clients keep it where a registry does not, and with lies in it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use super::support::image::{Image, Layout, digest};
@@ -14,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_platform_has_referrers_of_its_own),
         test!(lists_that_lie_or_do_not_end_are_refused),
         test!(a_registry_that_keeps_the_list_is_left_to_it),
+        test!(what_others_write_meanwhile_is_kept),
         test!(an_image_with_a_subject_is_added_to_its_referrers).needs(Need::Program("docker-registry")).and_plain(),
     ]
     .into_iter()
@@ -223,6 +227,56 @@ fn a_registry_that_keeps_the_list_is_left_to_it(scene: &Scene) {
         let paths: Vec<_> = written.map(|request| request.path).collect();
         let all = ["/v2/copy/manifests/1".to_owned(), format!("/v2/copy/manifests/{}", tag(&subject()))];
         assert_eq!(paths, all[..if knows { 1 } else { 2 }]);
+    }
+}
+
+/// Somebody else's entry arrives between husk's reading and its writing: with conditions husk is refused, without them its own
+/// entry is lost to a write that began before.
+fn what_others_write_meanwhile_is_kept(scene: &Scene) {
+    for has_conditions in [true, false] {
+        let kept: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let writes = AtomicUsize::new(0);
+        let path = format!("/v2/copy/manifests/{}", tag(&subject()));
+        let script = {
+            let kept = Arc::clone(&kept);
+            move |request: &Request| {
+                let mut kept = kept.lock().unwrap();
+                let state = |kept: &[Value]| format!("\"{}\"", kept.len());
+                match &request.method[..] {
+                    "HEAD" => Reply::new(200),
+                    "PUT" if request.path == path => {
+                        let document: Value = serde_json::from_slice(&request.body).unwrap();
+                        let is_first = writes.fetch_add(1, Ordering::SeqCst) == 0;
+                        if is_first {
+                            kept.push(referrer("other", SBOM));
+                        }
+                        if has_conditions && request.header("if-match") != Some(&state(&kept)) {
+                            return Reply::new(412);
+                        }
+                        if !is_first {
+                            kept.clone_from(document["manifests"].as_array().unwrap());
+                        }
+                        Reply::new(201)
+                    }
+                    "PUT" => Reply::new(201),
+                    _ if request.path == path && kept.is_empty() => Reply::new(404),
+                    _ if request.path == path => {
+                        let reply = index(&kept);
+                        if has_conditions { reply.header("etag", state(&kept)) } else { reply }
+                    }
+                    _ if request.path.contains("/manifests/") => Reply::new(404),
+                    _ => Reply::ok("application/json", "{}"),
+                }
+            }
+        };
+        let registry = Scripted::start(script);
+        let own = pass_on(
+            scene,
+            &with_subject(scene, &format!("own-{has_conditions}")),
+            &format!("{}/copy:1", registry.host()),
+        );
+        let digests: Vec<_> = kept.lock().unwrap().iter().map(|entry| entry["digest"].clone()).collect();
+        assert_eq!(digests, [json!(digest(b"other")), json!(own)], "{has_conditions}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The flags of `run`, seen from inside the container.
 
 use super::support::image::{Image, Layout};
+use super::support::scene::write;
 use super::support::{Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -22,6 +23,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(time_zones).and_plain(),
         test!(labels_and_annotations).and_plain(),
         test!(switches_have_values).and_plain(),
+        test!(streams_are_asked_for).and_plain(),
+        test!(users_get_a_line).and_plain(),
         test!(ids_in_files).and_plain(),
         test!(a_directory_as_root).root(),
         test!(platforms).and_plain(),
@@ -63,6 +66,12 @@ fn environment_files_and_changes(scene: &Scene) {
     found.sort_unstable();
     assert_eq!(found, ["A=second", "B=x y", "C=flag", "FROM_CALLER=passed", "HOME=/root", "PATH=/bin:/usr/bin:/more"]);
     shell(scene, &layout, &["--env-file", "/nowhere"], "true").exits_with(125).says("environment file /nowhere");
+    // Not cut off somewhere; and one that can be read, but makes a description that nobody could.
+    write(&directory.join("two"), "X=y\n".repeat(5 << 20));
+    shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("larger than 16777216 bytes");
+    write(&directory.join("two"), format!("X={}\n", "\u{1}".repeat(4 << 20)));
+    shell(scene, &layout, &["--env-file", &two], "true").exits_with(125).says("the container's description has");
+    assert_eq!(scene.husk().args(["ps", "-aq"]).run().success().stdout, "");
 }
 
 fn proxies_are_passed_on(scene: &Scene) {
@@ -302,13 +311,49 @@ fn what_is_not_served_is_named(scene: &Scene) {
         (&["--mac-address", "02:00:00:00:00:01"], "--mac-address"),
         (&["--link", "db"], "--link"),
         (&["--pod", "p"], "--pod"),
-        (&["--secret", "s"], "--secret"),
+        (&["--secret", "s"], "no such secret: s"),
         (&["--log-driver", "syslog"], "syslog"),
+        (&["--log-opt", "max-file=1001"], "not a number from 1 to 1000"),
+        (&["--stop-signal", "0"], "not a signal"),
         (&["--security-opt", "label=type:x"], "label=type:x"),
         (&["--restart", "always"], "--restart and --rm"),
     ] {
         shell(scene, &layout, flags, "true").exits_with(125).says(name);
     }
+}
+
+fn streams_are_asked_for(scene: &Scene) {
+    let layout = layout(scene);
+    let script = "busybox cat; echo out; echo err >&2; exit 3";
+    let run = |flags: &[&str]| {
+        let mut command = scene.husk();
+        command.args(["run", "--rm"]).args(flags).arg(layout.reference());
+        let outcome = command.args(["/bin/busybox", "sh", "-c", script]).input("in\n").run().exits_with(3);
+        let last = outcome.stderr.lines().last().unwrap_or_default().to_owned();
+        (outcome.stdout, last.ends_with("err"))
+    };
+    assert_eq!(run(&["-a", "stdout"]), ("out\n".to_owned(), false));
+    assert_eq!(run(&["-a", "stderr", "-a", "STDIN", "-i"]), (String::new(), true));
+    assert_eq!(run(&["-i", "-a", "stdin", "-a", "stdout", "--log-driver", "none"]), ("in\nout\n".to_owned(), false));
+    shell(scene, &layout, &["-d", "-a", "stdout"], "true").exits_with(125).says("--attach and --detach");
+    shell(scene, &layout, &["-a", "stdlog"], "true").exits_with(125).says("stdlog");
+    let mut create = scene.husk();
+    create.args(["create", "--name", "streams", "-a", "stderr"]).arg(layout.reference());
+    create.args(["/bin/busybox", "sh", "-c", "echo out; echo err >&2"]).run().success();
+    let started = scene.husk().args(["start", "-a", "streams"]).run().success();
+    assert_eq!((started.stdout.as_str(), started.stderr.lines().last()), ("", Some("err")));
+    let format = "{{.Config.AttachStdout}} {{.Config.AttachStderr}}";
+    assert_eq!(scene.husk().args(["inspect", "-f", format, "streams"]).run().success().stdout, "false true\n");
+    assert_eq!(scene.husk().args(["logs", "streams"]).run().success().stdout, "out\n", "the log has all of it");
+    scene.husk().args(["rm", "streams"]).run().success();
+}
+
+fn users_get_a_line(scene: &Scene) {
+    let layout = layout(scene);
+    let passwd = ["-u", "0:77", "--group-entry", "staff:x:$GID:$USERNAME"];
+    let found = lines(scene, &layout, &passwd, "busybox tail -n 1 /etc/group; busybox id -gn");
+    assert_eq!(found, ["staff:x:77:0", "staff"]);
+    shell(scene, &layout, &["--passwd-entry", "x:y", "-u", "4242"], "true").exits_with(125).says("7 fields");
 }
 
 fn ids_in_files(scene: &Scene) {
@@ -361,7 +406,6 @@ fn namespaces_of_another_container(scene: &Scene) {
     let flags = ["--pid", "container:first", "--uts", "container:first"];
     let found = lines(scene, &layout, &flags, "busybox readlink /proc/self/ns/pid; busybox readlink /proc/self/ns/uts");
     assert_eq!(found, own);
-    shell(scene, &layout, &["--ipc", "container:first"], "true").exits_with(125).says("/dev/shm");
     first.close_input();
     first.finish().success();
     shell(scene, &layout, &["--pid", "container:first"], "true").exits_with(125).says("first");

@@ -139,7 +139,7 @@ fn ps_filters_as_docker_and_podman_do(scene: &Scene) {
 fn ps_clears_and_shows_what_a_killed_supervisor_left(scene: &Scene) {
     let image = stored(scene, &[]);
     let id =
-        says(scene, &["run", "-d", "--name", "lost", image, "/bin/sh", "-c", "cat > /dev/null; while :; do :; done"]);
+        says(scene, &["run", "-dt", "--name", "lost", image, "/bin/sh", "-c", "cat > /dev/null; while :; do :; done"]);
     let pid = says(scene, &["inspect", "-f", "{{.State.Pid}}", "lost"]);
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).expect("the workload runs");
     let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).expect("a parent");
@@ -392,7 +392,7 @@ fn inspect_finds_containers_before_images(scene: &Scene) {
     assert_eq!(husk(scene, ["inspect", "nothing"]).run().exits_with(1).stdout, "[]\n");
     husk(scene, ["inspect", "--type", "container", image]).run().exits_with(1).says("no such container");
     husk(scene, ["inspect", "--type", "planet", "x"]).run().exits_with(125);
-    husk(scene, ["inspect", "-f", "{{.Name", "test"]).run().exits_with(125).says("unclosed action");
+    husk(scene, ["inspect", "-f", "{{.Name", "test"]).run().exits_with(1).says("unclosed action");
     for (word, status) in [("test", 0), ("nothing", 1)] {
         husk(scene, ["container", "exists", word]).run().exits_with(status);
     }

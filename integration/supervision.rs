@@ -1,12 +1,16 @@
 //! What a monitor does beside waiting: restart policies, health checks, time limits, logs in files of their own size.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use serde_json::Value;
 
-use super::lifecycle::{Yard, soon};
+use super::lifecycle::{Yard, monitor_of, soon};
+use super::support::scene::write;
 use super::support::{Need, Scene, Test, test};
+use super::upkeep::{Small, used};
 
 pub(crate) fn tests() -> Vec<Test> {
     let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox);
@@ -21,6 +25,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_check_that_shouts_is_cut),
         test!(a_run_has_its_time_limit),
         test!(logs_are_bounded_and_in_the_format_asked_for).and_plain(),
+        test!(a_full_disk_is_no_end_and_what_it_cost_is_said).root().needs(Need::Capability(Capability::CAP_SYS_ADMIN)),
+        test!(a_flood_that_nobody_reads_stays_out_of_memory),
         test!(without_a_log_the_streams_are_the_commands),
     ]
     .into_iter()
@@ -28,7 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     .collect()
 }
 
-fn folder(yard: &Yard<'_>, name: &str) -> PathBuf {
+pub(crate) fn folder(yard: &Yard<'_>, name: &str) -> PathBuf {
     let store = yard.scene.store();
     store.join("containers").join(std::fs::read_link(store.join("names").join(name)).unwrap())
 }
@@ -84,7 +90,7 @@ fn a_restart_joins_who_is_there_now(scene: &Scene) {
     yard.husk(&["exec", "guest", "/bin/sh", "-c", "kill -TERM 1"]);
     soon("it fails", || yard.status("guest").starts_with("Exited (128)"));
     let error = yard.husk(&["inspect", "--format", "{{.State.Error}}", "guest"]).success().stdout;
-    assert!(error.contains("container owner is not running"), "{error}");
+    assert!(error.contains(" is not running"), "{error}");
 }
 
 fn between_two_runs_it_can_be_stopped_and_removed(scene: &Scene) {
@@ -190,8 +196,87 @@ fn logs_are_bounded_and_in_the_format_asked_for(scene: &Scene) {
         text.lines().all(|line| line[30..].starts_with("+00:00 stdout F ") || line.contains(" stdout F ")),
         "{text}"
     );
+    let options = [
+        "--log-opt",
+        "tag={{.Name}}/{{.ID}}",
+        "--log-opt",
+        "labels=a,b",
+        "--log-opt",
+        "env=C",
+        "-l",
+        "a=1",
+        "-e",
+        "C=3",
+    ];
+    let mut flags = vec!["run", "--name", "tagged"];
+    flags.extend(options);
+    yard.sh(&flags, "echo x").success();
+    let id = std::fs::read_link(scene.store().join("names/tagged")).unwrap();
+    let id = &id.to_str().unwrap()[..12];
+    let shown = yard.husk(&["logs", "--details", "tagged"]).success().stdout;
+    assert_eq!(shown, format!("C=3,a=1,tag=tagged/{id} x\n"));
     let last = yard.husk(&["logs", "--tail", "2", "long"]).success().stdout;
     assert_eq!(last, "999\n1000\n");
+}
+
+fn a_full_disk_is_no_end_and_what_it_cost_is_said(scene: &Scene) {
+    const LINES: usize = 20_000;
+    let small = Small::mount(scene.store(), c"mode=700,size=16m");
+    let yard = Yard::new(scene);
+    let script = format!("read go; seq {LINES}; echo done; read more; echo after; read end");
+    yard.sh(&["run", "-d", "-i", "--name", "full"], &script).success();
+    let mut attach = scene.husk();
+    let mut attach = attach.args(["attach", "full"]).start();
+    let ballast = scene.store().join("ballast");
+    let length = (16 << 20) - (300 << 10) - used(&scene.store());
+    write(&ballast, vec![0; usize::try_from(length).unwrap()]);
+    attach.write("go\n");
+    attach.line_with("done");
+    std::fs::remove_file(&ballast).unwrap();
+    attach.write("more\n");
+    attach.line_with("after");
+    soon("it is logged", || yard.husk(&["logs", "--tail", "1", "full"]).success().stdout == "after\n");
+    let logs = yard.husk(&["logs", "full"]).success();
+    // Each time that there was room again.
+    let notices = logs.stderr.lines().map(|line| line.strip_prefix("husk: ").and_then(|line| line.split(' ').next()));
+    let lost: usize = notices.map(|count| count.and_then(|count| count.parse::<usize>().ok()).expect("a notice")).sum();
+    let kept = logs.stdout.lines().count();
+    assert!(kept > 1000, "as many as there was room for: {kept}");
+    assert!(lost > 0 && kept + lost == LINES + 2, "{kept} kept and {lost} lost");
+    yard.husk(&["rm", "-f", "full"]).success();
+    drop(small);
+}
+
+/// 64 MB, to three who attend and do not read.
+fn a_flood_that_nobody_reads_stays_out_of_memory(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let script = "read go; seq 8000000; echo > /done; read end";
+    yard.sh(&["run", "-d", "-i", "--name", "flood", "--log-driver", "none"], script).success();
+    let monitor = monitor_of("flood");
+    let kilobytes = |what: &str| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    };
+    let silent: Vec<_> = (0..3)
+        .map(|_| {
+            let mut silent = scene.husk();
+            silent.args(["attach", "--no-stdin", "flood"]);
+            silent.spawn(Stdio::null(), Stdio::piped(), Stdio::piped())
+        })
+        .collect();
+    let mut attach = scene.husk();
+    attach.args(["attach", "flood"]);
+    let attach = attach.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let before = kilobytes("VmRSS:");
+    std::io::Write::write_all(&mut attach.stdin.as_ref().unwrap(), b"go\n").unwrap();
+    soon("all of it was written", || yard.husk(&["exec", "flood", "/bin/sh", "-c", "test -e /done"]).code() == 0);
+    let most = kilobytes("VmHWM:");
+    assert!(most < before.max(8 << 10) + (4 << 10), "{before} kB became {most} kB");
+    for mut child in silent.into_iter().chain([attach]) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 /// A file as standard output is a file to the workload.
@@ -204,7 +289,7 @@ fn without_a_log_the_streams_are_the_commands(scene: &Scene) {
     let mut invocation = scene.husk();
     let script = "echo one; seek() { echo two; }; seek; ls -l /proc/self/fd/1";
     invocation.args(["run", "--rm", "--log-driver", "none", &yard.layout.reference(), "/bin/sh", "-c", script]);
-    let mut child = invocation.spawn(std::process::Stdio::null(), output.into(), std::process::Stdio::inherit());
+    let mut child = invocation.spawn(Stdio::null(), output.into(), Stdio::inherit());
     assert!(child.wait().unwrap().success());
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.starts_with("one\ntwo\n") && text.contains("output"), "{text}");

@@ -293,10 +293,10 @@ fn stopped_containers_are_pruned(scene: &Scene) {
 }
 
 /// A file system of a few megabytes.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(place: PathBuf, size: &std::ffi::CStr) -> Self {
+    pub(crate) fn mount(place: PathBuf, size: &std::ffi::CStr) -> Self {
         rustix::mount::mount("tmpfs", &place, "tmpfs", MountFlags::empty(), size).expect("mount a tmpfs");
         Self(place)
     }
@@ -345,7 +345,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Bytes that are taken of the file system of a directory.
-fn used(directory: &Path) -> u64 {
+pub(crate) fn used(directory: &Path) -> u64 {
     let stat = rustix::fs::statvfs(directory).expect("ask the file system");
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }

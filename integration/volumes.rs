@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::support::image::{Image, Layout};
+use super::support::scene::write;
 use super::support::tar::{Entry, archive};
 use super::support::{Need, Outcome, Scene, Test, test};
 
@@ -53,6 +54,11 @@ fn volumes_outlive_containers(scene: &Scene) {
     assert_eq!(volume(scene, &["rm", "kept"]).success().stdout, "kept\n");
     volume(scene, &["rm", "kept"]).exits_with(1).says("no such volume: kept");
     volume(scene, &["rm", "-f", "kept"]).success();
+    // A removal that was cut off has left files, which are nobody's.
+    let left = scene.store().join("volumes/kept/_data");
+    std::fs::create_dir_all(&left).unwrap();
+    write(&left.join("file"), "another's");
+    scene.account().own(&scene.store().join("volumes/kept"));
     shell(scene, &layout, &["--rm", "-v", "kept:/v"], "busybox test ! -e /v/file").success();
 }
 

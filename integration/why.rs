@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_lost_supervisor).and_plain(),
         test!(closed_directories_of_the_host).root(),
         test!(too_much_memory).root(),
+        test!(a_second_run_tells_what_its_filter_refuses).and_plain(),
         test!(it_is_one_object_for_programs).and_plain(),
     ]
     .into_iter()
@@ -191,7 +192,8 @@ fn who_ended_it(scene: &Scene) {
 
 fn a_lost_supervisor(scene: &Scene) {
     let ward = Ward::new(scene, &[]);
-    ward.on_image(&["run", "-d", "--restart", "always", "--name", "orphan"], &["sleep", "1000"]).success();
+    // With a terminal: that is the monitor's, and goes with it.
+    ward.on_image(&["run", "-dt", "--restart", "always", "--name", "orphan"], &["sleep", "1000"]).success();
     let monitor = super::lifecycle::monitor_of("orphan");
     rustix::process::kill_process(rustix::process::Pid::from_raw(monitor).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
@@ -231,4 +233,31 @@ fn it_is_one_object_for_programs(scene: &Scene) {
         "{words}"
     );
     assert!(words.contains("\nLast lines of its log:\n  bye\n"), "{words}");
+}
+
+/// A copy runs, is refused what the container is refused, and is gone.
+fn a_second_run_tells_what_its_filter_refuses(scene: &Scene) {
+    let image = Image::busybox(scene).layout(scene, "layout").reference();
+    let husk = |words: &[&str]| scene.husk().args(words).run();
+    let script = "busybox mount -t tmpfs x /proc; busybox mount -t tmpfs x /proc; exit 3";
+    husk(&["run", "--name", "refused", &image, "/bin/busybox", "sh", "-c", script]).exits_with(3);
+    let told = husk(&["why", "--rerun", "--format", "json", "refused"]).success().stdout;
+    let report: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&report["name"], &report["status"]), (&"refused".into(), &3.into()), "{report}");
+    let refused = report["refused"].as_array().unwrap();
+    let mount = refused.iter().find(|refused| refused["call"] == "mount").expect("mount is refused");
+    assert_eq!((&mount["answer"], &mount["count"]), (&"EPERM".into(), &2.into()), "{report}");
+    let remedies: Vec<_> = mount["remedies"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(remedies.contains(&"--cap-add SYS_ADMIN"), "{remedies:?}");
+    assert!(remedies.iter().any(|remedy| remedy.contains(r#"{"names": ["mount"], "action": "SCMP_ACT_ALLOW"}"#)));
+    let words = husk(&["why", "--rerun", "refused"]).success().stdout;
+    assert!(words.contains("\nmount: EPERM, 2 times\n  mount(0x") && words.contains("ended with status 3"), "{words}");
+    assert_eq!(husk(&["ps", "-aq", "--no-trunc"]).success().stdout.lines().count(), 1);
+
+    husk(&["create", "--name", "forever", &image, "/bin/busybox", "sleep", "1000"]).success();
+    let words = husk(&["why", "--rerun", "--time", "1", "forever"]).success().stdout;
+    assert!(words.contains("refused no system call") && words.contains("its time was over"), "{words}");
+    let flags = ["--security-opt", "seccomp=unconfined"];
+    scene.husk().args(["create", "--name", "open"]).args(flags).args([&image, "/bin/busybox", "true"]).run().success();
+    husk(&["why", "--rerun", "open"]).exits_with(1).says("it has no filter");
 }

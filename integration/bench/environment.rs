@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,31 @@ pub fn hide_unified() -> Result<Option<&'static str>> {
     Ok(Some(
         "hybrid cgroups: the v2 hierarchy is hidden from all runtimes, in a private mount namespace, for crun's sake",
     ))
+}
+
+/// The ordinary user that peers are run by.
+pub const USER_ID: u32 = 64_211;
+
+/// Adds that user, with subordinate ids, to copies of the account files in our mount namespace.
+pub fn add_user(scratch: &Scratch) -> Result<()> {
+    let user = "husk-bench";
+    let home = scratch.directory.display();
+    let lines = [
+        ("passwd", format!("{user}:x:{USER_ID}:{USER_ID}::{home}:/bin/sh\n")),
+        ("group", format!("{user}:x:{USER_ID}:\n")),
+        ("subuid", format!("{user}:1879048192:65536\n")),
+        ("subgid", format!("{user}:1879048192:65536\n")),
+    ];
+    for (name, line) in lines {
+        let file = Path::new("/etc").join(name);
+        let copy = scratch.directory.join(name);
+        fs::write(&copy, fs::read_to_string(&file).unwrap_or_default() + &line)?;
+        if !file.exists() {
+            return Err(format!("no {}", file.display()).into());
+        }
+        rustix::mount::mount_bind(&copy, &file)?;
+    }
+    Ok(fs::set_permissions(&scratch.directory, fs::Permissions::from_mode(0o755))?)
 }
 
 /// What the comparison makes on disk and in the cgroup file systems; gone when dropped.
@@ -137,6 +163,24 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     points.sort();
     points.dedup();
     Ok(points)
+}
+
+/// Gives the cgroups that engines make at the top of the hierarchies and never remove.
+pub fn engines_cgroups() -> Result<Vec<PathBuf>> {
+    let tops = hierarchies()?;
+    let names = ["conmon", "docker", "husk", "libpod_parent"];
+    let all = tops.iter().flat_map(|top| names.map(|name| top.join(name)));
+    Ok(all.filter(|path| path.exists()).collect())
+}
+
+/// Removes such a cgroup where nobody is in it, nor below.
+pub fn remove_empty_cgroup(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(directory);
 }
 
 /// Removes the cgroups of comparisons that were killed before they could.

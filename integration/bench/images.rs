@@ -5,22 +5,19 @@
 
 mod corpus;
 mod floor;
-mod peers;
-mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corpus::{CATALOGUE, Corpus, TAGS, catalogue_name};
-pub use peers::Peer;
-use peers::{PEERS, Session};
-use table::{Row, Table, Tables};
 
 use crate::Result;
 use crate::docker_registry::DockerRegistry;
 use crate::environment::{self, Scratch};
 use crate::measure::{self, Plan, Sample, Series, Shuffler};
+use crate::peers::{PEERS, Peer, Session};
+use crate::table::{Row, Table, Tables};
 
 /// How often the second pull is made.
 const AGAIN: u32 = 3;
@@ -191,12 +188,13 @@ fn fill_registry(corpus: &Corpus, husk: &Path, place: &Place) -> Result<DockerRe
         let home = place.directory.join("fill");
         let environment = [("HUSK_DATA_ROOT", home.join("store")), ("HUSK_RUN_ROOT", home.join("run"))]
             .map(|(name, path)| (name.to_owned(), path.display().to_string()));
+        let plan = Plan { environment: environment.into(), ..Plan::default() };
         for tag in TAGS {
             let target = format!("{}/app:{tag}", registry.host());
             let run = |words: &[&str]| {
                 let line: Vec<String> = [&husk.display().to_string()].into_iter().map(Into::into).collect();
                 let words = words.iter().map(|word| (*word).to_owned());
-                measure::run(&line.into_iter().chain(words).collect(), &environment)
+                measure::run(&line.into_iter().chain(words).collect(), &plan)
             };
             run(&["pull", "-q", &corpus.source(tag)])?;
             run(&["push", "-q", &format!("localhost/{tag}"), &target])?;
@@ -206,14 +204,14 @@ fn fill_registry(corpus: &Corpus, husk: &Path, place: &Place) -> Result<DockerRe
     Ok(registry)
 }
 
-/// Where images are pulled to: on a disk, and gone when dropped.
-struct Place {
-    directory: PathBuf,
+/// Where peers work: on a disk, and gone when dropped.
+pub struct Place {
+    pub directory: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl Place {
-    fn open() -> Result<Self> {
+    pub fn open() -> Result<Self> {
         // Not /tmp, which may be memory.
         let directory = tempfile::Builder::new().prefix("husk-bench-").tempdir_in("/var/tmp")?;
         Ok(Self { directory: directory.path().to_owned(), _directory: directory })

@@ -1,5 +1,5 @@
-//! `make bench`: husk beside others in one run: as a runtime beside crun, runc and a C program that does the least, and with
-//! images beside podman, skopeo, containerd and docker.
+//! `make bench`: husk beside others in one run: as a runtime beside crun, runc and a C program that does the least, with
+//! images beside podman, skopeo, containerd and docker, and with containers beside podman and docker.
 //!
 //! Of the runtimes, every round takes everybody's turn at everything, in an order of its own: once alone, after a rest, as a person meets it
 //! (the rest lets the kernel's grace periods and the processor's caches go cold), and several times back to back, as a busy
@@ -11,10 +11,13 @@ mod bundle;
 mod cases;
 #[path = "../support/docker_registry.rs"]
 mod docker_registry;
+mod engine;
 mod environment;
 mod images;
 mod measure;
+mod peers;
 mod report;
+mod table;
 #[expect(dead_code, reason = "the tests write archives of other kinds")]
 #[path = "../support/tar.rs"]
 mod tar;
@@ -52,12 +55,15 @@ struct Arguments {
     /// Only this part
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// With images, only these beside husk
+    /// With images and containers, only these beside husk
     #[arg(long = "peer", value_enum)]
-    peers: Vec<images::Peer>,
+    peers: Vec<peers::Peer>,
     /// How often everybody pulls each image into new directories
     #[arg(long, default_value_t = 2)]
     pulls: u32,
+    /// With containers, keep all files in memory, so that no disk is measured
+    #[arg(long)]
+    in_memory: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -69,6 +75,7 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     Runtime,
+    Engine,
     Images,
 }
 
@@ -108,6 +115,10 @@ fn compare(arguments: &Arguments) -> Result<()> {
         compare_runtimes(arguments, &scratch, &mut json)?;
     }
     // A choice of cases is one of the runtime's.
+    if is_chosen(Part::Engine) && arguments.cases.is_empty() {
+        let tables = engine::compare(&scratch, &arguments.peers, arguments.in_memory, arguments.json)?;
+        json.insert("engine".to_owned(), tables.to_json());
+    }
     if is_chosen(Part::Images) && arguments.cases.is_empty() {
         let cache = env!("CARGO_TARGET_TMPDIR").as_ref();
         let tables = images::compare(&scratch, cache, arguments.pulls, &arguments.peers, arguments.json)?;

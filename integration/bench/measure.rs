@@ -1,6 +1,7 @@
 //! Runs commands under the stopwatch and gathers what it says. Knows no runtime.
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub after: Vec<CommandLine>,
     /// What is added to the environment.
     pub environment: Vec<(String, String)>,
+    /// Who runs it, as user and group; else root.
+    pub user: Option<u32>,
 }
 
 /// How a series of runs is made.
@@ -45,7 +48,7 @@ pub struct Series {
 
 /// Carries a plan out, with what is timed again and again.
 pub fn time(stopwatch: &Path, plan: &Plan, series: Series) -> Result<Vec<Sample>> {
-    let run = |words: &CommandLine| run(words, &plan.environment);
+    let run = |words: &CommandLine| run(words, plan);
     let prepared = plan.before.iter().try_for_each(run);
     let samples = prepared.and_then(|()| time_commands(stopwatch, plan, series));
     let cleared = plan.after.iter().map(run).fold(Ok(()), Result::and);
@@ -53,11 +56,11 @@ pub fn time(stopwatch: &Path, plan: &Plan, series: Series) -> Result<Vec<Sample>
     cleared.map(|()| samples)
 }
 
-/// Runs a command whose output nobody reads.
-pub fn run(words: &CommandLine, environment: &[(String, String)]) -> Result<()> {
+/// Runs a command as a plan has it, whose output nobody reads.
+pub fn run(words: &CommandLine, plan: &Plan) -> Result<()> {
     // No pipe: a container that stays would keep it open.
     let null = Stdio::null;
-    let mut command = program(words[0].as_ref(), environment);
+    let mut command = program(words[0].as_ref(), plan);
     command.args(&words[1..]);
     let mut errors = tempfile::tempfile()?;
     let status = command.stdin(null()).stdout(null()).stderr(errors.try_clone()?).status()?;
@@ -70,14 +73,17 @@ pub fn run(words: &CommandLine, environment: &[(String, String)]) -> Result<()> 
     Err(format!("{}: {status}: {}", words.join(" "), String::from_utf8_lossy(&text).trim()).into())
 }
 
-fn program(path: &Path, environment: &[(String, String)]) -> Command {
+fn program(path: &Path, plan: &Plan) -> Command {
     let mut command = Command::new(path);
-    command.env_remove(OTHER_CRUN_VARIABLE).envs(environment.iter().cloned());
+    command.env_remove(OTHER_CRUN_VARIABLE).envs(plan.environment.iter().cloned());
+    if let Some(user) = plan.user {
+        command.uid(user).gid(user);
+    }
     command
 }
 
 fn time_commands(stopwatch: &Path, plan: &Plan, series: Series) -> Result<Vec<Sample>> {
-    let mut command = program(stopwatch, &plan.environment);
+    let mut command = program(stopwatch, plan);
     command.args([series.rest.as_micros().to_string(), series.times.to_string(), series.first.to_string()]);
     command.args(plan.timed.join(&"+".to_owned()));
     // To a file: a container that a failed run leaves behind would keep a pipe open.

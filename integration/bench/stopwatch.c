@@ -62,7 +62,10 @@ static void run(char **words, int output, struct cost *cost) {
   if (child < 0 || wait4(child, &status, 0, &usage) != child) exit(2);
   long long end = now();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    fprintf(stderr, "%s: wait status %#x\n", words[0], status);
+    if (WIFEXITED(status))
+      fprintf(stderr, "%s: exit status %d\n", words[0], WEXITSTATUS(status));
+    else
+      fprintf(stderr, "%s: signal %d\n", words[0], WTERMSIG(status));
     exit(1);
   }
   if (usage.ru_maxrss > cost->kilobytes) cost->kilobytes = usage.ru_maxrss;

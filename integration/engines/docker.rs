@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::podman::{HUNGRY, MEMORY_LIMIT, PIDS_LIMIT, SERVICE};
 use super::site::Site;
@@ -33,12 +34,29 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// A dockerd with one image.
-struct Docker<'a> {
+pub(super) struct Docker<'a> {
     site: Site<'a>,
 }
 
 impl<'a> Docker<'a> {
     fn start(scene: &'a Scene) -> Self {
+        Self::serve(scene, &image(scene), |site, command| {
+            command.arg("--add-runtime").arg(format!("husk={}", site.runtime("husk").display()));
+            command.args(["--default-runtime", "husk"]);
+            // BuildKit takes the first `runc` of the PATH, whatever the default runtime is.
+            let programs = site.path("bin");
+            command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display()));
+        })
+    }
+
+    /// A dockerd that is its own master, without a network.
+    pub(super) fn with_own_runtime(scene: &'a Scene, image: &Path) -> Self {
+        Self::serve(scene, image, |_, command| {
+            command.args(["--bridge", "none", "--iptables=false"]);
+        })
+    }
+
+    fn serve(scene: &'a Scene, image: &Path, prepare: impl FnOnce(&Site<'a>, &mut Invocation<'a>)) -> Self {
         let site = Site::open(scene);
         let configuration = site.file("daemon.json", "{}");
         let mut command = site.command("dockerd");
@@ -49,15 +67,11 @@ impl<'a> Docker<'a> {
         command.arg("--host").arg(format!("unix://{}", site.path("docker.sock").display()));
         command.args(["--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"]);
         command.arg("--cgroup-parent").arg(Site::cgroup());
-        command.arg("--add-runtime").arg(format!("husk={}", site.runtime("husk").display()));
-        command.args(["--default-runtime", "husk"]);
-        // BuildKit takes the first `runc` of the PATH, whatever the default runtime is.
-        let programs = site.path("bin");
-        let search = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
-        site.daemon("dockerd", command.env("PATH", search));
+        prepare(&site, &mut command);
+        site.daemon("dockerd", &mut command);
         let docker = Self { site };
         Site::wait_until("dockerd answers", || docker.ping());
-        docker.run(&format!("load --quiet --input {}", image(scene).display()), &[]).success();
+        docker.run(&format!("load --quiet --input {}", image.display()), &[]).success();
         docker
     }
 
@@ -72,7 +86,7 @@ impl<'a> Docker<'a> {
         ask().is_ok_and(|answer| answer.contains(" 200 OK"))
     }
 
-    fn client(&self, program: &str) -> Invocation<'a> {
+    pub(super) fn client(&self, program: &str) -> Invocation<'a> {
         let mut docker = self.site.command(program);
         docker.env("DOCKER_HOST", format!("unix://{}", self.site.path("docker.sock").display()));
         docker

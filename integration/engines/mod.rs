@@ -1,10 +1,12 @@
-//! husk under the engines that people run: Podman, Buildah, containerd, Docker, and conmon as CRI-O calls it.
+//! husk under the engines that people run: Podman, Buildah, containerd, Docker, and conmon as CRI-O calls it; and beside them
+//! ([`beside`]).
 //!
 //! Each test starts what it needs in a [`site::Site`] of its own and takes it down again; nothing of the machine's own
 //! engines is touched, and nothing is downloaded. What a container prints is computed in it, so that no echo of a
 //! command line can pass for it: with `HUSK=/bin/true` every one of these tests fails, with `HUSK=/usr/sbin/runc` they
 //! pass.
 
+mod beside;
 mod buildah;
 mod conmon;
 mod containerd;
@@ -23,7 +25,7 @@ use crate::support::tar::{self, Entry};
 use crate::support::{Scene, Test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    [podman::tests, rootless::tests, buildah::tests, containerd::tests, docker::tests, conmon::tests]
+    [podman::tests, rootless::tests, buildah::tests, containerd::tests, docker::tests, conmon::tests, beside::tests]
         .into_iter()
         .flat_map(|tests: fn() -> Vec<Test>| tests())
         .collect()
@@ -42,12 +44,16 @@ const APPLETS: [&str; 20] = [
     "stty", "tail", "test", "tr", "true",
 ];
 
-/// Writes busybox as a docker archive: the one form that all engines load without a registry.
 fn image(scene: &Scene) -> PathBuf {
+    image_with(scene, &APPLETS)
+}
+
+/// Writes busybox as a docker archive, under these names, too: the one form that all engines load without a registry.
+fn image_with(scene: &Scene, names: &[&str]) -> PathBuf {
     let busybox = std::fs::read(kit().payload(scene.who).join("busybox")).expect("read the busybox of the kit");
     let mut entries = vec![Entry::directory("bin"), Entry::directory("etc"), Entry::directory("tmp").mode(0o1777)];
     entries.push(Entry::program("bin/busybox", busybox));
-    entries.extend(APPLETS.map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
+    entries.extend(names.iter().map(|name| Entry::symlink(&format!("bin/{name}"), "busybox")));
     entries.push(Entry::file("etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));
     entries.push(Entry::file("etc/group", "root:x:0:\nuser:x:1000:\n"));
     let mut image = Image::new(vec![Layer::new(&tar::archive(&entries), Compression::None)]);

@@ -1,6 +1,6 @@
 //! Podman as root, with husk behind `--runtime`, under each of the names that Podman judges runtimes by.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -47,27 +47,12 @@ impl<'a> Podman<'a> {
 
     fn without_image(scene: &'a Scene) -> Self {
         let site = Site::open(scene);
-        let at = |name: &str| site.path(name).display().to_string();
-        // The directory of states must be the one that Podman finds from `--root`: its own clean-up command is told no
-        // other. Limits that a root without CAP_SYS_RESOURCE can set.
-        let containers = format!(
-            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
-             [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{}\"\n\
-             [engine.runtimes]\nhusk = [\"{}\"]\n\
-             [engine]\nruntime_supports_json = [\"husk\", \"runc\", \"crun\"]\nruntime_supports_nocgroup = [\"husk\", \"crun\"]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
-             tmp_dir = \"{}\"\nstatic_dir = \"{}\"\nvolume_path = \"{}\"\n",
-            at("net"),
-            at("bin/husk"),
-            at("tmp"),
-            at("graph/libpod"),
-            at("graph/volumes"),
+        let engine = format!(
+            "runtime_supports_json = [\"husk\", \"runc\", \"crun\"]\nruntime_supports_nocgroup = [\"husk\", \"crun\"]\n\
+             [engine.runtimes]\nhusk = [\"{}\"]\n",
+            site.runtime("husk").display()
         );
-        site.file("containers.conf", &containers);
-        let storage =
-            format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n", at("graph"), at("run"));
-        site.file("storage.conf", &storage);
-        site.file("registries.conf", "unqualified-search-registries = []\n");
-        site.expect_cgroup("conmon");
+        configure(&site, "", &engine);
         let runtime = site.runtime("husk");
         Self { site, runtime }
     }
@@ -116,6 +101,37 @@ impl Drop for Podman<'_> {
             self.run("system migrate", &[]);
         }
     }
+}
+
+/// Writes the configuration of the containers project's programs, with more lines for two of its tables.
+fn configure(site: &Site<'_>, containers: &str, engine: &str) {
+    let at = |name: &str| site.path(name).display().to_string();
+    // The directory of states must be the one that Podman finds from `--root`: its own clean-up command is told no
+    // other. Limits that a root without CAP_SYS_RESOURCE can set.
+    let text = format!(
+        "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n{containers}\
+         [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{}\"\n\
+         [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+         tmp_dir = \"{}\"\nstatic_dir = \"{}\"\nvolume_path = \"{}\"\n{engine}",
+        at("net"),
+        at("tmp"),
+        at("graph/libpod"),
+        at("graph/volumes"),
+    );
+    site.file("containers.conf", &text);
+    let storage =
+        format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n", at("graph"), at("run"));
+    site.file("storage.conf", &storage);
+    site.file("registries.conf", "unqualified-search-registries = []\n");
+    site.expect_cgroup("conmon");
+}
+
+/// A place where `podman` is its own master, with one image and without a network.
+pub(super) fn site<'a>(scene: &'a Scene, image: &Path) -> Site<'a> {
+    let site = Site::open(scene);
+    configure(&site, "netns = \"none\"\n", "runtime = \"runc\"\n");
+    configured(&site, "podman").args(["load", "--quiet", "--input"]).arg(image).run().success();
+    site
 }
 
 /// A program of the containers project with the site's configuration.

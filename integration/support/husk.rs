@@ -126,12 +126,13 @@ impl<'a> Invocation<'a> {
 
     /// Starts the command for somebody who looks after it.
     pub(crate) fn spawn(&self, input: Stdio, output: Stdio, error: Stdio) -> Child {
-        self.command().stdin(input).stdout(output).stderr(error).spawn().unwrap_or_else(|error| {
+        self.prepare().stdin(input).stdout(output).stderr(error).spawn().unwrap_or_else(|error| {
             panic!("start {}: {error}", self.line());
         })
     }
 
-    fn command(&self) -> Command {
+    /// Makes the command for somebody who runs it where a scene cannot go: in another thread.
+    pub(crate) fn prepare(&self) -> Command {
         let mut command = if self.steps.is_empty() {
             Command::new(&self.program)
         } else {

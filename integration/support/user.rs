@@ -47,6 +47,7 @@ const USER_ID: u32 = 64_201;
 const PLAIN_ID: u32 = 64_202;
 /// High enough to meet no range of the machine's own.
 const SUBORDINATE: (u32, u32) = (1_879_048_192, 65_536);
+const ROOTS_SUBORDINATE: (u32, u32) = (1_895_825_408, 65_536);
 
 impl Account {
     /// root with a home of its own, so that no test touches /root.
@@ -66,6 +67,11 @@ impl Account {
                 append(&etc.join("subuid"), &format!("{name}:{first}:{count}\n"))?;
                 append(&etc.join("subgid"), &format!("{name}:{first}:{count}\n"))?;
             }
+        }
+        // Whose ids root's containers may have.
+        let (first, count) = ROOTS_SUBORDINATE;
+        for file in ["subuid", "subgid"] {
+            append(&etc.join(file), &format!("containers:{first}:{count}\n"))?;
         }
         Ok([user, plain])
     }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::events;
+use crate::engine::options::{RunOptions, Stream};
 use crate::engine::{settings, start};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::{Attending, Ended, Keys, Wants};
@@ -25,8 +26,24 @@ impl AttendArgs {
     pub(super) fn attending(&self, input: bool) -> Result<Attending> {
         let Self { sig_proxy, detach_keys } = self;
         let keys = detach_keys.as_deref().map(str::parse::<Keys>).transpose()?.unwrap_or_default();
-        Ok(Attending { input, proxies_signals: *sig_proxy, keys })
+        Ok(Attending { input, shows: [true; 2], proxies_signals: *sig_proxy, keys })
     }
+
+    /// The same for a container of which only these streams were asked for (`-a`); none is all of them.
+    pub(super) fn attending_to(&self, options: &RunOptions) -> Result<Attending> {
+        let mut attending = self.attending(options.interactive && asks_for(options, Stream::Stdin))?;
+        attending.shows = shown(options);
+        Ok(attending)
+    }
+}
+
+/// Says which of output and errors a container was made to show.
+pub(super) fn shown(options: &RunOptions) -> [bool; 2] {
+    [Stream::Stdout, Stream::Stderr].map(|stream| asks_for(options, stream))
+}
+
+fn asks_for(options: &RunOptions, stream: Stream) -> bool {
+    options.attached.is_empty() || options.attached.contains(&stream)
 }
 
 /// Attach this terminal, or these streams, to a container that runs
@@ -49,13 +66,13 @@ pub(super) struct Attach {
 pub(super) fn run(args: &Attach) -> Result<Status> {
     let Attach { attend, no_stdin, container } = args;
     let engine = Engine::open(settings::File::default())?;
-    let record = engine.containers()?.find(container)?.record()?;
+    let record = engine.find(container)?.record()?;
     attach(&engine, container, &attend.attending(record.interactive && !no_stdin)?)
 }
 
 /// Attends to a container that runs.
 pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending) -> Result<Status> {
-    let container = engine.containers()?.find(word)?;
+    let container = engine.find(word)?;
     let signals = Signals::block_all().context("block signals")?;
     let client = start::connect(&container, Wants { output: true })?;
     let client = client.ok_or_else(|| {

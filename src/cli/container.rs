@@ -2,13 +2,16 @@
 
 use clap::Subcommand;
 
-use super::{attach, commit, diff, exec, export, inspect, lifecycle, logs, ps, run, stats, system, top, update};
+use super::{
+    attach, commit, cp, diff, exec, export, inspect, lifecycle, logs, mount, ps, run, stats, system, top, update, why,
+};
 
 /// `husk container …`
 #[derive(Debug, Subcommand)]
 pub(super) enum Container {
     Attach(attach::Attach),
     Commit(commit::Commit),
+    Cp(cp::Cp),
     Create(Box<run::Create>),
     Diff(diff::Diff),
     Exec(Box<exec::Exec>),
@@ -19,6 +22,7 @@ pub(super) enum Container {
     Logs(logs::Logs),
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Ps),
+    Mount(mount::MountContainer),
     Pause(lifecycle::Pause),
     Port(top::Port),
     Prune(system::ContainerPrune),
@@ -32,6 +36,9 @@ pub(super) enum Container {
     Stop(lifecycle::Stop),
     Top(top::Top),
     Unpause(lifecycle::Unpause),
+    #[command(visible_alias = "umount")]
+    Unmount(mount::UnmountContainer),
     Update(update::Update),
     Wait(lifecycle::Wait),
+    Why(why::Why),
 }

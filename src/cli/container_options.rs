@@ -23,13 +23,13 @@ use super::progress::Bar;
 use crate::engine::engine::Engine;
 use crate::engine::options::environment::{self, EnvironmentEntry};
 use crate::engine::options::hosts::{self, HostEntry, HostsSource};
-use crate::engine::options::namespaces::{NamespaceMode, UserMode};
+use crate::engine::options::namespaces::{IpcMode, NamespaceMode, UserMode};
+use crate::engine::options::secret::SecretRequest;
 use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
 use crate::engine::settings::DefaultNetwork;
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
-use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
 
 /// Environment files and label files are read whole; nobody writes such a one by hand.
@@ -68,7 +68,7 @@ struct GeneralArgs {
     rm: bool,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
-    name: Option<ContainerName>,
+    name: Option<String>,
     /// Give the container a terminal
     #[arg(long, short)]
     tty: bool,
@@ -131,6 +131,12 @@ struct ProcessArgs {
     /// Take this program of the host's for it
     #[arg(long, value_name = "FILE")]
     init_path: Option<PathBuf>,
+    /// Line of /etc/passwd for a user that the image does not know; $USERNAME, $UID, $GID, $NAME, $HOME
+    #[arg(long, value_name = "LINE")]
+    passwd_entry: Option<String>,
+    /// Line of /etc/group for a group that the image does not know; $GROUPNAME, $GID, $USERLIST
+    #[arg(long, value_name = "LINE")]
+    group_entry: Option<String>,
     /// Mode bits that new files lack
     #[arg(long, value_name = "OCTAL", value_parser = options::parse_umask)]
     umask: Option<u32>,
@@ -186,6 +192,9 @@ struct FileArgs {
     /// What becomes of the image's volumes: bind, tmpfs or ignore
     #[arg(long, value_name = "MANNER", default_value = "bind")]
     image_volume: ImageVolumes,
+    /// Give it a secret, as /run/secrets/NAME or as a variable
+    #[arg(long, value_name = "SECRET[,KEY=VALUE…]")]
+    secret: Vec<SecretRequest>,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -238,9 +247,9 @@ struct NamespaceArgs {
     /// Processes it sees: private, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
     pid: NamespaceMode,
-    /// Shared memory and queues: private, shareable, host, container:NAME, ns:PATH
+    /// Shared memory and queues: shareable, private, none, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
-    ipc: NamespaceMode,
+    ipc: IpcMode,
     /// Host name: private, host, container:NAME, ns:PATH
     #[arg(long, value_name = "MODE", default_value = "")]
     uts: NamespaceMode,
@@ -306,7 +315,8 @@ impl GeneralArgs {
                 .with_hint("remove it, if its container has ended"));
         }
         options.remove = rm;
-        options.name = name;
+        // An empty one is none, as with docker and podman: of scripts that have a variable there.
+        options.name = name.filter(|name| !name.is_empty()).map(|name| name.parse()).transpose()?;
         options.terminal = tty;
         options.interactive = interactive;
         options.attached = attach;
@@ -329,7 +339,19 @@ impl GeneralArgs {
 
 impl ProcessArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { workdir, user, group_add, entrypoint, init, init_path, umask, tz, preserve_fds } = self;
+        let Self {
+            workdir,
+            user,
+            group_add,
+            entrypoint,
+            init,
+            init_path,
+            passwd_entry,
+            group_entry,
+            umask,
+            tz,
+            preserve_fds,
+        } = self;
         options.working_directory = workdir;
         options.user = user;
         for group in &group_add {
@@ -347,6 +369,7 @@ impl ProcessArgs {
         }
         options.init = init;
         options.init_path = init_path.map(std::path::absolute).transpose()?;
+        (options.passwd_entry, options.group_entry) = (passwd_entry, group_entry);
         options.umask = umask;
         options.timezone = tz;
         options.preserved_fds = preserve_fds.unwrap_or(0);
@@ -373,7 +396,8 @@ impl EnvironmentArgs {
 
 impl FileArgs {
     fn fill(self, options: &mut RunOptions) -> Result<()> {
-        let Self { volume, mount, tmpfs, volumes_from, image_volume, read_only, read_only_tmpfs } = self;
+        let Self { volume, mount, tmpfs, volumes_from, image_volume, secret, read_only, read_only_tmpfs } = self;
+        options.secrets = secret;
         options.volumes = volume;
         options.tmpfs = tmpfs;
         for request in mount {
@@ -474,7 +498,10 @@ fn read_file<T>(what: &str, path: &Path, parse: impl Fn(&[u8]) -> Result<T>) -> 
     let read = || {
         let mut bytes = Vec::new();
         let file = std::fs::File::open(path)?;
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES), &mut bytes)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES + 1), &mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(Error::invalid(format!("larger than {FILE_BYTES} bytes")));
+        }
         parse(&bytes)
     };
     read().with_context(|| format!("{what} {}", path.display()))

@@ -37,10 +37,10 @@ pub(super) struct Cp {
     #[arg(long, short)]
     quiet: bool,
     /// What to copy
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "[CONTAINER:]SOURCE")]
     source: OsString,
     /// Where to
-    #[arg(value_name = "DESTINATION")]
+    #[arg(value_name = "[CONTAINER:]DESTINATION")]
     destination: OsString,
 }
 

@@ -1,10 +1,10 @@
-//! Man pages and shell completions, made from the commands' definitions (`husk internal docs DIR`, for `make install`).
+//! Man pages, and the shells' completions, made from the commands' definitions (`husk internal docs DIR`, for `make install`).
 
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use clap_complete::Shell;
 
+use super::complete::Shell;
 use super::status::Status;
 use crate::error::{Context, Result};
 
@@ -17,8 +17,6 @@ pub(super) struct Docs {
     directory: PathBuf,
 }
 
-const SHELLS: [(Shell, &str); 3] = [(Shell::Bash, "husk.bash"), (Shell::Zsh, "_husk"), (Shell::Fish, "husk.fish")];
-
 /// Writes both.
 pub(super) fn run(args: Docs, command: clap::Command) -> Result<Status> {
     let Docs { directory } = args;
@@ -26,10 +24,8 @@ pub(super) fn run(args: Docs, command: clap::Command) -> Result<Status> {
     for directory in [&man, &completions] {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }
-    for (shell, name) in SHELLS {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command.clone(), "husk", &mut text);
-        write(&completions.join(name), &text)?;
+    for (shell, name) in Shell::ALL {
+        write(&completions.join(name), shell.script().as_bytes())?;
     }
     write_pages(command.disable_help_subcommand(true), "husk", &man)?;
     Ok(Status::Success)
@@ -68,7 +64,7 @@ mod tests {
         for page in ["husk.1", "husk-run.1", "husk-unshare.1", "husk-oci.1", "husk-oci-create.1"] {
             assert!(names("man").contains(&page.to_owned()), "{page} is missing");
         }
-        assert_eq!(names("completions").len(), SHELLS.len());
+        assert_eq!(names("completions").len(), Shell::ALL.len());
         let page = std::fs::read_to_string(directory.path().join("man/husk-run.1")).unwrap();
         assert!(page.contains("\\-\\-entrypoint"), "{page}");
     }

@@ -9,9 +9,9 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images, import, info,
-    inspect, lifecycle, load, login, logout, logs, manifest, mount, oci, ps, referrers, run, save, search, stats,
-    switches, system, top, tree, unshare, update, volume, why,
+    attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
+    save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -54,6 +54,9 @@ enum Command {
     Events(events::Events),
     Info(info::Info),
     Version(info::Version),
+    Mount(mount::MountContainer),
+    #[command(visible_alias = "umount")]
+    Unmount(mount::UnmountContainer),
     Why(why::Why),
     Doctor(doctor::Doctor),
     /// Print units of systemd that run containers
@@ -87,11 +90,15 @@ enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
+    /// Manage secrets of containers
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Look after the data root
     #[command(subcommand)]
     System(system::System),
     Unshare(unshare::Unshare),
-    /// What the build needs of the executable
+    Completion(complete::Completion),
+    /// What the build, and husk itself, need of the executable
     #[command(subcommand, hide = true)]
     Internal(Internal),
 }
@@ -99,6 +106,9 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Monitor(monitor::Monitor),
+    Thaw(thaw::Thaw),
+    Complete(complete::Complete),
 }
 
 /// Gives the whole command tree, the runtime's verbs below `oci`: for help, manuals and completions.
@@ -122,7 +132,10 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         Ok(command) => command,
         Err(error) => {
             let is_help = !error.use_stderr();
-            let _ = error.print();
+            match usage::explain(&error) {
+                Some(error) => report::engine_error(&error),
+                None => drop(error.print()),
+            }
             return if is_help { Status::Success } else { Status::Engine }.into();
         }
     };
@@ -141,7 +154,7 @@ fn parse<C: Parser + FromArgMatches>(args: &[OsString]) -> Result<C, clap::Error
     C::from_arg_matches(&command.try_get_matches_from(std::iter::once(&args[0]).chain(&args[2..]))?)
 }
 
-/// Docker's status for a failure with a container that was named: 1, where `run` has 125 to tell it from the workload's.
+/// Docker's status for a failure with a thing that was named: 1, where `run` has 125 to tell it from the workload's.
 fn or_failure(answer: Result<Status>) -> Result<Status> {
     match answer {
         Err(error) if !matches!(error.kind(), Kind::NotExecutable | Kind::ExecutableNotFound) => {
@@ -184,6 +197,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Info(args) => info::info(&args),
         Command::Version(args) => info::version(&args),
         Command::Rename(args) => lifecycle::rename(args),
+        Command::Mount(args) => or_failure(mount::mount_container(&args)),
+        Command::Unmount(args) => or_failure(mount::unmount_container(&args)),
         Command::Why(args) => or_failure(why::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(command) => or_failure(generate::run(&command)),
@@ -196,24 +211,29 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Load(args) | Command::Image(images::Image::Load(args)) => load::run(&args),
         Command::Save(args) | Command::Image(images::Image::Save(args)) => save::run(&args),
         Command::Images(args) | Command::Image(images::Image::Ls(args)) => image_list::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Image(images::Image::Inspect(args)) => inspect::run_image(&args),
+        Command::Inspect(args) => or_failure(inspect::run(&args)),
+        Command::Image(images::Image::Inspect(args)) => or_failure(inspect::run_image(&args)),
         Command::History(args) | Command::Image(images::Image::History(args)) => history::run(&args),
         Command::Image(images::Image::Exists(args)) => inspect::exists(&args),
-        Command::Export(args) => export::run(&args),
+        Command::Export(args) => or_failure(export::run(&args)),
         Command::Import(args) | Command::Image(images::Image::Import(args)) => import::run(&args),
-        Command::Cp(args) => cp::run(&args),
-        Command::Commit(args) => commit::run(&args),
-        Command::Diff(args) | Command::Image(images::Image::Diff(args)) => diff::run(&args),
+        Command::Cp(args) => or_failure(cp::run(&args)),
+        Command::Commit(args) => or_failure(commit::run(&args)),
+        Command::Diff(args) | Command::Image(images::Image::Diff(args)) => or_failure(diff::run(&args)),
         Command::Image(images::Image::Mount(args)) => mount::run(&args),
         Command::Image(images::Image::Unmount(args)) => mount::unmount(&args),
         Command::Image(images::Image::Tree(args)) => tree::run(&args),
-        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => images::remove(&args),
+        Command::Rmi(args) | Command::Image(images::Image::Rm(args)) => or_failure(images::remove(&args)),
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
         Command::Volume(command) => or_failure(volume::run(&command)),
+        Command::Secret(command) => or_failure(secret::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
+        Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Internal(Internal::Thaw(args)) => thaw::run(&args),
+        Command::Completion(args) => complete::completion(&args),
+        Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),
         Command::Internal(Internal::Docs(args)) => docs::run(args, self::command()),
     }
 }
@@ -221,9 +241,9 @@ fn dispatch(command: Command) -> Result<Status> {
 /// Runs `container …`: what is not its own is the command of that name.
 fn container(command: Container) -> Result<Status> {
     let twin = match command {
-        Container::Inspect(args) => return inspect::run_container(&args),
-        Container::Exists(args) => return inspect::container_exists(&args),
-        Container::Prune(args) => return system::prune_containers(&args),
+        Container::Inspect(args) => return or_failure(inspect::run_container(&args)),
+        Container::Exists(args) => return or_failure(inspect::container_exists(&args)),
+        Container::Prune(args) => return or_failure(system::prune_containers(&args)),
         Container::Ls(args) => Command::Ps(args),
         Container::Attach(args) => Command::Attach(args),
         Container::Commit(args) => Command::Commit(args),
@@ -243,6 +263,10 @@ fn container(command: Container) -> Result<Status> {
         Container::Unpause(args) => Command::Unpause(args),
         Container::Wait(args) => Command::Wait(args),
         Container::Port(args) => Command::Port(args),
+        Container::Cp(args) => Command::Cp(args),
+        Container::Mount(args) => Command::Mount(args),
+        Container::Unmount(args) => Command::Unmount(args),
+        Container::Why(args) => Command::Why(args),
         Container::Stats(args) => Command::Stats(args),
         Container::Top(args) => Command::Top(args),
         Container::Update(args) => Command::Update(args),

@@ -54,7 +54,7 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         return Err(Error::invalid("the input device is not a TTY").with_hint("leave out -t where no terminal is"));
     }
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(&container)?;
+    let container = engine.find(&container)?;
     let options = ExecOptions {
         command,
         environment: env,
@@ -63,16 +63,10 @@ pub(super) fn run(args: Exec, tell: &dyn Fn(&str)) -> Result<Status> {
         terminal: tty,
         is_privileged: privileged,
         is_detached: detach,
-        preserved_fds: 0,
+        ..ExecOptions::default()
     };
     if detach || !(interactive || tty) {
-        let null = rustix::fs::open(
-            c"/dev/null",
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .context("open /dev/null")?;
-        rustix::stdio::dup2_stdin(&null)?;
+        let null = super::take_no_input()?;
         if detach {
             rustix::stdio::dup2_stdout(&null)?;
         }

@@ -10,6 +10,7 @@ use super::printer;
 use super::report;
 use super::status::Status;
 use super::template::{Template, unescape};
+use super::volume;
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
 use crate::engine::images::{find, inspect as images};
@@ -24,14 +25,14 @@ use crate::error::{Kind, Result};
 pub(super) struct Inspect {
     #[command(flatten)]
     how: How,
-    /// What the words are: container or image
+    /// What the words are: container, image or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Type>,
     /// Show what containers take of the disk
     #[arg(long, short)]
     size: bool,
     /// Names or ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "CONTAINER|IMAGE")]
     words: Vec<String>,
 }
 
@@ -73,6 +74,7 @@ struct How {
 enum Type {
     Container,
     Image,
+    Volume,
 }
 
 /// Tell by the status whether an image is here: 0 if it is, 1 if not
@@ -110,11 +112,7 @@ pub(super) fn run_image(args: &InspectImage) -> Result<Status> {
 }
 
 fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Result<Status> {
-    let template = match how.format.as_deref() {
-        None => None,
-        Some("json") => Some(Template::parse("{{json .}}")?),
-        Some(text) => Some(Template::parse(&unescape(text))?),
-    };
+    let template = template(how.format.as_deref())?;
     let engine = Engine::open(settings::File::default())?;
     let all = engine.containers()?;
     let (mut found, mut status) = (Vec::new(), Status::Success);
@@ -145,7 +143,41 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
     Ok(status)
 }
 
+fn template(format: Option<&str>) -> Result<Option<Template>> {
+    match format {
+        None => Ok(None),
+        Some("json") => Template::parse("{{json .}}").map(Some),
+        Some(text) => Template::parse(&unescape(text)).map(Some),
+    }
+}
+
+/// Shows all that is known of things of one kind, by their names. Where one fails, the others are shown, and the last
+/// failure is the command's.
+pub(super) fn each(format: Option<&str>, words: &[String], describe: impl Fn(&str) -> Result<Value>) -> Result<Status> {
+    let template = template(format)?;
+    let (mut found, mut failure) = (Vec::new(), None);
+    for word in words {
+        match describe(word) {
+            Ok(described) => found.push(described),
+            Err(error) => {
+                if let Some(earlier) = failure.replace(error) {
+                    report::engine_error(&earlier);
+                }
+            }
+        }
+    }
+    let text = match template {
+        None => array(&mut found)?,
+        Some(template) => found.iter().map(|one| Ok(template.render(one)? + "\n")).collect::<Result<String>>()?,
+    };
+    printer::print(&text)?;
+    failure.map_or(Ok(Status::Success), Err)
+}
+
 fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, word: &str) -> Result<Value> {
+    if kind == Some(Type::Volume) {
+        return volume::inspected(engine, word);
+    }
     if kind != Some(Type::Image) {
         match all.find(word).and_then(|container| containers::inspect(engine, &container, size)) {
             Err(error) if error.kind() == Kind::NotFound && kind.is_none() => {}
@@ -168,7 +200,7 @@ pub(super) fn exists(args: &Exists) -> Result<Status> {
 /// Runs `container exists`.
 pub(super) fn container_exists(args: &ContainerExists) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
-    match engine.containers()?.find(&args.container) {
+    match engine.find(&args.container) {
         Ok(_) => Ok(Status::Success),
         Err(error) if error.kind() == Kind::NotFound => Ok(Status::Failure),
         Err(error) => Err(error),

@@ -13,7 +13,7 @@ use crate::engine::engine::Engine;
 use crate::engine::events;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
-use crate::engine::stop::{self, Patience, StopOptions};
+use crate::engine::stop::{self, Patience, StopOptions, Then};
 use crate::engine::{boot, settings, start, wait};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Lifetime, Wants};
@@ -160,7 +160,7 @@ fn each(
     let containers = engine.containers()?;
     let mut status = Status::Success;
     for word in words {
-        match containers.find(word).and_then(|container| act(&engine, &containers, &container, word)) {
+        match engine.find(word).and_then(|container| act(&engine, &containers, &container, word)) {
             Ok(None) => {}
             Ok(Some(line)) => printer::print(&(line + "\n"))?,
             Err(error) => {
@@ -189,10 +189,11 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
         return Err(Error::invalid("you cannot start and attach multiple containers at once"));
     };
     let engine = Engine::open(settings::File::default())?;
-    let attending = attend.attending(*interactive)?;
+    let mut attending = attend.attending(*interactive)?;
     let Some(created) = start::take(&engine, word)? else {
         return attach::attach(&engine, word, &attending);
     };
+    attending.shows = attach::shown(&created.record.options);
     let signals = Signals::block_all().context("block signals")?;
     // As with docker, the container does not end with a command that only started it again.
     let client = start::launch(&engine, created, Lifetime::Own, Wants { output: true }, &signals, tell)?;
@@ -233,7 +234,7 @@ fn start_detached(engine: &Engine, word: &str, tell: &dyn Fn(&str)) -> Result<()
 pub(super) fn stop(args: &Stop) -> Result<Status> {
     let Stop { how, containers } = args;
     each(containers, |engine, _, container, word| {
-        stop::stop(engine, container, how.options()).map(|()| Some(word.to_owned()))
+        stop::stop(engine, container, how.options(), Then::Ends).map(|()| Some(word.to_owned()))
     })
 }
 
@@ -242,7 +243,7 @@ pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
     super::let_go_of_descriptors()?;
     each(containers, |engine, _, container, word| {
-        stop::stop(engine, container, how.options())?;
+        stop::stop(engine, container, how.options(), Then::Starts)?;
         start_detached(engine, container.id().as_str(), tell)?;
         events::container(engine, &container.record()?, "restart", &[]);
         Ok(Some(word.to_owned()))
@@ -271,7 +272,9 @@ pub(super) fn unpause(args: &Unpause) -> Result<Status> {
 
 /// Runs `wait`.
 pub(super) fn wait(args: &Wait) -> Result<Status> {
-    each(&args.containers, |_, _, container, _| wait::wait(container).map(|status| Some(status.to_string())))
+    each(&args.containers, |engine, _, container, _| {
+        wait::wait(engine, container).map(|status| Some(status.to_string()))
+    })
 }
 
 /// Runs `rm`.
@@ -282,7 +285,7 @@ pub(super) fn remove(args: &Remove) -> Result<Status> {
     let mut status = Status::Success;
     for word in words {
         let force = if *force { Force::Yes } else { Force::No };
-        let removed = match containers.find(word) {
+        let removed = match engine.find(word) {
             Err(error) if force == Force::Yes && error.kind() == crate::error::Kind::NotFound => continue,
             found => found.and_then(|container| remove::remove(&engine, &containers, &container, force)),
         };

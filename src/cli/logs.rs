@@ -24,6 +24,9 @@ pub(super) struct Logs {
     /// Show the time of each line
     #[arg(long, short)]
     timestamps: bool,
+    /// Show what --log-opt tag, labels and env have added to each line
+    #[arg(long)]
+    details: bool,
     /// Show the last NUMBER lines only, or `all`
     #[arg(long, short = 'n', value_name = "NUMBER", default_value = "all", allow_hyphen_values = true)]
     tail: String,
@@ -40,7 +43,7 @@ pub(super) struct Logs {
 
 /// Runs `logs`.
 pub(super) fn run(args: &Logs) -> Result<Status> {
-    let Logs { follow, timestamps, tail, since, until, container } = args;
+    let Logs { follow, timestamps, details, tail, since, until, container } = args;
     let now = SystemTime::now();
     let time = |text: &Option<String>| -> Result<Option<jiff::Timestamp>> {
         let Some(text) = text else { return Ok(None) };
@@ -53,11 +56,16 @@ pub(super) fn run(args: &Logs) -> Result<Status> {
     };
     let options = LogsOptions { since: time(since)?, until: time(until)?, tail: parse_tail(tail)?, follows: *follow };
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(container)?;
-    logs::logs(&container, options, &mut |entry| {
+    let container = engine.find(container)?;
+    logs::logs(&engine, &container, options, &mut |entry| {
         let mut line = Vec::new();
         if *timestamps {
             line.extend_from_slice(entry.time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ ").to_string().as_bytes());
+        }
+        if *details {
+            let pairs: Vec<String> = entry.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            line.extend_from_slice(pairs.join(",").as_bytes());
+            line.push(b' ');
         }
         line.extend_from_slice(&entry.bytes);
         match entry.stream {

@@ -8,6 +8,7 @@
 
 mod attach;
 mod commit;
+mod complete;
 mod container;
 mod container_filter;
 mod container_options;
@@ -37,6 +38,7 @@ mod logout;
 mod logs;
 mod making;
 mod manifest;
+mod monitor;
 mod mount;
 mod oci;
 mod output;
@@ -49,16 +51,19 @@ mod report;
 mod run;
 mod save;
 mod search;
+mod secret;
 mod stats;
 mod status;
 mod switches;
 mod system;
 pub mod table;
 pub mod template;
+mod thaw;
 mod top;
 mod tree;
 mod unshare;
 mod update;
+mod usage;
 mod volume;
 mod why;
 
@@ -76,6 +81,16 @@ fn let_go_of_descriptors() -> crate::error::Result<()> {
     use crate::error::Context as _;
     use crate::sys::process::{CloseHow, close_range};
     close_range(3, CloseHow::Now).context("close inherited descriptors")
+}
+
+/// Puts the null device in the place of the standard input, and gives it.
+fn take_no_input() -> crate::error::Result<std::os::fd::OwnedFd> {
+    use crate::error::Context as _;
+    use rustix::fs::{Mode, OFlags};
+    let null =
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(null)
 }
 
 /// Parses the process's arguments, runs the command, and gives the exit status.

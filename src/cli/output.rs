@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
@@ -17,13 +18,16 @@ pub(super) fn refuse_terminal(command: &str, path: Option<&Path>) -> Result<()> 
     Ok(())
 }
 
-/// Hands what is to be written to: the file at `path`, or standard output.
-pub(super) fn write<T>(path: Option<&Path>, write: impl FnOnce(File) -> Result<T>) -> Result<T> {
+/// Hands what is to be written to: the file at `path`, or standard output. A reader who leaves has what they wanted.
+pub(super) fn write<T: Default>(path: Option<&Path>, write: impl FnOnce(File) -> Result<T>) -> Result<T> {
     if let Some(path) = path {
         write_file(path, write)
     } else {
         let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0).context("standard output")?;
-        write(copy.into()).context("write to standard output")
+        match write(copy.into()) {
+            Err(error) if error.errno() == Some(Errno::PIPE) => Ok(T::default()),
+            answer => answer.context("write to standard output"),
+        }
     }
 }
 

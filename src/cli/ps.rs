@@ -133,13 +133,13 @@ pub(super) fn run(args: &Ps) -> Result<Status> {
 fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: bool, now: SystemTime) -> Row {
     let summary = &listed.summary;
     let created = time(summary.created);
-    let command = summary.command.join(" ");
+    let command = one_line(&summary.command);
     let command = if in_full { command } else { ellipsis(&command, CELL) };
     let labels: Vec<String> = summary.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let fields = json!({
         "ID": if in_full { summary.id.as_str() } else { summary.id.short() },
         "Image": summary.image,
-        "Command": format!("\"{command}\""),
+        "Command": format!("{command:?}"),
         "CreatedAt": jiff::Timestamp::try_from(created)
             .map_or_else(|_| String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()),
         "RunningFor": human_ago(created, now),
@@ -157,6 +157,14 @@ fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: b
         "LocalVolumes": record.map_or(0, local_volumes).to_string(),
     });
     Row { fields: object(fields), labels: summary.labels.clone() }
+}
+
+/// A command as docker writes it: words of more than one in quotes.
+fn one_line(command: &[String]) -> String {
+    let quote = |(index, word): (usize, &String)| {
+        if index > 0 && word.contains(' ') { format!("'{word}'") } else { word.clone() }
+    };
+    command.iter().enumerate().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// The sources of what is mounted, each cut as docker cuts it.
@@ -181,7 +189,7 @@ fn describe(listed: &Listed, now: SystemTime) -> String {
     let since = |then: Timestamp| human_duration(now.duration_since(time(then)).unwrap_or_default());
     match &listed.status {
         State::Created => "Created".to_owned(),
-        State::Running { started } => {
+        State::Running { started, .. } => {
             let end = match listed.health {
                 _ if listed.is_paused => " (Paused)",
                 None => "",

@@ -77,7 +77,10 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         // A terminal to come back to, as with docker: there is none to be read now.
         options.console_size = None;
     }
-    let attending = attend.attending(options.interactive)?;
+    if detach && !options.attached.is_empty() {
+        return Err(Error::invalid("conflicting options: --attach and --detach"));
+    }
+    let attending = attend.attending_to(&options)?;
     for note in &engine.notes {
         tell(note);
     }

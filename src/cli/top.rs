@@ -60,7 +60,7 @@ const DOCKERS: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "
 pub(super) fn top(args: &Top) -> Result<Status> {
     let Top { container, options } = args;
     let engine = Engine::open(settings::File::default())?;
-    let container = engine.containers()?.find(container)?;
+    let container = engine.find(container)?;
     if !matches!(container.status()?, Life::Running { .. }) {
         return Err(not_running(&container));
     }
@@ -81,17 +81,30 @@ pub(super) fn top(args: &Top) -> Result<Status> {
             }
             table::align_wide(&text)
         }
-        None => ps::narrow(&ps::ask_ps(options)?.unwrap_or_default(), &pids)?,
+        None => table::align_wide(&columns_of(&ps::narrow(&ps::ask_ps(options)?.unwrap_or_default(), &pids)?)),
     };
     printer::print(&text)?;
     Ok(Status::Success)
+}
+
+/// Puts a tab after each column of a table of ps(1), as docker does: the last may hold blanks.
+fn columns_of(table: &str) -> String {
+    let columns = table.lines().next().unwrap_or_default().split_ascii_whitespace().count();
+    let mut text = String::new();
+    for line in table.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let mut cells: Vec<String> = words.by_ref().take(columns.saturating_sub(1)).map(str::to_owned).collect();
+        cells.push(words.collect::<Vec<_>>().join(" "));
+        text.push_str(&(cells.join("\t") + "\n"));
+    }
+    text
 }
 
 /// Runs `port`.
 pub(super) fn port(args: &Port) -> Result<Status> {
     let Port { container: word, port } = args;
     let engine = Engine::open(settings::File::default())?;
-    engine.containers()?.find(word)?.record()?;
+    engine.find(word)?.record()?;
     // There are no networks yet, and so nothing is published.
     match port {
         None => Ok(Status::Success),

@@ -11,7 +11,6 @@ use super::filter::{Filters, Key, matches_pattern};
 use super::format::{Columns, Format, Row};
 use super::image_list::object;
 use super::status::Status;
-use super::template::{Template, unescape};
 use super::{input, output, printer, report};
 use crate::engine::engine::Engine;
 use crate::engine::options::parse_pair;
@@ -182,7 +181,7 @@ pub(super) fn run(command: &Volume) -> Result<Status> {
         Volume::Export(args) => export(args, &volumes),
         Volume::Import(Import { volume, file }) => {
             volumes.find(volume)?;
-            volumes.import(volume, input::archive("volume import", file.as_deref())?)?;
+            volumes.import(volume, &input::archive("volume import", file.as_deref())?)?;
             Ok(Status::Success)
         }
         Volume::Rm(args) => remove(args, &volumes),
@@ -242,29 +241,14 @@ fn row(record: VolumeRecord, volumes: &Volumes<'_>) -> Row {
 }
 
 fn inspect(args: &Inspect, volumes: &Volumes<'_>) -> Result<Status> {
-    let template = match args.format.as_deref() {
-        None => None,
-        Some("json") => Some(Template::parse("{{json .}}")?),
-        Some(text) => Some(Template::parse(&unescape(text))?),
-    };
-    let (mut found, mut failure) = (Vec::new(), None);
-    for name in &args.volumes {
-        match volumes.find(name) {
-            Ok(record) => found.push(describe(&record, volumes)),
-            Err(error) => {
-                // The others are shown; the last failure is the command's.
-                if let Some(earlier) = failure.replace(error) {
-                    report::engine_error(&earlier);
-                }
-            }
-        }
-    }
-    let text = match template {
-        None => super::inspect::array(&mut found)?,
-        Some(template) => found.iter().map(|volume| Ok(template.render(volume)? + "\n")).collect::<Result<String>>()?,
-    };
-    printer::print(&text)?;
-    failure.map_or(Ok(Status::Success), Err)
+    let describe = |name: &str| Ok(describe(&volumes.find(name)?, volumes));
+    super::inspect::each(args.format.as_deref(), &args.volumes, describe)
+}
+
+/// Describes one, for `inspect --type volume`.
+pub(super) fn inspected(engine: &Engine, name: &str) -> Result<Value> {
+    let volumes = Volumes::of(engine);
+    Ok(describe(&volumes.find(name)?, &volumes))
 }
 
 fn describe(record: &VolumeRecord, volumes: &Volumes<'_>) -> Value {

@@ -56,7 +56,7 @@ mod tests {
             (no, Status::Lost { started: 1 }, false),
             (no, exited(1, false), false),
             (always, Status::Created, false),
-            (always, Status::Running { started: None }, false),
+            (always, Status::Running { started: None, restarts: 0 }, false),
             (always, Status::Lost { started: 1 }, true),
             (always, exited(0, true), true),
             (unless, exited(0, false), true),

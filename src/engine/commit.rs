@@ -1,5 +1,9 @@
 //! `commit`: a container becomes an image: the layers of its own image, and one of what it has changed.
 
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -49,9 +53,10 @@ pub fn commit(
     name: Option<&Reference>,
     tell: &dyn Fn(&str),
 ) -> Result<ImageRecord> {
-    let container = engine.containers()?.find(reference)?;
+    let container = engine.find(reference)?;
     let make = || {
         let record = container.record()?;
+        record.require_usual_ids()?;
         let makeup = Makeup::read(engine, &container, &record)?;
         if makeup.is_host {
             return Err(Error::unsupported("it has the files of this host, which are no image"));
@@ -209,7 +214,7 @@ fn pack(
         with_fractions: false,
         changing: if view.is_live() && paused.is_none() { Changing::Fill } else { Changing::Refuse },
     };
-    let keep = |write: &dyn Fn(&mut dyn std::io::Write) -> Result<Written>| {
+    let keep = |write: &dyn Fn(&mut dyn Write) -> Result<Written>| {
         let mut written = None;
         store.blobs()?.add(|out| {
             let made = write(out)?;
@@ -242,35 +247,50 @@ fn pack(
     Ok(packed)
 }
 
-/// A container that is frozen until this is dropped.
+/// A container that is frozen until this is dropped, or its process ends in whatever way: another one waits for that.
 struct Paused<'a> {
-    engine: &'a Engine,
-    container: &'a Container,
+    guard: Child,
     tell: &'a dyn Fn(&str),
 }
 
 impl<'a> Paused<'a> {
     /// Freezes a container that is not frozen already; where that can't be had, it goes on, and the user is told.
-    fn pause(engine: &'a Engine, container: &'a Container, tell: &'a dyn Fn(&str)) -> Result<Option<Self>> {
+    fn pause(engine: &Engine, container: &Container, tell: &'a dyn Fn(&str)) -> Result<Option<Self>> {
         let runtime = engine.runtime(false)?;
         if runtime.state(container.id().as_str()).is_ok_and(|state| state.status == "paused") {
             return Ok(None);
         }
-        match stop::pause(engine, container) {
-            Ok(()) => Ok(Some(Self { engine, container, tell })),
-            Err(error) if error.kind() == Kind::State => Ok(None),
-            Err(error) => {
-                tell(&format!("it is committed as it runs: {}", error.report()));
-                Ok(None)
-            }
+        let mut guard = engine
+            .itself(&["thaw", container.id().as_str()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // What is typed at the command is not for it.
+            .process_group(0)
+            .spawn()
+            .context("start what thaws the container")?;
+        let Err(error) = stop::pause(engine, container) else { return Ok(Some(Self { guard, tell })) };
+        if let Some(mut input) = guard.stdin.take() {
+            // Anything: it has nothing to do.
+            let _ = input.write_all(b"not frozen");
         }
+        let _ = guard.wait();
+        if error.kind() != Kind::State {
+            tell(&format!("it is committed as it runs: {}", error.report()));
+        }
+        Ok(None)
     }
 }
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        if let Err(error) = stop::unpause(self.engine, self.container) {
-            (self.tell)(&error.report());
+        drop(self.guard.stdin.take());
+        let mut words = String::new();
+        if let Some(errors) = &mut self.guard.stderr {
+            let _ = errors.read_to_string(&mut words);
+        }
+        if !self.guard.wait().is_ok_and(|status| status.success()) {
+            (self.tell)(words.trim_end());
         }
     }
 }

@@ -11,6 +11,9 @@ mod mounts;
 mod names;
 mod process;
 mod resources;
+mod users;
+
+pub use process::makes_home;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -24,12 +27,13 @@ use oci_spec::runtime::{
 use crate::error::{Error, Result};
 use crate::namespaces::idmap::{IdMaps, IdRange};
 use crate::support::id::ContainerId;
-use crate::support::passwd::Identity;
+use crate::support::passwd::{Identity, UserDatabase};
 
+use super::cdi::Edits;
 use super::defaults;
-use super::options::namespaces::{NamespaceMode, UserMode};
+use super::options::namespaces::{IpcMode, NamespaceMode};
 use super::options::security::matches_path;
-use super::options::{DeviceRequest, Network, RunOptions, Unmasked};
+use super::options::{Network, RunOptions, Unmasked};
 use super::settings::CgroupManager;
 use super::volumes::options::Backing;
 
@@ -126,6 +130,12 @@ pub struct Input<'a> {
     pub cgroups_path: String,
     /// Namespaces of others that are joined.
     pub joined: &'a Joined,
+    /// The layers of images that are mounted, lowest first, by the images' names.
+    pub mounted_images: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// What devices of the Container Device Interface come to.
+    pub edits: &'a Edits,
+    /// The users and groups of the image, for what is added to them.
+    pub users: &'a UserDatabase,
     /// The named volumes that are asked for.
     pub volumes: &'a BTreeMap<String, NamedVolume>,
     /// The container's folder: its own files are there, and in `volumes` its anonymous volumes.
@@ -176,11 +186,11 @@ pub struct AnonymousVolume {
 /// Makes the configuration.
 pub fn build(input: Input<'_>) -> Result<Built> {
     let options = input.options;
-    refuse(options)?;
     let hostname = hostname(&input)?;
     let process = process::build(&input, &hostname)?;
     let devices = devices::build(&input);
-    let (files, own_files) = names::build(&input, &hostname)?;
+    let (mut files, mut own_files) = names::build(&input, &hostname)?;
+    users::build(&input, process.cwd(), &mut files, &mut own_files)?;
     let mounts = mounts::build(&input, own_files, devices.binds)?;
 
     let mut spec = Spec::default();
@@ -190,27 +200,11 @@ pub fn build(input: Input<'_>) -> Result<Built> {
         .set_hostname(has_own_name(&input).then_some(hostname))
         .set_domainname(options.domainname.as_deref().map(check_hostname).transpose()?)
         .set_annotations(annotations(options))
+        .set_hooks(input.edits.oci_hooks())
         .set_mounts(Some(mounts.list))
         .set_linux(Some(linux(input, mounts.propagation, devices.nodes, devices.rules)?));
     let mounts::Made { volumes, directories, given } = mounts.made;
     Ok(Built { spec, volumes, files, directories, given })
-}
-
-/// Names what can be asked for and is not served yet.
-fn refuse(options: &RunOptions) -> Result<()> {
-    let is_cdi = |device: &DeviceRequest| matches!(device, DeviceRequest::Cdi { .. });
-    let user = &options.namespaces.user;
-    let has_plain_user = matches!(user, UserMode::Default | UserMode::Path(_) | UserMode::Container(_));
-    for (flag, is_given) in [
-        ("userns", !has_plain_user),
-        ("device VENDOR/CLASS=NAME", options.devices.iter().any(is_cdi)),
-        ("attach", !options.attached.is_empty()),
-    ] {
-        if is_given {
-            return Err(Error::unsupported(format!("--{flag} is not supported yet")));
-        }
-    }
-    Ok(())
 }
 
 /// Says whether the container has a UTS namespace of its own, whose name is its own.
@@ -285,7 +279,7 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
         (User, input.user_namespace.is_some() || joined.user.is_some(), &joined.user),
         (Pid, is_own(&modes.pid), &joined.pid),
         (Mount, true, &None),
-        (Ipc, is_own(&modes.ipc), &joined.ipc),
+        (Ipc, modes.ipc != IpcMode::Host, &joined.ipc),
         (Uts, is_own(&modes.uts), &joined.uts),
         (Net, options.network != Network::Host, &None),
         (Cgroup, is_own(&modes.cgroup), &joined.cgroup),

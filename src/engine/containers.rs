@@ -20,7 +20,7 @@ use crate::support::atomic;
 use crate::support::id::{ContainerId, ContainerName, is_hexadecimal};
 use crate::support::lock::{self, Lock, Sharing};
 
-use super::record::{self, Container, ExitRecord, RECORD, Record, SUPERVISOR, Status, Supervision, Timestamp};
+use super::record::{self, Container, ExitRecord, RECORD, Record, SUPERVISOR, Start, Status, Supervision, Timestamp};
 
 /// How often a made-up name may be taken. There are more than 20,000; a store near that many is asked to name its own.
 const NAME_TRIES: usize = 64;
@@ -139,6 +139,11 @@ impl Containers {
             }
         }
         Ok(())
+    }
+
+    /// Lists the names, in no order.
+    pub fn names(&self) -> Result<Vec<String>> {
+        entries(self.names.as_fd())
     }
 
     /// Clears what is left of a container that was never finished, or not quite removed; its names are free after that.
@@ -275,8 +280,11 @@ impl Containers {
 
     /// Looks at one folder, and adds what is wrong with it to a sweep.
     pub(super) fn examine_into(&self, id: &ContainerId, sweep: &mut Sweep) {
-        if let Err(error) = self.examine(id, sweep) {
-            sweep.failures.push(error.context(format!("container {}", id.short())));
+        match self.examine(id, sweep) {
+            // Somebody removed it while we looked.
+            Err(error) if error.errno() == Some(Errno::NOENT) && matches!(self.open_container(id), Ok(None)) => {}
+            Err(error) => sweep.failures.push(error.context(format!("container {}", id.short()))),
+            Ok(()) => {}
         }
     }
 
@@ -329,12 +337,22 @@ impl Containers {
     pub fn remove(&self, container: &Container, _supervision: &Supervision) -> Result<()> {
         // Against a rename, which would bring the record back.
         let _lock = container.lock(|_| ())?;
-        let name = container.record()?.name;
+        // Whatever its record says, or no longer says, its names are those that lead to it.
+        let names = match container.record() {
+            Ok(record) => vec![record.name],
+            Err(error) if error.kind() == Kind::NotFound => return Err(error),
+            Err(_) => self.names()?.iter().filter_map(|name| name.parse().ok()).collect(),
+        };
         match rustix::fs::unlinkat(&container.directory, RECORD, AtFlags::empty()) {
             Ok(()) => {}
             Err(errno) => return Err(errno).with_context(|| format!("remove container {}", container.id.short())),
         }
-        self.release(&name, &container.id)?;
+        names.iter().try_for_each(|name| self.release(name, &container.id))?;
+        self.remove_rest(container)
+    }
+
+    /// Goes on with a removal that lacked the rights over some file.
+    pub(super) fn remove_rest(&self, container: &Container) -> Result<()> {
         record::remove_folder(self.containers.as_fd(), &container.id, container.directory())
     }
 }
@@ -388,9 +406,11 @@ impl Draft<'_> {
         debug_assert!(record.id == self.id && Some(&record.name) == self.name.as_ref());
         let supervision = self.supervision.as_ref().expect("present until committed");
         if let Some(time) = started {
-            supervision.note_start(time)?;
+            supervision.note_start(Start { time, restarts: 0 })?;
         }
-        atomic::create(self.directory(), RECORD, &serde_json::to_vec(record)?)
+        let document = serde_json::to_vec(record)?;
+        record::check_size(&document)?;
+        atomic::create(self.directory(), RECORD, &document)
             .with_context(|| format!("container {}", self.id.short()))?;
         let directory = self.directory.take().expect("present until committed");
         let supervision = self.supervision.take().expect("present until committed");
@@ -459,8 +479,13 @@ pub struct Orphan {
 }
 
 impl Orphan {
+    /// Gives the container with its lock, to be looked after by another.
+    pub(super) fn hand_over(self) -> (Container, Supervision) {
+        (self.container, self.supervision)
+    }
+
     /// Settles it, once nothing of it runs any more.
-    pub fn settle(self, store: &Containers, now: Timestamp) -> Result<()> {
+    pub fn settle(self, store: &Containers, now: Timestamp, error: &str) -> Result<()> {
         match self.fate {
             Fate::Remove => store.remove(&self.container, &self.supervision),
             Fate::MarkExited => {
@@ -468,7 +493,7 @@ impl Orphan {
                     started: self.started,
                     finished: now,
                     code: ExitRecord::UNKNOWN,
-                    error: Some(ExitRecord::SUPERVISOR_LOST.to_owned()),
+                    error: Some(error.to_owned()),
                     ..ExitRecord::default()
                 };
                 self.container.record_exit(&self.supervision, &exit)

@@ -23,12 +23,14 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
+use super::ids;
 use super::view::View;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::limits::LayerLimits;
 use crate::image::stream::{BLOCK_BYTES, Unpacked};
 use crate::image::tar::{Entry, EntryKind, Reader};
 use crate::image::write::tar::TarWriter;
+use crate::namespaces::idmap::IdMaps;
 use crate::runtime::tree::Access;
 use crate::support::root::Root;
 use crate::sys::mount::Reach;
@@ -73,7 +75,7 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
                 .with_hint("husk cp ONE:PATH - | husk cp - OTHER:PATH"))
         }
         (End::Container { reference, path }, other) => {
-            let container = engine.containers()?.find(reference)?;
+            let container = engine.find(reference)?;
             let from = source_of(path, options);
             let target = host_target(other)?;
             View::find(engine, &container, Reach::Tree, Access::Read)?.with(|root| {
@@ -83,14 +85,24 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
             })
         }
         (other, End::Container { reference, path }) => {
-            let container = engine.containers()?.find(reference)?;
+            let container = engine.find(reference)?;
             let feeder = match other {
                 End::Stream => Feeder::Stream(standard_input()?),
                 End::Host(path) => Feeder::Host(source_of(&absolute(path)?, options)),
                 End::Container { .. } => return Err(Error::invalid("two containers")),
             };
+            let record = container.record()?;
+            if options.archive {
+                record.require_usual_ids()?;
+            }
+            let owners = record.ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
+            let root_of = |find: fn(&IdMaps, u32) -> Option<u32>| owners.as_ref().and_then(|owners| find(owners, 0));
+            let roots = Ownership::Roots {
+                uid: root_of(IdMaps::uid_outside).unwrap_or(0),
+                gid: root_of(IdMaps::gid_outside).unwrap_or(0),
+            };
             View::find(engine, &container, Reach::Tree, Access::Write)?.with(|root| {
-                let ownership = if options.archive { Ownership::Kept } else { Ownership::Roots };
+                let ownership = if options.archive { Ownership::Kept } else { roots };
                 let copied = receive(root, path, feeder, ownership, options);
                 copied.with_context(|| format!("copy to {reference}:{}", path.display()))
             })
@@ -235,11 +247,14 @@ impl Landing {
             let names_directory = text.ends_with(b"/") || text.ends_with(b"/.");
             match root.open_at(path, OFlags::PATH, Mode::empty()) {
                 Ok(found) => {
-                    let is_directory =
-                        FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Directory;
-                    if is_directory {
+                    let there = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+                    if there == FileType::Directory {
                         let name = if is_tree { source.name() } else { source.path.file_name().map(ToOwned::to_owned) };
                         return Ok(Self { directory: Root::from_fd(found), name });
+                    }
+                    if there != FileType::RegularFile {
+                        // /dev/null, for one.
+                        return Err(Error::invalid("the destination is neither a directory nor a regular file"));
                     }
                     if is_tree {
                         return Err(Error::new(Kind::Exists, "cannot copy a directory to a file"));

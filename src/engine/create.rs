@@ -15,13 +15,15 @@ use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNam
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
+use super::options::supervision::parse_signal;
 use super::options::{PullPolicy, RunOptions};
-use super::record::{Container, FORMAT, Record, Supervision, now};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
 use super::volumes::options::Backing;
 use super::volumes::{VolumeRecord, Volumes};
-use super::{events, files, health, host, inheriting, joining, seccomp_profile};
+use super::{cdi, events, files, health, host, ids, inheriting, joining, seccomp_profile};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::image::platform::Platform;
@@ -36,7 +38,7 @@ use crate::storage::store::StoreView;
 use crate::support::caller::Caller;
 use crate::support::id::ContainerId;
 use crate::support::lock::Lock;
-use crate::support::passwd::{Identity, UserDatabase, UserSpec};
+use crate::support::passwd::{Identity, Principal, UserDatabase, UserSpec};
 use crate::support::root::Root;
 use crate::support::{atomic, mountinfo};
 
@@ -56,6 +58,10 @@ struct Contents {
 }
 
 impl Contents {
+    fn as_mounted(&self) -> MountedImage {
+        MountedImage { id: self.id.clone(), layers: self.diff_ids.clone() }
+    }
+
     fn bare(layers: Vec<PathBuf>, is_host: bool) -> Self {
         Self {
             config: ImageConfig::default(),
@@ -99,7 +105,9 @@ pub fn create(
 ) -> Result<Created> {
     let mut options = options.clone();
     inheriting::resolve(engine, &mut options)?;
+    joining::pin(engine, &mut options.namespaces)?;
     let options = &options;
+    Secrets::of(engine).check(&options.secrets)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {
@@ -117,20 +125,37 @@ pub fn create(
     };
     let directory = engine.container_directory(draft.id());
     draft.make_directories(&["bundle", "root", "volumes"])?;
+    let users = users(&contents)?;
+    let identity = identity(&contents, &users, options)?;
+    let ids = ids::arrange(engine, &options.namespaces.user, &users, &identity, draft.directory())?;
+    let owners = ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
     let (root, parts, masked_paths) = match contents.layers.as_slice() {
         [path] if options.is_rootfs => {
             (RootFs::Directory { path: path.clone(), parts: Vec::new() }, Vec::new(), Vec::new())
         }
-        _ => make_root(engine, &contents, &directory.join("root"), tell)?,
+        _ => make_root(engine, &contents, &directory.join("root"), owners.as_ref(), tell)?,
     };
-
-    let identity = identity(&contents, options)?;
+    // What volumes begin with has the container's owners, too.
+    let filled_from = match &root {
+        RootFs::Directory { path, .. } if ids.is_some() => vec![path.clone()],
+        _ => contents.layers.clone(),
+    };
+    let mut mounted_images = BTreeMap::new();
+    for volume in &options.volumes {
+        if let VolumeSource::Image(name) = &volume.source {
+            if ids.is_some() {
+                let user = &options.namespaces.user;
+                return Err(Error::unsupported(format!("mount type=image: its files have no owners of userns {user}")));
+            }
+            let contents = fetch(engine, &Source::parse(name)?, options, tell, report);
+            mounted_images.insert(name.clone(), contents.with_context(|| format!("mount image {name}"))?);
+        }
+    }
+    let layers_of = |contents: &Contents| contents.layers.clone();
     let held_volumes = hold_volumes(engine, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
-    let maps = engine
-        .maps
-        .clone()
-        .map(|maps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps });
+    let usual = |maps: IdMaps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps };
+    let maps = ids.clone().or_else(|| engine.maps.clone().map(usual));
     let built = config::build(Input {
         id: draft.id(),
         image: &contents.config,
@@ -145,14 +170,27 @@ pub fn create(
         user_namespace: maps.as_ref().map(|maps| UserNamespace { maps, allows_setgroups: !maps.is_single() }),
         seccomp: seccomp_profile::choose(options)?,
         cgroups_path: cgroups_path(engine, options.cgroup_parent.as_deref(), draft.id())?,
+        edits: &cdi::find(&engine.settings.cdi_directories, &options.devices)?,
+        mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
+        users: &users,
         volumes: &held_volumes.sources(engine)?,
         joined: &joining::resolve(engine, &options.namespaces)?,
         directory: &directory,
         is_host: contents.is_host,
     })?;
     files::write_own(draft.directory(), &built.files)?;
-    held_volumes.fill(engine, options, &contents.layers)?;
-    engine.with_file_rights(|| files::prepare(&built, &contents.layers, &identity))?;
+    held_volumes.fill(engine, options, &filled_from)?;
+    let owner = match &owners {
+        Some(owners) => Identity {
+            uid: owners.uid_outside(identity.uid).unwrap_or(identity.uid),
+            gid: owners.gid_outside(identity.gid).unwrap_or(identity.gid),
+            ..identity.clone()
+        },
+        None => identity.clone(),
+    };
+    if files::are_wanted(&built) {
+        engine.with_file_rights(|| files::prepare(&built, &filled_from, &owner))?;
+    }
     atomic::create(
         files::open_below(draft.directory(), "bundle")?.as_fd(),
         "config.json",
@@ -169,14 +207,17 @@ pub fn create(
         image: image.to_owned(),
         image_id: contents.id.clone(),
         layers: contents.diff_ids.clone(),
+        mounted_images: mounted_images.values().map(Contents::as_mounted).collect(),
+        ids,
         command: config::command(&contents.config, options)?,
         labels: labels(&contents.config, options),
         remove: options.remove,
         detached: options.detached,
         interactive: options.interactive,
         terminal: options.terminal,
-        stop_signal: options.stop_signal.clone().or_else(|| contents.config.stop_signal.clone()),
+        stop_signal: stop_signal(options, &contents.config)?,
         stop_timeout_seconds: options.stop_timeout_seconds,
+        home_is_made: config::makes_home(&contents.config, options),
         health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
         options: options.clone(),
     };
@@ -189,7 +230,7 @@ pub fn create(
         let _ = rustix::fs::unlink(path);
     }
     let (container, supervision) = committed?;
-    drop((contents, held_volumes));
+    drop((contents, mounted_images, held_volumes));
     events::container(engine, &record, "create", &[]);
     Ok(Created { containers, container, supervision, record, spec: built.spec })
 }
@@ -341,22 +382,30 @@ fn make_root(
     engine: &Engine,
     contents: &Contents,
     directory: &Path,
+    owners: Option<&IdMaps>,
     tell: &dyn Fn(&str),
 ) -> Result<(RootFs, Vec<Part>, Vec<String>)> {
     if contents.is_host {
+        if owners.is_some() {
+            return Err(Error::unsupported("host: its files have the owners that they have: no --userns changes them"));
+        }
         return make_host_root(engine, directory, tell);
     }
     let has_user_xattrs = engine.maps.is_some();
-    if can_hold_upper(directory) {
+    // The kernel maps the ids of a mount only for who has rights over the whole file system: others copy (mount_setattr(2)).
+    if can_hold_upper(directory) && owners.is_none() {
         let ContainerRoot { upper, work, lower, target } = ContainerRoot::prepare(directory, &contents.layers)?;
         return Ok((RootFs::Overlay { lower, upper, work, target, has_user_xattrs }, Vec::new(), Vec::new()));
     }
-    tell("overlayfs cannot write on this file system: the image is copied for this container");
+    if owners.is_none() {
+        tell("overlayfs cannot write on this file system: the image is copied for this container");
+    }
     let target = directory.join("rootfs");
     engine.with_file_rights(|| {
         rustix::fs::mkdir(&target, rustix::fs::Mode::from_raw_mode(0o755))
             .with_context(|| format!("make {}", target.display()))?;
-        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable).map(drop)
+        merge_layers(&contents.layers, Root::open(&target)?.into_fd(), engine.form(), Access::Writable, owners)
+            .map(drop)
     })?;
     Ok((RootFs::Directory { path: target, parts: Vec::new() }, Vec::new(), Vec::new()))
 }
@@ -387,18 +436,25 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.
-fn identity(contents: &Contents, options: &RunOptions) -> Result<Identity> {
+fn identity(contents: &Contents, database: &UserDatabase, options: &RunOptions) -> Result<Identity> {
     let spec = match &options.user {
         Some(spec) => spec.clone(),
+        None if let Some((uid, gid)) = ids::kept(&options.namespaces.user) => {
+            UserSpec { user: Principal::Id(uid), group: Some(Principal::Id(gid)) }
+        }
         None if contents.config.user.is_empty() => UserSpec::ROOT,
         None => contents.config.user.parse().context("image config User")?,
     };
-    let database = if contents.is_host {
-        UserDatabase::read(&Root::open(Path::new("/"))?)?
-    } else {
-        files::user_database(&contents.layers)?
-    };
     database.resolve(&spec, &options.additional_groups)
+}
+
+/// Reads the users and groups of the image.
+fn users(contents: &Contents) -> Result<UserDatabase> {
+    if contents.is_host {
+        UserDatabase::read(&Root::open(Path::new("/"))?)
+    } else {
+        files::user_database(&contents.layers)
+    }
 }
 
 /// Below one cgroup of husk's own; an ordinary user's is relative to the user's delegated one. Or a scope of systemd's.
@@ -417,4 +473,14 @@ fn labels(image: &ImageConfig, options: &RunOptions) -> BTreeMap<String, String>
     let mut labels = image.labels.clone();
     labels.extend(options.labels.clone());
     labels
+}
+
+/// What ends the container: what was asked for, else what its image says, if that is a signal at all.
+fn stop_signal(options: &RunOptions, image: &ImageConfig) -> Result<Option<String>> {
+    if let Some(asked) = &options.stop_signal {
+        return Ok(Some(asked.clone()));
+    }
+    let Some(name) = &image.stop_signal else { return Ok(None) };
+    let name = parse_signal(name).context("image config StopSignal");
+    name.map(Some).map_err(|error| error.with_hint("--stop-signal takes another"))
 }

@@ -44,7 +44,7 @@ pub fn diff_to(engine: &Engine, word: &str, image: &str) -> Result<Vec<Change>> 
 }
 
 fn find_container(engine: &Engine, word: &str) -> Result<Option<Container>> {
-    match engine.containers()?.find(word) {
+    match engine.find(word) {
         Ok(container) => Ok(Some(container)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -65,6 +65,7 @@ fn image_layers(engine: &Engine, word: &str) -> Result<Vec<PathBuf>> {
 
 fn of_container(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
     let record = container.record()?;
+    record.require_usual_ids()?;
     let makeup = Makeup::read(engine, container, &record)?;
     let list = || {
         let listing = Listing { is_whole: false, mount_points: &makeup.mount_points };

@@ -1,19 +1,23 @@
 //! The engine of one caller: settings, the data root, the id maps, the runtime underneath.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::containers::{Containers, Fate, Orphan, Sweep};
 use super::events;
-use super::record::{ExitRecord, now};
+use super::record::{Container, ExitRecord, Status, Supervision, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
 use crate::cgroups::{Driver, Tolerance};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::image::unpack::{Form, OverlayXattr, Ownership};
+use crate::monitor;
 use crate::namespaces::idmap::IdMaps;
 use crate::namespaces::rootless;
 use crate::runtime::container::Runtime;
@@ -151,11 +155,45 @@ impl Engine {
         }
     }
 
+    /// Removes a container with its files. Most have none but the caller's: only where there are others is the user namespace
+    /// made, which takes two programs and a process.
+    pub(super) fn remove(
+        &self,
+        containers: &Containers,
+        container: &Container,
+        supervision: &Supervision,
+    ) -> Result<()> {
+        match (containers.remove(container, supervision), &self.maps) {
+            (Err(error), Some(maps)) if matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM)) => {
+                userns::run(maps, || containers.remove_rest(container))
+            }
+            (answer, _) => answer,
+        }
+    }
+
     /// Clears what commands that were killed have left. Gives the failures; the rest is cleared.
     pub fn clear_remains(&self) -> Result<Vec<Error>> {
         let containers = self.containers()?;
         let sweep = containers.sweep()?;
         Ok(self.settle(&containers, sweep))
+    }
+
+    /// Finds a container, as it is once what was left of it is cleared, or looked after again.
+    pub fn find(&self, reference: &str) -> Result<Container> {
+        let container = self.containers()?.find(reference)?;
+        if let Ok(Status::Lost { .. }) = container.status() {
+            // Whoever asks finds out by what it does.
+            let _ = self.look_after(&container);
+        }
+        Ok(container)
+    }
+
+    /// Gives a container that lost its monitor another one where it lives, and clears what is left of it where it does not.
+    pub fn look_after(&self, container: &Container) -> Result<()> {
+        let containers = self.containers()?;
+        let mut sweep = Sweep::default();
+        containers.examine_into(container.id(), &mut sweep);
+        self.settle(&containers, sweep).into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Clears what a sweep has found. Gives the failures.
@@ -176,18 +214,57 @@ impl Engine {
 
     fn clear_orphan(&self, containers: &Containers, orphan: Orphan) -> Result<()> {
         let id = orphan.container.id().as_str().to_owned();
-        match self.runtime(false)?.delete(&id, true) {
+        let runtime = self.runtime(false)?;
+        // Without its streams it cannot be served; without its monitor, one with a terminal has none.
+        let had_fifos = monitor::has_fifos(orphan.container.directory());
+        if had_fifos && runtime.lives(&id)? {
+            // In a user namespace of somebody's own making one could not look after it.
+            return if self.unshared.is_some() { Ok(()) } else { self.hand_over(orphan) };
+        }
+        match runtime.delete(&id, true) {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.context(format!("clear container {}", orphan.container.id().short()))),
         }
         let (record, fate) = (orphan.record.clone(), orphan.fate);
-        self.with_file_rights(|| orphan.settle(containers, now()))?;
+        monitor::settle(orphan.container.directory(), record.options.log);
+        let error = if had_fifos { ExitRecord::UNSEEN } else { ExitRecord::SUPERVISOR_LOST };
+        self.with_file_rights(|| orphan.settle(containers, now(), error))?;
         events::container(self, &record, "die", &[("exitCode", ExitRecord::UNKNOWN.to_string())]);
         if fate == Fate::Remove {
             events::container(self, &record, "destroy", &[]);
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// husk once more, for a part of its own (`husk internal`), with the same settings.
+    pub(super) fn itself(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("husk").arg("internal").args(words);
+        command.env("HUSK_DATA_ROOT", &self.settings.data_root).env("HUSK_RUN_ROOT", &self.settings.run_root);
+        command
+    }
+
+    /// Has a process of its own become the monitor of a container that lives: this one may have threads, and files open that
+    /// no monitor may keep. The lock goes with its descriptor, as that one's standard input.
+    fn hand_over(&self, orphan: Orphan) -> Result<()> {
+        let name = orphan.record.name.to_string();
+        let (container, supervision) = orphan.hand_over();
+        let describe = || format!("look after container {}", container.id().short());
+        let output = self
+            .itself(&["monitor", container.id().as_str(), &name])
+            .stdin(supervision.into_fd())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .with_context(describe)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+        Err(Error::new(Kind::Other, reason).context(describe()))
     }
 }
 

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::events;
 use super::options::EnvironmentEntry;
 use super::record::{Container, Status};
+use super::secrets::Secrets;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::container::{Mode, Runtime};
 use crate::runtime::exec::{Command, ExecRequest, Execution};
@@ -30,6 +31,10 @@ pub struct ExecOptions {
     pub is_privileged: bool,
     /// Nobody waits for it.
     pub is_detached: bool,
+    /// The container's secrets, `NAME=value` each; what is asked for wins.
+    pub secret_variables: Vec<String>,
+    /// With another user, `HOME` is that one's.
+    pub takes_home: bool,
     /// Descriptors from 3 on that it keeps.
     pub preserved_fds: u32,
 }
@@ -48,11 +53,26 @@ pub fn exec(
     }
     let spec = load::load(&bundle)?.value;
     let id = container.id().as_str();
+    let mut options = options.clone();
+    let record = container.record()?;
+    options.takes_home = record.home_is_made;
+    // A secret that is gone since the start is none of a command's business.
+    let secrets = Secrets::of(engine);
+    for request in record.options.secrets {
+        let delivered = secrets.deliver(std::slice::from_ref(&request));
+        options.secret_variables.extend(delivered.into_iter().flat_map(|delivered| delivered.variables));
+    }
+    let options = &options;
     let process = process(&spec, options, &|user| identity(&runtime, id, user), variable)?;
     match start(&runtime, id, &process, options) {
         // It ended meanwhile.
         Err(error) if error.kind() == Kind::NotFound => Err(not_running(container)),
         Err(error) if error.kind() == Kind::State && !is_running(container) => Err(not_running(container)),
+        Err(error) if error.kind() == Kind::State && runtime.is_paused(id) => {
+            let name = container.record()?.name;
+            Err(Error::new(Kind::State, format!("container {name} is paused"))
+                .with_hint(format!("husk unpause {name}")))
+        }
         answer => answer,
     }
 }
@@ -117,8 +137,13 @@ fn process(
     let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
     let bounding =
         if options.is_privileged { super::defaults::ALL_CAPABILITIES.iter().copied().collect() } else { bounding };
+    let mut environment = process.env().clone().unwrap_or_default();
     if let Some(user) = &options.user {
         let identity = identity(user)?;
+        if options.takes_home {
+            environment.retain(|entry| !entry.starts_with("HOME="));
+            environment.push(format!("HOME={}", identity.home.as_deref().unwrap_or("/")));
+        }
         let mut user = User::default();
         user.set_uid(identity.uid).set_gid(identity.gid);
         let gids = identity.groups;
@@ -127,9 +152,14 @@ fn process(
     }
     // As at the container's start: in force for root alone.
     let sets = config::capability_sets(bounding, process.user().uid());
-    let mut environment = process.env().clone().unwrap_or_default();
     if options.terminal && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
         environment.push("TERM=xterm".to_owned());
+    }
+    for entry in &options.secret_variables {
+        if let Some((name, value)) = entry.split_once('=') {
+            let entry = EnvironmentEntry::Set { name: name.to_owned(), value: value.to_owned() };
+            merge(&mut environment, &entry, variable)?;
+        }
     }
     for entry in &options.environment {
         merge(&mut environment, entry, variable)?;
@@ -212,5 +242,11 @@ mod tests {
         assert!(sets.effective().clone().unwrap().is_empty());
         assert_eq!((process.user().uid(), process.user().gid()), (7, 8));
         assert_eq!(process.user().additional_gids().clone().unwrap(), [8, 9]);
+        let homes = |takes_home| {
+            let process = super::process(&container(), &ExecOptions { takes_home, ..user.clone() }, &find, &|_| None);
+            let env = process.unwrap().env().clone().unwrap();
+            env.into_iter().filter(|entry| entry.starts_with("HOME=")).collect::<Vec<_>>()
+        };
+        assert_eq!((homes(true), homes(false)), (vec!["HOME=/".to_owned()], vec![]));
     }
 }

@@ -22,7 +22,7 @@ pub struct Export<'e> {
 impl<'e> Export<'e> {
     /// Finds a container, and its files.
     pub fn find(engine: &'e Engine, reference: &str) -> Result<Self> {
-        let container = engine.containers()?.find(reference)?;
+        let container = engine.find(reference)?;
         let view = View::find(engine, &container, Reach::One, Access::Read)?;
         Ok(Self { engine, container, view })
     }

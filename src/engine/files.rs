@@ -102,6 +102,11 @@ pub fn write_id(path: &Path, id: &ContainerId) -> Result<()> {
     write().with_context(|| format!("write the container's id to {}", path.display()))
 }
 
+/// Says whether there is anything to prepare.
+pub fn are_wanted(built: &Built) -> bool {
+    !(built.volumes.is_empty() && built.directories.is_empty() && built.given.is_empty())
+}
+
 /// Makes what a configuration needs of directories: volumes with what the image has there, layers over volumes; and gives
 /// what is to be the container's user's to that user. Runs where the container's ids are ids.
 pub fn prepare(built: &Built, layers: &[PathBuf], identity: &Identity) -> Result<()> {

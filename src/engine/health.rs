@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 3;
 
+/// Docker's least for any of them.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The image's `Healthcheck`, as docker writes it; times are in nanoseconds, and 0 is the default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -47,6 +50,17 @@ pub fn effective(
         None if image > 0 => Duration::from_nanos(image),
         None => default,
     };
+    for (name, time) in [
+        ("Interval", image.interval),
+        ("Timeout", image.timeout),
+        ("StartPeriod", image.start_period),
+        ("StartInterval", image.start_interval),
+    ] {
+        // As docker: an image may not have its host check without pause.
+        if time > 0 && Duration::from_nanos(time) < SHORTEST {
+            return Err(Error::invalid(format!("image config Healthcheck: {name} of {time} ns is less than 1 ms")));
+        }
+    }
     Ok(Some(HealthCheck {
         command,
         interval: time(asked.interval, image.interval, INTERVAL),

@@ -28,7 +28,7 @@ pub fn resolve(engine: &Engine, options: &mut RunOptions) -> Result<()> {
 }
 
 fn volumes_of(engine: &Engine, from: &VolumesFrom) -> Result<Vec<Volume>> {
-    let container = engine.containers()?.find(&from.container)?;
+    let container = engine.find(&from.container)?;
     let record = container.record()?;
     let directory = engine.container_directory(container.id());
     let spec = load::load(&directory.join("bundle"))?.value;

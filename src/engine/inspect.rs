@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
 use super::list;
-use super::options::{Network, RunOptions};
+use super::options::{Network, RunOptions, Stream};
 use super::record::{Container, Record, Status, Timestamp};
 use super::volume_option::VolumeSource;
 use crate::error::{Error, Kind, Result};
@@ -47,7 +47,7 @@ struct Known<'a> {
 pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Result<Value> {
     let mut status = container.status()?;
     if let Status::Lost { .. } = status {
-        drop(engine.clear_remains()?);
+        engine.look_after(container)?;
         status = container.status()?;
     }
     let record = container.record()?;
@@ -107,6 +107,7 @@ impl Known<'_> {
         let (path, args) = record.command.split_first().map_or(("", &[][..]), |(path, args)| (path, args));
         let restarts = match status {
             Status::Exited(exit) | Status::Restarting(exit) => exit.restarts,
+            Status::Running { restarts, .. } => *restarts,
             _ => 0,
         };
         let is_logged = record.options.log.format != log::Format::None;
@@ -213,6 +214,8 @@ impl Known<'_> {
         };
         let (entrypoint, command) = self.split_command();
         let is_attached = !record.detached;
+        let attached = &record.options.attached;
+        let attaches = |stream| is_attached && (attached.is_empty() || attached.contains(&stream));
         let mut volumes = image.get("Volumes").and_then(Value::as_object).cloned().unwrap_or_default();
         let anonymous = record.options.volumes.iter().filter(|volume| volume.source == VolumeSource::Anonymous);
         volumes.extend(anonymous.map(|volume| (volume.destination.clone(), json!({}))));
@@ -220,9 +223,9 @@ impl Known<'_> {
             "Hostname": spec.hostname(),
             "Domainname": spec.domainname().as_deref().unwrap_or_default(),
             "User": user,
-            "AttachStdin": is_attached && record.interactive,
-            "AttachStdout": is_attached,
-            "AttachStderr": is_attached,
+            "AttachStdin": attaches(Stream::Stdin) && record.interactive,
+            "AttachStdout": attaches(Stream::Stdout),
+            "AttachStderr": attaches(Stream::Stderr),
             "Tty": record.terminal,
             "OpenStdin": record.interactive,
             "StdinOnce": is_attached && record.interactive,
@@ -301,7 +304,7 @@ fn state(status: &Status, live: &Live) -> Value {
     });
     match status {
         Status::Created => {}
-        Status::Running { started } => state["StartedAt"] = json!(started.map_or_else(|| NEVER.to_owned(), time)),
+        Status::Running { started, .. } => state["StartedAt"] = json!(started.map_or_else(|| NEVER.to_owned(), time)),
         Status::Lost { started } => {
             state["StartedAt"] = json!(time(*started));
             state["ExitCode"] = json!(super::record::ExitRecord::UNKNOWN);

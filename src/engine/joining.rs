@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 
 use super::config::Joined;
 use super::engine::Engine;
-use super::options::namespaces::{NamespaceMode, NamespaceOptions, UserMode};
+use super::options::namespaces::{IpcMode, NamespaceMode, NamespaceOptions, UserMode};
 use crate::error::{Context, Error, Kind, Result};
 
 /// Finds them.
 pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
     let mut joined = Joined::default();
     let mut owners: Vec<PathBuf> = Vec::new();
+    if let IpcMode::Container(name) = &modes.ipc {
+        require_shareable(engine, name).with_context(|| format!("ipc {}", modes.ipc))?;
+    }
     for (kind, mode, place) in [
         ("pid", &modes.pid, &mut joined.pid),
-        ("ipc", &modes.ipc, &mut joined.ipc),
+        ("ipc", &modes.ipc.namespace(), &mut joined.ipc),
         ("uts", &modes.uts, &mut joined.uts),
         ("cgroup", &modes.cgroup, &mut joined.cgroup),
     ] {
@@ -25,11 +28,6 @@ pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
             NamespaceMode::Path(path) => Some(path.clone()),
             NamespaceMode::Container(name) => {
                 let proc = proc_of(engine, name).with_context(|| format!("{kind} {mode}"))?;
-                if kind == "ipc" {
-                    // Its /dev/shm goes with it, and is a mount of another mount namespace, which none can be made of:
-                    // open_tree(2) answers EINVAL.
-                    return Err(Error::unsupported("--ipc container:NAME: its /dev/shm cannot be shared yet"));
-                }
                 let namespace = proc.join("ns").join(kind);
                 if !owners.contains(&proc) {
                     owners.push(proc);
@@ -53,6 +51,44 @@ pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
         _ => None,
     };
     Ok(joined)
+}
+
+/// Puts the ids of containers in the place of their names: a container stays joined to the one that was meant.
+pub fn pin(engine: &Engine, modes: &mut NamespaceOptions) -> Result<()> {
+    let find = |name: &mut String| -> Result<()> {
+        *name = engine.containers()?.find(name)?.id().to_string();
+        Ok(())
+    };
+    for mode in [&mut modes.pid, &mut modes.uts, &mut modes.cgroup] {
+        if let NamespaceMode::Container(name) = mode {
+            find(name)?;
+        }
+    }
+    if let IpcMode::Container(name) = &mut modes.ipc {
+        find(name)?;
+    }
+    if let UserMode::Container(name) = &mut modes.user {
+        find(name)?;
+    }
+    Ok(())
+}
+
+/// Gives the container whose `/dev/shm` a container has.
+pub fn sharer(modes: &NamespaceOptions) -> Option<&str> {
+    match &modes.ipc {
+        IpcMode::Container(name) => Some(name),
+        _ => None,
+    }
+}
+
+/// Docker's words for who keeps it to itself.
+fn require_shareable(engine: &Engine, name: &str) -> Result<()> {
+    match engine.containers()?.find(name)?.record()?.options.namespaces.ipc {
+        IpcMode::Private | IpcMode::Nothing => {
+            Err(Error::invalid("non-shareable IPC").with_hint("use --ipc shareable for the donor container"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Finds `/proc/PID` of a running container's first process.

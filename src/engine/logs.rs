@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
+use super::engine::Engine;
 use super::record::{Container, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::read::{self, Entry, File};
@@ -23,7 +26,12 @@ pub struct LogsOptions {
 }
 
 /// Hands the entries of a container's log to `show`, in the order in which they were written.
-pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+pub fn logs(
+    engine: &Engine,
+    container: &Container,
+    options: LogsOptions,
+    show: &mut dyn FnMut(&Entry) -> Result<()>,
+) -> Result<()> {
     let record = container.record()?;
     if record.options.log.format == Format::None {
         return Err(Error::new(Kind::State, format!("container {} keeps no log", record.name))
@@ -60,18 +68,22 @@ pub fn logs(container: &Container, options: LogsOptions, show: &mut dyn FnMut(&E
     let mut current = files.pop();
     loop {
         // Asked first: what was written before the end is read after.
-        let is_over = is_over(container)?;
+        let is_over = is_over(engine, container)?;
         read_news(container, &mut current, &mut |entry| if is_wanted(entry) { show(entry) } else { Ok(()) })?;
         let is_late = options.until.is_some_and(|until| jiff::Timestamp::now() > until);
         if is_over || is_late {
             return Ok(());
         }
-        watch.wait()?;
+        watch.wait(options.until)?;
     }
 }
 
-fn is_over(container: &Container) -> Result<bool> {
+fn is_over(engine: &Engine, container: &Container) -> Result<bool> {
     match container.status() {
+        Ok(Status::Lost { .. }) => {
+            engine.look_after(container)?;
+            Ok(!matches!(container.status(), Ok(Status::Running { .. })))
+        }
         Ok(status) => Ok(!matches!(status, Status::Running { .. } | Status::Restarting(_))),
         // Gone with its end.
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
@@ -113,6 +125,9 @@ fn read_news(
     }
 }
 
+/// How often a follower looks whether there is something to follow.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Wakes when something changes in a container's folder.
 struct Watch(OwnedFd);
 
@@ -126,7 +141,17 @@ impl Watch {
         Ok(Self(fd))
     }
 
-    fn wait(&self) -> Result<()> {
+    /// Waits for a change, or until it is time to look: for the end that was asked for, and whether the container still has
+    /// a monitor. Of one that is killed no folder tells.
+    fn wait(&self, until: Option<jiff::Timestamp>) -> Result<()> {
+        let left = until.map(|until| Duration::try_from(until - jiff::Timestamp::now()).unwrap_or_default());
+        let pause = left.map_or(LOOK, |left| left.min(LOOK) + Duration::from_millis(1));
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Timespec::try_from(pause).ok().as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(errno) => return Err(errno).context("watch the log"),
+        }
         let mut events = [0; 4096];
         match rustix::io::read(self.0.as_fd(), &mut events) {
             Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -10,11 +10,13 @@ use oci_spec::runtime::Spec;
 
 use super::engine::Engine;
 use super::files::open_below;
+use super::options::SecretRequest;
 use super::record::{Container, Record};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::source::Source;
 use crate::rootfs::overlay;
 use crate::rootfs::plan::{MountPlan, MountSource};
+use crate::rootfs::secrets::DIRECTORY;
 use crate::support::atomic;
 
 /// Most that is read of a configuration.
@@ -59,7 +61,12 @@ impl Makeup {
             let bytes = bytes.ok_or_else(|| Error::new(Kind::NotFound, "bundle/config.json is missing"))?;
             let spec: Spec = serde_json::from_slice(&bytes).context("config.json")?;
             let folder = engine.settings.data_root.join("containers").join(container.id().as_str());
-            Self::of(&spec, &folder, matches!(Source::parse(&record.image), Ok(Source::Host)))
+            let mut makeup = Self::of(&spec, &folder, matches!(Source::parse(&record.image), Ok(Source::Host)))?;
+            // They are mounted and in no configuration.
+            let secrets = record.options.secrets.iter().filter_map(SecretRequest::destination);
+            let places = secrets.chain((!record.options.secrets.is_empty()).then(|| PathBuf::from(DIRECTORY)));
+            makeup.mount_points.extend(places.map(|path| path.as_os_str().as_encoded_bytes()[1..].to_vec()));
+            Ok::<_, Error>(makeup)
         };
         read().with_context(|| format!("container {}", container.id().short()))
     }

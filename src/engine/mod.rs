@@ -1,6 +1,7 @@
 //! Containers as people know them: records, image to spec, lifecycle.
 
 pub mod boot;
+pub mod cdi;
 pub mod commit;
 pub mod config;
 pub mod containers;
@@ -17,18 +18,23 @@ pub mod export;
 pub mod files;
 pub mod health;
 pub mod host;
+pub mod ids;
 pub mod images;
 pub mod inheriting;
 pub mod inspect;
 pub mod joining;
 pub mod list;
+mod log_attributes;
 pub mod logs;
 pub mod makeup;
+pub mod mount;
 pub mod options;
+mod places;
 pub mod processes;
 pub mod record;
 pub mod remove;
 pub mod seccomp_profile;
+pub mod secrets;
 pub mod settings;
 pub mod start;
 pub mod stats;

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod hosts;
 pub mod limits;
 pub mod namespaces;
+pub mod secret;
 pub mod security;
 pub mod supervision;
 
@@ -28,9 +29,11 @@ pub use environment::{EnvironmentEntry, EnvironmentOptions};
 pub use hosts::HostFiles;
 pub use limits::{Limits, SwapLimit, Ulimit};
 pub use namespaces::NamespaceOptions;
+pub use secret::SecretRequest;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
 pub use supervision::HealthOptions;
 
+use super::log_attributes::LogAttributes;
 use super::volume_option::{Tmpfs, Volume, VolumesFrom};
 
 /// Declares structures of which only that is written which differs from the default: a record holds what was asked for, and
@@ -109,6 +112,9 @@ sparse! {
         pub init: bool,
         /// `--init-path`: another program than husk's own.
         pub init_path: Option<PathBuf>,
+        /// `--passwd-entry`, `--group-entry`
+        pub passwd_entry: Option<String>,
+        pub group_entry: Option<String>,
         /// `--umask`
         pub umask: Option<u32>,
         /// `--tz`
@@ -120,6 +126,8 @@ sparse! {
         pub tmpfs: Vec<Tmpfs>,
         /// `--volumes-from`
         pub volumes_from: Vec<VolumesFrom>,
+        /// `--secret`: by name; what they hold is not recorded.
+        pub secrets: Vec<SecretRequest>,
         /// `--image-volume`
         pub image_volumes: ImageVolumes,
         /// `--read-only`
@@ -169,6 +177,7 @@ sparse! {
         pub health: HealthOptions,
         /// `--log-driver`, `--log-opt`
         pub log: LogOptions,
+        pub log_attributes: LogAttributes,
         /// `--timeout`: how long a run may take.
         pub timeout_seconds: Option<u32>,
         /// `--detach-keys`

@@ -28,6 +28,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::monitor::Ending;
 use crate::monitor::health::HealthCheck;
+use crate::namespaces::idmap::IdMaps;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
@@ -38,17 +39,29 @@ pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
-/// Labels and the command line are bounded by the image's limits and by ARG_MAX; both together stay far below.
+/// The command line is bounded by ARG_MAX, and labels by the image's limits; files of variables are not, and are checked.
 const RECORD_BYTES: usize = 16 << 20;
 
-/// Digits of a time in the supervisor's file: of one width, so that a newer one covers the older whole.
+/// Digits of the numbers in the supervisor's file: of one width, so that newer ones cover the older whole.
 const TIME_DIGITS: usize = 20;
+const RESTARTS_DIGITS: usize = 10;
 
 /// The form of [`Record`]; a newer one is refused rather than misread.
 pub const FORMAT: u32 = 1;
 
 /// Nanoseconds since 1970, UTC.
 pub type Timestamp = u64;
+
+/// How often to look whether a monitor that only ends has ended.
+const ENDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// A start of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    pub time: Timestamp,
+    /// How often its restart policy had started it again by then.
+    pub restarts: u32,
+}
 
 /// Gives the time now.
 pub fn now() -> Timestamp {
@@ -71,6 +84,12 @@ pub struct Record {
     /// The image's layers, by diff id: the store keeps them as long as the container exists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
+    /// Images that it has mounted: the store keeps them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounted_images: Vec<MountedImage>,
+    /// The ids of its own, where it has others than the caller's usual ones (`--userns`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdMaps>,
     /// Entry point and arguments.
     pub command: Vec<String>,
     /// The image's and the user's; for people and filters, never read by husk. (CVE-2026-53488 and its kin)
@@ -90,11 +109,47 @@ pub struct Record {
     pub stop_signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    /// `HOME` is that of its user, and of nobody's asking.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub home_is_made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
     #[serde(default)]
     pub options: RunOptions,
+}
+
+/// An image whose files a container has mounted (`--mount type=image`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// The digest of its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    pub layers: Vec<Digest>,
+}
+
+impl Record {
+    /// Gives all layers that it needs: its image's, and those of the images that it has mounted.
+    pub fn needed_layers(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().chain(self.mounted_images.iter().flat_map(|image| &image.layers))
+    }
+
+    /// Its files have owners that say nothing to who reads them with the caller's usual ids.
+    pub fn require_usual_ids(&self) -> Result<()> {
+        match self.ids {
+            None => Ok(()),
+            Some(_) => {
+                Err(Error::unsupported(format!("its files have owners of --userns {}", self.options.namespaces.user))
+                    .with_hint("`husk export` writes them as they are"))
+            }
+        }
+    }
+
+    /// Says whether it is made of an image, or has it mounted.
+    pub fn uses_image(&self, id: &str) -> bool {
+        let mounted = self.mounted_images.iter().map(|image| &image.id);
+        std::iter::once(&self.image_id).chain(mounted).any(|used| used.as_deref() == Some(id))
+    }
 }
 
 /// How a run ended.
@@ -133,8 +188,11 @@ impl ExitRecord {
     /// The code of an end that nobody saw, as docker gives it.
     pub const UNKNOWN: u8 = 255;
 
-    /// The error of such an end.
+    /// The error of such an end, where the container's was its supervisor's.
     pub const SUPERVISOR_LOST: &str = "its supervisor was killed";
+
+    /// The error of such an end, where the container had outlived its monitor.
+    pub const UNSEEN: &str = "how it ended is unknown: its monitor was killed before";
 }
 
 /// Where a container is in its life.
@@ -145,6 +203,8 @@ pub enum Status {
     /// Somebody looks after it. Whether its process already runs is for the runtime's state to say.
     Running {
         started: Option<Timestamp>,
+        /// How often it was started again by its restart policy.
+        restarts: u32,
     },
     /// Between two runs: the last one ended like this, and the next begins soon.
     Restarting(ExitRecord),
@@ -205,19 +265,31 @@ impl Container {
         Lock::wait(directory, Sharing::Exclusive, notice)
     }
 
-    /// Becomes the supervisor once nobody else is: of a container that has ended, whose monitor is about to go.
-    pub fn supervise_soon(&self) -> Result<Supervision> {
-        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
-            .with_context(|| format!("container {}", self.id.short()))?;
-        let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
-        if lock.is_in_place(self.directory(), SUPERVISOR)? { Ok(Supervision(lock)) } else { Err(self.gone()) }
+    /// Becomes the supervisor once nobody else is: of a container that has ended, whose monitor is about to go. `None` where
+    /// it runs, perhaps since this moment.
+    pub fn supervise_soon(&self) -> Result<Option<Supervision>> {
+        loop {
+            if let Some(supervision) = self.supervise()? {
+                return Ok(Some(supervision));
+            }
+            if let Status::Running { .. } | Status::Restarting(_) = self.status()? {
+                return Ok(None);
+            }
+            std::thread::sleep(ENDING_PAUSE);
+        }
     }
 
-    /// Waits until nobody looks after the container.
+    /// Waits until a monitor that has told of the end is gone; not for one that has come since, by a start.
     pub fn wait_for_supervisor(&self) -> Result<()> {
-        let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
-            .with_context(|| format!("container {}", self.id.short()))?;
-        Lock::wait(file, Sharing::Shared, |_| ()).map(drop)
+        while let Status::Exited(_) = self.status()? {
+            let file = lock::open_lock_file(self.directory(), SUPERVISOR, OFlags::empty())
+                .with_context(|| format!("container {}", self.id.short()))?;
+            if Lock::try_now(file, Sharing::Shared)?.is_some() {
+                break;
+            }
+            std::thread::sleep(ENDING_PAUSE);
+        }
+        Ok(())
     }
 
     /// Says where a container is in its life that the caller looks after.
@@ -239,8 +311,8 @@ impl Container {
     }
 
     /// Notes a start, and that the end of the run before it no longer counts.
-    pub fn note_start(&self, supervision: &Supervision, time: Timestamp) -> Result<()> {
-        supervision.note_start(time)?;
+    pub fn note_start(&self, supervision: &Supervision, start: Start) -> Result<()> {
+        supervision.note_start(start)?;
         match rustix::fs::unlinkat(&self.directory, EXIT, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("remove {EXIT} of container {}", self.id.short())),
@@ -268,9 +340,25 @@ impl Supervision {
         self.0.into_fd()
     }
 
-    /// Writes the time of a start for others to see; from here on the container has been started.
-    pub(super) fn note_start(&self, time: Timestamp) -> Result<()> {
-        let text = format!("{time:0TIME_DIGITS$}\n");
+    /// Says whether it is held, and of this container.
+    pub(super) fn is_of(&self, container: &Container) -> Result<bool> {
+        // The lock is the open file's: where it is ours already, this is no second one.
+        Ok(self.0.holds()? && self.0.is_in_place(container.directory(), SUPERVISOR)?)
+    }
+
+    /// Leaves the container to whoever comes next.
+    pub fn release(&self) {
+        self.0.release();
+    }
+
+    /// Reads the last start.
+    pub(super) fn start(&self) -> Result<Option<Start>> {
+        read_start(self.0.as_fd())
+    }
+
+    /// Writes a start down for others to see; from here on the container has been started.
+    pub(super) fn note_start(&self, Start { time, restarts }: Start) -> Result<()> {
+        let text = format!("{time:0TIME_DIGITS$} {restarts:0RESTARTS_DIGITS$}\n");
         rustix::io::pwrite(&self.0, text.as_bytes(), 0).map(drop).context("note the start")
     }
 }
@@ -284,6 +372,15 @@ struct Form {
 /// Reads a record below `directory`; `None` where there is none.
 pub(super) fn read_record(directory: BorrowedFd<'_>, path: &str) -> Result<Option<Record>> {
     read_document(directory, path)?.map(|bytes| parse(&bytes)).transpose()
+}
+
+/// Refuses a record that nobody could read afterwards.
+pub(super) fn check_size(document: &[u8]) -> Result<()> {
+    if document.len() > RECORD_BYTES {
+        let message = format!("the container's description has {} bytes, of at most {RECORD_BYTES}", document.len());
+        return Err(Error::invalid(message).with_hint("fewer variables or labels"));
+    }
+    Ok(())
 }
 
 /// Reads a record as it is written; `None` where there is none.
@@ -312,7 +409,10 @@ pub(super) fn status(directory: BorrowedFd<'_>, prefix: &str) -> Result<Status> 
         return Ok(match read_exit(directory, prefix)? {
             Some(exit) if exit.is_restarting => Status::Restarting(exit),
             Some(exit) => Status::Exited(exit),
-            None => Status::Running { started: start },
+            None => Status::Running {
+                started: start.map(|start| start.time),
+                restarts: start.map_or(0, |start| start.restarts),
+            },
         });
     }
     at_rest(directory, prefix, start)
@@ -324,15 +424,18 @@ pub(super) fn status_under(supervision: &Supervision, directory: BorrowedFd<'_>)
 }
 
 /// Reads whether, and when, the container was last started.
-fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Timestamp>> {
-    let mut time = [0; TIME_DIGITS];
-    let length = rustix::io::pread(supervisor, &mut time, 0).with_context(|| format!("read {SUPERVISOR}"))?;
-    // What a power cut left of the time: that it was started is all that is known.
-    Ok((length > 0).then(|| str::from_utf8(&time).ok().and_then(|text| text.parse().ok()).unwrap_or_default()))
+fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Start>> {
+    let mut text = [0; TIME_DIGITS + 1 + RESTARTS_DIGITS];
+    let length = rustix::io::pread(supervisor, &mut text, 0).with_context(|| format!("read {SUPERVISOR}"))?;
+    // What a power cut left of it: that it was started is all that is known.
+    let mut words = str::from_utf8(&text[..length]).unwrap_or_default().split_ascii_whitespace();
+    let time = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    let restarts = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Ok((length > 0).then_some(Start { time, restarts }))
 }
 
-fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Timestamp>) -> Result<Status> {
-    match (read_exit(directory, prefix)?, start) {
+fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Start>) -> Result<Status> {
+    match (read_exit(directory, prefix)?, start.map(|start| start.time)) {
         // Killed between two runs.
         (Some(exit), Some(started)) if exit.is_restarting => Ok(Status::Lost { started }),
         (Some(exit), _) => Ok(Status::Exited(exit)),

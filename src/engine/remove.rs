@@ -3,6 +3,7 @@
 use super::containers::Containers;
 use super::engine::Engine;
 use super::events;
+use super::mount;
 use super::record::{Container, Status};
 use super::stop;
 use crate::error::{Error, Kind, Result};
@@ -18,15 +19,23 @@ pub enum Force {
 
 /// Removes a container.
 pub fn remove(engine: &Engine, containers: &Containers, container: &Container, force: Force) -> Result<()> {
-    if matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)) {
-        if force == Force::No {
-            let name = container.record()?.name;
-            return Err(Error::new(Kind::State, format!("container {name} is running"))
-                .with_hint("stop it first, or remove it with -f"));
+    let removed = loop {
+        let runs = matches!(container.status()?, Status::Running { .. } | Status::Restarting(_));
+        if runs && force == Force::Yes {
+            stop::end_now(engine, container)?;
         }
-        stop::end_now(engine, container)?;
-    }
-    let removed = remove_ended(engine, containers, container);
+        // Of one that somebody starts meanwhile, the lock is not to be had.
+        match if runs && force == Force::No { Ok(false) } else { remove_ended(engine, containers, container) } {
+            Ok(true) => break Ok(()),
+            Ok(false) if force == Force::Yes => {}
+            Ok(false) => {
+                let name = container.record()?.name;
+                return Err(Error::new(Kind::State, format!("cannot remove container {name}: it is running"))
+                    .with_hint("stop it first, or remove it with -f"));
+            }
+            Err(error) => break Err(error),
+        }
+    };
     match removed {
         // With its end (`--rm`), or by somebody else: that is what was wanted.
         Err(error) if force == Force::Yes && is_gone(&error) => Ok(()),
@@ -38,8 +47,9 @@ fn is_gone(error: &Error) -> bool {
     error.kind() == Kind::NotFound || error.errno() == Some(rustix::io::Errno::NOENT)
 }
 
-fn remove_ended(engine: &Engine, containers: &Containers, container: &Container) -> Result<()> {
-    let supervision = container.supervise_soon()?;
+/// Says whether it had ended.
+fn remove_ended(engine: &Engine, containers: &Containers, container: &Container) -> Result<bool> {
+    let Some(supervision) = container.supervise_soon()? else { return Ok(false) };
     if let Status::Lost { .. } = container.status_under(&supervision)? {
         // What it left of processes, cgroups and mounts.
         match engine.runtime(false)?.delete(container.id().as_str(), true) {
@@ -48,9 +58,10 @@ fn remove_ended(engine: &Engine, containers: &Containers, container: &Container)
         }
     }
     let record = container.record();
-    engine.with_file_rights(|| containers.remove(container, &supervision))?;
+    engine.remove(containers, container, &supervision)?;
+    mount::forget(engine, container.id());
     if let Ok(record) = record {
         events::container(engine, &record, "destroy", &[]);
     }
-    Ok(())
+    Ok(true)
 }

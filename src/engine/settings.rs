@@ -46,6 +46,9 @@ pub enum DefaultNetwork {
     Host,
 }
 
+/// Where vendors' tools write specifications of devices, as the Container Device Interface has it.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// How long a registry may say nothing, unless it is set.
 const REGISTRY_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -106,6 +109,8 @@ pub struct Settings {
     pub registry_chunk: u64,
     /// Data roots whose images are used as well, and never changed.
     pub additional_stores: Vec<PathBuf>,
+    /// Where specifications of the Container Device Interface are; the last has the highest priority.
+    pub cdi_directories: Vec<PathBuf>,
 }
 
 /// One source of settings: what it says nothing about is `None`.
@@ -121,11 +126,13 @@ pub struct File {
     pub registry_timeout: Option<Span>,
     pub registry_chunk: Option<Chunk>,
     pub additional_stores: Option<Vec<PathBuf>>,
+    pub cdi_directories: Option<Vec<PathBuf>>,
 }
 
 /// The variables that set a key.
 const VARIABLES: &[&str] = &[
     "HUSK_ADDITIONAL_STORES",
+    "HUSK_CDI_DIRECTORIES",
     "HUSK_CGROUP_MANAGER",
     "HUSK_DATA_ROOT",
     "HUSK_NETWORK",
@@ -224,6 +231,7 @@ impl Settings {
             registry_timeout,
             registry_chunk,
             additional_stores,
+            cdi_directories,
         } = flags.or(environment).or(user_file).or(system_file);
         Ok(Self {
             data_root: match data_root {
@@ -243,6 +251,12 @@ impl Settings {
             additional_stores: (additional_stores.unwrap_or_default().into_iter())
                 .map(|path| absolute("additional_stores", path))
                 .collect::<Result<_>>()?,
+            cdi_directories: match cdi_directories {
+                Some(paths) => {
+                    paths.into_iter().map(|path| absolute("cdi_directories", path)).collect::<Result<_>>()?
+                }
+                None => CDI_DIRECTORIES.map(PathBuf::from).into(),
+            },
         })
     }
 }
@@ -260,6 +274,7 @@ impl File {
             registry_timeout,
             registry_chunk,
             additional_stores,
+            cdi_directories,
         } = self;
         Self {
             data_root: data_root.or(other.data_root),
@@ -271,6 +286,7 @@ impl File {
             registry_timeout: registry_timeout.or(other.registry_timeout),
             registry_chunk: registry_chunk.or(other.registry_chunk),
             additional_stores: additional_stores.or(other.additional_stores),
+            cdi_directories: cdi_directories.or(other.cdi_directories),
         }
     }
 }
@@ -323,6 +339,11 @@ fn read_environment(caller: &Caller) -> Result<File> {
                 .with_hint(format!("husk knows {}", VARIABLES.join(", "))));
         }
     }
+    let paths = |name| {
+        caller.variable(name).map(|paths| {
+            paths.as_bytes().split(|byte| *byte == b':').map(|path| OsStr::from_bytes(path).into()).collect()
+        })
+    };
     let text = |name| {
         let text = |value: &OsStr| {
             value.to_str().map(str::to_owned).ok_or_else(|| Error::invalid(format!("{name}: not UTF-8")))
@@ -350,9 +371,8 @@ fn read_environment(caller: &Caller) -> Result<File> {
         sync_images: choose("HUSK_SYNC_IMAGES", text("HUSK_SYNC_IMAGES")?, YES_OR_NO)?,
         registry_timeout: read("HUSK_REGISTRY_TIMEOUT", text("HUSK_REGISTRY_TIMEOUT")?)?,
         registry_chunk: read("HUSK_REGISTRY_CHUNK", text("HUSK_REGISTRY_CHUNK")?)?,
-        additional_stores: caller.variable("HUSK_ADDITIONAL_STORES").map(|paths| {
-            paths.as_bytes().split(|byte| *byte == b':').map(|path| OsStr::from_bytes(path).into()).collect()
-        }),
+        additional_stores: paths("HUSK_ADDITIONAL_STORES"),
+        cdi_directories: paths("HUSK_CDI_DIRECTORIES"),
     })
 }
 
@@ -508,6 +528,7 @@ mod tests {
             registry_timeout: Duration::from_mins(1),
             registry_chunk: 64 << 20,
             additional_stores: Vec::new(),
+            cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).into(),
         };
         assert_eq!(machine.load(0, File::default()).unwrap(), expected);
         let settings = machine.load(4_000_000, File::default()).unwrap();

@@ -12,13 +12,17 @@ use super::engine::Engine;
 use super::events;
 use super::exec::{self, ExecOptions};
 use super::joining;
-use super::record::{ExitRecord, Record, Status, Timestamp, now};
+use super::log_attributes;
+use super::mount;
+use super::record::{Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
+use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
-use crate::monitor::{self, Client, HealthJob, Job, Lifetime, Outcome, Serving, Wants};
+use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
 use crate::runtime::container::Request;
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
+use crate::runtime::secrets::Secrets as Delivered;
 use crate::spec::load::{self, Document};
 use crate::spec::validate::{self, Validated};
 use crate::sys::signal::Signals;
@@ -31,15 +35,19 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
         Some(supervision) => supervision,
         None => match container.status()? {
             // Its monitor has told all, and is about to go.
-            Status::Exited(_) => container.supervise_soon()?,
+            Status::Exited(_) => match container.supervise_soon()? {
+                Some(supervision) => supervision,
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         },
     };
     if let Status::Lost { .. } = container.status_under(&supervision)? {
         drop(supervision);
-        drop(engine.clear_remains()?);
+        engine.look_after(&container)?;
         return take(engine, word);
     }
+    mount::refuse_mounted(engine, &container)?;
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
@@ -87,55 +95,9 @@ pub fn launch(
     signals: &Signals,
     tell: &dyn Fn(&str),
 ) -> Result<Client> {
-    let Created { containers, container, supervision, record, spec } = created;
-    let started = Cell::new(now());
-    // A run ends once, whatever else is recorded of the container afterwards.
-    let has_run = Cell::new(false);
-    let clear = |outcome: &Outcome| {
-        let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
-        if has_run.take() {
-            tell_end(engine, &record, outcome, started.get());
-        }
-        if record.remove && is_over {
-            engine.with_file_rights(|| containers.remove(&container, &supervision))?;
-            events::container(engine, &record, "destroy", &[]);
-            return Ok(());
-        }
-        container.record_exit(&supervision, &exit_record(outcome, started.get()))
-    };
-    let not_started = |error: Error| {
-        let _ = clear(&Outcome::not_started(&error, 0));
-        error
-    };
-    container.note_start(&supervision, started.get())?;
-    let spec = validated(spec).map_err(not_started)?;
-    let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
-    let bundle = engine.container_directory(container.id()).join("bundle");
-    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record));
-    let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
-    let job = Job {
-        runtime: &runtime,
-        request: request(&record, &bundle, &spec),
-        folder: container.directory(),
-        serving: serving(&record, lifetime),
-        wants,
-        log: record.options.log,
-        lifetime,
-        restart: record.options.restart,
-        time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-        health,
-        renew: &|| {
-            started.set(now());
-            container.note_start(&supervision, started.get())?;
-            validated(configuration(engine, &record, &bundle)?)
-        },
-        note_running: &|| {
-            has_run.set(true);
-            events::container(engine, &record, "start", &[]);
-        },
-        clear: &clear,
-    };
-    let client = monitor::start(&job, signals)?;
+    let begun = Start { time: now(), restarts: 0 };
+    created.container.note_start(&created.supervision, begun)?;
+    let client = supervise(engine, created, lifetime, wants, Beginning::Launch, begun.time, signals)?;
     for warning in &client.warnings {
         tell(warning);
     }
@@ -145,6 +107,104 @@ pub fn launch(
         Err(error) => tell(&error.report()),
     }
     Ok(client)
+}
+
+/// Gives a container that outlived its monitor another one.
+pub fn take_over(engine: &Engine, container: Container, supervision: Supervision) -> Result<()> {
+    let refuse = || Error::new(Kind::State, format!("container {} needs no monitor", container.id().short()));
+    if !supervision.is_of(&container)? {
+        return Err(refuse());
+    }
+    let (Status::Lost { .. }, Some(start)) = (container.status_under(&supervision)?, supervision.start()?) else {
+        return Err(refuse());
+    };
+    let record = container.record()?;
+    let spec = load::load(&engine.container_directory(container.id()).join("bundle"))?.value;
+    let created = Created { containers: engine.containers()?, container, supervision, record, spec };
+    let runs_for = Duration::from_nanos(now().saturating_sub(start.time));
+    let beginning = Beginning::TakeOver { runs_for, restarts: start.restarts };
+    let signals = Signals::block_all().context("block signals")?;
+    supervise(engine, created, Lifetime::Own, Wants::default(), beginning, start.time, &signals).map(drop)
+}
+
+/// Starts a monitor, which has begun once this returns.
+fn supervise(
+    engine: &Engine,
+    created: Created,
+    lifetime: Lifetime,
+    wants: Wants,
+    beginning: Beginning,
+    started: Timestamp,
+    signals: &Signals,
+) -> Result<Client> {
+    let Created { containers, container, supervision, record, spec } = created;
+    let started = Cell::new(started);
+    // A run ends once, whatever else is recorded of the container afterwards.
+    let has_run = Cell::new(beginning != Beginning::Launch);
+    let serving = serving(&record, lifetime, wants);
+    let clear = |outcome: &Outcome| {
+        let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
+        if has_run.take() {
+            tell_end(engine, &record, outcome, started.get());
+        }
+        let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
+        if record.remove && is_over && !is_kept {
+            engine.remove(&containers, &container, &supervision)?;
+            events::container(engine, &record, "destroy", &[]);
+            return Ok(());
+        }
+        container.record_exit(&supervision, &exit_record(outcome, started.get()))
+    };
+    let not_started = |error: Error| {
+        // One that outlived its monitor lives, whatever keeps it from another.
+        if beginning == Beginning::Launch {
+            let _ = clear(&Outcome::not_started(&error, 0));
+        }
+        error
+    };
+    let spec = validated(spec).map_err(not_started)?;
+    let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
+    let bundle = engine.container_directory(container.id()).join("bundle");
+    // They stay in the monitor's memory: a restart by policy does not depend on the store.
+    let secrets = match Secrets::of(engine).deliver(&record.options.secrets) {
+        // It has them.
+        Err(_) if beginning != Beginning::Launch => Delivered::default(),
+        answer => answer.map_err(not_started)?,
+    };
+    let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record, &secrets));
+    let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
+    let process = spec.spec().process().as_ref();
+    let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
+    let log_attributes = log_attributes::of(&record, hostname, environment);
+    let job = Job {
+        runtime: &runtime,
+        request: request(&record, &bundle, &spec, serving, &secrets),
+        beginning,
+        folder: container.directory(),
+        serving,
+        wants,
+        log: record.options.log,
+        log_attributes: &log_attributes,
+        lifetime,
+        restart: record.options.restart,
+        time_limit: record.options.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        health,
+        renew: &|restarts| {
+            started.set(now());
+            container.note_start(&supervision, Start { time: started.get(), restarts })?;
+            validated(configuration(engine, &record, &bundle)?)
+        },
+        note_running: &|| {
+            // Not of one that ran before its monitor came.
+            if !has_run.replace(true) {
+                events::container(engine, &record, "start", &[]);
+            }
+        },
+        clear: &clear,
+        release: &|| supervision.release(),
+    };
+    monitor::start(&job, signals)
 }
 
 /// Tells of the end of a run.
@@ -159,39 +219,58 @@ fn tell_end(engine: &Engine, record: &Record, outcome: &Outcome, started: Timest
 }
 
 /// A health check is a command in the container, as the container's user, that nobody gives input to.
-fn check_options(record: &Record) -> ExecOptions {
+fn check_options(record: &Record, secrets: &Delivered) -> ExecOptions {
     let command = record.health.as_ref().map(|check| check.command.clone()).unwrap_or_default();
-    ExecOptions { command, ..ExecOptions::default() }
+    ExecOptions { command, secret_variables: secrets.variables.clone(), ..ExecOptions::default() }
 }
 
 fn validated(spec: Spec) -> Result<Validated> {
     validate::validate(Document { value: spec, warnings: Vec::new() })
 }
 
-fn request<'a>(record: &'a Record, bundle: &'a Path, spec: &'a Validated) -> Request<'a> {
+fn request<'a>(
+    record: &'a Record,
+    bundle: &'a Path,
+    spec: &'a Validated,
+    serving: Serving,
+    secrets: &Delivered,
+) -> Request<'a> {
+    let outlives = matches!(serving, Serving::Fifos { .. });
     Request {
         id: record.id.as_str(),
         bundle,
         spec,
         choices: Choices {
-            dies_with_parent: true,
+            dies_with_parent: !outlives,
+            owns_fifos: outlives,
             preserved_fds: record.options.preserved_fds,
             has_init: record.options.init && record.options.init_path.is_none(),
+            secrets: secrets.clone(),
             ..Choices::default()
         },
         pid_file: record.options.pid_file.as_deref(),
         console_socket: None,
         pidfd_socket: None,
+        shared_memory: joining::sharer(&record.options.namespaces),
         manager: None,
     }
 }
 
-/// Without a log, what a command in the foreground runs may as well have its streams.
-fn serving(record: &Record, lifetime: Lifetime) -> Serving {
+/// A container with a terminal ends with its monitor, which has the other side of that. Without a log, what a command in the
+/// foreground runs may as well have its streams.
+fn serving(record: &Record, lifetime: Lifetime, wants: Wants) -> Serving {
     let has_input = record.interactive;
     if record.terminal {
         Serving::Terminal
-    } else if record.options.log.format == Format::None && lifetime == Lifetime::Command {
+    } else if lifetime == Lifetime::Own {
+        // The command that starts it has an end of input to pass on where it attends to it.
+        let input = match (has_input, wants.output) {
+            (false, _) => Input::None,
+            (true, true) => Input::Ends,
+            (true, false) => Input::Endless,
+        };
+        Serving::Fifos { input }
+    } else if record.options.log.format == Format::None && record.options.attached.is_empty() {
         Serving::Inherited { has_input }
     } else {
         Serving::Pipes { has_input }
@@ -201,20 +280,23 @@ fn serving(record: &Record, lifetime: Lifetime) -> Serving {
 fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
     let record = ExitRecord { started: Some(started), finished: now(), ..ExitRecord::default() };
     match outcome {
-        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped } => ExitRecord {
-            code: exit.status(),
-            signal: match exit {
-                Exit::Signal(signal) => Some(i32::from(*signal)),
-                Exit::Code(_) => None,
-            },
-            out_of_memory: out_of_memory.is_some(),
-            memory: out_of_memory.clone(),
-            ending: *ending,
-            restarts: *restarts,
-            is_restarting: *restarts_now,
-            was_stopped: *was_stopped,
-            ..record
-        },
+        Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept: _, is_unseen } => {
+            ExitRecord {
+                code: exit.status(),
+                signal: match exit {
+                    Exit::Signal(signal) => Some(i32::from(*signal)),
+                    Exit::Code(_) => None,
+                },
+                out_of_memory: out_of_memory.is_some(),
+                memory: out_of_memory.clone(),
+                ending: *ending,
+                restarts: *restarts,
+                is_restarting: *restarts_now,
+                was_stopped: *was_stopped,
+                error: is_unseen.then(|| ExitRecord::UNSEEN.to_owned()),
+                ..record
+            }
+        }
         Outcome::NotStarted { reason, status, restarts } => {
             ExitRecord { code: *status, error: Some(reason.clone()), restarts: *restarts, ..record }
         }
@@ -222,7 +304,7 @@ fn exit_record(outcome: &Outcome, started: Timestamp) -> ExitRecord {
 }
 
 /// Connects to a container's monitor; `None` where the container does not run.
-pub fn connect(container: &super::record::Container, wants: Wants) -> Result<Option<Client>> {
+pub fn connect(container: &Container, wants: Wants) -> Result<Option<Client>> {
     for _ in 0..CONNECT_TRIES {
         if let Some(client) = monitor::connect(container.directory().as_fd(), wants)? {
             return Ok(Some(client));

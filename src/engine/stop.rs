@@ -27,8 +27,17 @@ pub enum Patience {
     Endless,
 }
 
+/// What is to become of a container that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It may go with its end.
+    Ends,
+    /// It is started again.
+    Starts,
+}
+
 /// Ends a container and waits for its end; one that does not run is left as it is.
-pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Result<()> {
+pub fn stop(engine: &Engine, container: &Container, options: StopOptions, then: Then) -> Result<()> {
     let record = match container.record() {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
@@ -40,11 +49,12 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
         None => Patience::Seconds(STOP_TIMEOUT_SECONDS),
     });
     let stop = Stop {
-        signal: options.signal.map_or_else(|| stop_signal(&record), Ok)?,
+        signal: options.signal.unwrap_or_else(|| stop_signal(&record)),
         patience_seconds: match patience {
             Patience::Seconds(seconds) => Some(seconds),
             Patience::Endless => None,
         },
+        is_kept: then == Then::Starts,
     };
     if end(engine, container, &record, stop)? {
         events::container(engine, &record, "stop", &[]);
@@ -52,12 +62,11 @@ pub fn stop(engine: &Engine, container: &Container, options: StopOptions) -> Res
     Ok(())
 }
 
-/// The signal that asks a container to end: its own, or SIGTERM.
-fn stop_signal(record: &Record) -> Result<i32> {
-    match &record.stop_signal {
-        None => Ok(signal::TERMINATE),
-        Some(name) => signal::parse(name).ok_or_else(|| Error::invalid(format!("stop signal {name:?}: unknown"))),
-    }
+/// The signal that asks a container to end: its own, or SIGTERM. It was judged at the container's creation; one of an
+/// older record that is none is no reason not to end it.
+fn stop_signal(record: &Record) -> i32 {
+    let own = record.stop_signal.as_deref().and_then(signal::parse);
+    own.filter(|number| *number > 0).unwrap_or(signal::TERMINATE)
 }
 
 /// Kills a container at once and waits for its end.
@@ -66,22 +75,39 @@ pub(super) fn end_now(engine: &Engine, container: &Container) -> Result<()> {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
         answer => answer?,
     };
-    end(engine, container, &record, Stop { signal: signal::KILL, patience_seconds: None }).map(drop)
+    end(engine, container, &record, Stop { signal: signal::KILL, patience_seconds: None, is_kept: false }).map(drop)
 }
 
 /// Says whether there was something to end.
 fn end(engine: &Engine, container: &Container, record: &Record, stop: Stop) -> Result<bool> {
-    let client = connect(container, Wants::default())?;
-    let did_run = client.is_some();
-    if let Some(client) = client {
-        tell_kill(engine, record, stop.signal);
+    let mut did_run = false;
+    loop {
+        let Some(client) = connect(container, Wants::default())? else {
+            match container.status() {
+                Ok(Status::Lost { .. }) => engine.look_after(container)?,
+                _ => break,
+            }
+            if let Ok(Status::Lost { .. }) = container.status() {
+                return Err(Error::new(Kind::State, format!("container {} has no monitor", record.name)));
+            }
+            continue;
+        };
+        if !did_run {
+            tell_kill(engine, record, stop.signal);
+        }
+        did_run = true;
         client.stop(stop);
-        client.wait()?;
+        let has_ended = client.wait()?.is_some();
         // It has told all and only ends; nobody should find it still there. Gone is gone as well.
         match container.wait_for_supervisor() {
             Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {}
             answer => answer?,
         }
+        if has_ended {
+            break;
+        }
+        // Killed before it was done: the next one is asked again.
+        engine.look_after(container)?;
     }
     Ok(did_run)
 }
@@ -97,11 +123,17 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
     if !matches!(container.status()?, Status::Running { .. }) {
         return Err(not_running());
     }
-    let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
-    if number == signal::KILL || stop_signal(&record).is_ok_and(|own| own == number) {
-        tell_kill(engine, &record, number);
-        client.stop(Stop { signal: number, patience_seconds: None });
-        return Ok(());
+    if number == signal::KILL || stop_signal(&record) == number {
+        let stop = Stop { signal: number, patience_seconds: None, is_kept: false };
+        loop {
+            let Some(client) = connect(container, Wants::default())? else { return Err(not_running()) };
+            tell_kill(engine, &record, number);
+            if client.begin_stop(stop)? {
+                return Ok(());
+            }
+            // Killed before it heard: the next one is asked.
+            engine.look_after(container)?;
+        }
     }
     match engine.runtime(false)?.kill(container.id().as_str(), number, KillScope::Init) {
         Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => Err(not_running()),
@@ -115,8 +147,11 @@ pub fn kill(engine: &Engine, container: &Container, number: i32) -> Result<()> {
 
 /// Freezes a container's processes, or lets them go on.
 pub fn pause(engine: &Engine, container: &Container) -> Result<()> {
-    let answer = engine.runtime(false)?.pause(container.id().as_str());
-    explain(answer, container, "is not running")?;
+    let runtime = engine.runtime(false)?;
+    let id = container.id().as_str();
+    let answer = runtime.pause(id);
+    let is_paused = answer.is_err() && runtime.is_paused(id);
+    explain(answer, container, if is_paused { "is already paused" } else { "is not running" })?;
     events::container(engine, &container.record()?, "pause", &[]);
     Ok(())
 }

@@ -60,7 +60,7 @@ impl<'e> View<'e> {
         let find = || {
             let id = container.id();
             if let Status::Lost { .. } = container.status()? {
-                engine.clear_remains()?;
+                engine.look_after(container)?;
             }
             let is_running = matches!(container.status()?, Status::Running { .. });
             if is_running && let Some(tree) = engine.runtime(false)?.tree(id.as_str(), reach, access)? {
@@ -100,7 +100,8 @@ impl<'e> View<'e> {
         self.engine.with_file_rights_for(|| work(&self.open()?))
     }
 
-    fn open(&self) -> Result<Root> {
+    /// Opens the files, by a caller that has rights over them.
+    pub(super) fn open(&self) -> Result<Root> {
         match &self.place {
             Place::Live(tree) => Ok(Root::from_fd(tree.try_clone().context("open the container's files")?)),
             Place::AtRest(makeup, access) => match (&makeup.base, access) {

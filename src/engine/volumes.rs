@@ -114,6 +114,9 @@ impl<'e> Volumes<'e> {
             if let Some(found) = read(&folder, name).with_context(context)? {
                 return Ok((found, lock));
             }
+            // What is there belongs to nobody: a volume that was not quite removed, or not quite made.
+            let left = || remove::remove_tree(folder.as_fd(), DATA);
+            self.engine.with_file_rights(left).with_context(context)?;
             let project = self.make_data(name, &backing).with_context(context)?;
             let (labels, options) = (labels.clone(), options.clone());
             let record = VolumeRecord { name: name.to_owned(), created: now(), labels, options, project };
@@ -273,7 +276,7 @@ impl<'e> Volumes<'e> {
     }
 
     /// Unpacks a tar into a volume, over what is there. The tar is believed as little as an image's layer.
-    pub fn import(&self, name: &str, tar: File) -> Result<()> {
+    pub fn import(&self, name: &str, tar: &File) -> Result<()> {
         let context = || format!("import to volume {name}");
         let record = self.find(name)?;
         // It stays meanwhile, and nobody fills it.
@@ -282,7 +285,7 @@ impl<'e> Volumes<'e> {
         let form = self.engine.form();
         let unpack = || {
             let directory = open(&place)?.ok_or(Errno::NOENT)?;
-            let Unpacked { .. } = unpack_files(&tar, directory, form, LayerLimits::default())?;
+            let Unpacked { .. } = unpack_files(tar, directory, form, LayerLimits::default())?;
             Ok(())
         };
         self.engine.with_file_rights(unpack).with_context(context)
@@ -291,7 +294,12 @@ impl<'e> Volumes<'e> {
     /// Gives the containers that have each volume, by short id.
     pub fn users(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (record, _) in self.engine.containers()?.list()?.containers {
+        let listing = self.engine.containers()?.list()?;
+        // Nobody knows what that one has.
+        if let Some(error) = listing.unreadable.into_iter().next() {
+            return Err(error.context("find out which containers have volumes"));
+        }
+        for (record, _) in listing.containers {
             for name in names(&record) {
                 users.entry(name.to_owned()).or_default().push(record.id.short().to_owned());
             }

@@ -1,17 +1,21 @@
 //! `wait`: until a container has ended. Ends none.
 
-use super::record::{Container, ExitRecord, Status};
+use super::engine::Engine;
+use super::record::{Container, Status};
 use super::start::connect;
 use crate::error::Result;
 use crate::monitor::Wants;
 
 /// Waits until a container does not run, and gives its exit status: 0 of one that was never started.
-pub fn wait(container: &Container) -> Result<u8> {
+pub fn wait(engine: &Engine, container: &Container) -> Result<u8> {
     loop {
         match container.status()? {
             Status::Exited(exit) => return Ok(exit.code),
             Status::Created => return Ok(0),
-            Status::Lost { .. } => return Ok(ExitRecord::UNKNOWN),
+            Status::Lost { .. } => {
+                engine.look_after(container)?;
+                continue;
+            }
             Status::Running { .. } | Status::Restarting(_) => {}
         }
         // The monitor tells it also of a container that is gone with its end (`--rm`).
@@ -21,5 +25,9 @@ pub fn wait(container: &Container) -> Result<u8> {
             return Ok(exit.status());
         }
         container.wait_for_supervisor()?;
+        // Its monitor was killed, or has more than it can talk to.
+        std::thread::sleep(PAUSE);
     }
 }
+
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);

@@ -3,12 +3,14 @@
 //! The command sets the pace: while it does not read, the workload's output waits, as in a pipeline. Others are dropped
 //! where they do not keep up; what they may be behind is what their socket holds, so nothing grows here.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::link::{Link, Sent, Wants};
 use super::{Exit, Stream};
+use crate::error::{Error, Kind, Result};
 
 /// One that attends.
 pub(super) struct Member {
@@ -24,8 +26,14 @@ pub(super) struct Audience {
     /// The others, from place 1 on.
     others: Vec<Member>,
     listener: Option<OwnedFd>,
-    /// What the command has not had room for.
-    waiting: Option<(Stream, Vec<u8>)>,
+    /// What the command has not had room for, the oldest first: little while the workload runs, for it waits then.
+    waiting: VecDeque<Waiting>,
+}
+
+/// What is yet to be said to the command.
+enum Waiting {
+    Started { pidfd: OwnedFd, has_terminal: bool },
+    Output(Stream, Vec<u8>),
 }
 
 /// Who has gone.
@@ -35,8 +43,11 @@ pub(super) enum Heard {
     OtherHasGone,
 }
 
-/// More than this at once is no use that anybody has.
-const MOST: usize = 64;
+/// So many others may read the output.
+const MOST_READERS: usize = 64;
+
+/// So many others there may be at all: each costs a descriptor, of which a process usually has 1024.
+const MOST: usize = 512;
 
 impl Audience {
     /// The place of the command that started the container.
@@ -44,7 +55,7 @@ impl Audience {
 
     pub(super) fn new(client: Link, wants: Wants) -> Self {
         let first = Some(Member { link: client, wants, has_sent_input: false });
-        Self { first, others: Vec::new(), listener: None, waiting: None }
+        Self { first, others: Vec::new(), listener: None, waiting: VecDeque::new() }
     }
 
     pub(super) fn listen(&mut self, listener: OwnedFd) {
@@ -52,19 +63,51 @@ impl Audience {
     }
 
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
-        self.listener.as_ref().filter(|_| self.others.len() < MOST).map(AsFd::as_fd)
+        self.listener.as_ref().map(AsFd::as_fd)
     }
 
+    /// Lets one in, whoever is here: it may be the one who ends it all. Where there is no room, the one goes who has waited
+    /// longest, and may come back.
     pub(super) fn accept(&mut self) {
-        if let Some(link) = self.listener().and_then(Link::accept) {
+        let link = self.listener().and_then(Link::accept);
+        if link.is_none() || self.others.len() >= MOST {
+            let longest = self.others.iter().position(|member| !member.wants.output).unwrap_or(0);
+            if longest < self.others.len() {
+                self.others.remove(longest);
+            }
+        }
+        if let Some(link) = link {
             self.others.push(Member { link, wants: Wants::default(), has_sent_input: false });
         }
     }
 
     /// Lets everybody in who waits.
     pub(super) fn accept_all(&mut self) {
-        while self.listener().is_some_and(is_readable) {
+        for _ in 0..MOST {
+            if !self.listener().is_some_and(is_readable) {
+                return;
+            }
             self.accept();
+        }
+    }
+
+    /// Takes what a member wants, unless too many want that already.
+    pub(super) fn admit(&mut self, place: usize, wants: Wants) -> Result<()> {
+        let readers = self.others.iter().filter(|member| member.wants.output).count();
+        if wants.output && readers >= MOST_READERS {
+            return Err(Error::new(Kind::State, format!("{readers} commands are attached to the container already")));
+        }
+        if let Some(member) = self.member(place) {
+            member.wants = wants;
+        }
+        Ok(())
+    }
+
+    /// Answers a member; one of the others who does not read goes.
+    pub(super) fn answer(&mut self, place: usize, say: impl FnOnce(&Link) -> Sent) {
+        let sent = self.member(place).map(|member| say(&member.link));
+        if place != Self::FIRST && sent.is_some_and(|sent| sent != Sent::Yes) {
+            self.remove(place);
         }
     }
 
@@ -90,7 +133,7 @@ impl Audience {
         match place.checked_sub(1) {
             None => {
                 self.first = None;
-                self.waiting = None;
+                self.waiting.clear();
                 Heard::FirstHasGone
             }
             Some(place) => {
@@ -104,14 +147,18 @@ impl Audience {
 
     pub(super) fn warn(&self, text: &str) {
         if let Some(first) = &self.first {
-            first.link.send_warning(text);
+            let _ = first.link.send_warning(text);
         }
     }
 
     /// Tells those who are here that the workload runs. Who connects is told when it says what it wants.
-    pub(super) fn started(&self, pidfd: BorrowedFd<'_>, has_terminal: bool) {
-        for (_, member) in self.members() {
-            member.link.send_started(pidfd, has_terminal);
+    pub(super) fn started(&mut self, pidfd: BorrowedFd<'_>, has_terminal: bool) {
+        self.others.retain(|member| member.link.send_started(pidfd, has_terminal) == Sent::Yes);
+        let Some(first) = &self.first else { return };
+        if (self.is_full() || first.link.send_started(pidfd, has_terminal) == Sent::Full)
+            && let Ok(pidfd) = pidfd.try_clone_to_owned()
+        {
+            self.waiting.push_back(Waiting::Started { pidfd, has_terminal });
         }
     }
 
@@ -119,41 +166,51 @@ impl Audience {
     pub(super) fn tell(&mut self, stream: Stream, bytes: &[u8]) {
         self.others.retain(|member| !member.wants.output || member.link.send_output(stream, bytes) == Sent::Yes);
         let Some(first) = self.first.as_ref().filter(|first| first.wants.output) else { return };
-        match first.link.send_output(stream, bytes) {
-            Sent::Full => self.waiting = Some((stream, bytes.to_vec())),
-            // That one has gone is heard where its messages are read.
-            Sent::Yes | Sent::Gone => {}
+        // That one has gone is heard where its messages are read.
+        if self.is_full() || first.link.send_output(stream, bytes) == Sent::Full {
+            self.waiting.push_back(Waiting::Output(stream, bytes.to_vec()));
         }
     }
 
     /// Says whether the command has yet to take what it was told.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.is_some()
+        !self.waiting.is_empty()
     }
 
     /// Tells the command what it had no room for.
     pub(super) fn flush(&mut self) {
-        let (Some((stream, bytes)), Some(first)) = (&self.waiting, &self.first) else { return };
-        if first.link.send_output(*stream, bytes) != Sent::Full {
-            self.waiting = None;
-        }
-    }
-
-    /// Waits until the command has room for more, or has gone.
-    pub(super) fn wait_for_room(&mut self) {
-        while self.is_full() {
-            let Some(first) = &self.first else { return };
-            let _ = poll(&mut [PollFd::new(&first.link, PollFlags::OUT)], None);
-            self.flush();
-        }
-    }
-
-    /// Says how it ended: the command waits for that, the others may have gone.
-    pub(super) fn ended(&self, exit: Exit) {
-        for (place, member) in self.members() {
-            while member.link.send_ended(exit) == Sent::Full && place == Self::FIRST {
-                let _ = poll(&mut [PollFd::new(&member.link, PollFlags::OUT)], None);
+        let Some(first) = &self.first else { return };
+        while let Some(next) = self.waiting.front() {
+            let sent = match next {
+                Waiting::Started { pidfd, has_terminal } => first.link.send_started(pidfd.as_fd(), *has_terminal),
+                Waiting::Output(stream, bytes) => first.link.send_output(*stream, bytes),
+            };
+            if sent == Sent::Full {
+                return;
             }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Tells the others how it ended, if it ran, and hears nobody from here on.
+    pub(super) fn dismiss(&mut self, exit: Option<Exit>) {
+        for member in self.others.drain(..) {
+            if let Some(exit) = exit {
+                let _ = member.link.send_ended(exit);
+            }
+        }
+        self.listener = None;
+    }
+
+    /// Says the last word to the command, after all that it has not read yet, and waits for as long as that takes.
+    pub(super) fn tell_last(&mut self, say: impl Fn(&Link) -> Sent) {
+        loop {
+            self.flush();
+            let Some(first) = &self.first else { return };
+            if !self.is_full() && say(&first.link) != Sent::Full {
+                return;
+            }
+            let _ = poll(&mut [PollFd::new(&first.link, PollFlags::OUT)], None);
         }
     }
 }

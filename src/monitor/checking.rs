@@ -7,7 +7,7 @@ use super::health::{CheckResult, HealthCheck, KEPT_OUTPUT};
 use super::streams::{capture, let_go};
 use crate::error::{Error, Result};
 use crate::runtime::exec::Execution;
-use crate::runtime::foreground::{try_wait, wait};
+use crate::runtime::foreground::try_wait;
 use crate::sys::signal;
 
 /// How a container's health is looked after.
@@ -23,7 +23,8 @@ pub(super) struct Checking {
     output: Option<OwnedFd>,
     read: Vec<u8>,
     start: jiff::Timestamp,
-    deadline: Instant,
+    /// None once it was given up.
+    deadline: Option<Instant>,
     timeout: Duration,
 }
 
@@ -34,7 +35,7 @@ impl Checking {
         // Its ends are its own now.
         let_go()?;
         let timeout = job.check.timeout;
-        let (start, deadline) = (jiff::Timestamp::now(), now + timeout);
+        let (start, deadline) = (jiff::Timestamp::now(), Some(now + timeout));
         Ok(Self { execution: execution?, output: Some(output), read: Vec::new(), start, deadline, timeout })
     }
 
@@ -46,8 +47,22 @@ impl Checking {
         self.output.as_ref().map(AsFd::as_fd)
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// It has not run out of time: it was frozen.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.deadline = Some(now + self.timeout);
+    }
+
+    /// Says whether it was given up, and has ended by now.
+    pub(super) fn is_gone(&self) -> Result<bool> {
+        Ok(self.deadline.is_none() && try_wait(self.pidfd())?.is_some())
+    }
+
+    pub(super) fn was_given_up(&self) -> bool {
+        self.deadline.is_none()
     }
 
     /// Reads what there is; what goes beyond the bound is read, and forgotten.
@@ -64,13 +79,13 @@ impl Checking {
         }
     }
 
-    /// Takes the result; one that has not ended is ended.
+    /// Takes the result; one that has not ended is given up.
     pub(super) fn finish(&mut self) -> Result<CheckResult> {
         let exit = try_wait(self.pidfd())?;
+        self.read_output();
         if exit.is_none() {
             self.abandon();
         }
-        self.read_output();
         let output = match exit {
             Some(_) => String::from_utf8_lossy(&self.read).into_owned(),
             // Docker's words.
@@ -81,10 +96,11 @@ impl Checking {
         Ok(CheckResult { start: self.start.to_string(), end, exit_code, output })
     }
 
-    /// Ends it, if its container has not done that.
-    pub(super) fn abandon(&self) {
+    /// Ends it, if its container has not done that, and does not wait for its end: a process that is frozen, or at a disk that
+    /// does not answer, has none.
+    pub(super) fn abandon(&mut self) {
         let _ = signal::send(self.pidfd(), signal::KILL);
-        let _ = wait(self.pidfd());
+        (self.deadline, self.output) = (None, None);
     }
 }
 

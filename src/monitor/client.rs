@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::keys::{Keys, Watcher};
 use super::link::{CHUNK_SIZE, Link, MESSAGE_SIZE, Message, Sent, Stop, Stream, Wants};
-use super::supervise::{self, Job};
+use super::streams::Serving;
+use super::supervise::{self, Beginning, Job};
 use super::{ATTACH, Exit};
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::console::RawMode;
@@ -24,6 +25,8 @@ pub struct Client {
     link: Link,
     /// The monitor, where it is our own child.
     monitor: Option<OwnedFd>,
+    /// The container ends with its monitor.
+    ends_with_monitor: bool,
     /// The workload; none between two runs.
     pidfd: Option<OwnedFd>,
     has_terminal: bool,
@@ -36,6 +39,8 @@ pub struct Client {
 pub struct Attending {
     /// Passes its standard input on.
     pub input: bool,
+    /// Shows output, and errors; what is not shown is read all the same.
+    pub shows: [bool; 2],
     /// Passes signals on; else they end the attending, not the container.
     pub proxies_signals: bool,
     pub keys: Keys,
@@ -69,7 +74,14 @@ pub fn start(job: &Job<'_>, _signals: &Signals) -> Result<Client> {
         match link.receive(&mut buffer)? {
             Some(Message::Warning(text)) => warnings.push(text),
             Some(Message::Started { pidfd, has_terminal }) => {
-                return Ok(Client { link, monitor: Some(monitor), pidfd: Some(pidfd), has_terminal, warnings });
+                let ends_with_monitor = !matches!(job.serving, Serving::Fifos { .. });
+                let (monitor, pidfd) = (Some(monitor), Some(pidfd));
+                return Ok(Client { link, monitor, ends_with_monitor, pidfd, has_terminal, warnings });
+            }
+            // Between the look and the monitor.
+            Some(Message::Ended(_)) if matches!(job.beginning, Beginning::TakeOver { .. }) => {
+                let (monitor, pidfd) = (Some(monitor), None);
+                return Ok(Client { link, monitor, ends_with_monitor: false, pidfd, has_terminal: false, warnings });
             }
             Some(Message::Failed(error)) => {
                 let _ = foreground::wait(&monitor);
@@ -85,7 +97,8 @@ pub fn start(job: &Job<'_>, _signals: &Signals) -> Result<Client> {
 pub fn connect(folder: BorrowedFd<'_>, wants: Wants) -> Result<Option<Client>> {
     let Some(link) = Link::connect(folder, ATTACH)? else { return Ok(None) };
     link.send_hello(wants);
-    Ok(Some(Client { link, monitor: None, pidfd: None, has_terminal: false, warnings: Vec::new() }))
+    let (monitor, pidfd) = (None, None);
+    Ok(Some(Client { link, monitor, ends_with_monitor: false, pidfd, has_terminal: false, warnings: Vec::new() }))
 }
 
 impl Client {
@@ -94,15 +107,30 @@ impl Client {
         self.link.send_stop(stop);
     }
 
-    /// Waits for the container's end, and for nothing else; `None` where the monitor ended without a word.
-    pub fn wait(&self) -> Result<Option<Exit>> {
+    /// Asks for the container's end, and waits until that is under way; `false` where the monitor has ended without a word.
+    pub fn begin_stop(&self, stop: Stop) -> Result<bool> {
+        self.link.send_stop(stop);
         let mut buffer = vec![0; MESSAGE_SIZE];
         loop {
             match self.link.receive(&mut buffer)? {
-                Some(Message::Ended(exit)) => return Ok(Some(exit)),
+                Some(Message::Heard | Message::Ended(_)) => return Ok(true),
                 Some(Message::Failed(error)) => return Err(error),
                 Some(_) => {}
-                None => return Ok(None),
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// Waits for the container's end, and its monitor's, and for nothing else; `None` where that ended without a word.
+    pub fn wait(&self) -> Result<Option<Exit>> {
+        let mut buffer = vec![0; MESSAGE_SIZE];
+        let mut ended = None;
+        loop {
+            match self.link.receive(&mut buffer)? {
+                Some(Message::Ended(exit)) => ended = Some(exit),
+                Some(Message::Failed(error)) => return Err(error),
+                Some(_) => {}
+                None => return Ok(ended),
             }
         }
     }
@@ -162,12 +190,12 @@ impl Client {
             conversation.send_input(&self.link);
         }
         if events.message {
-            return self.receive(conversation);
+            return self.receive(conversation, attending);
         }
         Ok(None)
     }
 
-    fn receive(&mut self, conversation: &mut Conversation) -> Result<Option<Ended>> {
+    fn receive(&mut self, conversation: &mut Conversation, attending: &Attending) -> Result<Option<Ended>> {
         let mut buffer = std::mem::take(&mut conversation.buffer);
         let ended = match self.link.receive(&mut buffer)? {
             Some(Message::Ended(exit)) => Some(Ended::Exit(exit)),
@@ -177,19 +205,25 @@ impl Client {
                 None
             }
             Some(Message::Output(stream, bytes)) => {
-                conversation.unwritten.extend_from_slice(bytes);
-                conversation.stream = stream;
-                conversation.flush(&self.link);
+                if attending.shows[usize::from(stream == Stream::Errors)] {
+                    conversation.unwritten.extend_from_slice(bytes);
+                    conversation.stream = stream;
+                    conversation.flush(&self.link);
+                }
                 None
             }
             Some(_) => None,
             None => {
-                if self.monitor.is_some()
+                if self.ends_with_monitor
                     && let Some(pidfd) = &self.pidfd
                 {
                     let _ = signal::send(pidfd.as_fd(), signal::KILL);
                     return Err(Error::new(Kind::Other, "the monitor was killed; so was the container")
                         .with_hint("what it left is cleared by the next command"));
+                }
+                if self.monitor.is_some() {
+                    return Err(Error::new(Kind::Other, "the monitor was killed; the container goes on")
+                        .with_hint("the next command that meets it gives it another"));
                 }
                 return Err(Error::new(Kind::Other, "the container's monitor has hung up")
                     .with_hint("who does not read what a container writes is dropped; `husk logs` has all of it"));

@@ -115,6 +115,16 @@ impl<'a> Checks<'a> {
         checks
     }
 
+    /// Goes on with what the monitor before wrote down. How long the start period is over is not, so that begins anew.
+    pub(super) fn resume(check: &'a HealthCheck, folder: BorrowedFd<'_>, now: Instant) -> Self {
+        let mut checks = Self::begin(check, now);
+        if let Ok(Some(health)) = Health::read(folder) {
+            checks.health = health;
+        }
+        checks.due = Some(now + checks.pause(now));
+        checks
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -122,6 +132,11 @@ impl<'a> Checks<'a> {
     /// A check is under way.
     pub(super) fn begun(&mut self) {
         self.due = None;
+    }
+
+    /// Nothing is found out of a container that is frozen.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.due = Some(now + self.pause(now));
     }
 
     fn is_starting(&self, now: Instant) -> bool {

@@ -14,6 +14,8 @@
 //!    │ ───────── Closed {stream} ───────────▶ │  nobody reads on: so the workload's pipe is broken, too
 //!    │ ───────── Detach ────────────────────▶ │  the command goes, and the container stays
 //!    │ ───────── Stop {signal, patience} ───▶ │  ends it, and what its restart policy would do
+//!    │ ◀──────── Heard ────────────────────── │  the signal is sent
+//!    │ ◀──────── Failed {error} ───────────── │  or could not be, and nothing is changed
 //!    │ ◀──────── Ended {exit} ─────────────── │  all that it left is cleared. The end
 //! ```
 //!
@@ -59,6 +61,8 @@ pub struct Stop {
     pub signal: i32,
     /// How long it may take before it gets SIGKILL; for ever without.
     pub patience_seconds: Option<u32>,
+    /// It is started again by who asks: it stays, even if it is to go with its end (`--rm`).
+    pub is_kept: bool,
 }
 
 /// What is said, by either side.
@@ -73,8 +77,10 @@ pub(super) enum Message<'a> {
     Output(Stream, &'a [u8]),
     /// It has ended, and what it left is cleared.
     Ended(Exit),
-    /// It could not be started, or not be cleared.
+    /// It could not be started; or what was asked could not be done.
     Failed(Error),
+    /// What was asked is done.
+    Heard,
     Hello(Wants),
     Input(&'a [u8]),
     EndOfInput,
@@ -100,6 +106,7 @@ const SIZE: u8 = 10;
 const CLOSED: u8 = 11;
 const DETACH: u8 = 12;
 const STOP: u8 = 13;
+const HEARD: u8 = 14;
 
 /// What became of a message that may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,13 +140,17 @@ impl Link {
         rustix::net::accept_with(listener, SocketFlags::CLOEXEC).ok().map(Self)
     }
 
-    pub(super) fn send_started(&self, pidfd: BorrowedFd<'_>, has_terminal: bool) {
-        let _ = fdpass::send(&self.0, &[&[STARTED, u8::from(has_terminal)]], Some(pidfd));
+    pub(super) fn send_started(&self, pidfd: BorrowedFd<'_>, has_terminal: bool) -> Sent {
+        self.try_send_with(STARTED, &[u8::from(has_terminal)], Some(pidfd))
     }
 
-    pub(super) fn send_warning(&self, text: &str) {
+    pub(super) fn send_warning(&self, text: &str) -> Sent {
         let end = text.floor_char_boundary(CHUNK_SIZE);
-        let _ = self.send(WARNING, &text.as_bytes()[..end]);
+        self.try_send(WARNING, &text.as_bytes()[..end])
+    }
+
+    pub(super) fn send_heard(&self) -> Sent {
+        self.try_send(HEARD, &[])
     }
 
     pub(super) fn send_ended(&self, exit: Exit) -> Sent {
@@ -150,8 +161,8 @@ impl Link {
         self.try_send(ENDED, &body)
     }
 
-    pub(super) fn send_failure(&self, error: &Error) {
-        let _ = self.send(FAILED, &encode_failure(error));
+    pub(super) fn send_failure(&self, error: &Error) -> Sent {
+        self.try_send(FAILED, &encode_failure(error))
     }
 
     pub(super) fn send_output(&self, stream: Stream, bytes: &[u8]) -> Sent {
@@ -188,9 +199,10 @@ impl Link {
     }
 
     pub(super) fn send_stop(&self, stop: Stop) {
-        let mut body = [0; 8];
+        let mut body = [0; 9];
+        body[8] = stop.is_kept.into();
         body[..4].copy_from_slice(&stop.signal.to_le_bytes());
-        body[4..].copy_from_slice(&stop.patience_seconds.unwrap_or(u32::MAX).to_le_bytes());
+        body[4..8].copy_from_slice(&stop.patience_seconds.unwrap_or(u32::MAX).to_le_bytes());
         let _ = self.send(STOP, &body);
     }
 
@@ -200,7 +212,11 @@ impl Link {
     }
 
     fn try_send(&self, tag: u8, body: &[u8]) -> Sent {
-        match fdpass::try_send(&self.0, &[&[tag], body]) {
+        self.try_send_with(tag, body, None)
+    }
+
+    fn try_send_with(&self, tag: u8, body: &[u8], fd: Option<BorrowedFd<'_>>) -> Sent {
+        match fdpass::try_send(&self.0, &[&[tag], body], fd) {
             Ok(()) => Sent::Yes,
             Err(Errno::AGAIN | Errno::NOBUFS) => Sent::Full,
             Err(_) => Sent::Gone,
@@ -227,6 +243,7 @@ impl Link {
             (ERRORS, bytes, None) => Message::Output(Stream::Errors, bytes),
             (ENDED, &[0, code], None) => Message::Ended(Exit::Code(code)),
             (ENDED, &[1, signal], None) => Message::Ended(Exit::Signal(signal)),
+            (HEARD, [], None) => Message::Heard,
             (FAILED, body, None) => Message::Failed(decode_failure(body).ok_or_else(malformed)?),
             (HELLO, &[output], None) => Message::Hello(Wants { output: output != 0 }),
             (INPUT, bytes, None) => Message::Input(bytes),
@@ -237,10 +254,14 @@ impl Link {
             (CLOSED, &[which], None) => Message::Closed(if which == 0 { Stream::Output } else { Stream::Errors }),
             (DETACH, [], None) => Message::Detach,
             (STOP, body, None) => {
-                let (signal, patience) = body.split_first_chunk().ok_or_else(malformed)?;
-                let patience = u32::from_le_bytes(patience.try_into().map_err(|_| malformed())?);
+                let (signal, rest) = body.split_first_chunk().ok_or_else(malformed)?;
+                let (patience, &[is_kept]) = rest.split_first_chunk().ok_or_else(malformed)? else {
+                    return Err(malformed());
+                };
+                let patience = u32::from_le_bytes(*patience);
                 let patience_seconds = (patience != u32::MAX).then_some(patience);
-                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds })
+                let is_kept = is_kept != 0;
+                Message::Stop(Stop { signal: i32::from_le_bytes(*signal), patience_seconds, is_kept })
             }
             _ => return Err(malformed()),
         }))
@@ -288,10 +309,10 @@ mod tests {
             assert_eq!(monitor.send_ended(exit), Sent::Yes);
             assert!(matches!(client.receive(&mut buffer).unwrap(), Some(Message::Ended(received)) if received == exit));
         }
-        monitor.send_warning(&"ä".repeat(MESSAGE_SIZE));
+        assert_eq!(monitor.send_warning(&"ä".repeat(MESSAGE_SIZE)), Sent::Yes);
         assert!(matches!(client.receive(&mut buffer).unwrap(), Some(Message::Warning(text)) if text.starts_with('ä')));
-        let stop = Stop { signal: 15, patience_seconds: None };
-        for stop in [stop, Stop { signal: 0, patience_seconds: Some(0) }] {
+        let stop = Stop { signal: 15, patience_seconds: None, is_kept: false };
+        for stop in [stop, Stop { signal: 0, patience_seconds: Some(0), is_kept: true }] {
             client.send_stop(stop);
             assert!(matches!(monitor.receive(&mut buffer).unwrap(), Some(Message::Stop(received)) if received == stop));
         }
@@ -312,9 +333,9 @@ mod tests {
     fn what_was_said_before_the_end_is_heard() {
         let (client, monitor) = Link::pair().unwrap();
         let mut buffer = vec![0; MESSAGE_SIZE];
-        let stop = Stop { signal: 9, patience_seconds: None };
+        let stop = Stop { signal: 9, patience_seconds: None, is_kept: false };
         client.send_stop(stop);
-        monitor.send_warning("not read");
+        assert_eq!(monitor.send_warning("not read"), Sent::Yes);
         drop(client);
         assert!(matches!(monitor.receive(&mut buffer).unwrap(), Some(Message::Stop(received)) if received == stop));
         assert!(monitor.receive(&mut buffer).unwrap().is_none());

@@ -21,8 +21,9 @@
 //!
 //! Who dies first is seen by the others, whatever the workload does to its credentials: the monitor sees the end of the
 //! client's socket and kills the container, unless it is detached; the client sees the end of the monitor's and does the
-//! same by pidfd. When the monitor is killed alone, or both at once, the workload gets SIGKILL by its parent's death,
-//! unless it changed its user meanwhile; then the next command finds the container's lock free and clears it.
+//! same by pidfd. When the monitor is killed alone, or both at once, the workload gets SIGKILL by its parent's death. One that
+//! was detached from the start and has no terminal does not: the next command finds the container's lock free, and starts
+//! another monitor, which takes it over ([`Beginning::TakeOver`]).
 
 mod audience;
 mod checking;
@@ -42,8 +43,16 @@ pub use client::{Attending, Client, Ended, connect, start};
 pub use keys::Keys;
 pub use link::{Stop, Stream, Wants};
 pub use restart::RestartPolicy;
-pub use streams::Serving;
-pub use supervise::{Ending, Job, Lifetime, Outcome};
+pub use streams::{Input, Serving, has_fifos};
+pub use supervise::{Beginning, Ending, Job, Lifetime, Outcome};
+
+/// Brings what a monitor that was killed has left into the log of a container that has ended.
+pub fn settle(folder: std::os::fd::BorrowedFd<'_>, options: log::LogOptions) {
+    if options.format != log::Format::None {
+        log::Log::resume(folder, options, "").finish();
+    }
+    streams::remove_fifos(folder);
+}
 
 /// The socket in a container's folder at which its monitor listens.
 pub const ATTACH: &str = "attach";

@@ -4,12 +4,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::link::{CHUNK_SIZE, Stream};
+use super::log::Log;
 use crate::error::{Context, Result};
+use crate::support::atomic::PRIVATE;
 
 /// How a workload's streams are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +20,27 @@ pub enum Serving {
     Inherited { has_input: bool },
     /// Pipes; without input, an empty one.
     Pipes { has_input: bool },
+    /// FIFOs in the container's folder, which the workload has open for both directions: so it goes on without a monitor,
+    /// and the next one finds them. Without input, an empty one; with one that has an end, a pipe for that.
+    Fifos { input: Input },
     /// A terminal, of the container's own.
     Terminal,
 }
+
+/// What a workload with FIFOs has for its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    None,
+    /// Whoever attaches gives some, and nobody ends it.
+    Endless,
+    /// The command that starts the container gives it, and ends it.
+    Ends,
+}
+
+/// The FIFOs of a container's folder.
+const INPUT: &str = "input";
+const OUTPUT: &str = "output";
+const ERRORS: &str = "errors";
 
 /// The ends of one run.
 pub(super) struct Streams {
@@ -39,11 +59,11 @@ const UNREAD_SIZE: usize = CHUNK_SIZE;
 
 impl Streams {
     /// Makes the streams of a workload that is about to be launched, its own ends as this process's standard ones.
-    pub(super) fn prepare(serving: Serving) -> Result<Self> {
-        let nothing =
-            Self { output: None, errors: None, input: None, is_terminal: false, unread: Vec::new(), input_ends: false };
+    pub(super) fn prepare(serving: Serving, folder: BorrowedFd<'_>) -> Result<Self> {
+        let nothing = Self::none();
         let (has_input, has_pipes) = match serving {
             Serving::Terminal => return Ok(nothing),
+            Serving::Fifos { input } => return Self::with_fifos(input, folder),
             Serving::Inherited { has_input } => (has_input, false),
             Serving::Pipes { has_input } => (has_input, true),
         };
@@ -67,6 +87,44 @@ impl Streams {
         let (errors, theirs) = pipe()?;
         rustix::stdio::dup2_stderr(theirs).context("set up the workload's standard error")?;
         Ok(Self { output: Some(output), errors: Some(errors), input, ..nothing })
+    }
+
+    /// Those of a workload that has not begun.
+    pub(super) fn none() -> Self {
+        Self { output: None, errors: None, input: None, is_terminal: false, unread: Vec::new(), input_ends: false }
+    }
+
+    fn with_fifos(input: Input, folder: BorrowedFd<'_>) -> Result<Self> {
+        let ours = match input {
+            Input::None => {
+                rustix::stdio::dup2_stdin(open_null()?).context("close the workload's standard input")?;
+                None
+            }
+            Input::Ends => {
+                let (theirs, ours) =
+                    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe for the workload")?;
+                rustix::stdio::dup2_stdin(theirs).context("set up the workload's standard input")?;
+                set_nonblocking(&ours)?;
+                Some(ours)
+            }
+            Input::Endless => {
+                let theirs = make_fifo(folder, INPUT)?;
+                rustix::stdio::dup2_stdin(theirs).context("set up the workload's standard input")?;
+                open_fifo(folder, INPUT, OFlags::WRONLY)?
+            }
+        };
+        rustix::stdio::dup2_stdout(make_fifo(folder, OUTPUT)?).context("set up the workload's standard output")?;
+        rustix::stdio::dup2_stderr(make_fifo(folder, ERRORS)?).context("set up the workload's standard error")?;
+        Ok(Self { input: ours, ..Self::reopen(folder)? })
+    }
+
+    /// Opens the FIFOs that a monitor before has made.
+    pub(super) fn reopen(folder: BorrowedFd<'_>) -> Result<Self> {
+        // Nobody has it open for reading where the workload has closed it.
+        let input = open_fifo(folder, INPUT, OFlags::WRONLY)?;
+        let output = open_fifo(folder, OUTPUT, OFlags::RDONLY)?;
+        let errors = open_fifo(folder, ERRORS, OFlags::RDONLY)?;
+        Ok(Self { output, errors, input, ..Self::none() })
     }
 
     /// Lets go of the workload's ends: its pipes end with it, and a pipe of the command's is not held open by us.
@@ -101,13 +159,17 @@ impl Streams {
     }
 
     /// Reads what there is of a stream. At its end the stream is gone, and the length 0.
-    pub(super) fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> usize {
+    pub(super) fn read(&mut self, stream: Stream, buffer: &mut [u8], log: Option<&mut Log<'_>>) -> usize {
         let end = match stream {
             Stream::Output => &mut self.output,
             Stream::Errors => &mut self.errors,
         };
         let Some(fd) = end else { return 0 };
-        match rustix::io::read(fd, buffer) {
+        let answer = match log {
+            Some(log) => log.take(stream, fd.as_fd(), buffer),
+            None => rustix::io::read(fd, buffer),
+        };
+        match answer {
             // EIO: nobody has the terminal open any more. While the workload lives it may be opened again; then nobody
             // reads, as with docker.
             Ok(0) | Err(Errno::IO) => *end = None,
@@ -118,7 +180,7 @@ impl Streams {
     }
 
     /// Reads what a workload that has ended left in its pipes; `None` once there is nothing more.
-    pub(super) fn read_rest<'b>(&mut self, buffer: &'b mut [u8]) -> Option<(Stream, &'b [u8])> {
+    pub(super) fn read_rest(&mut self, buffer: &mut [u8], mut log: Option<&mut Log<'_>>) -> Option<(Stream, usize)> {
         loop {
             let (stream, is_ready) = self.readable().find_map(|(stream, fd)| {
                 let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
@@ -126,9 +188,9 @@ impl Streams {
                 ready.then_some((stream, ready))
             })?;
             debug_assert!(is_ready);
-            let count = self.read(stream, buffer);
+            let count = self.read(stream, buffer, log.as_deref_mut());
             if count > 0 {
-                return Some((stream, &buffer[..count]));
+                return Some((stream, count));
             }
             // Readable and nothing to be read: a stream that has just ended, or one that somebody outside emptied.
             if self.readable().any(|(other, _)| other == stream) {
@@ -193,6 +255,49 @@ impl Streams {
         if let Some(master) = self.output.as_ref().filter(|_| self.is_terminal) {
             let _ = crate::runtime::console::set_size(master, rows, columns);
         }
+    }
+}
+
+/// Says whether a workload that lives has FIFOs in its folder.
+pub fn has_fifos(folder: BorrowedFd<'_>) -> bool {
+    rustix::fs::statat(folder, OUTPUT, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+/// Makes a FIFO, and gives the workload's end of it: for both directions, so that it never lacks a reader.
+fn make_fifo(folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let describe = || format!("make the workload's {name}");
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno).with_context(describe),
+    }
+    rustix::fs::mkfifoat(folder, name, Mode::from_raw_mode(PRIVATE)).with_context(describe)?;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = rustix::fs::openat(folder, name, flags, Mode::empty()).with_context(describe)?;
+    if !rustix::process::geteuid().is_root() {
+        // It becomes the workload's user's, whom an ordinary user has no rights over: but its group stays.
+        rustix::fs::fchmod(&fifo, Mode::from_raw_mode(SHARED)).with_context(describe)?;
+    }
+    Ok(fifo)
+}
+
+/// What a FIFO is that is somebody else's and ours.
+const SHARED: u32 = 0o660;
+
+/// Opens our end of a FIFO; `None` where there is none, or it has no other end.
+fn open_fifo(folder: BorrowedFd<'_>, name: &str, direction: OFlags) -> Result<Option<OwnedFd>> {
+    let flags = direction | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NXIO) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("open the workload's {name}")),
+    }
+}
+
+/// Takes the FIFOs of a run that is over away.
+pub(super) fn remove_fifos(folder: BorrowedFd<'_>) {
+    for name in [INPUT, OUTPUT, ERRORS] {
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
     }
 }
 

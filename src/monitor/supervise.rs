@@ -7,7 +7,7 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has its own |
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,12 +20,12 @@ use super::health::{CheckResult, Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Format, Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
-use super::streams::{Serving, Streams};
+use super::streams::{Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
-use crate::runtime::foreground::{Exit, try_wait, wait};
+use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
 use crate::sys::{memory, signal};
@@ -36,23 +36,37 @@ pub struct Job<'a> {
     pub runtime: &'a Runtime,
     /// What to make.
     pub request: Request<'a>,
+    pub beginning: Beginning,
     /// The container's folder: for the log, and for the socket that others attach to.
     pub folder: BorrowedFd<'a>,
     pub serving: Serving,
     /// What of it the command that starts it reads.
     pub wants: Wants,
     pub log: LogOptions,
+    /// What each of its lines says of the container, as a JSON object; nothing for none.
+    pub log_attributes: &'a str,
     pub lifetime: Lifetime,
     pub restart: RestartPolicy,
     /// How long a run may take.
     pub time_limit: Option<Duration>,
     pub health: Option<HealthJob<'a>>,
-    /// Called before every start but the first: notes it, and gives the configuration that holds now.
-    pub renew: &'a dyn Fn() -> Result<Validated>,
+    /// Called before every start but the first, with their number: notes it, and gives the configuration that holds now.
+    pub renew: &'a dyn Fn(u32) -> Result<Validated>,
     /// Called when the workload runs, before anybody is told.
     pub note_running: &'a dyn Fn(),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
+    /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
+    pub release: &'a dyn Fn(),
+}
+
+/// What a monitor begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A container that is to be launched.
+    Launch,
+    /// One that outlived the monitor before: how long it runs, and how often its restart policy had started it again.
+    TakeOver { runs_for: Duration, restarts: u32 },
 }
 
 /// What the end of the command that started a container means to it.
@@ -80,6 +94,10 @@ pub enum Outcome {
         restarts_now: bool,
         /// Somebody asked for its end.
         was_stopped: bool,
+        /// Who asked starts it again.
+        is_kept: bool,
+        /// How it ended is not known: `exit` is [`UNSEEN`].
+        is_unseen: bool,
     },
     /// The workload never ran, for this reason; the status is what its caller gets.
     NotStarted { reason: String, status: u8, restarts: u32 },
@@ -101,6 +119,9 @@ pub enum Ending {
     Unhealthy,
 }
 
+/// What counts as the end of a workload that nobody saw the end of.
+const UNSEEN: Exit = Exit::Code(255);
+
 impl Outcome {
     /// The outcome of a run that could not be begun, after so many others, with the status that docker gives for it.
     pub fn not_started(error: &Error, restarts: u32) -> Self {
@@ -116,19 +137,9 @@ impl Outcome {
 /// Runs the monitor to its end.
 pub(super) fn run(job: &Job<'_>, link: Link) -> ! {
     let mut monitor = Monitor::new(job, link);
-    let status = match monitor.live() {
-        Ok(exit) => {
-            monitor.tell_end(exit);
-            0
-        }
-        Err(error) => {
-            if let Some(client) = &monitor.audience.first {
-                client.link.send_failure(&error);
-            }
-            1
-        }
-    };
-    exit_now(status)
+    let end = monitor.live();
+    monitor.tell_end(&end);
+    exit_now(i32::from(end.is_err()))
 }
 
 struct Monitor<'a> {
@@ -140,10 +151,14 @@ struct Monitor<'a> {
     deadline: Option<Instant>,
     /// Somebody asked for its end: it is not started again.
     is_stopping: bool,
+    /// Who asked starts it again.
+    is_kept: bool,
     /// What was done to end this run.
     ending: Option<Ending>,
     /// How the run before ended.
     outcome: Option<Outcome>,
+    /// A run was launched, or taken over.
+    has_begun: bool,
     /// How long who asked is ready to wait.
     patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
@@ -155,16 +170,23 @@ struct Monitor<'a> {
 
 impl<'a> Monitor<'a> {
     fn new(job: &'a Job<'a>, client: Link) -> Self {
-        let keeps_log = job.log.format != Format::None && !matches!(job.serving, Serving::Inherited { .. });
+        let log = match (job.log.format, job.serving, job.beginning) {
+            (Format::None, _, _) | (_, Serving::Inherited { .. }, _) => None,
+            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log, job.log_attributes)),
+            (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log, job.log_attributes)),
+            _ => Some(Log::new(job.folder, job.log, job.log_attributes)),
+        };
         Self {
             job,
             audience: Audience::new(client, job.wants),
-            log: keeps_log.then(|| Log::new(job.folder, job.log)),
+            log,
             lifetime: job.lifetime,
             deadline: None,
             is_stopping: false,
+            is_kept: false,
             ending: None,
             outcome: None,
+            has_begun: false,
             patience_seconds: 0,
             is_to_restart: false,
             checks: None,
@@ -180,16 +202,24 @@ impl<'a> Monitor<'a> {
         // From here on others may connect; they are heard once it runs.
         self.audience.listen(link::listen(self.job.folder, ATTACH)?);
         let mut back_off = BackOff::default();
-        let mut restarts = 0;
+        let mut restarts = match self.job.beginning {
+            Beginning::Launch => 0,
+            Beginning::TakeOver { restarts, .. } => restarts,
+        };
+        let mut is_first = true;
         loop {
             let begun = Instant::now();
-            let ended = match restarts {
-                0 => self.run_once(&self.job.request, 0),
-                _ => (self.job.renew)()
-                    .and_then(|spec| self.run_once(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
+            let ended = match self.job.beginning {
+                Beginning::Launch if is_first => self.launch(&self.job.request, restarts),
+                Beginning::TakeOver { runs_for, .. } if is_first => self.take_over(runs_for, restarts),
+                _ => (self.job.renew)(restarts)
+                    .and_then(|spec| self.launch(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
             };
+            is_first = false;
             let exit = match ended {
                 Ok(exit) => exit,
+                // It is as it was, and somebody else may have more luck with it.
+                Err(error) if !self.has_begun && self.job.beginning != Beginning::Launch => return Err(error),
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
                     let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
@@ -218,46 +248,92 @@ impl<'a> Monitor<'a> {
     }
 
     /// One run, from the launch to the last byte.
-    fn run_once(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
+    fn launch(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
         self.ending = None;
-        let mut streams = Streams::prepare(self.job.serving)?;
+        let mut streams = Streams::prepare(self.job.serving, self.job.folder)?;
         let mut running = self.job.runtime.launch(request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
-        match self.attend(&running, &mut streams, terminal) {
-            Ok(exit) => {
-                if let Some(checking) = self.checking.take() {
+        streams.launched(terminal)?;
+        let checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
+        let run = Run { origin: Origin::Own, runs_for: Duration::ZERO, restarts };
+        self.see_out(running, streams, checks, &run)
+    }
+
+    /// The rest of a run that the monitor before was killed in.
+    fn take_over(&mut self, runs_for: Duration, restarts: u32) -> Result<Exit> {
+        let mut streams = Streams::reopen(self.job.folder)?;
+        streams.launched(None)?;
+        let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
+            self.job.runtime.delete(self.job.request.id, true)?;
+            self.has_begun = true;
+            self.drain(&mut streams);
+            remove_fifos(self.job.folder);
+            return self.conclude(UNSEEN, None, true, restarts);
+        };
+        let checks =
+            self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
+        self.see_out(running, streams, checks, &Run { origin: Origin::Left, runs_for, restarts })
+    }
+
+    fn see_out(
+        &mut self,
+        running: Running,
+        mut streams: Streams,
+        checks: Option<Checks<'a>>,
+        run: &Run,
+    ) -> Result<Exit> {
+        self.checks = checks;
+        self.has_begun = true;
+        match self.attend(&running, &mut streams, run) {
+            Ok(end) => {
+                if let Some(checking) = &mut self.checking {
                     checking.abandon();
                 }
                 let out_of_memory = running.out_of_memory();
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
-                let restarts_now = self.wants_restart(exit, restarts);
-                let was_stopped = self.is_stopping;
-                let outcome =
-                    Outcome::Ended { exit, out_of_memory, ending: self.ending, restarts, restarts_now, was_stopped };
-                let cleared = (self.job.clear)(&outcome);
-                self.outcome = Some(outcome);
-                removed.and(cleared).map(|()| exit)
+                if let Serving::Fifos { .. } = self.job.serving {
+                    remove_fifos(self.job.folder);
+                }
+                let concluded = self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts);
+                removed.and(concluded)
             }
             Err(error) => {
                 let _ = signal::send(running.init.pidfd.as_fd(), signal::KILL);
-                let _ = wait(&running.init.pidfd);
+                if run.origin == Origin::Own {
+                    let _ = wait(&running.init.pidfd);
+                }
                 let _ = running.remove();
                 Err(error)
             }
         }
     }
 
-    /// Serves the streams, the command and all others until the workload has ended.
-    fn attend(&mut self, running: &Running, streams: &mut Streams, terminal: Option<OwnedFd>) -> Result<Exit> {
+    /// Has the end of a run recorded.
+    fn conclude(
+        &mut self,
+        exit: Exit,
+        out_of_memory: Option<OutOfMemory>,
+        is_unseen: bool,
+        restarts: u32,
+    ) -> Result<Exit> {
+        let restarts_now = self.wants_restart(exit, restarts);
+        let (ending, was_stopped, is_kept) = (self.ending, self.is_stopping, self.is_kept);
+        let outcome =
+            Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept, is_unseen };
+        let cleared = (self.job.clear)(&outcome);
+        self.outcome = Some(outcome);
+        cleared.map(|()| exit)
+    }
+
+    /// Serves the streams, the command and all others until the workload has ended; `None` where nobody knows how.
+    fn attend(&mut self, running: &Running, streams: &mut Streams, run: &Run) -> Result<Option<Exit>> {
         let pidfd = running.init.pidfd.as_fd();
         for warning in &running.warnings {
             self.audience.warn(warning);
         }
-        streams.launched(terminal)?;
         // Whoever hears that it runs finds out how it is.
-        self.checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
         self.save_health();
         (self.job.note_running)();
         if self.lifetime == Lifetime::Own {
@@ -265,10 +341,7 @@ impl<'a> Monitor<'a> {
             Self::leave_directory();
         }
         self.audience.started(pidfd, streams.has_terminal());
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
-        }
-        self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit);
+        self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit.saturating_sub(run.runs_for));
         self.is_to_restart = false;
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
@@ -304,22 +377,26 @@ impl<'a> Monitor<'a> {
                     self.relay(streams, stream);
                 }
             }
-            if ready.ended
-                && let Some(exit) = try_wait(pidfd)?
-            {
+            if !ready.ended {
+                continue;
+            }
+            let end = match run.origin {
+                Origin::Own => try_wait(pidfd)?.map(Some),
+                Origin::Left => match try_learn(running.init.pid, pidfd)? {
+                    Learnt::NotYet => None,
+                    Learnt::Ended(exit) => Some(Some(exit)),
+                    Learnt::Unknown => Some(None),
+                },
+            };
+            if let Some(end) = end {
                 // What somebody said before counts: a stop that is on its way here.
                 self.hear_all(streams);
-                return Ok(exit);
+                return Ok(end);
             }
         }
     }
 
-    /// Prepares to stay: keeps no directory of the caller's busy, and little memory.
-    fn settle() {
-        Self::leave_directory();
-        memory::release_unused();
-    }
-
+    /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
     }
@@ -362,12 +439,18 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
-        let due = self.checking.as_ref().map(Checking::deadline);
-        let due = due.or_else(|| self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some()));
+        let due = self.checking.as_ref().and_then(Checking::deadline);
+        let due = due.or_else(|| {
+            self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
+        });
         let next = self.deadline.into_iter().chain(due).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
+        let polled = match self.lifetime {
+            Lifetime::Command => poll(&mut fds, timeout.as_ref()),
+            Lifetime::Own => poll_for_long(&mut fds, timeout),
+        };
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the container"),
         }
@@ -397,10 +480,16 @@ impl<'a> Monitor<'a> {
 
     /// Begins a check that is due, and ends one that has ended or takes too long.
     fn look_after_health(&mut self, has_ended: bool) -> Result<()> {
+        self.forget_check(has_ended)?;
         let (Some(job), Some(checks)) = (&self.job.health, &mut self.checks) else { return Ok(()) };
         let now = Instant::now();
+        let is_frozen = || self.job.runtime.is_paused(self.job.request.id);
         let result = match &mut self.checking {
             None if checks.due().is_some_and(|due| due <= now) => {
+                if is_frozen() {
+                    checks.postpone(now);
+                    return Ok(());
+                }
                 checks.begun();
                 match Checking::start(job, now) {
                     Ok(checking) => {
@@ -410,10 +499,20 @@ impl<'a> Monitor<'a> {
                     Err(error) => CheckResult::not_started(&error),
                 }
             }
-            Some(checking) if has_ended || checking.deadline() <= now => checking.finish()?,
+            Some(checking) if checking.was_given_up() => return Ok(()),
+            Some(checking) if has_ended => checking.finish()?,
+            Some(checking) if checking.deadline().is_some_and(|deadline| deadline <= now) => {
+                if is_frozen() {
+                    checking.excuse(now);
+                    return Ok(());
+                }
+                checking.finish()?
+            }
             _ => return Ok(()),
         };
-        self.checking = None;
+        if self.checking.as_ref().is_some_and(|checking| !checking.was_given_up()) {
+            self.checking = None;
+        }
         let is_ill = checks.take(result, now);
         self.save_health();
         if is_ill {
@@ -428,13 +527,19 @@ impl<'a> Monitor<'a> {
                     self.send(signal::KILL)?;
                 }
                 OnFailure::Stop => {
-                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds: Some(STOP_PATIENCE_SECONDS) }, true)?;
+                    let patience_seconds = Some(STOP_PATIENCE_SECONDS);
+                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds, is_kept: false }, true)?;
                     self.ending = Some(Ending::Unhealthy);
                 }
             }
         }
-        if self.lifetime == Lifetime::Own {
-            memory::release_unused();
+        Ok(())
+    }
+
+    /// Lets go of a check that was given up, once it has ended; until then there is no other.
+    fn forget_check(&mut self, has_ended: bool) -> Result<()> {
+        if has_ended && self.checking.as_ref().map_or(Ok(false), Checking::is_gone)? {
+            self.checking = None;
         }
         Ok(())
     }
@@ -461,28 +566,38 @@ impl<'a> Monitor<'a> {
             return Ok(());
         };
         match message {
-            Message::Hello(wants) => {
-                member.wants = wants;
-                if let Some(pidfd) = pidfd {
-                    member.link.send_started(pidfd, streams.has_terminal());
+            Message::Hello(wants) => match (self.audience.admit(place, wants), pidfd) {
+                (Ok(()), Some(pidfd)) => {
+                    self.audience.answer(place, |link| link.send_started(pidfd, streams.has_terminal()));
                 }
-            }
+                (Ok(()), None) => {}
+                (Err(error), _) => self.audience.answer(place, |link| link.send_failure(&error)),
+            },
             Message::Input(bytes) => {
                 member.has_sent_input = true;
                 streams.write(bytes);
             }
             Message::EndOfInput if place == Audience::FIRST => streams.end_input(),
             Message::Size { rows, columns } => streams.resize(rows, columns),
-            Message::Closed(stream) if place == Audience::FIRST => streams.close(stream),
+            Message::Closed(stream) if place == Audience::FIRST && self.lifetime == Lifetime::Command => {
+                streams.close(stream);
+            }
             Message::EndOfInput | Message::Closed(_) => {}
             Message::Detach => {
                 self.audience.remove(place);
                 if place == Audience::FIRST {
                     self.lifetime = Lifetime::Own;
-                    Self::settle();
+                    Self::leave_directory();
                 }
             }
-            Message::Stop(stop) => self.stop(stop, pidfd.is_some())?,
+            Message::Stop(stop) => {
+                // What cannot be done is the asker's affair.
+                let answer = self.stop(stop, pidfd.is_some());
+                self.audience.answer(place, |link| match &answer {
+                    Ok(()) => link.send_heard(),
+                    Err(error) => link.send_failure(error),
+                });
+            }
             // A monitor's words, from a client.
             _ => {
                 self.audience.remove(place);
@@ -492,12 +607,16 @@ impl<'a> Monitor<'a> {
     }
 
     fn stop(&mut self, stop: Stop, is_running: bool) -> Result<()> {
-        self.is_stopping = true;
         if stop.signal == 0 || !is_running {
+            self.is_stopping = true;
+            self.is_kept = stop.is_kept;
             return Ok(());
         }
-        self.ending = Some(Ending::Asked { signal: stop.signal });
         self.send(stop.signal)?;
+        self.is_stopping = true;
+        // Who asks last: `rm -f` may come after `restart`.
+        self.is_kept = stop.is_kept;
+        self.ending = Some(Ending::Asked { signal: stop.signal });
         if let Some(seconds) = stop.patience_seconds {
             self.patience_seconds = seconds;
             self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
@@ -515,7 +634,7 @@ impl<'a> Monitor<'a> {
 
     /// Passes on what the workload wrote: to the log first.
     fn relay(&mut self, streams: &mut Streams, stream: Stream) {
-        let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE]);
+        let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut());
         if count > 0 {
             self.pass_on(stream, count);
         }
@@ -529,16 +648,16 @@ impl<'a> Monitor<'a> {
         self.audience.tell(stream, bytes);
     }
 
-    /// Passes on what is left when the workload has ended; the command gets all of it, however slowly it reads.
+    /// Passes on what is left when the workload has ended: no more than its pipes hold, so the log has all of it now, and
+    /// the command gets it as fast as it reads.
     fn drain(&mut self, streams: &mut Streams) {
-        loop {
-            self.audience.wait_for_room();
-            let Some((stream, count)) =
-                streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE]).map(|(stream, bytes)| (stream, bytes.len()))
-            else {
-                break;
-            };
+        let mut left = MOST_LEFT;
+        while let Some((stream, count)) = streams.read_rest(&mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut()) {
             self.pass_on(stream, count);
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
         }
         if let Some(log) = &mut self.log {
             log.finish();
@@ -559,11 +678,12 @@ impl<'a> Monitor<'a> {
 
     /// Waits between two runs; whoever asks for the end ends that.
     fn rest(&mut self, pause: Duration) -> Result<Rest> {
-        let mut nothing = Streams::prepare(Serving::Terminal)?;
+        let mut nothing = Streams::none();
         let end = Instant::now() + pause;
         self.deadline = Some(end);
         loop {
             let ready = self.wait(None, &nothing)?;
+            self.forget_check(ready.check)?;
             for place in ready.heard {
                 self.listen_to(place, &mut nothing, None)?;
             }
@@ -579,27 +699,66 @@ impl<'a> Monitor<'a> {
             }
             if Instant::now() >= end {
                 self.deadline = None;
-                return Ok(Rest::Taken);
+                // The command has yet to read what the run before wrote.
+                if !self.audience.is_full() {
+                    return Ok(Rest::Taken);
+                }
             }
         }
     }
 
-    /// Says how it ended, to all who are still there.
-    fn tell_end(&mut self, exit: Exit) {
-        self.hear_all_hellos();
-        self.audience.wait_for_room();
-        self.audience.ended(exit);
-    }
-
-    fn hear_all_hellos(&mut self) {
-        if let Ok(mut nothing) = Streams::prepare(Serving::Terminal) {
-            self.hear_all(&mut nothing);
+    /// Says how it ended, to all who are still there: to the command last, which may be slow, or suspended. What it is told
+    /// is on record by then, and nobody has to wait for it.
+    fn tell_end(&mut self, end: &Result<Exit>) {
+        if end.is_ok() {
+            self.hear_all(&mut Streams::none());
         }
+        self.audience.dismiss(end.as_ref().ok().copied());
+        (self.job.release)();
+        self.audience.tell_last(|link| match end {
+            Ok(exit) => link.send_ended(*exit),
+            Err(error) => link.send_failure(error),
+        });
     }
 }
 
+/// Waits as poll(2) does; once nothing has come for a moment, with little memory.
+fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<usize, Errno> {
+    let is_soon = |timeout: &Timespec| (timeout.tv_sec, timeout.tv_nsec) <= (BUSY.tv_sec, BUSY.tv_nsec);
+    if timeout.as_ref().is_some_and(is_soon) {
+        return poll(fds, timeout.as_ref());
+    }
+    match poll(fds, Some(&BUSY))? {
+        0 => memory::wait_released(fds, timeout.and_then(|timeout| timeout.checked_sub(BUSY)).as_ref()),
+        count => Ok(count),
+    }
+}
+
+/// What comes within this time of each other finds memory as it was.
+const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;
+
+/// What a workload that has ended may have left in its pipes: more than an ordinary user's can hold (pipe-max-size of
+/// proc(5)), so that a stranger who still writes into one ends nowhere but here.
+const MOST_LEFT: usize = 16 << 20;
+
+/// One run, as its monitor has it.
+struct Run {
+    origin: Origin,
+    /// How long it did before this monitor came.
+    runs_for: Duration,
+    restarts: u32,
+}
+
+/// Whose child a workload is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Own,
+    /// Of the monitor before, and now of whoever gets what dead parents leave.
+    Left,
+}
 
 #[derive(PartialEq, Eq)]
 enum Rest {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount, Spec};
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::spec::mount_options::{IdmapRange, MountOptions};
@@ -14,7 +15,7 @@ use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::{fdpass, process};
 
 /// One line of a map: `length` ids from `inside` stand for those from `outside`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     /// First id in the namespace.
     pub inside: u32,
@@ -25,7 +26,7 @@ pub struct IdRange {
 }
 
 /// The two maps of a user namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// User ids.
     pub uids: Vec<IdRange>,
@@ -82,6 +83,11 @@ impl IdMaps {
     /// Gives the outside id that `gid` inside stands for.
     pub fn gid_outside(&self, gid: u32) -> Option<u32> {
         outside(&self.gids, gid)
+    }
+
+    /// Says whether a user of the parent namespace has an id here.
+    pub fn has_outside(&self, uid: u32) -> bool {
+        self.uids.iter().any(|range| uid >= range.outside && uid - range.outside < range.length)
     }
 
     /// Says whether this is the map of an ordinary user without subordinate ids.

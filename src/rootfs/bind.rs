@@ -12,14 +12,17 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
+use rustix::process::{WaitId, WaitIdOptions};
 
 use super::mount::{clone_tree, map_ids};
 use super::plan::{MountPlan, MountSource, Origin, RootSource, RootfsPlan};
 use super::setup;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
 use crate::spec::mount_options::MountOptions;
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::mount::{Change, Reach, mount_setattr};
+use crate::sys::{fdpass, process};
 
 /// The container's own user namespace.
 #[derive(Clone, Copy)]
@@ -33,8 +36,17 @@ pub struct UserNamespace<'a> {
 /// Opens and maps what init could not.
 pub fn open_sources(plan: &mut RootfsPlan, container: UserNamespace<'_>) -> Result<()> {
     let detachment = plan.detachment;
-    // Without rights the parent can open no more than init.
-    if let (Some(maps), true) = (container.maps, rustix::process::geteuid().is_root()) {
+    let caller = container.maps.map(|maps| (maps, rustix::process::geteuid()));
+    // Without rights the parent can open no more than init, unless its own files are closed to that.
+    if let Some((maps, caller)) = caller
+        && !caller.is_root()
+        && !maps.has_outside(caller.as_raw())
+    {
+        open_as_caller(plan)?;
+    }
+    if let Some((maps, caller)) = caller
+        && caller.is_root()
+    {
         if let RootSource::Directory(path, tree) = &mut plan.root
             && is_closed_to(maps, path)
         {
@@ -63,6 +75,74 @@ pub fn open_source(mount: &mut MountPlan, detachment: MountPropagationFlags) -> 
         *origin = Origin::Parent(opened.with_context(|| describe)?);
     }
     Ok(())
+}
+
+/// Opens every source in a user namespace where the caller has an id, for a container where it has none: its root could
+/// not even pass through the caller's home.
+///
+/// A child makes the copies, in a mount namespace that belongs to its user namespace, and sends them with their places.
+fn open_as_caller(plan: &mut RootfsPlan) -> Result<()> {
+    let (here, there) = fdpass::pair().context("make a socket")?;
+    let flags = CloneFlags::NEWUSER | CloneFlags::NEWNS;
+    let (pid, pidfd) = match clone3(flags, None).context("make a user namespace")? {
+        Cloned::Child => {
+            drop(here);
+            // Until there are maps, nobody is the owner of anything.
+            let _ = fdpass::receive(&there, &mut [0]);
+            if let Err(error) = send_sources(plan, &there) {
+                let _ = fdpass::send(&there, &[&ERROR.to_ne_bytes(), error.report().as_bytes()], None);
+            }
+            process::exit_now(0)
+        }
+        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop(there);
+    let mapped = idmap::write(pid, &IdMaps::single(0, 0)).and_then(|()| Ok(fdpass::send(&here, &[b"x"], None)?));
+    let received = mapped.and_then(|()| receive_sources(plan, &here));
+    drop(here);
+    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .context("wait for who opens sources")?;
+    received
+}
+
+/// In the place of a number of a mount: the root, and a message instead of a tree.
+const ROOT: u32 = u32::MAX;
+const ERROR: u32 = u32::MAX - 1;
+
+fn send_sources(plan: &RootfsPlan, socket: &OwnedFd) -> Result<()> {
+    let send = |place: u32, tree: &OwnedFd| fdpass::send(socket, &[&place.to_ne_bytes()], Some(tree.as_fd()));
+    if let RootSource::Directory(path, None) = &plan.root {
+        send(ROOT, &detach(setup::open_root_tree(path)?, MountPropagationFlags::DOWNSTREAM)?)?;
+    }
+    for (mount, place) in plan.mounts.iter().zip(0u32..) {
+        if let MountSource::Bind { path, origin: Origin::Host } = &mount.source {
+            let tree = clone_tree(path, &mount.options).and_then(|tree| detach(tree, plan.detachment));
+            send(place, &tree.with_context(|| mount.describe())?)?;
+        }
+    }
+    Ok(())
+}
+
+fn receive_sources(plan: &mut RootfsPlan, socket: &OwnedFd) -> Result<()> {
+    let mut buffer = vec![0; 8192];
+    loop {
+        let (length, tree) = fdpass::receive(socket, &mut buffer).context("receive sources")?;
+        let Some((place, text)) = buffer[..length].split_first_chunk() else { return Ok(()) };
+        match (u32::from_ne_bytes(*place), tree) {
+            (ROOT, Some(tree)) => {
+                if let RootSource::Directory(_, place) = &mut plan.root {
+                    *place = Some(tree);
+                }
+            }
+            (place, Some(tree)) => {
+                let mount = usize::try_from(place).ok().and_then(|place| plan.mounts.get_mut(place));
+                if let Some(MountSource::Bind { origin, .. }) = mount.map(|mount| &mut mount.source) {
+                    *origin = Origin::Parent(tree);
+                }
+            }
+            (_, None) => return Err(Error::new(Kind::Other, String::from_utf8_lossy(text).into_owned())),
+        }
+    }
 }
 
 /// Says whether the root of a user namespace is kept from a path by the directories above it.

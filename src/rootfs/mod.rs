@@ -15,4 +15,5 @@ pub mod mount;
 pub mod overlay;
 pub mod pivot;
 pub mod plan;
+pub mod secrets;
 pub mod setup;

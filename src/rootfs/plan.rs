@@ -9,6 +9,7 @@ use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
 use rustix::mount::MountPropagationFlags;
 
 use super::label::MountLabel;
+use super::secrets::SecretFile;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::spec::mount_options::{Bind, MountOptions, Propagation, PropagationMode};
@@ -37,6 +38,8 @@ pub struct RootfsPlan {
     pub binds_devices: bool,
     /// The label of what is mounted.
     pub label: Option<MountLabel>,
+    /// What the caller hands over in memory.
+    pub secrets: Vec<SecretFile>,
     /// Paths made unreadable.
     pub masked_paths: Vec<PathBuf>,
     /// Paths made read-only.
@@ -269,6 +272,7 @@ pub fn plan(spec: &Spec, bundle: &Path, surroundings: Surroundings<'_>) -> Resul
         mounts,
         devices,
         makes_default_dev,
+        secrets: Vec::new(),
         binds_devices: surroundings.has_user_namespace,
         masked_paths: distinct_paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: distinct_paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),

@@ -10,7 +10,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, mount_change, open_tre
 use super::cgroup_mount::{self, CgroupView};
 use super::mount::Aid;
 use super::plan::{MountPlan, MountSource, RootSource, RootfsPlan, Switch};
-use super::{bind, device, mask, mount, overlay, pivot};
+use super::{bind, device, mask, mount, overlay, pivot, secrets};
 use crate::error::{Context, Error, Result};
 use crate::support::root::Root;
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
@@ -28,7 +28,8 @@ pub struct Prepared {
 /// 2. Attach the root: pivot_root(2) wants a mount point.
 /// 3. The spec's mounts in the spec's order ("The runtime MUST mount entries in the listed order").
 /// 4. Devices and links of `/dev`, which the mounts have brought.
-/// 5. Read-only and masked paths, over all that was mounted.
+/// 5. Secrets, whose places the mounts may have brought.
+/// 6. Read-only and masked paths, over all that was mounted.
 ///
 /// A procfs shows the PID namespace `processes`, or else this process's own. `map_ids` has a tree mapped that is for the
 /// mount of this number in the plan ([`bind::map_for_init`]).
@@ -72,6 +73,7 @@ pub fn prepare(
         device::make_links(&root)?;
         rustix::process::umask(umask);
     }
+    secrets::deliver(&root, &plan.secrets)?;
     mask::protect(&root, &plan.readonly_paths)?;
     mask::mask(&root, &plan.masked_paths, plan.label.as_ref())?;
     Ok(Prepared { root, unsealed })

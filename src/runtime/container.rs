@@ -73,6 +73,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where init's pidfd is sent.
     pub pidfd_socket: Option<&'a Path>,
+    /// The container whose `/dev/shm` this one has.
+    pub shared_memory: Option<&'a str>,
     /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
     pub manager: Option<&'a Path>,
 }
@@ -140,6 +142,9 @@ impl Runtime {
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
         let choices = Choices { has_notify_socket: request.manager.is_some(), ..request.choices.clone() };
         let mut plan = plan::plan(request.spec, request.bundle, &choices)?;
+        if let Some(id) = request.shared_memory {
+            plan.share_memory(self.tree_at(id, super::tree::SHARED_MEMORY)?)?;
+        }
         if mode == Mode::Foreground && plan.process.terminal {
             plan.process.console_size = plan.process.console_size.or_else(console::callers_size);
         }
@@ -418,7 +423,8 @@ impl Runtime {
         let (_, state) = self.find(id)?;
         let gone = || Error::new(Kind::State, "container not running");
         let init = state.open_init()?.ok_or_else(gone)?;
-        let root = Root::open(Path::new(&format!("/proc/{}/root", state.pid)))?;
+        // By way of `.`: the link itself is none of a directory.
+        let root = Root::open(Path::new(&format!("/proc/{}/root/.", state.pid)))?;
         // The pid was its own as long as it has not ended.
         match signal::send(init.as_fd(), 0) {
             Ok(()) => Ok(root),
@@ -545,6 +551,36 @@ impl Runtime {
             return Ok(Status::Stopped);
         }
         Ok(if directory.has_exec_fifo() { Status::Created } else { Status::Running })
+    }
+}
+
+impl Runtime {
+    /// Takes over a container whose maker has died; `None` where it has ended, or was not made to the end. Its first process
+    /// is nobody's child here: [`foreground::try_learn`] says how it ends.
+    pub fn take_over(&self, id: &str) -> Result<Option<Running>> {
+        let (directory, state) = match self.find(id) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+            answer => answer?,
+        };
+        if !is_made(&directory, &state)? {
+            return Ok(None);
+        }
+        let (Some(pidfd), Some(pid)) = (state.open_init()?, Pid::from_raw(state.pid)) else { return Ok(None) };
+        if !directory.has_config() {
+            directory.publish_config()?;
+        }
+        let cgroup = Cgroup::open(state.cgroups.clone().unwrap_or_default())?;
+        let init = Init { pid, pidfd, terminal: None };
+        Ok(Some(Running { init, state, warnings: Vec::new(), directory, cgroup, notify: None }))
+    }
+
+    /// Says whether a container lives: it was made to the end, and its first process has not ended.
+    pub fn lives(&self, id: &str) -> Result<bool> {
+        match self.find(id) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            Err(error) => Err(error),
+            Ok((directory, state)) => Ok(is_made(&directory, &state)? && state.open_init()?.is_some()),
+        }
     }
 }
 

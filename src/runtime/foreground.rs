@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::console::{self, RawMode};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::sys::pidfd;
 use crate::sys::signal::{self, Signals};
 
 /// How a workload ended.
@@ -25,6 +26,15 @@ impl Exit {
         match self {
             Self::Code(code) => code,
             Self::Signal(signal) => 128u8.saturating_add(signal),
+        }
+    }
+
+    /// Takes a wait status apart (wait(2)).
+    fn of_status(status: i32) -> Self {
+        let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+        match status & 0x7f {
+            0 => Self::Code(byte(status >> 8)),
+            signal => Self::Signal(byte(signal)),
         }
     }
 
@@ -51,6 +61,39 @@ pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
     let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED))
         .context("wait for the container")?;
     Ok(status.as_ref().map_or(Exit::Code(u8::MAX), Exit::new))
+}
+
+/// How a process ended that is nobody's child here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    NotYet,
+    Ended(Exit),
+    /// It has ended, and the kernel does not say how.
+    Unknown,
+}
+
+/// How long whoever a process was left to may take to reap it; process 1 of a container may never.
+const REAPING_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// Finds out whether, and how, a process has ended whose parent is somebody else.
+///
+/// Once it was reaped its pidfd says how (Linux 6.15); where nobody reaps it, its entry in `/proc` does.
+pub fn try_learn(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Learnt> {
+    let look = |wanted: PollFlags, patience: Timespec| {
+        let mut fds = [PollFd::from_borrowed_fd(pidfd, wanted)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&patience))).context("wait for the container")?;
+        Ok::<_, Error>(fds[0].revents())
+    };
+    if look(PollFlags::IN, Timespec { tv_sec: 0, tv_nsec: 0 })?.is_empty() {
+        return Ok(Learnt::NotYet);
+    }
+    // KERNEL(6.9): before that, POLLHUP of one that was reaped does not come.
+    let is_reaped = look(PollFlags::empty(), REAPING_PATIENCE)?.contains(PollFlags::HUP);
+    let status = match pidfd::wait_status(pidfd) {
+        None if !is_reaped => super::state::zombie_status(pid.as_raw_nonzero().get())?,
+        status => status,
+    };
+    Ok(status.map_or(Learnt::Unknown, |status| Learnt::Ended(Exit::of_status(status))))
 }
 
 /// What tells [`attend`] that the workload has ended.

@@ -26,6 +26,7 @@ pub mod plan;
 pub mod protocol;
 pub mod ps;
 pub mod restore;
+pub mod secrets;
 pub mod state;
 mod tape;
 pub mod tree;

@@ -14,13 +14,14 @@ use super::capability::{self, Masks};
 use super::hooks::{HookPlan, Output};
 use super::label::Labels;
 use super::landlock::{self, Landlock};
+use super::secrets::Secrets;
 use super::{listener, notify};
 use crate::error::{Context, Error, Result};
 use crate::namespaces::net_device::NetDevice;
 use crate::namespaces::plan::{NamespacePlan, Privileged};
 use crate::rootfs::bind::UserNamespace;
 use crate::rootfs::host::HostProc;
-use crate::rootfs::plan::{MountPlan, RootfsPlan, Surroundings, Switch};
+use crate::rootfs::plan::{MountPlan, MountSource, Origin, RootfsPlan, Surroundings, Switch};
 use crate::seccomp::Program;
 use crate::spec::validate::Validated;
 use crate::support::{base64, log};
@@ -30,6 +31,8 @@ use crate::sys::process::CStringArray;
 /// What the caller of a verb chose, beside the bundle.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
+    /// What is for the workload alone, and in no configuration.
+    pub secrets: Secrets,
     /// `--no-pivot`.
     pub no_pivot: bool,
     /// `--no-new-keyring`.
@@ -44,6 +47,8 @@ pub struct Choices {
     pub has_notify_socket: bool,
     /// Whether the workload is killed when its parent dies. For an engine's foreground containers.
     pub dies_with_parent: bool,
+    /// Whether those of the standard streams that are FIFOs were made for this workload alone.
+    pub owns_fifos: bool,
     /// Whether the first process is an init whose child the workload is.
     pub has_init: bool,
 }
@@ -130,6 +135,8 @@ pub struct ProcessPlan {
     pub warnings: Vec<String>,
     /// See [`Choices::dies_with_parent`].
     pub dies_with_parent: bool,
+    /// See [`Choices::owns_fifos`].
+    pub owns_fifos: bool,
     /// See [`Choices::has_init`].
     pub has_init: bool,
 }
@@ -148,6 +155,10 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
         id_maps: namespaces.id_maps.as_ref(),
     };
     let mut rootfs = crate::rootfs::plan::plan(spec, bundle, surroundings)?;
+    if !choices.secrets.files.is_empty() && rootfs.switch == Switch::Chroot {
+        return Err(Error::unsupported("secrets: they need a new mount namespace in linux.namespaces"));
+    }
+    rootfs.secrets.clone_from(&choices.secrets.files);
     let joined = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::User).map(|join| &join.fd);
     let user_namespace = UserNamespace { maps: namespaces.id_maps.as_ref(), joined };
     crate::rootfs::bind::open_sources(&mut rootfs, user_namespace)?;
@@ -198,6 +209,21 @@ impl Plan {
         }
         self.rootfs.mounts.push(mount);
         Ok(())
+    }
+}
+
+impl Plan {
+    /// Takes a tree of another container's mounts for `/dev/shm`.
+    pub(super) fn share_memory(&mut self, tree: OwnedFd) -> Result<()> {
+        let place = Path::new("/dev/shm");
+        let mount = self.rootfs.mounts.iter_mut().find(|mount| mount.destination == place);
+        match mount.map(|mount| &mut mount.source) {
+            Some(MountSource::Bind { origin, .. }) => {
+                *origin = Origin::Parent(tree);
+                Ok(())
+            }
+            _ => Err(Error::invalid("/dev/shm: is to be another container's, and is no bind")),
+        }
     }
 }
 
@@ -262,6 +288,9 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
     let mut names = HashSet::with_capacity(env.len());
     let own = own_variables(choices);
     names.extend(own.iter().map(|entry| name_of(entry)));
+    if names.contains("HOME") {
+        wants_home = false;
+    }
     for entry in env.iter().rev().filter(|entry| names.insert(name_of(entry))) {
         match entry.strip_prefix("HOME=") {
             Some("") => continue,
@@ -332,6 +361,7 @@ pub fn process_plan(process: &Process, container: &Spec, choices: &Choices) -> R
         keeps_groups: annotation("run.oci.keep_original_groups").is_some_and(|word| word != "0"),
         warnings,
         dies_with_parent: choices.dies_with_parent,
+        owns_fifos: choices.owns_fifos,
         has_init: choices.has_init,
     })
 }
@@ -347,6 +377,7 @@ fn own_variables(choices: &Choices) -> Vec<String> {
     if choices.has_notify_socket {
         entries.push(notify::VARIABLE.to_owned());
     }
+    entries.extend(choices.secrets.variables.iter().cloned());
     entries
 }
 

@@ -501,6 +501,23 @@ pub fn process_stat(pid: i32) -> Result<Option<ProcessStat>> {
     }
 }
 
+/// Gives the wait status of a process that has ended and was not reaped; `None` of all others.
+pub fn zombie_status(pid: i32) -> Result<Option<i32>> {
+    let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(error)
+            if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::SRCH)) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("read /proc/{pid}/stat")),
+    };
+    // Fields 3 and 52; 52 is 0 where the reader has no rights over the process (proc_pid_stat(5)), and of a clean exit.
+    let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    let is_zombie = fields.next() == Some("Z");
+    Ok(fields.nth(48).and_then(|field| field.parse().ok()).filter(|_| is_zombie))
+}
+
 /// Says whether a process is the first of its PID namespace, whose end is everybody's in it. One that is gone was.
 pub fn leads_pid_namespace(pid: i32) -> Result<bool> {
     let path = format!("/proc/{pid}/status");

@@ -14,7 +14,7 @@ use crate::sys::stub::{CALL_LENGTH, DATA_ADDRESS, END, FRAME_LENGTH, PASSES_FAIL
 use crate::sys::{calls, stub};
 
 /// Most calls that [`Tape::fork`] makes.
-pub(super) const FORK_CALLS: usize = 12;
+pub(super) const FORK_CALLS: usize = 13;
 
 /// What `ps` calls a container's init: docker's name for it.
 const INIT_NAME: &CStr = c"docker-init";
@@ -341,8 +341,10 @@ impl Tape {
         fork(self, calls::PRCTL, &[calls::PR_SET_NAME, name]);
         fork(self, REAP, &[room]);
 
-        // The child, which has a copy of the room.
+        // The child, which has a copy of the room. What the workload sees of its init is there from its first moment.
         fork(self, calls::PRCTL, &[calls::PR_SET_PDEATHSIG, calls::SIGKILL]);
+        let ready = self.put(&(1u64 << (calls::SIGCONT - 1)).to_le_bytes(), 8);
+        fork(self, calls::RT_SIGTIMEDWAIT, &[ready, 0, 0, calls::SIGNAL_MASK_LENGTH]);
         fork(self, calls::SETPGID, &[0, 0]);
         if has_terminal {
             fork(self, calls::GETPID, &[]);

@@ -6,8 +6,9 @@
 //! of the container's and loads nothing from it (CVE-2019-14271), and never finds anything by a path of the container's.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, open_tree};
 use rustix::process::DumpableBehavior;
 
@@ -20,9 +21,14 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::enter::Inhabitant;
 use crate::namespaces::plan::Privileged;
 use crate::rootfs::host::HostProc;
+use crate::rootfs::mount::clone_fd;
+use crate::support::root::Root;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::mount::{Change, Reach, attr, mount_setattr};
 use crate::sys::process::exit_now;
+
+/// What goes with an IPC namespace.
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// What a copied tree is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,17 @@ pub fn tame(tree: &OwnedFd, reach: Reach, access: Access) -> Result<()> {
 impl Runtime {
     /// Copies the mount on `/` of a container, and those below it or not; `None` where nothing of it runs.
     pub fn tree(&self, id: &str, reach: Reach, access: Access) -> Result<Option<OwnedFd>> {
+        self.copy_of(id, &|| copy_all(reach, access))
+    }
+
+    /// Copies what a container has at a path, to be mounted in another one.
+    pub(super) fn tree_at(&self, id: &str, path: &str) -> Result<OwnedFd> {
+        let path = Path::new(path);
+        let tree = self.copy_of(id, &|| copy_part(path)).with_context(|| format!("container {id}"))?;
+        tree.ok_or_else(|| Error::new(Kind::State, format!("container {id} is not running")))
+    }
+
+    fn copy_of(&self, id: &str, take: &dyn Fn() -> Result<OwnedFd>) -> Result<Option<OwnedFd>> {
         let directory = match self.root.open(id) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             answer => answer?,
@@ -65,7 +82,7 @@ impl Runtime {
         match clone3(CloneFlags::empty(), None).context("clone into the container's mounts")? {
             Cloned::Child => {
                 drop(channel);
-                let copied = copy(&inhabitant, kinds, reach, access);
+                let copied = copy(&inhabitant, kinds, take);
                 match copied.and_then(|tree| their_channel.send_fd(Tag::Copy, tree.as_fd())) {
                     Ok(()) => exit_now(0),
                     Err(error) => {
@@ -97,7 +114,7 @@ impl Runtime {
 /// 1. Not dumpable before the first join, and again after the ids have changed (proc_sys_fs(5), `suid_dumpable`).
 /// 2. The namespaces, by the pidfd.
 /// 3. The copy, which nobody can change any more, and then its attributes.
-fn copy(inhabitant: &Inhabitant<'_>, kinds: CloneFlags, reach: Reach, access: Access) -> Result<OwnedFd> {
+fn copy(inhabitant: &Inhabitant<'_>, kinds: CloneFlags, take: &dyn Fn() -> Result<OwnedFd>) -> Result<OwnedFd> {
     let become_undumpable =
         || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable");
     become_undumpable()?;
@@ -106,11 +123,28 @@ fn copy(inhabitant: &Inhabitant<'_>, kinds: CloneFlags, reach: Reach, access: Ac
         become_root_of_joined()?;
         become_undumpable()?;
     }
+    take()
+}
+
+fn copy_all(reach: Reach, access: Access) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if reach == Reach::Tree {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = open_tree(CWD, c"/", flags).context("copy the container's mounts")?;
     tame(&tree, reach, access)?;
+    Ok(tree)
+}
+
+/// The options of the mount that it becomes are the other container's to choose; a link that the container has put in its
+/// place leads nowhere.
+fn copy_part(path: &Path) -> Result<OwnedFd> {
+    let describe = || format!("copy its {}", path.display());
+    let root = Root::open(Path::new("/"))?;
+    let place =
+        root.open_without_symlinks(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).with_context(describe)?;
+    let tree = clone_fd(&place, Reach::One).with_context(describe)?;
+    let propagation = u64::from(MountPropagationFlags::PRIVATE.bits());
+    mount_setattr(&tree, Reach::One, &Change { propagation, ..Change::default() }).with_context(describe)?;
     Ok(tree)
 }

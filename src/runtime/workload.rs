@@ -265,8 +265,8 @@ fn denies_setgroups(proc: &HostProc) -> bool {
     proc.read("self/setgroups").is_ok_and(|word| word.trim_end() == "deny")
 }
 
-/// Gives the workload's user what stdio is, so that `/dev/stdout` can be opened: our own terminal, and anonymous pipes.
-/// Nothing that has a name (CVE-2026-88265).
+/// Gives the workload's user what stdio is, so that `/dev/stdout` can be opened: our own terminal, anonymous pipes, and FIFOs
+/// that the engine's monitor has made for it. Nothing else that has a name (CVE-2026-88265).
 fn give_streams(process: &ProcessPlan) {
     /// `PIPEFS_MAGIC` of linux/magic.h.
     const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
@@ -274,7 +274,12 @@ fn give_streams(process: &ProcessPlan) {
         return;
     }
     for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        if process.terminal || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC) {
+        let is_own_fifo = || {
+            process.owns_fifos
+                && rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+        };
+        let is_pipe = || rustix::fs::fstatfs(stream).is_ok_and(|stat| stat.f_type == PIPEFS_MAGIC);
+        if process.terminal || is_pipe() || is_own_fifo() {
             // An owner that our user namespace has no id for stays, and the user does without.
             let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(process.uid)), None);
         }

@@ -14,6 +14,17 @@ const ENOSYS: u32 = 38;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Action(u32);
 
+/// What becomes of a call that a filter refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It fails with this number.
+    Error(u32),
+    /// Its thread or process is killed.
+    Killed,
+    /// Its thread gets SIGSYS.
+    Trapped,
+}
+
 impl Action {
     pub(super) const KILL_PROCESS: Self = Self(0x8000_0000);
     pub(super) const ALLOW: Self = Self(0x7fff_0000);
@@ -72,6 +83,21 @@ impl Action {
     /// Says whether a value that a filter returns has the call made, with nobody else asked.
     pub(super) fn is_made(value: u32) -> bool {
         matches!(Self(value & 0xffff_0000), Self::ALLOW | Self::LOG)
+    }
+
+    /// Gives the value by which the listener is asked.
+    pub(super) fn notify() -> u32 {
+        Self::NOTIFY.0
+    }
+
+    /// Says what a value that a filter returns does to a call that it refuses; `None` where it does not.
+    pub(super) fn refusal(value: u32) -> Option<Refusal> {
+        match (Self(value & 0xffff_0000), value & 0xffff) {
+            (Self(0x0005_0000), errno) => Some(Refusal::Error(errno)),
+            (Self::KILL_PROCESS | Self::KILL_THREAD, _) => Some(Refusal::Killed),
+            (Self::TRAP, _) => Some(Refusal::Trapped),
+            _ => None,
+        }
     }
 
     /// Says whether the call is made or handed to somebody who decides, rather than refused.

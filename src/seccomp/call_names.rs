@@ -1,4 +1,4 @@
-//! System calls by number, for people: what the kernel's log has as a number. Decides nothing.
+//! System calls by number, for people: what the kernel has as a number. Decides nothing.
 
 use super::abi::Abi;
 use super::table::{Row, number_of_slot};
@@ -11,6 +11,12 @@ pub fn call_name(architecture: u32, number: i64) -> Option<&'static str> {
     })?;
     let is_it = |row: &Row| row.slot(abi.column()).is_some_and(|slot| number_of_slot(slot) == number);
     Row::all().find(is_it).map(Row::name)
+}
+
+/// Gives the number of a system call of this machine's own ABI.
+pub fn call_number(name: &str) -> Option<u32> {
+    let column = Abi::OF_THIS_MACHINE[0].column();
+    Row::find(name).and_then(|row| row.slot(column)).map(number_of_slot)
 }
 
 #[cfg(test)]

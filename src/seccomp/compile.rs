@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 use super::abi::{Abi, Multiplexer, Width, X32_BIT};
-use super::action::Action;
+use super::action::{Action, Refusal};
 use super::assemble::{Assembler, Label, Question};
 use super::interpret::{self, Call};
 use super::policy::{Comparison, Policy, Test, UnknownNames};
@@ -22,6 +22,9 @@ use crate::sys::seccomp::{self, Instruction, MAX_INSTRUCTIONS};
 // Offsets in struct seccomp_data (linux/seccomp.h).
 const NUMBER_OFFSET: u32 = 0;
 const ARCHITECTURE_OFFSET: u32 = 4;
+
+/// `BPF_RET | BPF_K` (linux/bpf_common.h).
+const RETURN_CONSTANT: u16 = 0x06;
 
 /// A filter ready to be installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +74,6 @@ pub(super) fn compile_for(profile: &LinuxSeccomp, machine_abis: &[Abi], unknown:
 /// Takes a program that somebody else has compiled, as the bytes of the kernel's `struct sock_filter` (crun's
 /// `run.oci.seccomp_bpf_data`). Flags and listener are those of `profile`, whose rules do not count then.
 pub fn take_program(bytes: &[u8], profile: Option<&LinuxSeccomp>) -> Result<Program> {
-    /// `BPF_RET | BPF_K` (linux/bpf_common.h).
-    const RETURN_CONSTANT: u16 = 0x06;
     let (instructions, rest) = bytes.as_chunks::<8>();
     if !rest.is_empty() || instructions.is_empty() || instructions.len() > MAX_INSTRUCTIONS {
         return Err(Error::invalid(format!(
@@ -127,6 +128,26 @@ impl Program {
         let Ok(number) = u32::try_from(number) else { return false };
         let call = Call { number, architecture: Abi::OF_THIS_MACHINE[0].audit_architecture(), arguments };
         interpret::trace(&self.filter, &call).is_some_and(|(answer, _)| Action::is_made(answer))
+    }
+}
+
+impl Program {
+    /// Says what the filter does to a call that it refuses; `None` where it does not, or has instructions that are not
+    /// known here.
+    pub fn refusal(&self, architecture: u32, number: u32, arguments: [u64; 6]) -> Option<Refusal> {
+        let call = Call { number, architecture, arguments };
+        interpret::trace(&self.filter, &call).and_then(|(answer, _)| Action::refusal(answer))
+    }
+
+    /// Gives the same filter, which asks a listener wherever this one refuses.
+    pub fn asking(&self) -> Vec<Instruction> {
+        let ask = |instruction: &Instruction| match instruction.code {
+            RETURN_CONSTANT if Action::refusal(instruction.k).is_some() => {
+                Instruction { k: Action::notify(), ..*instruction }
+            }
+            _ => *instruction,
+        };
+        self.filter.iter().map(ask).collect()
     }
 }
 

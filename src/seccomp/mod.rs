@@ -33,7 +33,8 @@ mod table;
 #[cfg(any(test, fuzzing))]
 mod model;
 
-pub use call_names::call_name;
+pub use action::Refusal;
+pub use call_names::{call_name, call_number};
 pub use compile::{Listener, Program, compile, compile_strictly, take_program};
 pub use default::default_profile;
 pub use features::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, supported_flags};

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::unpack::{Form, Ownership};
+use crate::namespaces::idmap::IdMaps;
 use crate::support::remove::remove_tree;
 use crate::support::root::Root;
 use crate::support::xattr;
@@ -40,12 +41,19 @@ pub enum Method {
 
 const OPEN_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Merges layers, lowest first, into an empty directory.
-pub fn merge_layers(layers: &[PathBuf], target: OwnedFd, form: Form, access: Access) -> Result<Method> {
+/// Merges layers, lowest first, into an empty directory. With `owners`, an id stands for what the maps say.
+pub fn merge_layers(
+    layers: &[PathBuf],
+    target: OwnedFd,
+    form: Form,
+    access: Access,
+    owners: Option<&IdMaps>,
+) -> Result<Method> {
     let mut merge = Merge {
         target: Root::from_fd(target),
         form,
-        may_link: access == Access::ReadOnly,
+        owners,
+        may_link: access == Access::ReadOnly && owners.is_none(),
         may_clone: true,
         method: Method::HardLink,
     };
@@ -55,16 +63,17 @@ pub fn merge_layers(layers: &[PathBuf], target: OwnedFd, form: Form, access: Acc
     Ok(merge.method)
 }
 
-struct Merge {
+struct Merge<'a> {
     target: Root,
     form: Form,
+    owners: Option<&'a IdMaps>,
     /// Turned off by the first refusal: what one file cannot have, its neighbours cannot either.
     may_link: bool,
     may_clone: bool,
     method: Method,
 }
 
-impl Merge {
+impl Merge<'_> {
     fn add_layer(&mut self, layer: &Path) -> Result<()> {
         let source = Root::open(layer)?;
         // Names of inodes with several names, so that the copies share one as well.
@@ -204,10 +213,23 @@ impl Merge {
         Ok(())
     }
 
+    fn owner(&self, stat: &Stat) -> Result<(Uid, Gid)> {
+        let (mut uid, mut gid) = (stat.st_uid, stat.st_gid);
+        if let Some(owners) = self.owners {
+            let missing = |what: &str, id: u32| {
+                Error::invalid(format!("{what} {id} owns a file of the image, and is none of the container's ids"))
+                    .with_hint("ask for more ids by size=NUMBER")
+            };
+            uid = owners.uid_outside(uid).ok_or_else(|| missing("user", uid))?;
+            gid = owners.gid_outside(gid).ok_or_else(|| missing("group", gid))?;
+        }
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
     /// Gives a copy the owner, mode, attributes and times of what it is a copy of.
     fn copy_attributes(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<()> {
         if self.form.ownership == Ownership::Keep {
-            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            let (uid, gid) = self.owner(stat)?;
             rustix::fs::fchown(to, Some(uid), Some(gid)).context("chown")?;
         }
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777)).context("chmod")?;
@@ -218,7 +240,7 @@ impl Merge {
     fn copy_attributes_at(&self, to: &OwnedFd, name: &OsStr, stat: &Stat) -> Result<()> {
         let no_follow = AtFlags::SYMLINK_NOFOLLOW;
         if self.form.ownership == Ownership::Keep {
-            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            let (uid, gid) = self.owner(stat)?;
             rustix::fs::chownat(to, name, Some(uid), Some(gid), no_follow).context("chown")?;
         }
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {

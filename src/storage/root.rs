@@ -69,8 +69,11 @@ fn make_like(directory: &OwnedFd, name: &str, model: &Path) -> Result<()> {
     let ours = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if (ours.st_uid, ours.st_gid) != (stat.st_uid, stat.st_gid) {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .with_context(|| format!("chown directory {name}"))?;
+        match rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+            // Of a tree that is somebody else's, whom this user cannot give files to: it is the caller's then.
+            Ok(()) | Err(Errno::PERM | Errno::INVAL) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("chown directory {name}")),
+        }
     }
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     rustix::fs::chmodat(directory, name, mode, AtFlags::empty()).with_context(|| format!("chmod directory {name}"))

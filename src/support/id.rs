@@ -100,7 +100,9 @@ impl ContainerName {
 impl FromStr for ContainerName {
     type Err = Error;
 
+    /// Docker writes names with a slash before them, and takes them so.
     fn from_str(text: &str) -> Result<Self> {
+        let text = text.strip_prefix('/').unwrap_or(text);
         let mut bytes = text.bytes();
         let allowed = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
             && bytes.len() > 0

@@ -84,6 +84,21 @@ impl Lock {
         }
     }
 
+    /// Says whether it is held exclusively: by us, or, of a descriptor that was handed on, from now on.
+    pub fn holds(&self) -> Result<bool> {
+        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno).context("lock file"),
+        }
+    }
+
+    /// Lets go of it, also for all who have a copy of the descriptor.
+    pub fn release(&self) {
+        // Nothing is left to fail at: flock(2) refuses only what is no descriptor.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+
     /// Takes a descriptor that was handed on together with its lock.
     pub fn from_fd(file: OwnedFd) -> Self {
         Self(file)

@@ -8,6 +8,7 @@ pub mod csv;
 pub mod id;
 pub mod lock;
 pub mod log;
+pub mod mode;
 pub mod mountinfo;
 pub mod network;
 pub mod number_set;

@@ -148,6 +148,34 @@ impl UserDatabase {
         Self { passwd, group }
     }
 
+    /// Gives the contents of `/etc/passwd`.
+    pub fn passwd(&self) -> &[u8] {
+        &self.passwd
+    }
+
+    /// Gives the contents of `/etc/group`.
+    pub fn group(&self) -> &[u8] {
+        &self.group
+    }
+
+    /// Says whether a user has a line.
+    pub fn has_user(&self, uid: u32) -> bool {
+        passwd_entries(&self.passwd).filter_map(Result::ok).any(|entry| entry.uid == uid)
+    }
+
+    /// Says whether a group has a line.
+    pub fn has_group(&self, gid: u32) -> bool {
+        group_entries(&self.group).filter_map(Result::ok).any(|entry| entry.gid == gid)
+    }
+
+    /// Gives how many ids there have to be for all users and groups.
+    pub fn span(&self) -> u32 {
+        // The overflow id is everybody's who has none, in files that have lines for it as well.
+        let users = passwd_entries(&self.passwd).filter_map(Result::ok).flat_map(|entry| [entry.uid, entry.gid]);
+        let groups = group_entries(&self.group).filter_map(Result::ok).map(|entry| entry.gid);
+        users.chain(groups).max().map_or(0, |highest| highest.saturating_add(1))
+    }
+
     /// Finds out who is meant, with `additional` groups (`--group-add`) on top.
     ///
     /// As docker does it: a number need not be in passwd, a name must; who names a group gets that one only, else the

@@ -5,12 +5,13 @@
 //! names it; what it has removed by then stays removed.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::mode::set_mode_of_path;
 use crate::error::{Context, Result};
 
 /// How deep directories are held open. What lies deeper is first moved up to the top of the tree.
@@ -28,6 +29,9 @@ pub fn remove_tree(parent: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(Errno::NOENT) => return Ok(()),
             answer => return Ok(answer?),
+        }
+        if remove_empty(parent, &name) {
+            return Ok(());
         }
         let Some(top) = open(parent, &name)? else { return Ok(()) };
         let mut moved = 0;
@@ -74,6 +78,9 @@ fn remove_entry(
             answer => return Ok(answer?),
         }
     }
+    if remove_empty(directory.as_fd(), name) {
+        return Ok(());
+    }
     if depth >= OPEN_DEPTH {
         return move_up(directory, top, moved, name);
     }
@@ -99,6 +106,12 @@ fn move_up(directory: &OwnedFd, top: BorrowedFd<'_>, moved: &mut u64, name: &CSt
             answer => return Ok(answer?),
         }
     }
+}
+
+/// Removes a directory that has nothing in it, as most have of what a container leaves: nobody need be able to look into it,
+/// as overlayfs's own directory denies. Whatever else is the case, the long way finds out.
+fn remove_empty(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok()
 }
 
 fn remove_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
@@ -143,8 +156,7 @@ fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>> {
 fn open_up(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    // KERNEL(6.6): fchmodat2 with AT_EMPTY_PATH. Before it, only the magic link leads from a path descriptor to chmod.
-    Ok(rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), OWNER_ALL)?)
+    Ok(set_mode_of_path(&fd, OWNER_ALL)?)
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub const CAPSET: u64 = number(libc::SYS_capset);
 pub const RT_SIGACTION: u64 = number(libc::SYS_rt_sigaction);
 /// rt_sigprocmask(2).
 pub const RT_SIGPROCMASK: u64 = number(libc::SYS_rt_sigprocmask);
+/// rt_sigtimedwait(2), for one signal of a mask.
+pub const RT_SIGTIMEDWAIT: u64 = number(libc::SYS_rt_sigtimedwait);
 /// setpgid(2).
 pub const SETPGID: u64 = number(libc::SYS_setpgid);
 /// getpid(2).
@@ -60,6 +62,8 @@ pub const PR_SET_CHILD_SUBREAPER: u64 = libc::PR_SET_CHILD_SUBREAPER as u64;
 pub const SIG_SETMASK: u64 = libc::SIG_SETMASK as u64;
 /// clone's flags for a child like fork(2)'s: the signal at its end.
 pub const CLONE_FORK: u64 = libc::SIGCHLD as u64;
+/// The signal by which the stub tells its child to go on.
+pub const SIGCONT: u64 = libc::SIGCONT as u64;
 /// The signal that ends whatever gets it.
 pub const SIGKILL: u64 = libc::SIGKILL as u64;
 /// clone's flags for a sibling that the caller gets a descriptor of.

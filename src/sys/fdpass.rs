@@ -17,6 +17,10 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Sends one message, with at most one descriptor. A closed other side is EPIPE, never a signal.
 pub fn send(socket: impl AsFd, bytes: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send_with(socket, bytes, fd, SendFlags::NOSIGNAL)
+}
+
+fn send_with(socket: impl AsFd, bytes: &[&[u8]], fd: Option<BorrowedFd<'_>>, flags: SendFlags) -> Result<(), Errno> {
     let mut parts = [IoSlice::new(&[]); 4];
     for (part, bytes) in parts.iter_mut().zip(bytes) {
         *part = IoSlice::new(bytes);
@@ -29,18 +33,12 @@ pub fn send(socket: impl AsFd, bytes: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> R
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     }
     let parts = &parts[..bytes.len()];
-    rustix::io::retry_on_intr(|| sendmsg(&socket, parts, &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
+    rustix::io::retry_on_intr(|| sendmsg(&socket, parts, &mut ancillary, flags)).map(drop)
 }
 
 /// Sends one message if the other side has room for it: EAGAIN where it has not.
-pub fn try_send(socket: impl AsFd, bytes: &[&[u8]]) -> Result<(), Errno> {
-    let mut parts = [IoSlice::new(&[]); 4];
-    for (part, bytes) in parts.iter_mut().zip(bytes) {
-        *part = IoSlice::new(bytes);
-    }
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let mut ancillary = SendAncillaryBuffer::default();
-    rustix::io::retry_on_intr(|| sendmsg(&socket, &parts[..bytes.len()], &mut ancillary, flags)).map(drop)
+pub fn try_send(socket: impl AsFd, bytes: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send_with(socket, bytes, fd, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
 }
 
 /// Receives one message into `buffer`; a length of 0 means that the other side has closed.

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod netlink;
+pub mod pidfd;
 pub mod process;
 pub mod quota;
 pub mod regex;

@@ -4,7 +4,7 @@
     reason = "seccomp(2) has no safe wrapper that keeps no_new_privs as it is and returns the listener"
 )]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::ptr;
@@ -73,6 +73,55 @@ pub fn install(filter: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Er
     let fd = i32::try_from(answer).map_err(|_| Errno::BADF)?;
     // SAFETY: with FLAG_NEW_LISTENER the answer is a descriptor that was made for this call and that nobody else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// A call that waits for its listener's answer: `struct seccomp_notif` of linux/seccomp.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notification {
+    /// What the answer is for.
+    pub id: u64,
+    /// The thread that makes it; 0 where this process does not see it.
+    pub pid: u32,
+    flags: u32,
+    pub number: i32,
+    /// As audit records have it (linux/audit.h).
+    pub architecture: u32,
+    pub instruction: u64,
+    pub arguments: [u64; 6],
+}
+
+/// Takes the next call from a listener, and waits for one; ENOENT where its thread has been killed meanwhile.
+pub fn receive(listener: impl AsFd) -> Result<Notification, Errno> {
+    /// `SECCOMP_IOCTL_NOTIF_RECV`
+    const RECEIVE: libc::Ioctl = 0xc050_2100;
+    // The kernel wants it zeroed.
+    let mut notification = Notification::default();
+    // SAFETY: the request fills one `struct seccomp_notif`, which is what the pointer leads to.
+    match unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), RECEIVE, &raw mut notification) } {
+        0 => Ok(notification),
+        _ => Err(last_errno()),
+    }
+}
+
+/// Has a call fail; ENOENT where nobody waits for it any more.
+pub fn refuse(listener: impl AsFd, id: u64, errno: i32) -> Result<(), Errno> {
+    /// `SECCOMP_IOCTL_NOTIF_SEND`
+    const SEND: libc::Ioctl = 0xc018_2101;
+    /// `struct seccomp_notif_resp`
+    #[repr(C)]
+    struct Response {
+        id: u64,
+        value: i64,
+        error: i32,
+        flags: u32,
+    }
+    let response = Response { id, value: 0, error: -errno, flags: 0 };
+    // SAFETY: the request reads one `struct seccomp_notif_resp`, which is what the pointer leads to.
+    match unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), SEND, &raw const response) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
 }
 
 /// Has a program that is to be started installed a filter on, just before its exec. Nobody gets a listener.

@@ -35,7 +35,8 @@ pub const CALL_LENGTH: usize = 72;
 pub const PASSES_FAILURE: u32 = 1;
 /// In the place of a call's number: the end of the table.
 pub const END: u64 = u64::MAX;
-/// In the place of a call's number: nothing more is called but what an init does. The first argument is the address of
+/// In the place of a call's number: nothing more is called but what an init does, once the workload has got a SIGCONT, which
+/// says that its init is ready. The first argument is the address of
 /// [`REAP_LENGTH`] bytes: the mask of all signals, the workload's pid (four bytes), and room. Every signal is blocked.
 pub const REAP: u64 = u64::MAX - 1;
 /// Length of what [`REAP`] works with: mask, pid, status, `siginfo_t`.
@@ -94,6 +95,10 @@ std::arch::global_asm!(
     "    syscall",
     "    ud2",
     "7:  mov r12, rdi",
+    "    mov edi, [r12 + 8]",
+    "    mov esi, 18", // SIGCONT
+    "    mov eax, 62", // kill
+    "    syscall",
     "8:  mov rdi, r12",
     "    lea rsi, [r12 + 16]",
     "    xor edx, edx",
@@ -181,6 +186,10 @@ std::arch::global_asm!(
     "    svc #0",
     "    brk #1",
     "7:  mov x20, x0",
+    "    ldr w0, [x20, #8]",
+    "    mov x1, #18",  // SIGCONT
+    "    mov x8, #129", // kill
+    "    svc #0",
     "8:  mov x0, x20",
     "    add x1, x20, #16",
     "    mov x2, #0",

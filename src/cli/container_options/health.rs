@@ -85,7 +85,7 @@ impl SupervisionArgs {
         };
         options.timeout_seconds = timeout.filter(|seconds| *seconds > 0);
         options.restart = restart;
-        options.log = parse_log(&log_driver, &log_opt)?;
+        (options.log, options.log_attributes) = parse_log(&log_driver, &log_opt)?;
         let test = health_cmd.as_deref().filter(|command| !command.is_empty()).map(parse_health_command);
         let given = [health_interval, health_timeout, health_start_period, health_start_interval];
         if no_healthcheck && (test.is_some() || health_retries.is_some() || given.iter().any(Option::is_some)) {

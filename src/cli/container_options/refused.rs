@@ -29,8 +29,6 @@ pub(super) struct RefusedArgs {
     #[arg(long, hide = true)]
     pod_id_file: Option<String>,
     #[arg(long, hide = true)]
-    secret: Vec<String>,
-    #[arg(long, hide = true)]
     uidmap: Vec<String>,
     #[arg(long, hide = true)]
     gidmap: Vec<String>,
@@ -48,10 +46,6 @@ pub(super) struct RefusedArgs {
     isolation: Option<String>,
     #[arg(long, hide = true)]
     use_api_socket: bool,
-    #[arg(long, hide = true)]
-    passwd_entry: Option<String>,
-    #[arg(long, hide = true)]
-    group_entry: Option<String>,
     #[arg(long, hide = true)]
     hostuser: Vec<String>,
     #[arg(long, hide = true)]
@@ -98,7 +92,6 @@ impl RefusedArgs {
             link_local_ip,
             pod,
             pod_id_file,
-            secret,
             uidmap,
             gidmap,
             subuidname,
@@ -108,8 +101,6 @@ impl RefusedArgs {
             runtime,
             isolation,
             use_api_socket,
-            passwd_entry,
-            group_entry,
             hostuser,
             chrootdirs,
             sdnotify,
@@ -139,7 +130,6 @@ impl RefusedArgs {
             ("link-local-ip", !link_local_ip.is_empty(), NETWORKS),
             ("pod", pod.is_some(), PODS),
             ("pod-id-file", pod_id_file.is_some(), PODS),
-            ("secret", !secret.is_empty(), "secrets come later"),
             ("uidmap", !uidmap.is_empty(), "not supported yet"),
             ("gidmap", !gidmap.is_empty(), "not supported yet"),
             ("subuidname", subuidname.is_some(), "not supported yet"),
@@ -149,8 +139,6 @@ impl RefusedArgs {
             ("runtime", unless(runtime, &["", "husk"]), "husk is its own runtime"),
             ("isolation", unless(isolation, &["", "default"]), "it is for Windows"),
             ("use-api-socket", use_api_socket, "there is no daemon"),
-            ("passwd-entry", passwd_entry.is_some(), "not supported yet"),
-            ("group-entry", group_entry.is_some(), "not supported yet"),
             ("hostuser", !hostuser.is_empty(), "not supported yet"),
             ("chrootdirs", !chrootdirs.is_empty(), "not supported yet"),
             ("sdnotify", unless(sdnotify, &["ignore"]), "not supported yet"),

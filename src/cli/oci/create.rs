@@ -94,6 +94,7 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
             pid_file: pid_file.as_deref(),
             console_socket: console.as_deref(),
             pidfd_socket: pidfd.as_deref(),
+            shared_memory: None,
             manager: notify_socket().as_deref(),
         },
         mode,

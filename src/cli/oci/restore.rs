@@ -101,6 +101,7 @@ impl Restore {
                 pid_file: pid_file.as_deref(),
                 console_socket: console_socket.as_deref(),
                 pidfd_socket: None,
+                shared_memory: None,
                 manager: None,
             },
             options,

@@ -20,7 +20,7 @@ pub(super) struct Devices {
 pub(super) fn build(input: &Input<'_>) -> Devices {
     let mut devices = Devices::default();
     let Input { options, host, .. } = *input;
-    for node in host.devices.iter().chain(host.all_devices.iter()) {
+    for node in host.devices.iter().chain(&input.edits.nodes).chain(&host.all_devices) {
         if devices.has(&node.destination) {
             continue;
         }

@@ -8,10 +8,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::engine::options::hosts::HostsSource;
-use crate::engine::options::namespaces::NamespaceMode;
+use crate::engine::options::namespaces::{IpcMode, UserMode};
 use crate::engine::options::{DeviceRequest, Network, RunOptions};
 use crate::error::{Context, Error, Kind, Result};
-use crate::support::atomic;
+use crate::support::{atomic, passwd};
 
 /// The first kernel with mount_setattr(2), and so with a read-only that reaches what is mounted below.
 const RECURSIVE_READ_ONLY: (u32, u32) = (5, 12);
@@ -45,8 +45,18 @@ pub struct Host {
     pub block_devices: BTreeMap<PathBuf, (i64, i64)>,
     /// The file of `--tz`.
     pub timezone: Option<PathBuf>,
+    /// The caller, for a container that keeps its ids.
+    pub caller: Option<CallersName>,
     /// `/dev/mqueue` is there, to be shared with `--ipc host`.
     pub has_queues: bool,
+}
+
+/// Who calls, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallersName {
+    pub name: String,
+    pub group: String,
+    pub home: String,
 }
 
 /// A device node of the host, and where it is to be in the container.
@@ -86,10 +96,21 @@ impl Host {
             devices: requested_devices(options)?,
             all_devices: if options.privileged { all_devices() } else { Vec::new() },
             block_devices: block_devices(options)?,
-            has_queues: options.namespaces.ipc == NamespaceMode::Host && Path::new("/dev/mqueue").is_dir(),
+            has_queues: options.namespaces.ipc == IpcMode::Host && Path::new("/dev/mqueue").is_dir(),
+            caller: if matches!(options.namespaces.user, UserMode::KeepId { .. }) { callers_name()? } else { None },
             timezone: options.timezone.as_deref().map(timezone).transpose()?,
         })
     }
+}
+
+/// Looks up who calls; the group goes by the user's name where the host has none for it.
+fn callers_name() -> Result<Option<CallersName>> {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let Some(user) = passwd::host_user(uid)? else { return Ok(None) };
+    let groups = read_text(Path::new("/etc/group"))?;
+    let group = passwd::group_entries(groups.as_bytes()).filter_map(Result::ok).find(|entry| entry.gid == gid);
+    let group = group.map_or_else(|| user.name.clone(), |entry| String::from_utf8_lossy(entry.name).into_owned());
+    Ok(Some(CallersName { name: user.name, group, home: user.home.to_string_lossy().into_owned() }))
 }
 
 /// Reads a file of the host's; a missing one is an empty one.
@@ -102,7 +123,10 @@ fn read_text(path: &Path) -> Result<String> {
         };
         let mut bytes = Vec::new();
         let file = std::fs::File::from(fd);
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES as u64), &mut bytes)?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES as u64 + 1), &mut bytes)?;
+        if bytes.len() > FILE_BYTES {
+            return Err(Error::invalid(format!("larger than {FILE_BYTES} bytes")));
+        }
         Ok(bytes)
     };
     let bytes = read().with_context(|| format!("read {}", path.display()))?;

@@ -7,7 +7,7 @@ use oci_spec::runtime::Mount;
 use super::{
     AnonymousVolume, Input, NamedVolume, Part, PartSource, RootFs, UserNamespace, defaults, mount, options_of,
 };
-use crate::engine::options::namespaces::NamespaceMode;
+use crate::engine::options::namespaces::{IpcMode, NamespaceMode};
 use crate::engine::options::{ImageVolumes, Network};
 use crate::engine::volume_option::{self, Propagation, Volume, VolumeSource};
 use crate::engine::volumes::options::Backing;
@@ -74,7 +74,7 @@ pub(super) fn build(input: &Input<'_>, own_files: Vec<Mount>, devices: Vec<Mount
             asked.add(mount("/etc/localtime", "bind", path, options))?;
         }
     }
-    for mount in own_files.into_iter().chain(devices) {
+    for mount in own_files.into_iter().chain(devices).chain(input.edits.mounts.iter().cloned()) {
         if !asked.has(mount.destination()) {
             asked.add(mount)?;
         }
@@ -157,7 +157,11 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
         match default.destination {
             "/dev/pts" if !has_tty_group => options.retain(|option| !option.starts_with("gid=")),
             // Shared memory goes with the IPC namespace.
-            "/dev/shm" if modes.ipc == NamespaceMode::Host => return bind("/dev/shm", "/dev/shm".into(), &[]),
+            "/dev/shm" if modes.ipc == IpcMode::Host => return bind("/dev/shm", "/dev/shm".into(), &[]),
+            // No path leads there: the runtime fetches it from the other's mount namespace at each start.
+            "/dev/shm" if matches!(modes.ipc, IpcMode::Container(_)) => {
+                return bind("/dev/shm", modes.ipc.to_string().into(), &[]);
+            }
             "/dev/shm" => options.push(format!("size={}", input.options.shm_size.unwrap_or(defaults::SHM_BYTES))),
             "/dev/mqueue" if input.host.has_queues => return bind("/dev/mqueue", "/dev/mqueue".into(), &[]),
             // procfs shows a PID namespace, and only its owner may mount it.
@@ -176,8 +180,12 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
         mount(default.destination, default.kind, default.source, options)
     };
     // Queues belong to the IPC namespace: whoever shares the host's and did not make it can only bind what is there.
-    let lacks_queues = modes.ipc == NamespaceMode::Host && has_user_namespace && !input.host.has_queues;
-    let is_there = |default: &&defaults::DefaultMount| !(lacks_queues && default.destination == "/dev/mqueue");
+    let lacks_queues = modes.ipc == IpcMode::Host && has_user_namespace && !input.host.has_queues;
+    let is_there = |default: &&defaults::DefaultMount| match default.destination {
+        "/dev/mqueue" => !lacks_queues,
+        "/dev/shm" => modes.ipc != IpcMode::Nothing,
+        _ => true,
+    };
     defaults::MOUNTS.iter().filter(is_there).map(build).collect()
 }
 
@@ -236,9 +244,7 @@ impl Asked {
                     }
                 }
             }
-            VolumeSource::Image(image) => {
-                return Err(Error::unsupported(format!("mount type=image {image:?}: not supported yet")));
-            }
+            VolumeSource::Image(image) => return self.add_image(input, volume, image),
         };
         let source = match &volume.subpath {
             Some(subpath) => &source.join(subpath),
@@ -297,6 +303,42 @@ impl Asked {
         }
         self.made.directories.extend([place, upper, work]);
         self.add(mount)
+    }
+
+    /// Shows the files of an image: read-only, or below a layer of the container's own.
+    fn add_image(&mut self, input: &Input<'_>, volume: &Volume, image: &str) -> Result<()> {
+        let layers = input.mounted_images.get(image).map(Vec::as_slice).unwrap_or_default();
+        let mut lower: Vec<PathBuf> = layers.iter().rev().cloned().collect();
+        let place = self.next_directory(input);
+        let (upper, work) = (place.join("upper"), place.join("work"));
+        let destination = Path::new(&volume.destination);
+        let has_user_xattrs = input.user_namespace.is_some();
+        let whole = if volume.is_read_only {
+            // Without a layer to write to, overlayfs wants two to read from; the empty one is as good as any.
+            if lower.len() < 2 {
+                lower.push(upper.clone());
+            }
+            let lower: Vec<String> = lower.iter().map(|path| overlay::escape(&path.to_string_lossy())).collect();
+            let mut options = vec![format!("lowerdir={}", lower.join(":")), "ro".to_owned()];
+            options.extend(has_user_xattrs.then(|| "userxattr".to_owned()));
+            mount(destination, "overlay", "overlay", options)
+        } else {
+            overlay_mount(destination, &lower, &upper, &work, has_user_xattrs)
+        };
+        self.made.directories.extend([place, upper, work]);
+        self.add(whole)?;
+        if let Some(subpath) = &volume.subpath {
+            // The part of what is mounted by then, over it: found in the container's root, where no link leads out.
+            let root = match input.root {
+                RootFs::Overlay { target, .. } => target,
+                RootFs::Directory { path, .. } => path,
+            };
+            let source = root.join(volume.destination.trim_start_matches('/')).join(subpath);
+            let mut options = options_of(&["bind", "rprivate"]);
+            options.extend(volume.is_read_only.then(|| "ro".to_owned()));
+            self.mounts.push(mount(destination, "bind", source, options));
+        }
+        Ok(())
     }
 
     fn add_anonymous(&mut self, input: &Input<'_>, destination: &str, options: Vec<String>) -> Result<()> {

@@ -127,10 +127,24 @@ fn environment(input: &Input<'_>, hostname: &str) -> Result<Vec<String>> {
         let value = expand(value, |name| find(name).map(str::to_owned));
         environment.set(format!("{name}={value}"));
     }
+    for entry in &input.edits.env {
+        environment.set(entry.clone());
+    }
     if environment.position("HOME").is_none() {
         environment.set(format!("HOME={}", input.identity.home.as_deref().unwrap_or("/")));
     }
     Ok(environment.0)
+}
+
+/// Says whether the environment has the `HOME` of the container's user, since nobody gives it another.
+pub fn makes_home(image: &ImageConfig, options: &RunOptions) -> bool {
+    let asked = &options.environment;
+    let is_home = |entry: &EnvironmentEntry| match entry {
+        EnvironmentEntry::Set { name, .. } | EnvironmentEntry::Pass { name } => name == "HOME",
+    };
+    !(asked.takes_callers
+        || asked.entries.iter().chain(&asked.merged).any(is_home)
+        || image.env.iter().any(|entry| entry.starts_with("HOME=")))
 }
 
 struct Environment(Vec<String>);
@@ -175,6 +189,7 @@ fn working_directory(image: &ImageConfig, options: &RunOptions) -> Result<PathBu
 fn user(input: &Input<'_>) -> Result<User> {
     let identity = input.identity;
     let mut groups = identity.groups.clone();
+    groups.extend(input.edits.groups.iter().filter(|group| !identity.groups.contains(group)));
     if let Some(namespace) = input.user_namespace {
         for (what, id, is_mapped) in [
             ("user", identity.uid, namespace.maps.uid_outside(identity.uid).is_some()),

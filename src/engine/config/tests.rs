@@ -25,6 +25,9 @@ struct Case {
     parts: Vec<Part>,
     host: Host,
     joined: Joined,
+    mounted_images: BTreeMap<String, Vec<PathBuf>>,
+    users: UserDatabase,
+    edits: Edits,
     is_host: bool,
 }
 
@@ -53,6 +56,9 @@ impl Case {
                 ..Host::default()
             },
             joined: Joined::default(),
+            mounted_images: BTreeMap::from([("tools".to_owned(), vec!["/s/tools".into()])]),
+            users: UserDatabase::from_bytes(b"root:x:0:0::/root:/bin/sh".to_vec(), b"root:x:0:\n".to_vec()),
+            edits: Edits::default(),
             is_host: false,
         }
     }
@@ -90,6 +96,9 @@ impl Case {
             seccomp: None,
             cgroups_path: format!("/husk/{ID}"),
             joined: &self.joined,
+            edits: &self.edits,
+            mounted_images: &self.mounted_images,
+            users: &self.users,
             volumes: &named.collect(),
             directory: Path::new("/c"),
             is_host: self.is_host,
@@ -378,7 +387,18 @@ fn what_cannot_be_mounted_is_refused() {
             Case::new().with(|case| case.options.volumes = volumes.iter().map(|text| text.parse().unwrap()).collect());
         assert_eq!(case.fails(), report);
     }
-    assert_eq!(Case::new().with(|case| case.options.init = true).fails(), "--init is not supported yet");
+}
+
+#[test]
+fn an_init_of_the_users_is_bound() {
+    let case = Case::new().with(|case| {
+        case.options.init = true;
+        case.options.init_path = Some("/h/init".into());
+    });
+    assert_eq!(case.mount("/sbin/docker-init"), Some(("/h/init".into(), "bind,rprivate,ro,nosuid,nodev".into())));
+    assert_eq!(case.spec()["process"]["args"], json!(["/sbin/docker-init", "--", "sh"]));
+    let own = Case::new().with(|case| case.options.init = true);
+    assert_eq!((own.mount("/sbin/docker-init"), own.spec()["process"]["args"].clone()), (None, json!(["sh"])));
 }
 
 #[test]
@@ -768,6 +788,69 @@ fn namespaces_are_own_shared_or_joined() {
     });
     assert_eq!(shared.mount("/dev/shm").unwrap().0, "/dev/shm");
     assert_eq!(shared.mount("/dev/mqueue").unwrap().0, "/dev/mqueue");
+}
+
+#[test]
+fn memory_goes_with_the_ipc_namespace() {
+    let case = |mode: &str| {
+        Case::new().with(|case| {
+            case.options.namespaces.ipc = mode.parse().unwrap();
+            case.joined.ipc = mode.starts_with("container").then(|| "/proc/7/ns/ipc".into());
+        })
+    };
+    assert_eq!(case("none").mount("/dev/shm"), None);
+    assert_eq!(case("private").mount("/dev/shm").unwrap().0, "shm");
+    // A path that is none: only the runtime finds it.
+    assert_eq!(case("container:web").mount("/dev/shm").unwrap().0, "container:web");
+}
+
+#[test]
+fn images_are_mounted_read_only_or_below_a_layer() {
+    let mount = |text: &str| {
+        Case::new().with(|case| {
+            let Ok(MountRequest::Volume(volume)) = text.parse() else { panic!("{text}") };
+            case.options.volumes = vec![*volume];
+        })
+    };
+    let case = mount("type=image,source=tools,target=/t");
+    assert_eq!(case.mount("/t"), Some(("overlay".into(), "lowerdir=/s/tools:/c/volumes/0/upper,ro".into())));
+    let case = mount("type=image,source=tools,target=/t,rw=true");
+    let writable = "lowerdir=/s/tools,upperdir=/c/volumes/0/upper,workdir=/c/volumes/0/work";
+    assert_eq!(case.mount("/t"), Some(("overlay".into(), writable.into())));
+    let spec = mount("type=image,source=tools,target=/t,subpath=bin").spec();
+    let mounts: Vec<_> =
+        spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["destination"] == "/t").collect();
+    assert_eq!((mounts[1]["source"].as_str(), mounts.len()), (Some("/c/rootfs/t/bin"), 2));
+}
+
+#[test]
+fn users_that_the_image_does_not_know_get_a_line() {
+    let case = |uid: u32, entry: &str| {
+        Case::new().with(|case| {
+            case.identity = Identity { uid, gid: 7, groups: vec![7], home: None };
+            case.options.passwd_entry = Some(entry.to_owned());
+        })
+    };
+    let entry = "me:*:$UID:$GID:$NAME:$HOME:/bin/sh\n";
+    let built = case(1000, entry).build().unwrap();
+    let file = built.files.iter().find(|file| file.name == "passwd").unwrap();
+    assert_eq!(file.content, "root:x:0:0::/root:/bin/sh\nme:*:1000:7:container user:/:/bin/sh\n");
+    assert_eq!(case(1000, entry).mount("/etc/passwd").unwrap().0, "/c/passwd");
+    assert_eq!(case(0, entry).mount("/etc/passwd"), None, "root has a line");
+    for entry in ["me", "me:*:$UID:$GID:x:/:/bin/sh:more", "a:b:0:0:x:/:/bin/sh\nb:c:0:0:x:/:/bin/sh"] {
+        assert!(case(1, entry).fails().starts_with("passwd-entry"), "{entry:?}");
+    }
+    let kept = Case::new().with(|case| {
+        case.options.namespaces.user = "keep-id".parse().unwrap();
+        case.identity = Identity { uid: 1000, gid: 1000, groups: vec![1000], home: None };
+        let [name, group, home] = ["alice", "staff", "/home/alice"].map(str::to_owned);
+        case.host.caller = Some(facts::CallersName { name, group, home });
+    });
+    let files = kept.build().unwrap().files;
+    let of =
+        |name: &str| files.iter().find(|file| file.name == name).unwrap().content.lines().last().unwrap().to_owned();
+    assert_eq!(of("passwd"), "alice:*:1000:1000:alice:/home/alice:/bin/sh");
+    assert_eq!(of("group"), "staff:x:1000:alice");
 }
 
 #[test]

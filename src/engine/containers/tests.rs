@@ -59,6 +59,8 @@ fn record(draft: &Draft<'_>) -> Record {
         created: record::now(),
         image: "oci:image".into(),
         image_id: None,
+        mounted_images: Vec::new(),
+        ids: None,
         layers: Vec::new(),
         command: vec!["true".into()],
         labels: BTreeMap::new(),
@@ -68,6 +70,7 @@ fn record(draft: &Draft<'_>) -> Record {
         terminal: false,
         stop_signal: None,
         stop_timeout_seconds: None,
+        home_is_made: false,
         health: None,
         options: crate::engine::options::RunOptions::default(),
     }
@@ -92,15 +95,15 @@ fn a_life_from_creation_to_removal() {
     let record = record(&draft);
     let (container, supervision) = draft.commit(&record, None).unwrap();
     assert_eq!(container.record().unwrap(), record);
-    assert_eq!(container.status().unwrap(), Status::Running { started: None });
+    assert_eq!(container.status().unwrap(), Status::Running { started: None, restarts: 0 });
     assert!(container.supervise().unwrap().is_none());
     drop(supervision);
     assert_eq!(container.status().unwrap(), Status::Created);
 
     for code in [0, 3] {
         let supervision = container.supervise().unwrap().unwrap();
-        container.note_start(&supervision, 7).unwrap();
-        assert_eq!(container.status().unwrap(), Status::Running { started: Some(7) });
+        container.note_start(&supervision, Start { time: 7, restarts: 0 }).unwrap();
+        assert_eq!(container.status().unwrap(), Status::Running { started: Some(7), restarts: 0 });
         container.record_exit(&supervision, &exit(code)).unwrap();
         // Its end is on record, though somebody still looks after it, to whom it was handed on.
         let supervision = Supervision::from_fd(supervision.into_fd());
@@ -277,7 +280,7 @@ fn a_dead_supervisor_is_noticed() {
     // Handed out with their locks, they are nobody else's.
     assert!(scratch.store.sweep().unwrap().orphans.is_empty());
     for orphan in sweep.orphans {
-        orphan.settle(&scratch.store, 99).unwrap();
+        orphan.settle(&scratch.store, 99, ExitRecord::SUPERVISOR_LOST).unwrap();
     }
     let mut left = scratch.statuses();
     left.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -291,7 +294,7 @@ fn a_dead_supervisor_is_noticed() {
     assert_eq!(
         left,
         [
-            ("alive".into(), Status::Running { started: Some(7) }),
+            ("alive".into(), Status::Running { started: Some(7), restarts: 0 }),
             ("dead".into(), Status::Exited(lost)),
             ("stays".into(), Status::Exited(exit(0))),
             ("waiting".into(), Status::Created),

@@ -21,8 +21,8 @@ use crate::support::root::Root;
 pub(super) enum Ownership {
     /// As before.
     Kept,
-    /// The container's root.
-    Roots,
+    /// The container's root, which has these ids here.
+    Roots { uid: u32, gid: u32 },
     /// Who calls: set-user-id bits go, since they would make another's program the caller's.
     Callers,
 }
@@ -120,6 +120,12 @@ impl Writer {
             }
             _ => {}
         }
+        let is_device =
+            matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice);
+        // No device is ever copied, so nothing would take its place that is as good.
+        if is_device && !self.overwrite {
+            return Err(Error::new(Kind::Exists, "cannot overwrite a device"));
+        }
         remove_tree(parent, name)?;
         Ok(true)
     }
@@ -152,7 +158,7 @@ impl Writer {
     fn owner(&self, entry: &Entry) -> Option<(Uid, Gid)> {
         match self.ownership {
             Ownership::Kept => Some((Uid::from_raw(entry.uid), Gid::from_raw(entry.gid))),
-            Ownership::Roots => Some((Uid::ROOT, Gid::ROOT)),
+            Ownership::Roots { uid, gid } => Some((Uid::from_raw(uid), Gid::from_raw(gid))),
             Ownership::Callers => None,
         }
     }

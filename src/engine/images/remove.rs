@@ -80,7 +80,7 @@ pub fn sweep(engine: &Engine, store: &Store) -> Result<Option<Swept>> {
         return Err(error);
     }
     for (record, _) in &listing.containers {
-        layers.extend(record.layers.iter().copied());
+        layers.extend(record.needed_layers().copied());
     }
     let swept = store.set_aside(&layers)?;
     engine.with_file_rights(|| store.delete_set_aside())?;
@@ -89,10 +89,5 @@ pub fn sweep(engine: &Engine, store: &Store) -> Result<Option<Swept>> {
 
 fn users(engine: &Engine, id: &Digest) -> Result<Vec<Record>> {
     let (listing, id) = (engine.containers()?.list()?, id.to_string());
-    Ok(listing
-        .containers
-        .into_iter()
-        .map(|(record, _)| record)
-        .filter(|record| record.image_id.as_ref() == Some(&id))
-        .collect())
+    Ok(listing.containers.into_iter().map(|(record, _)| record).filter(|record| record.uses_image(&id)).collect())
 }

@@ -4,6 +4,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::engine::defaults;
+use crate::engine::log_attributes::LogAttributes;
 use crate::engine::options::limits::{DeviceRate, DeviceWeight};
 use crate::engine::options::namespaces::{NamespaceMode, UserMode};
 use crate::engine::options::{DeviceRequest, Limits, Network, RunOptions, SeccompChoice, SwapLimit, Unmasked};
@@ -18,7 +19,7 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
     let mut described = json!({
         "Binds": list(options.volumes.iter().filter_map(bind)),
         "ContainerIDFile": options.id_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        "LogConfig": log_config(&options.log),
+        "LogConfig": log_config(&options.log, &options.log_attributes),
         "NetworkMode": match options.network { Network::None => "none", Network::Host => "host" },
         "PortBindings": {},
         "RestartPolicy": restart_policy(options.restart),
@@ -26,8 +27,8 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
         "VolumeDriver": "",
         "VolumesFrom": texts(&options.volumes_from),
         "ConsoleSize": options.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
-        "CapAdd": texts(&options.added_capabilities),
-        "CapDrop": texts(&options.dropped_capabilities),
+        "CapAdd": capabilities(&options.added_capabilities),
+        "CapDrop": capabilities(&options.dropped_capabilities),
         "CgroupnsMode": options.namespaces.cgroup,
         "Dns": options.hosts.servers,
         "DnsOptions": options.hosts.options,
@@ -167,12 +168,22 @@ fn restart_policy(policy: RestartPolicy) -> Value {
     json!({ "Name": name, "MaximumRetryCount": most })
 }
 
-fn log_config(log: &LogOptions) -> Value {
+fn joined(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+fn log_config(log: &LogOptions, attributes: &LogAttributes) -> Value {
     let LogOptions { format, max_bytes, max_files } = log;
     let mut config = json!({});
     if let Some(bytes) = max_bytes {
         config["max-size"] = json!(bytes.to_string());
         config["max-file"] = json!(max_files.to_string());
+    }
+    let LogAttributes { tag, labels, env } = attributes;
+    for (name, value) in [("tag", tag.clone()), ("labels", joined(labels)), ("env", joined(env))] {
+        if let Some(value) = value {
+            config[name] = json!(value);
+        }
     }
     json!({ "Type": format, "Config": config })
 }
@@ -255,6 +266,14 @@ fn security(options: &RunOptions) -> impl Iterator<Item = String> {
 /// Docker's word for a namespace of its own is none at all here.
 fn unless_own(mode: &NamespaceMode) -> String {
     if *mode == NamespaceMode::Private { String::new() } else { mode.to_string() }
+}
+
+/// In docker's spelling, however they were typed.
+fn capabilities(names: &[String]) -> Value {
+    list(names.iter().map(|name| {
+        let name = name.to_ascii_uppercase();
+        if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+    }))
 }
 
 fn texts<T: ToString>(items: &[T]) -> Value {

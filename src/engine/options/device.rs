@@ -59,7 +59,7 @@ impl fmt::Display for DeviceRequest {
     }
 }
 
-fn is_access(text: &str) -> bool {
+pub fn is_access(text: &str) -> bool {
     let count = |letter| text.chars().filter(|other| *other == letter).count();
     !text.is_empty() && text.chars().all(|letter| "rwm".contains(letter) && count(letter) == 1)
 }
@@ -71,10 +71,10 @@ pub fn is_cdi_kind(kind: &str) -> bool {
             && part.ends_with(|last: char| last.is_ascii_alphanumeric())
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(&byte))
     };
-    kind.split_once('/').is_some_and(|(vendor, class)| part(vendor, b"_-.") && part(class, b"_-"))
+    kind.split_once('/').is_some_and(|(vendor, class)| part(vendor, b"_-.") && part(class, b"_-."))
 }
 
-fn is_cdi_name(name: &str) -> bool {
+pub fn is_cdi_name(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name.ends_with(|last: char| last.is_ascii_alphanumeric())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))

@@ -12,7 +12,7 @@ sparse! {
     /// Whose namespaces the container is in.
     pub struct NamespaceOptions {
         pub pid: NamespaceMode,
-        pub ipc: NamespaceMode,
+        pub ipc: IpcMode,
         pub uts: NamespaceMode,
         pub cgroup: NamespaceMode,
         pub user: UserMode,
@@ -38,8 +38,7 @@ impl FromStr for NamespaceMode {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             None => match text {
-                // `shareable` is every container here: a namespace belongs to whoever may open it.
-                "" | "private" | "shareable" => Ok(Self::Private),
+                "" | "private" => Ok(Self::Private),
                 "host" => Ok(Self::Host),
                 _ => Err(Error::invalid(format!("{text:?} is none of host, private, container:NAME, ns:PATH"))),
             },
@@ -62,16 +61,79 @@ impl fmt::Display for NamespaceMode {
     }
 }
 
+/// `--ipc`: a namespace that goes with a directory, `/dev/shm`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IpcMode {
+    /// The container's own, which others may join.
+    #[default]
+    Shareable,
+    /// The container's own, and nobody else's.
+    Private,
+    /// The same without a `/dev/shm`.
+    Nothing,
+    Host,
+    /// Another container's, by name or id, with its `/dev/shm`.
+    Container(String),
+    /// `ns:PATH`, with a `/dev/shm` of the container's own.
+    Path(PathBuf),
+}
+
+impl FromStr for IpcMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.parse()) {
+            ("" | "shareable", _) => Ok(Self::Shareable),
+            ("private", _) => Ok(Self::Private),
+            ("none", _) => Ok(Self::Nothing),
+            (_, Ok(NamespaceMode::Host)) => Ok(Self::Host),
+            (_, Ok(NamespaceMode::Container(name))) => Ok(Self::Container(name)),
+            (_, Ok(NamespaceMode::Path(path))) => Ok(Self::Path(path)),
+            _ => Err(Error::invalid(format!(
+                "{text:?} is none of shareable, private, none, host, container:NAME, ns:PATH"
+            ))),
+        }
+    }
+}
+
+impl IpcMode {
+    /// Gives whose namespace it is.
+    pub fn namespace(&self) -> NamespaceMode {
+        match self {
+            Self::Shareable | Self::Private | Self::Nothing => NamespaceMode::Private,
+            Self::Host => NamespaceMode::Host,
+            Self::Container(name) => NamespaceMode::Container(name.clone()),
+            Self::Path(path) => NamespaceMode::Path(path.clone()),
+        }
+    }
+}
+
+impl fmt::Display for IpcMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shareable => f.write_str("shareable"),
+            Self::Private => f.write_str("private"),
+            Self::Nothing => f.write_str("none"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+            Self::Path(path) => write!(f, "ns:{}", path.display()),
+        }
+    }
+}
+
 /// `--userns`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UserMode {
     /// None of its own for root's containers; an ordinary user's have the user's ids.
     #[default]
     Default,
-    /// The caller keeps its ids inside, or has these.
+    /// One of its own.
+    Private,
+    /// The caller keeps its ids inside, or has these, among so many.
     KeepId {
         uid: Option<u32>,
         gid: Option<u32>,
+        size: Option<u32>,
     },
     /// Ids that no other container has; so many of them.
     Auto {
@@ -90,7 +152,8 @@ impl FromStr for UserMode {
         let wrong = |cause: &str| Error::invalid(format!("userns {text:?}: {cause}"));
         let (mode, rest) = text.split_once(':').unwrap_or((text, ""));
         match mode {
-            "" | "host" | "private" if rest.is_empty() => Ok(Self::Default),
+            "" | "host" if rest.is_empty() => Ok(Self::Default),
+            "private" if rest.is_empty() => Ok(Self::Private),
             "nomap" if rest.is_empty() => Ok(Self::NoMap),
             "container" if !rest.is_empty() => Ok(Self::Container(rest.to_owned())),
             "ns" if rest.starts_with('/') => Ok(Self::Path(rest.into())),
@@ -103,13 +166,13 @@ impl FromStr for UserMode {
                     match (mode, key) {
                         ("keep-id", "uid") => uid = number,
                         ("keep-id", "gid") => gid = number,
-                        ("auto", "size") => size = number,
+                        ("auto" | "keep-id", "size") => size = number,
                         _ => return Err(wrong(&format!("unknown option {key:?}"))),
                     }
                 }
-                Ok(if mode == "auto" { Self::Auto { size } } else { Self::KeepId { uid, gid } })
+                Ok(if mode == "auto" { Self::Auto { size } } else { Self::KeepId { uid, gid, size } })
             }
-            _ => Err(wrong("none of host, keep-id, auto, nomap, container:NAME, ns:PATH")),
+            _ => Err(wrong("none of host, private, keep-id, auto, nomap, container:NAME, ns:PATH")),
         }
     }
 }
@@ -124,7 +187,10 @@ impl fmt::Display for UserMode {
         };
         match self {
             Self::Default => f.write_str("host"),
-            Self::KeepId { uid, gid } => with_options(f, "keep-id", &[("uid", *uid), ("gid", *gid)]),
+            Self::Private => f.write_str("private"),
+            Self::KeepId { uid, gid, size } => {
+                with_options(f, "keep-id", &[("uid", *uid), ("gid", *gid), ("size", *size)])
+            }
             Self::Auto { size } => with_options(f, "auto", &[("size", *size)]),
             Self::NoMap => f.write_str("nomap"),
             Self::Container(name) => write!(f, "container:{name}"),
@@ -133,7 +199,7 @@ impl fmt::Display for UserMode {
     }
 }
 
-serialise_as_text!(NamespaceMode, UserMode);
+serialise_as_text!(NamespaceMode, IpcMode, UserMode);
 
 #[cfg(test)]
 mod tests {
@@ -144,14 +210,24 @@ mod tests {
         for (text, printed) in [
             ("", "private"),
             ("private", "private"),
-            ("shareable", "private"),
             ("host", "host"),
             ("container:web", "container:web"),
             ("ns:/proc/1/ns/pid", "ns:/proc/1/ns/pid"),
         ] {
             assert_eq!(text.parse::<NamespaceMode>().unwrap().to_string(), printed);
         }
-        for text in ["other", "container:", "ns:", "ns:relative", "pod:x", "host:"] {
+        for (text, printed) in [
+            ("", "shareable"),
+            ("private", "private"),
+            ("none", "none"),
+            ("host", "host"),
+            ("container:web", "container:web"),
+            ("ns:/x", "ns:/x"),
+        ] {
+            assert_eq!(text.parse::<IpcMode>().unwrap().to_string(), printed);
+        }
+        assert!("pod".parse::<IpcMode>().is_err());
+        for text in ["other", "container:", "ns:", "ns:relative", "pod:x", "host:", "shareable"] {
             assert!(text.parse::<NamespaceMode>().is_err(), "{text:?}");
         }
     }
@@ -162,7 +238,8 @@ mod tests {
             "host",
             "keep-id",
             "keep-id:uid=1,gid=2",
-            "keep-id:gid=2",
+            "keep-id:gid=2,size=9",
+            "private",
             "auto",
             "auto:size=9",
             "nomap",
@@ -172,7 +249,7 @@ mod tests {
             assert_eq!(text.parse::<UserMode>().unwrap().to_string(), text);
         }
         for text in
-            ["other", "keep-id:uid", "keep-id:uid=x", "keep-id:size=1", "auto:uid=1", "nomap:x", "ns:x", "container:"]
+            ["other", "keep-id:uid", "keep-id:uid=x", "keep-id:sizes=1", "auto:uid=1", "nomap:x", "ns:x", "container:"]
         {
             assert!(text.parse::<UserMode>().is_err(), "{text:?}");
         }

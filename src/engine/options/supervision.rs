@@ -6,10 +6,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::sparse;
+use crate::engine::log_attributes::{LogAttributes, check_tag};
 use crate::error::{Error, Result};
 use crate::monitor::RestartPolicy;
 use crate::monitor::log::{Format, LogOptions};
 use crate::support::units;
+
+/// The most files of a log.
+const MOST_FILES: u32 = 1000;
 
 /// `--restart`, in docker's words.
 impl FromStr for RestartPolicy {
@@ -113,9 +117,12 @@ pub fn parse_health_time(text: &str) -> Result<u64> {
 }
 
 /// Reads `--log-driver` and the words of all `--log-opt`.
-pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<LogOptions> {
+pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions, LogAttributes)> {
+    let list = |value: &str| value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut attributes = LogAttributes::default();
     let mut options = LogOptions { format: parse_driver(driver)?, ..LogOptions::default() };
     let keeps_files = options.format != Format::None;
+    let has_attributes = options.format == Format::Json;
     for (name, value) in words {
         let wrong = |cause: &str| Error::invalid(format!("log-opt {name}={value}: {cause}"));
         match name.as_str() {
@@ -125,18 +132,27 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<LogOptions>
                 _ => return Err(wrong("not a positive size")),
             },
             "max-file" if keeps_files => match value.parse() {
-                Ok(count) if count > 0 => options.max_files = count,
-                _ => return Err(wrong("not a positive number")),
+                // At a rotation each gets another name.
+                Ok(count) if (1..=MOST_FILES).contains(&count) => options.max_files = count,
+                _ => return Err(wrong(&format!("not a number from 1 to {MOST_FILES}"))),
             },
             "mode" if value == "blocking" => {}
-            "mode" | "max-buffer-size" | "tag" | "labels" | "labels-regex" | "env" | "env-regex" | "path"
-            | "compress" => {
+            "tag" if has_attributes => {
+                check_tag(value)?;
+                attributes.tag = Some(value.clone()).filter(|tag| !tag.is_empty());
+            }
+            "labels" if has_attributes => attributes.labels = list(value),
+            "env" if has_attributes => attributes.env = list(value),
+            "tag" | "labels" | "env" if keeps_files => {
+                return Err(wrong("only the lines of json-file have attributes"));
+            }
+            "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "path" | "compress" => {
                 return Err(Error::unsupported(format!("log-opt {name}={value} is not supported yet")));
             }
             _ => return Err(wrong("unknown to this driver")),
         }
     }
-    Ok(options)
+    Ok((options, attributes))
 }
 
 fn parse_driver(name: &str) -> Result<Format> {
@@ -155,7 +171,8 @@ fn parse_driver(name: &str) -> Result<Format> {
 
 /// Reads `--stop-signal`: a name with or without `SIG`, or a number.
 pub fn parse_signal(text: &str) -> Result<String> {
-    match crate::sys::signal::parse(text) {
+    // 0 is no signal: it asks whether there is somebody.
+    match crate::sys::signal::parse(text).filter(|number| *number > 0) {
         Some(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(text.to_owned()),
         Some(_) => {
             let upper = text.to_ascii_uppercase();
@@ -203,7 +220,7 @@ mod tests {
     fn log_options_belong_to_a_driver() {
         let parse = |driver: &str, words: &[(&str, &str)]| {
             let words: Vec<_> = words.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            parse_log(driver, &words)
+            parse_log(driver, &words).map(|(options, _)| options)
         };
         assert_eq!(parse("json-file", &[]).unwrap(), LogOptions::default());
         let bounded = parse("k8s-file", &[("max-size", "1m"), ("max-file", "2"), ("mode", "blocking")]).unwrap();
@@ -216,6 +233,9 @@ mod tests {
             ("json-file", "max-size", "0"),
             ("json-file", "mode", "non-blocking"),
             ("json-file", "compress", "true"),
+            ("json-file", "tag", "{{.Nothing}}"),
+            ("k8s-file", "tag", "x"),
+            ("none", "labels", "x"),
             ("none", "shape", "round"),
             ("syslog", "mode", "blocking"),
         ] {
@@ -229,6 +249,8 @@ mod tests {
         {
             assert_eq!(parse_signal(text).unwrap(), expected);
         }
-        assert!(parse_signal("SIGNOTHING").is_err() && parse_signal("").is_err());
+        for text in ["SIGNOTHING", "", "0", "-1", "65"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
     }
 }

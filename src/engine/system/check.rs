@@ -82,7 +82,7 @@ fn layers_in_use(engine: &Engine) -> Result<HashSet<Digest>> {
     }
     let is_mounted = |status: &Status| matches!(status, Status::Running { .. } | Status::Lost { .. });
     let running = listing.containers.into_iter().filter(|(_, status)| is_mounted(status));
-    Ok(running.flat_map(|(record, _)| record.layers).collect())
+    Ok(running.flat_map(|(record, _)| record.needed_layers().copied().collect::<Vec<_>>()).collect())
 }
 
 fn is_hit(image: &ImageRecord, report: &Report) -> bool {

@@ -65,7 +65,11 @@ fn used_images(engine: &Engine) -> Result<HashSet<String>> {
     if let Some(error) = listing.unreadable.into_iter().next() {
         return Err(error);
     }
-    Ok(listing.containers.into_iter().filter_map(|(record, _)| record.image_id).collect())
+    let used = |(record, _): (Record, _)| {
+        let mounted: Vec<_> = record.mounted_images.into_iter().map(|image| image.id).collect();
+        mounted.into_iter().chain([record.image_id]).flatten().collect::<Vec<_>>()
+    };
+    Ok(listing.containers.into_iter().flat_map(used).collect())
 }
 
 /// Removes the containers that do not run and pass, and counts what they took. One that is started meanwhile stays.
@@ -86,7 +90,7 @@ pub fn containers(engine: &Engine, passes: &dyn Fn(&Record) -> bool) -> Result<P
                 Err(error) if error.kind() != Kind::NotFound => return Err(error),
                 _ => {}
             }
-            engine.with_file_rights(|| containers.remove(&container, &supervision))?;
+            engine.remove(&containers, &container, &supervision)?;
             Ok(true)
         };
         match removed() {

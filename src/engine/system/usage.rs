@@ -161,10 +161,10 @@ fn sum_up(
     let needs: Vec<HashSet<String>> = images.iter().map(|image| objects_of(image, form)).collect();
     let users = |image: &ImageRecord| {
         let id = image.id.to_string();
-        containers.iter().filter(|(record, _)| record.image_id.as_ref() == Some(&id)).count()
+        containers.iter().filter(|(record, _)| record.uses_image(&id)).count()
     };
     let mut kept: HashSet<String> =
-        containers.iter().flat_map(|(record, _)| &record.layers).map(|layer| layer_path(layer, form)).collect();
+        containers.iter().flat_map(|(record, _)| record.needed_layers()).map(|layer| layer_path(layer, form)).collect();
     let mut each_image = Vec::new();
     let mut all = Kind { total: images.len(), size: measured.store + measured.rest, ..Kind::default() };
     for (index, image) in images.iter().enumerate() {

@@ -88,12 +88,12 @@ struct Look {
 /// Gathers the evidence, and the last lines of the log as they are to be shown.
 pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence, Vec<String>)> {
     if let Status::Lost { .. } = container.status()? {
-        drop(engine.clear_remains()?);
+        engine.look_after(container)?;
     }
     let record = container.record()?;
     let state = match container.status()? {
         Status::Created => State::Created,
-        Status::Running { started } => {
+        Status::Running { started, .. } => {
             State::Running { started: started.unwrap_or(record.created), is_paused: is_paused(engine, container) }
         }
         Status::Restarting(exit) => State::Restarting(exit),
@@ -117,7 +117,7 @@ pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence
         _ => Look { program: None, closed_mounts: Vec::new() },
     };
     let kernel = failed.and_then(|exit| kernel_log::read(exit.started.unwrap_or(exit.finished), exit.finished).ok());
-    let log = if failed.is_some() { last_lines(container) } else { Vec::new() };
+    let log = if failed.is_some() { last_lines(engine, container) } else { Vec::new() };
     let user = spec.as_ref().map(user_of);
     let evidence = Evidence {
         id: record.id,
@@ -233,10 +233,10 @@ fn closed_mounts(spec: &Spec, user: &User) -> Vec<ClosedMount> {
 }
 
 /// The last lines of its log, without what a terminal would act on.
-fn last_lines(container: &Container) -> Vec<String> {
+fn last_lines(engine: &Engine, container: &Container) -> Vec<String> {
     let mut last: VecDeque<String> = VecDeque::new();
     let options = LogsOptions { tail: Some(LOG_LINES), ..LogsOptions::default() };
-    let shown = logs(container, options, &mut |entry| {
+    let shown = logs(engine, container, options, &mut |entry| {
         let text = String::from_utf8_lossy(&entry.bytes);
         let line: String = text.trim_end().chars().take(LINE_LENGTH).filter(|letter| !letter.is_control()).collect();
         last.push_back(line);

@@ -71,7 +71,7 @@ fn judge_end(evidence: &Evidence, exit: &ExitRecord) -> Verdict {
 /// It never ran, or nobody saw its end.
 fn judge_start(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
     let error = exit.error.as_ref()?;
-    if error == ExitRecord::SUPERVISOR_LOST {
+    if error == ExitRecord::SUPERVISOR_LOST || error == ExitRecord::UNSEEN {
         let restart = format!("start it again: husk start {}", evidence.name);
         let verdict = if exit.started.is_some_and(|started| started < evidence.booted) {
             likely(Cause::SupervisorLost, "the machine went down while it ran")

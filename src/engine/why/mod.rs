@@ -14,6 +14,7 @@
 //! | `kernel_log` | what the kernel did to processes |
 //! | `judge` | which cause the evidence shows |
 //! | `complaints` | what programs write when something is amiss |
+//! | `rerun` | what a filter refuses, found by a second run: only when asked |
 //! | `words` | signals and exit statuses, said |
 //!
 //! What is sure is told apart from what is likely; where nothing points anywhere, that is said. Starts and changes nothing.
@@ -24,6 +25,7 @@ mod evidence;
 mod judge;
 mod kernel_log;
 mod program;
+pub mod rerun;
 mod words;
 
 use serde::Serialize;

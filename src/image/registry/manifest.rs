@@ -19,6 +19,8 @@ pub(crate) struct Fetched {
     pub(crate) document: Document,
     pub(crate) media_type: String,
     pub(crate) bytes: Vec<u8>,
+    /// What the registry calls this state of it (RFC 9110, `ETag`).
+    pub(crate) tag: Option<String>,
 }
 
 impl Fetched {
@@ -42,6 +44,7 @@ impl Client {
                 return Err(Error::invalid(format!("the registry answered {}", answer.status())));
             }
             let stated = answer.media_type().map(ToOwned::to_owned);
+            let tag = answer.header("etag").map(ToOwned::to_owned);
             let claimed = answer.header("docker-content-digest").map(str::parse::<Digest>).transpose()?;
             let bytes = answer.read(limits::MANIFEST_BYTES as u64)?;
             let named = selector.parse::<Digest>().ok();
@@ -56,7 +59,7 @@ impl Client {
             let document = media::document(&media_type)?;
             let digest = named.or(claimed).unwrap_or_else(|| Digest::of(Algorithm::Sha256, &bytes));
             let descriptor = Descriptor { digest, size: bytes.len() as u64 };
-            Ok(Fetched { descriptor, document, media_type, bytes })
+            Ok(Fetched { descriptor, document, media_type, bytes, tag })
         };
         fetch().with_context(|| format!("manifest {selector} of {repository}"))
     }

@@ -68,16 +68,29 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<()> {
-        let scope = push_scope(repository, None);
-        let path = format!("/v2/{}/manifests/{selector}", repository.path());
-        let headers = [("content-type", media_type.to_owned())];
-        let payload = Payload::Bytes(bytes);
-        let call = Call { method: Method::PUT, target: &path, scope: &scope, headers: &headers, payload };
         let push = || {
-            let is_attached = self.send(&call)?.success()?.header("oci-subject").is_some();
+            let answer = self.put_manifest(repository, selector, media_type, bytes, None)?;
+            let is_attached = answer.success()?.header("oci-subject").is_some();
             if is_attached { Ok(()) } else { self.attach(repository, media_type, bytes) }
         };
         push().with_context(|| format!("push manifest {selector} to {repository}"))
+    }
+
+    /// Sends a document; where the registry minds, in the place of this state alone (RFC 9110, `If-Match`).
+    pub(super) fn put_manifest(
+        &self,
+        repository: &Repository,
+        selector: &str,
+        media_type: &str,
+        bytes: &[u8],
+        instead_of: Option<&str>,
+    ) -> Result<Answer> {
+        let scope = push_scope(repository, None);
+        let path = format!("/v2/{}/manifests/{selector}", repository.path());
+        let mut headers = vec![("content-type", media_type.to_owned())];
+        headers.extend(instead_of.map(|tag| ("if-match", tag.to_owned())));
+        let payload = Payload::Bytes(bytes);
+        self.send(&Call { method: Method::PUT, target: &path, scope: &scope, headers: &headers, payload })
     }
 
     /// Asks whether a repository has a blob or a manifest.

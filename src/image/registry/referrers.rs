@@ -21,6 +21,7 @@ use crate::spec::load::parse_json;
 
 use super::blob::pull_scope;
 use super::client::{Client, query};
+use super::manifest::Fetched;
 
 const INDEX_TYPE: &str = DOCUMENT_TYPES[0];
 
@@ -54,7 +55,7 @@ impl Client {
                 return Ok(listed);
             }
             let Some(index) = self.fallback(repository, subject)? else { return Ok(Vec::new()) };
-            let mut found = parse(&index).with_context(|| format!("tag {}", fallback_tag(subject)))?;
+            let mut found = parse(&index.bytes).with_context(|| format!("tag {}", fallback_tag(subject)))?;
             found.retain(fits);
             bounded(found)
         };
@@ -99,10 +100,10 @@ impl Client {
     }
 
     /// Fetches the index that clients keep; none where nobody has begun one.
-    fn fallback(&self, repository: &Repository, subject: &Digest) -> Result<Option<Vec<u8>>> {
+    fn fallback(&self, repository: &Repository, subject: &Digest) -> Result<Option<Fetched>> {
         let tag = fallback_tag(subject);
         match self.manifest(repository, &tag) {
-            Ok(fetched) if fetched.document == Document::Index => Ok(Some(fetched.bytes)),
+            Ok(fetched) if fetched.document == Document::Index => Ok(Some(fetched)),
             Ok(_) => Err(Error::invalid(format!("tag {tag}: what it names is no index"))),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -111,30 +112,56 @@ impl Client {
 
     /// Adds a manifest that was pushed to the index of its subject's referrers, if it has a subject.
     ///
-    /// Two who do that at once can lose one of the two: the specification knows no remedy that registries must have.
+    /// Others do the same at the same time, each with an index that it has read before. Registries that know conditions are
+    /// asked to write over nothing else than what was read. They need not know any, so what was written is read again: an
+    /// index that is another's and lacks the entry is amended once more. Without conditions that leaves a gap, between the
+    /// second reading and the write of somebody who has read before it.
     pub(super) fn attach(&self, repository: &Repository, media_type: &str, bytes: &[u8]) -> Result<()> {
         let Some((subject, entry)) = entry(media_type, bytes)? else { return Ok(()) };
         let tag = fallback_tag(&subject);
         let attach = || {
-            let mut index = match self.fallback(repository, &subject)? {
-                Some(bytes) => {
-                    manifest::check_shape(&bytes, Document::Index)?;
-                    serde_json::from_slice(&bytes)?
+            let mut before: Option<Option<Vec<u8>>> = None;
+            for _ in 0..ATTEMPTS {
+                let found = self.fallback(repository, &subject)?;
+                let (known, state) = found.map_or((None, None), |found| (Some(found.bytes), found.tag));
+                let Some(amended) = amend(known.as_deref(), &entry)? else { return Ok(()) };
+                // A registry whose answers are late shows what was there before the write.
+                if before.as_ref().is_some_and(|before| *before == known) {
+                    return Ok(());
                 }
-                None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
-            };
-            let known = index["manifests"].as_array_mut().ok_or_else(|| Error::invalid("manifests: not a list"))?;
-            if known.iter().any(|known| known["digest"] == entry["digest"]) {
-                return Ok(());
+                let answer = self.put_manifest(repository, &tag, INDEX_TYPE, &amended, state.as_deref())?;
+                if answer.status() != StatusCode::PRECONDITION_FAILED {
+                    answer.success()?;
+                    before = Some(known);
+                }
             }
-            known.push(entry);
-            let bytes = serde_json::to_vec(&index)?;
-            // What nobody could read any more is not written.
-            bounded(parse(&bytes)?)?;
-            self.push_manifest(repository, &tag, INDEX_TYPE, &bytes)
+            Err(Error::new(Kind::Other, format!("others wrote over it {ATTEMPTS} times")).with_hint("push it again"))
         };
         attach().map_err(|error: Error| error.context(format!("add it to the referrers of {subject}")))
     }
+}
+
+/// How often an index that others write is amended.
+const ATTEMPTS: u32 = 8;
+
+/// Adds an entry to an index; none where it is there.
+fn amend(index: Option<&[u8]>, entry: &Value) -> Result<Option<Vec<u8>>> {
+    let mut index = match index {
+        Some(bytes) => {
+            manifest::check_shape(bytes, Document::Index)?;
+            serde_json::from_slice(bytes)?
+        }
+        None => json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [] }),
+    };
+    let known = index["manifests"].as_array_mut().ok_or_else(|| Error::invalid("manifests: not a list"))?;
+    if known.iter().any(|known| known["digest"] == entry["digest"]) {
+        return Ok(None);
+    }
+    known.push(entry.clone());
+    let bytes = serde_json::to_vec(&index)?;
+    // What nobody could read any more is not written.
+    bounded(parse(&bytes)?)?;
+    Ok(Some(bytes))
 }
 
 impl Referrer {

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::image::tar::{Entry, EntryKind, Time};
+use crate::support::mode::set_mode_of_node;
 
 use super::{OWNER_XATTR, Ownership};
 
@@ -57,11 +58,10 @@ pub(super) fn apply_at(directory: BorrowedFd<'_>, name: &[u8], entry: &Entry, ow
         rustix::fs::chownat(directory, name, Some(uid), Some(gid), no_follow)
             .map_err(|errno| chown_error(errno, entry))?;
     }
-    // A symlink has no mode. The others are made here and are no symlinks, so that following cannot lead away;
-    // fchmodat(2) has no way not to follow before Linux 6.6.
+    // A symlink has no mode. A file of a volume may be a link meanwhile.
     if entry.kind != EntryKind::Symlink {
         let mode = Mode::from_raw_mode(entry.mode & !0o6000);
-        rustix::fs::chmodat(directory, name, mode, AtFlags::empty()).context("chmod")?;
+        set_mode_of_node(directory, name, mode).context("chmod")?;
     }
     rustix::fs::utimensat(directory, name, &times(entry.mtime), no_follow).context("set times")
 }

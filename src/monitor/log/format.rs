@@ -23,15 +23,26 @@ pub enum Format {
 }
 
 impl Format {
-    /// Appends the record of a line, or of a part of one where it has no end.
-    pub(super) fn write(self, record: &mut Vec<u8>, time: jiff::Timestamp, stream: Stream, line: &[u8]) {
+    /// Appends the record of a line, or of a part of one where it has no end; with attributes, where it has room for them.
+    pub(super) fn write(
+        self,
+        record: &mut Vec<u8>,
+        time: jiff::Timestamp,
+        stream: Stream,
+        line: &[u8],
+        attributes: &str,
+    ) {
         let stream = stream.name();
         match self {
             Self::Json => {
                 record.extend_from_slice(b"{\"log\":");
                 // Writing to memory does not fail.
                 let _ = serde_json::to_writer(&mut *record, &String::from_utf8_lossy(line));
-                let _ = writeln!(record, ",\"stream\":\"{stream}\",\"time\":\"{time}\"}}");
+                let _ = write!(record, ",\"stream\":\"{stream}\"");
+                if !attributes.is_empty() {
+                    let _ = write!(record, ",\"attrs\":{attributes}");
+                }
+                let _ = writeln!(record, ",\"time\":\"{time}\"}}");
             }
             Self::K8s => {
                 let (text, kind) = match line.strip_suffix(b"\n") {

@@ -1,5 +1,6 @@
 //! Reads the lines of a log, of either format, oldest first. Writes nothing, and waits for nothing.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::os::fd::BorrowedFd;
 
@@ -17,10 +18,12 @@ pub struct Entry {
     pub stream: Stream,
     /// With its end of line; a part has none.
     pub bytes: Vec<u8>,
+    /// What it says of the container, by name.
+    pub attributes: BTreeMap<String, String>,
 }
 
-/// No record is longer: a line's 16 KiB, six bytes each at worst (`\u0000`), and what is around it.
-const RECORD_SIZE: u64 = 128 << 10;
+/// No record is longer: a line's 16 KiB, six bytes each at worst (`\u0000`), 64 KiB of attributes, and what is around them.
+const RECORD_SIZE: u64 = 192 << 10;
 
 /// How many files are looked for.
 const MAX_FILES: u32 = 1000;
@@ -34,17 +37,19 @@ pub struct File {
 /// Opens all files of a log, the oldest first.
 pub fn open_all(directory: BorrowedFd<'_>) -> Result<Vec<File>> {
     let mut files = Vec::new();
+    let mut is_gap = false;
     // From the newest on: what is rotated meanwhile is met again, and known by its inode.
     for number in 0..MAX_FILES {
         let name = if number == 0 { FILE.to_owned() } else { format!("{FILE}.{number}") };
         match File::open(directory, &name)? {
             Some(file) => {
+                is_gap = false;
                 if files.last().is_none_or(|last: &File| last.inode != file.inode) {
                     files.push(file);
                 }
             }
-            // Between two renames there may be no `log`.
-            None if number == 0 => {}
+            // Between two renames there is one name without a file, and after a kill there may be for long.
+            None if !is_gap => is_gap = true,
             None => break,
         }
     }
@@ -70,22 +75,29 @@ impl File {
         self.inode
     }
 
-    /// Reads the next entry; `None` where there is none, or none that is complete yet.
+    /// Reads the next entry; `None` where there is none, or none that is complete yet. What makes no sense is passed over: a
+    /// power cut, or the kill of a monitor, leaves half a record.
     pub fn read_entry(&mut self) -> Result<Option<Entry>> {
-        let mut record = Vec::new();
-        let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
-        if length == 0 {
+        loop {
+            let mut record = Vec::new();
+            let length = std::io::Read::take(&mut self.reader, RECORD_SIZE).read_until(b'\n', &mut record)?;
+            if length == 0 {
+                return Ok(None);
+            }
+            if record.ends_with(b"\n") {
+                match parse(&record) {
+                    Ok(entry) => return Ok(Some(entry)),
+                    Err(_) => continue,
+                }
+            }
+            if length as u64 == RECORD_SIZE {
+                // Longer than any that husk writes.
+                continue;
+            }
+            // It is being written: read again from its beginning.
+            self.reader.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
             return Ok(None);
         }
-        if record.ends_with(b"\n") {
-            return parse(&record).map(Some);
-        }
-        if length as u64 == RECORD_SIZE {
-            return Err(Error::invalid("log: a record is longer than any that husk writes"));
-        }
-        // It is being written: read again from its beginning.
-        self.reader.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
-        Ok(None)
     }
 }
 
@@ -100,10 +112,12 @@ fn parse_json(record: &[u8]) -> Result<Entry> {
         log: String,
         stream: String,
         time: String,
+        #[serde(default)]
+        attrs: BTreeMap<String, String>,
     }
     let line: Line = serde_json::from_slice(record).context("log")?;
     let time = line.time.parse().map_err(|_| Error::invalid("log: not a record of husk's"))?;
-    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes() })
+    Ok(Entry { time, stream: stream(line.stream.as_bytes())?, bytes: line.log.into_bytes(), attributes: line.attrs })
 }
 
 fn parse_k8s(record: &[u8]) -> Result<Entry> {
@@ -117,7 +131,7 @@ fn parse_k8s(record: &[u8]) -> Result<Entry> {
         b"P" => text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
         _ => return Err(wrong()),
     };
-    Ok(Entry { time, stream: stream(name)?, bytes })
+    Ok(Entry { time, stream: stream(name)?, bytes, attributes: BTreeMap::new() })
 }
 
 fn stream(name: &[u8]) -> Result<Stream> {
@@ -131,6 +145,22 @@ fn stream(name: &[u8]) -> Result<Stream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_torn_is_passed_over() {
+        use std::os::fd::AsFd;
+        let directory = tempfile::tempdir().unwrap();
+        let line =
+            |text: &str| format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T13:45:00Z\"}}\n");
+        let long = "x".repeat(usize::try_from(RECORD_SIZE).unwrap() + 1);
+        let text = [line("one"), line("torn")[..20].to_owned() + &line("lost"), long + "\n", line("two")].concat();
+        let folder = std::fs::File::open(directory.path()).unwrap();
+        let text = text + &line("three")[..20];
+        crate::support::atomic::create(folder.as_fd(), FILE, text.as_bytes()).unwrap();
+        let mut file = File::open(folder.as_fd(), FILE).unwrap().unwrap();
+        let mut next = || file.read_entry().unwrap().map(|entry| entry.bytes);
+        assert_eq!((next(), next(), next()), (Some(b"one\n".to_vec()), Some(b"two\n".to_vec()), None));
+    }
 
     #[test]
     fn dockers_and_podmans_lines() {

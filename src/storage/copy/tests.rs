@@ -28,7 +28,7 @@ fn unpack(place: &Path, name: &str, tar: &[u8]) -> PathBuf {
 fn merge(place: &Path, layers: &[PathBuf], access: Access) -> (PathBuf, Method) {
     let target = place.join("merged");
     std::fs::create_dir(&target).unwrap();
-    let method = merge_layers(layers, directory(&target), FORM, access).unwrap();
+    let method = merge_layers(layers, directory(&target), FORM, access, None).unwrap();
     (target, method)
 }
 

@@ -1,18 +1,18 @@
-//! Prints what was measured of images: the least of each figure, and husk's by everybody else's.
+//! Prints what was measured of people's commands: the least of each figure, and husk's by everybody else's.
 
 use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::peers::Peer;
 use crate::Result;
 use crate::measure::{self, Sample};
+use crate::peers::{AS_USER, Peer};
 
 /// What husk may take at most of the fastest peer's figures, and of podman's.
 const OF_THE_FASTEST: f64 = 0.5;
 const OF_PODMAN: f64 = 0.3;
 
-/// Everything about images.
+/// Everything that was measured of one part.
 pub struct Tables {
     notes: Vec<String>,
     all: Vec<Table>,
@@ -25,6 +25,16 @@ pub struct Table {
     about: String,
     pub rows: Vec<Row>,
     pub budgets: bool,
+    /// What husk may take, beside what is a share of the fastest peer's.
+    pub limits: Vec<Limit>,
+}
+
+/// A bound for a figure of husk's, or for its share of another's.
+pub struct Limit {
+    pub figure: &'static str,
+    pub found: f64,
+    pub at_most: f64,
+    pub unit: String,
 }
 
 /// What came of it.
@@ -34,10 +44,10 @@ pub struct Row {
     pub failure: Option<String>,
 }
 
-type Figure = (&'static str, fn(&Sample) -> u64);
+pub type Figure = (&'static str, fn(&Sample) -> u64);
 
-const WALL: Figure = ("wall", |sample| sample.nanoseconds);
-const PROCESSOR: Figure = ("processor", |sample| sample.processor);
+pub const WALL: Figure = ("wall", |sample| sample.nanoseconds);
+pub const PROCESSOR: Figure = ("processor", |sample| sample.processor);
 
 impl Row {
     pub fn new(name: &'static str) -> Self {
@@ -59,12 +69,33 @@ impl Row {
 
 impl Table {
     pub fn new(about: String, peers: &[Peer]) -> Self {
-        Self { about, rows: peers.iter().map(|peer| Row::new(peer.name())).collect(), budgets: false }
+        Self {
+            about,
+            rows: peers.iter().map(|peer| Row::new(peer.name())).collect(),
+            budgets: false,
+            limits: Vec::new(),
+        }
     }
 
+    /// Gives the least of a figure of somebody's.
+    pub fn least(&self, peer: Peer, figure: Figure) -> Option<f64> {
+        self.rows.iter().find(|row| row.name == peer.name())?.least(figure.1)
+    }
+
+    /// Gives husk's figure by another's, run by the same user.
     fn ratio(&self, row: &Row, figure: Figure) -> Option<f64> {
-        let husk = self.rows.iter().find(|row| row.name == Peer::Husk.name()).filter(|husk| husk.name != row.name)?;
+        let is_user = row.name.ends_with(AS_USER);
+        let own = if is_user { Peer::HuskAsUser } else { Peer::Husk };
+        let husk = self.rows.iter().find(|row| row.name == own.name()).filter(|husk| husk.name != row.name)?;
         Some(husk.least(figure.1)? / row.least(figure.1)?)
+    }
+
+    /// Adds a bound for husk's share of a peer's time, where both were measured.
+    pub fn limit_share(&mut self, husk: Peer, peer: Peer, at_most: f64) {
+        if let (Some(own), Some(other)) = (self.least(husk, WALL), self.least(peer, WALL)) {
+            let unit = format!("× {}", peer.name());
+            self.limits.push(Limit { figure: WALL.0, found: own / other, at_most, unit });
+        }
     }
 
     /// Gives figure, ratio, bound, and whose figure it is a ratio of.
@@ -116,6 +147,10 @@ impl Table {
             let verdict = if found <= bound { "met" } else { "missed" };
             writeln!(out, "  budget {verdict}: {figure} {found:.2} × {name}, at most {bound:.2}")?;
         }
+        for Limit { figure, found, at_most, unit } in &self.limits {
+            let verdict = if found <= at_most { "met" } else { "missed" };
+            writeln!(out, "  budget {verdict}: {figure} {found:.2} {unit}, at most {at_most:.2}")?;
+        }
         Ok(())
     }
 
@@ -135,7 +170,11 @@ impl Table {
         let budgets = self.judgements().into_iter().map(|(figure, found, bound, name)| {
             json!({ "figure": figure, "found": found, "atMost": bound, "of": name, "met": found <= bound })
         });
-        json!({ "about": self.about, "rows": rows.collect::<Vec<_>>(), "budgets": budgets.collect::<Vec<_>>() })
+        let limits = self.limits.iter().map(|Limit { figure, found, at_most, unit }| {
+            json!({ "figure": figure, "found": found, "atMost": at_most, "of": unit, "met": found <= at_most })
+        });
+        let budgets: Vec<_> = budgets.chain(limits).collect();
+        json!({ "about": self.about, "rows": rows.collect::<Vec<_>>(), "budgets": budgets })
     }
 }
 

@@ -1,6 +1,8 @@
-//! Who brings images onto a machine, and with which words. Each has directories and, where it needs one, a daemon of its own.
+//! Who brings images onto a machine and runs them, and with which words. Each has directories and, where it needs one, a daemon
+//! of its own.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ use crate::measure::{self, CommandLine, Plan, Sample};
 /// How long a daemon may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a command of another's may take before nobody waits for it any more.
+const LIMIT_SECONDS: &str = "20";
+
 /// USER_HZ, in which proc(5) counts processor time; 100 for every architecture that matters.
 const TICK_NANOSECONDS: u64 = 10_000_000;
 
@@ -24,7 +29,12 @@ pub enum Peer {
     SkopeoUmoci,
     Containerd,
     Docker,
+    HuskAsUser,
+    PodmanAsUser,
 }
+
+/// How the names of those end whom an ordinary user runs.
+pub const AS_USER: &str = " as a user";
 
 pub const PEERS: [Peer; 5] = [Peer::Husk, Peer::Podman, Peer::SkopeoUmoci, Peer::Containerd, Peer::Docker];
 
@@ -36,13 +46,21 @@ impl Peer {
             Self::SkopeoUmoci => "skopeo+umoci",
             Self::Containerd => "containerd",
             Self::Docker => "docker",
+            Self::HuskAsUser => "husk as a user",
+            Self::PodmanAsUser => "podman as a user",
         }
+    }
+
+    fn is_user(self) -> bool {
+        self.name().ends_with(AS_USER)
     }
 
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Husk => &[],
+            Self::HuskAsUser => &["newuidmap"],
             Self::Podman => &["podman"],
+            Self::PodmanAsUser => &["podman", "newuidmap"],
             Self::SkopeoUmoci => &["skopeo", "umoci"],
             Self::Containerd => &["containerd", "ctr"],
             Self::Docker => &["dockerd", "docker"],
@@ -90,16 +108,30 @@ impl Session {
         let set = |name: &str, value: String| (name.to_owned(), value);
         let mut environment = vec![set("HOME", home.display().to_string())];
         match peer {
-            Peer::Husk => environment.extend([
+            Peer::Husk | Peer::HuskAsUser => environment.extend([
                 set("HUSK_DATA_ROOT", at("store")),
                 set("HUSK_RUN_ROOT", home.join("run").display().to_string()),
             ]),
-            Peer::Podman => {
-                let run = home.join("run").display().to_string();
-                let storage =
-                    format!("[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{run}\"\n", at("graph"));
+            Peer::Podman | Peer::PodmanAsUser => {
+                let below = |name: &str| home.join(name).display().to_string();
+                let storage = format!(
+                    "[storage]\ndriver = \"overlay\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+                    at("graph"),
+                    below("run")
+                );
                 fs::write(home.join("storage.conf"), storage)?;
-                environment.push(set("CONTAINERS_STORAGE_CONF", home.join("storage.conf").display().to_string()));
+                // Limits that a root without CAP_SYS_RESOURCE can set, and no systemd.
+                let containers = format!(
+                    "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\nnetns = \"none\"\n\
+                     [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\ntmp_dir = \"{}\"\n\
+                     static_dir = \"{}\"\nvolume_path = \"{}\"\n",
+                    below("tmp"),
+                    at("graph/libpod"),
+                    at("graph/volumes"),
+                );
+                fs::write(home.join("containers.conf"), containers)?;
+                environment.push(set("CONTAINERS_STORAGE_CONF", below("storage.conf")));
+                environment.push(set("CONTAINERS_CONF", below("containers.conf")));
             }
             Peer::SkopeoUmoci | Peer::Containerd | Peer::Docker => {}
         }
@@ -111,6 +143,14 @@ impl Session {
             environment,
             daemon: None,
         };
+        if peer.is_user() {
+            session.environment.push(set("XDG_RUNTIME_DIR", home.join("xdg").display().to_string()));
+            fs::create_dir_all(home.join("xdg"))?;
+            for entry in walkdir::WalkDir::new(home).into_iter().chain(walkdir::WalkDir::new(data)).flatten() {
+                std::os::unix::fs::chown(entry.path(), Some(environment::USER_ID), Some(environment::USER_ID))?;
+            }
+            fs::set_permissions(home.join("xdg"), fs::Permissions::from_mode(0o700))?;
+        }
         session.start_daemon()?;
         Ok(session)
     }
@@ -140,14 +180,14 @@ impl Session {
                 words.extend(["--host".to_owned(), format!("unix://{}", home("socket"))]);
                 ("dockerd", words)
             }
-            Peer::Husk | Peer::Podman | Peer::SkopeoUmoci => return Ok(()),
+            Peer::Husk | Peer::Podman | Peer::SkopeoUmoci | Peer::HuskAsUser | Peer::PodmanAsUser => return Ok(()),
         };
         let log = File::create_new(self.home.join("log"))?;
         let mut command = Command::new(program);
         command.args(words).envs(self.environment.iter().cloned()).stdin(Stdio::null());
         self.daemon = Some(command.stdout(log.try_clone()?).stderr(log).spawn()?);
         let start = Instant::now();
-        while measure::run(&self.client(&["version"]), &self.environment).is_err() {
+        while self.run(&self.client(&["version"])).is_err() {
             if start.elapsed() > PATIENCE {
                 return Err(format!("{program} does not answer").into());
             }
@@ -157,10 +197,17 @@ impl Session {
     }
 
     /// Gives the command line of the peer's client.
-    fn client(&self, words: &[&str]) -> CommandLine {
+    pub fn client(&self, words: &[&str]) -> CommandLine {
         let (program, first) = match self.peer {
-            Peer::Husk => return command(&self.husk.display().to_string(), words),
+            Peer::Husk | Peer::HuskAsUser => return command(&self.husk.display().to_string(), words),
             Peer::Podman => ("podman", Vec::new()),
+            // Its clean-up finds what the configuration of an ordinary user's names by flags alone.
+            Peer::PodmanAsUser => {
+                let (graph, run) = (self.data.join("graph"), self.home.join("run"));
+                let flags =
+                    ["--root".into(), graph.display().to_string(), "--runroot".into(), run.display().to_string()];
+                ("podman", flags.into())
+            }
             Peer::SkopeoUmoci => ("skopeo", vec!["--insecure-policy".to_owned()]),
             Peer::Containerd => ("ctr", vec!["--address".to_owned(), self.home.join("socket").display().to_string()]),
             Peer::Docker => ("docker", vec!["--host".to_owned(), format!("unix://{}/socket", self.home.display())]),
@@ -175,8 +222,8 @@ impl Session {
     pub fn pull(&self, reference: &str) -> Plan {
         let at = |name: &str| self.data.join(name).display().to_string();
         let timed = match self.peer {
-            Peer::Husk | Peer::Docker => vec![self.client(&["pull", "-q", reference])],
-            Peer::Podman => vec![self.client(&["pull", "-q", "--tls-verify=false", reference])],
+            Peer::Husk | Peer::HuskAsUser | Peer::Docker => vec![self.client(&["pull", "-q", reference])],
+            Peer::Podman | Peer::PodmanAsUser => vec![self.client(&["pull", "-q", "--tls-verify=false", reference])],
             Peer::SkopeoUmoci => {
                 let (source, target) = (format!("docker://{reference}"), format!("oci:{}:app", at("oci")));
                 let image = format!("{}:app", at("oci"));
@@ -199,7 +246,7 @@ impl Session {
             Peer::Containerd => self.client(&["images", "import", &archive]),
             _ => self.client(&["load", "-q", "-i", &archive]),
         };
-        measure::run(&line, &self.environment)
+        self.run(&line)
     }
 
     /// What lists the images.
@@ -215,22 +262,37 @@ impl Session {
         (self.peer != Peer::Containerd).then(|| self.limited(&["inspect", name]))
     }
 
-    /// Others may take minutes, for which nobody waits.
     fn limited(&self, words: &[&str]) -> Plan {
-        let line = self.client(words);
-        let mut timed = if self.peer == Peer::Husk { Vec::new() } else { command("timeout", &["20"]) };
-        timed.extend(line);
-        self.plan(vec![timed])
+        self.plan(vec![self.limited_client(words)])
     }
 
-    fn plan(&self, timed: Vec<CommandLine>) -> Plan {
-        Plan { timed, environment: self.environment.clone(), ..Plan::default() }
+    /// The same command line with a limit of its time: others may take minutes, for which nobody waits.
+    pub fn limited_client(&self, words: &[&str]) -> CommandLine {
+        let is_own = matches!(self.peer, Peer::Husk | Peer::HuskAsUser);
+        let mut line = if is_own { Vec::new() } else { command("timeout", &[LIMIT_SECONDS]) };
+        line.extend(self.client(words));
+        line
+    }
+
+    /// A plan of the peer's: in its environment, run by its user.
+    pub fn plan(&self, timed: Vec<CommandLine>) -> Plan {
+        let user = self.peer.is_user().then_some(environment::USER_ID);
+        Plan { timed, environment: self.environment.clone(), user, ..Plan::default() }
+    }
+
+    /// Runs a command of the peer's.
+    pub fn run(&self, line: &CommandLine) -> Result<()> {
+        measure::run(line, &self.plan(Vec::new()))
     }
 
     /// Carries a plan out, and counts what the daemon does meanwhile.
     pub fn time(&self, stopwatch: &Path, plan: &Plan, series: measure::Series) -> Result<Vec<Sample>> {
         let before = self.usage()?;
-        let mut samples = measure::time(stopwatch, plan, series)?;
+        let mut samples = measure::time(stopwatch, plan, series).map_err(|error| {
+            // timeout(1)'s own status.
+            let is_late = error.to_string().contains("timeout: exit status 124");
+            if is_late { format!("takes more than {LIMIT_SECONDS} s").into() } else { error }
+        })?;
         let after = self.usage()?;
         let count = u64::try_from(samples.len().max(1))?;
         for sample in &mut samples {

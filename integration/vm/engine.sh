@@ -1,0 +1,116 @@
+#!/bin/sh
+# The engine where systemd and pure cgroup v2 are: run in a virtual machine by contrib/vm-test, as root and as a user with a
+# session. Units that husk writes are systemd's to run here; what ran out of memory is told.
+# Usage: engine.sh HUSK, an executable; busybox is the machine's own, static.
+set -u
+husk=$1
+me=$(id -u)
+scratch=$(mktemp -d /tmp/husk-vm-XXXXXX)
+. "$(dirname "$0")/checks.sh"
+export HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run
+if [ "$me" = 0 ]; then
+    ctl=systemctl units=/run/systemd/system
+else
+    ctl='systemctl --user' units=$XDG_RUNTIME_DIR/systemd/user
+fi
+finish() {
+    $ctl stop husk-vm-unit husk-vm-boot 2>/dev/null
+    rm -f "$units"/husk-vm-*.service
+    $ctl daemon-reload
+    for name in $($husk ps -aq); do $husk rm -f "$name" >/dev/null; done
+    [ "$me" = 0 ] || $husk unshare rm -rf "$scratch/data"
+    rm -rf "$scratch"
+}
+trap finish EXIT
+chmod 755 "$scratch"
+mkdir -p "$scratch/rootfs/bin" "$scratch/rootfs/proc" "$scratch/rootfs/tmp" "$units"
+cp /bin/busybox "$scratch/rootfs/bin/busybox"
+ln -s busybox "$scratch/rootfs/bin/sh"
+image=dir:$scratch/rootfs
+field() { $husk inspect -f "{{$1}}" "$2"; }
+# Waits until a command says something: WANTED COMMAND…
+until_is() {
+    wanted=$1
+    shift
+    for _ in $(seq 300); do
+        [ "$("$@" 2>/dev/null)" = "$wanted" ] && return 0
+        sleep 0.2
+    done
+    return 1
+}
+echo "# the engine: $(systemctl --version | head -1), Linux $(uname -r), user $me"
+
+is "run" "$($husk run --rm "$image" /bin/busybox echo inside 2>/dev/null)" inside
+$husk run -d --name limits -m 64m --pids-limit 20 "$image" /bin/busybox sleep 10000 >/dev/null
+cgroup=$(sed -n 's/^0:://p' "/proc/$(field .State.Pid limits)/cgroup")
+is "its limit of memory" "$(cat "/sys/fs/cgroup$cgroup/memory.max")" 67108864
+is "its limit of processes" "$(cat "/sys/fs/cgroup$cgroup/pids.max")" 20
+$husk update --pids-limit 30 limits >/dev/null
+is "its limit after an update" "$(cat "/sys/fs/cgroup$cgroup/pids.max")" 30
+$husk rm -f limits >/dev/null
+
+# Out of memory.
+$husk run --name hog -m 16m --memory-swap 16m "$image" /bin/busybox tail /dev/zero 2>/dev/null
+is "a container without memory ends with" $? 137
+is "inspect says so" "$(field .State.OOMKilled hog)" true
+has "why says so" "$($husk why hog)" "for its memory limit of 16MiB"
+is "why has a word for it" "$($husk why --format json hog | grep -o '"cause":"[a-z-]*"')" '"cause":"out-of-memory"'
+
+# A container's unit: systemd starts it, starts it again after a failure, and stops it.
+$husk create --name unit "$image" /bin/busybox sh -c 'trap "exit 0" TERM; busybox sleep 10000 & wait' >/dev/null
+$husk generate systemd --name unit >"$units/husk-vm-unit.service"
+$ctl daemon-reload
+$ctl start husk-vm-unit
+is "systemctl start" $? 0
+until_is running field .State.Status unit
+is "the container of a unit" "$(field .State.Status unit)" running
+before=$(field .State.Pid unit)
+$husk kill unit >/dev/null
+again() { [ "$(field .State.Status unit)" = running ] && [ "$(field .State.Pid unit)" != "$before" ] && echo yes; }
+until_is yes again
+is "after a failure it runs again" "$(again)" yes
+is "the unit is" "$($ctl is-active husk-vm-unit)" active
+$ctl stop husk-vm-unit
+is "systemctl stop" $? 0
+is "the container is then" "$(field .State.Status unit)" exited
+is "the unit is then" "$($ctl is-failed husk-vm-unit)" inactive
+
+# The unit of the boot. What a power cut leaves is a container that is gone with its monitor.
+$husk run -d --name always --restart always "$image" /bin/busybox sleep 10000 >/dev/null
+$husk run -d --name never "$image" /bin/busybox sleep 10000 >/dev/null
+for name in always never; do
+    pid=$(field .State.Pid $name)
+    kill -9 "$(sed -n 's/^PPid:\t//p' "/proc/$pid/status")" "$pid"
+done
+until_is exited field .State.Status always
+until_is exited field .State.Status never
+$husk generate boot >"$units/husk-vm-boot.service"
+$ctl daemon-reload
+$ctl start husk-vm-boot
+is "systemctl start of the boot's unit" $? 0
+is "what is always to run runs" "$(field .State.Status always)" running
+is "what is not does not" "$(field .State.Status never)" exited
+$ctl stop husk-vm-boot
+is "the boot's unit leaves it alone" "$(field .State.Status always)" running
+$husk stop -t 0 always >/dev/null
+is "until it is stopped" "$(field .State.Status always)" exited
+
+# A bound on a volume needs a file system with project quotas, and root.
+if [ "$me" = 0 ] && modprobe -q quota_v2 && truncate -s 64M "$scratch/disk" \
+    && mkfs.ext4 -q -O quota,project -E quotatype=prjquota "$scratch/disk" && mkdir "$scratch/quota" \
+    && mount -o loop,prjquota "$scratch/disk" "$scratch/quota"; then
+    HUSK_DATA_ROOT=$scratch/quota/data
+    mkdir -m 700 "$HUSK_DATA_ROOT"
+    is "a volume with a bound" "$($husk volume create -o size=1m bounded)" bounded
+    $husk run --rm -v bounded:/v "$image" /bin/busybox dd if=/dev/zero of=/v/big bs=64k count=64 2>"$scratch/said"
+    is "what is too much for it fails" $? 1
+    has "and it says why" "$(cat "$scratch/said")" "Disk quota exceeded"
+    # The directory itself takes a block.
+    is "what fits is there" "$($husk run --rm -v bounded:/v "$image" /bin/busybox stat -c %s /v/big)" 1044480
+    is "it is removed" "$($husk volume rm bounded)" bounded
+    HUSK_DATA_ROOT=$scratch/data
+    umount "$scratch/quota"
+else
+    skip "volumes with a bound" "no ext4 with project quotas for this user"
+fi
+summary
