@@ -252,6 +252,7 @@ fn request<'a>(
         console_socket: None,
         pidfd_socket: None,
         shared_memory: joining::sharer(&record.options.namespaces),
+        connect: None,
         manager: None,
     }
 }
