@@ -15,6 +15,7 @@
 //! ```
 
 pub mod expression;
+pub mod foreign;
 pub mod message;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
