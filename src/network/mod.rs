@@ -4,6 +4,7 @@ pub mod cidr;
 pub mod firewall;
 pub mod lease;
 pub mod link;
+pub mod port;
 
 #[cfg(test)]
 mod tests;
