@@ -608,7 +608,7 @@ mod tests {
         }
         let variable = |name, value| Machine::new().set(name, value).fails();
         assert_eq!(variable("HUSK_DATAROOT", "/x"), "environment: unknown variable HUSK_DATAROOT");
-        assert_eq!(variable("HUSK_NETWORK", "macvlan"), "HUSK_NETWORK: \"bridge\" is none of none, host");
+        assert_eq!(variable("HUSK_NETWORK", "macvlan"), "HUSK_NETWORK: \"macvlan\" is none of none, host, bridge");
         assert_eq!(variable("HUSK_REQUIRE_LIMITS", "yes"), "HUSK_REQUIRE_LIMITS: \"yes\" is none of true, 1, false, 0");
         assert!(variable("HUSK_REGISTRY_TIMEOUT", "x").starts_with("HUSK_REGISTRY_TIMEOUT: duration \"x\": expected"));
         assert!(variable("HUSK_REGISTRY_CHUNK", "-1").starts_with("HUSK_REGISTRY_CHUNK: size \"-1\": not a number"));

@@ -1,6 +1,6 @@
 //! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -178,6 +178,7 @@ fn supervise(
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
     let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
     let log_attributes = log_attributes::of(&record, hostname, environment);
+    let relay = RefCell::default();
     let job = Job {
         runtime: &runtime,
         request: request(&record, &bundle, &spec, serving, &secrets),
@@ -204,6 +205,8 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        relay: &relay,
+        farewell: &|| (),
     };
     monitor::start(&job, signals)
 }
@@ -253,6 +256,7 @@ fn request<'a>(
         console_socket: None,
         pidfd_socket: None,
         shared_memory: joining::sharer(&record.options.namespaces),
+        connect: None,
         manager: None,
     }
 }
