@@ -64,7 +64,7 @@ fn configuration(engine: &Engine, record: &Record, bundle: &Path) -> Result<Spec
 /// Finds the namespaces of other containers anew: what the configuration names is of a process that may have ended since, and
 /// its pid another's.
 fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
-    let joined = joining::resolve(engine, &record.options.namespaces)?;
+    let joined = joining::resolve(engine, &record.options)?;
     let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) else {
         return Ok(());
     };
@@ -75,6 +75,7 @@ fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
             LinuxNamespaceType::Uts => &joined.uts,
             LinuxNamespaceType::Cgroup => &joined.cgroup,
             LinuxNamespaceType::User => &joined.user,
+            LinuxNamespaceType::Network => &joined.network,
             _ => &None,
         };
         if path.is_some() {

@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod firewall;
 pub mod lease;
 pub mod link;
+pub mod port;
 pub mod relay;
 
 #[cfg(test)]
