@@ -86,7 +86,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
-    use crate::network::firewall;
+    use crate::network::firewall::{Firewall, NAME};
     use crate::network::tests::in_own_namespace;
 
     fn count(port: u16) -> usize {
@@ -102,7 +102,7 @@ mod tests {
         in_own_namespace(|| {
             crate::sys::net::bring_up_loopback().unwrap();
             // Something that looks at connections, or the kernel does not.
-            firewall::write(&[], &[]).unwrap();
+            Firewall { name: NAME }.write(&[], &[]).unwrap();
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             for port in [7000, 7001] {
                 socket.send_to(b"x", ("127.0.0.1", port)).unwrap();

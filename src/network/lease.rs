@@ -95,25 +95,30 @@ impl Leases {
         &self.held
     }
 
-    /// Gives a container what it asks for, and what is free where it asks for nothing. What it held before is free.
+    /// Gives a container what it asks for, and what is free where it asks for nothing: what it had before, if it still has
+    /// that.
     ///
     /// # Errors
     ///
     /// - [`Kind::Exists`]: another has an address that it asks for.
     /// - [`Kind::Invalid`]: the network has no such address.
     /// - No address is free.
-    pub fn take(
-        &mut self,
-        holder: &str,
-        pools: &[Pool],
-        wish: &Wish,
-        is_running: &dyn Fn(&str) -> bool,
-    ) -> Result<Lease> {
-        self.held.retain(|other, _| other != holder && is_running(other));
-        let lease = choose(&self.held, pools, wish)?;
+    pub fn take(&mut self, holder: &str, pools: &[Pool], wish: &Wish) -> Result<Lease> {
+        let before = self.held.remove(holder);
+        let again = before.and_then(|lease| choose(&self.held, pools, &wish.or(&lease)).ok());
+        let lease = match again {
+            Some(lease) => lease,
+            None => choose(&self.held, pools, wish)?,
+        };
         self.held.insert(holder.to_owned(), lease.clone());
         self.save()?;
         Ok(lease)
+    }
+
+    /// Gives the leases of those who are gone; they stay until they are [released](Self::release).
+    pub fn left_over(&self, is_running: &dyn Fn(&str) -> bool) -> Vec<(String, Lease)> {
+        let gone = self.held.iter().filter(|(holder, _)| !is_running(holder));
+        gone.map(|(holder, lease)| (holder.clone(), lease.clone())).collect()
     }
 
     /// Notes down what became of a container's lease; that it has none is no error.
@@ -183,6 +188,20 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         None => Mac::for_address(&addresses)?,
     };
     Ok(Lease { addresses, mac, name: wish.name.clone(), aliases: wish.aliases.clone(), ..Lease::default() })
+}
+
+impl Wish {
+    /// The same, with what somebody had in the place of what is not asked for.
+    fn or(&self, before: &Lease) -> Self {
+        let mut wish = self.clone();
+        for address in &before.addresses {
+            if !wish.addresses.iter().any(|asked| asked.is_ipv6() == address.is_ipv6()) {
+                wish.addresses.push(*address);
+            }
+        }
+        wish.mac.get_or_insert(before.mac);
+        wish
+    }
 }
 
 impl Pool {
@@ -281,7 +300,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = std::fs::File::open(folder.path()).unwrap();
         let take =
-            |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish, &|_| true);
+            |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish);
         let one = take("one", &Wish::default()).unwrap();
         assert_eq!(one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.89.0.2", "fd00::2"]);
         assert_eq!(one.mac.to_string(), "02:42:0a:59:00:02");
@@ -298,10 +317,13 @@ mod tests {
         assert!(full.to_string().contains("no address is free in 10.89.0.0/29"), "{full}");
         Leases::open(folder.as_fd()).unwrap().release("two").unwrap();
         assert_eq!(take("six", &Wish::default()).unwrap().addresses[0].to_string(), "10.89.0.5");
-        let of_the_living = |holder: &str| holder == "six";
         let mut leases = Leases::open(folder.as_fd()).unwrap();
-        leases.take("seven", &pools(), &Wish::default(), &of_the_living).unwrap();
-        assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["seven", "six"], "the others do not run");
+        let gone: Vec<String> = leases.left_over(&|holder| holder == "six").into_iter().map(|(holder, _)| holder).collect();
+        assert_eq!(gone, ["five", "four", "one", "three"]);
+        leases.release("four").unwrap();
+        leases.take("one", &pools(), &wish("10.89.0.4")).unwrap();
+        let again = leases.take("one", &pools(), &Wish::default()).unwrap();
+        assert_eq!(again.addresses[0].to_string(), "10.89.0.4", "who comes again has what it had");
     }
 
     #[test]
@@ -310,7 +332,7 @@ mod tests {
         let folder = std::fs::File::open(folder.path()).unwrap();
         let mut leases = Leases::open(folder.as_fd()).unwrap();
         let wish = Wish { name: "web".to_owned(), aliases: vec!["www".to_owned()], ..Wish::default() };
-        leases.take("one", &pools(), &wish, &|_| true).unwrap();
+        leases.take("one", &pools(), &wish).unwrap();
         leases.change("one", |lease| lease.published = vec!["[::1]:80->8080/udp".parse().unwrap()]).unwrap();
         leases.change("nobody", |_| unreachable!()).unwrap();
         let read = read(folder.as_fd()).unwrap();
@@ -334,7 +356,7 @@ mod tests {
                 let (folder, pools) = (&folder, &pools);
                 scope.spawn(move || {
                     let mut leases = Leases::open(folder.as_fd()).unwrap();
-                    leases.take(&holder.to_string(), pools, &Wish::default(), &|_| true).unwrap().addresses[0]
+                    leases.take(&holder.to_string(), pools, &Wish::default()).unwrap().addresses[0]
                 })
             };
             let threads: Vec<_> = (0..64).map(take).collect();
