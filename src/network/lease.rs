@@ -115,12 +115,6 @@ impl Leases {
         Ok(lease)
     }
 
-    /// Gives the leases of those who are gone; they stay until they are [released](Self::release).
-    pub fn left_over(&self, is_running: &dyn Fn(&str) -> bool) -> Vec<(String, Lease)> {
-        let gone = self.held.iter().filter(|(holder, _)| !is_running(holder));
-        gone.map(|(holder, lease)| (holder.clone(), lease.clone())).collect()
-    }
-
     /// Notes down what became of a container's lease; that it has none is no error.
     pub fn change(&mut self, holder: &str, change: impl FnOnce(&mut Lease)) -> Result<()> {
         match self.held.get_mut(holder) {
@@ -130,9 +124,13 @@ impl Leases {
         self.save()
     }
 
-    /// Takes a container's lease back; that it has none is no error.
-    pub fn release(&mut self, holder: &str) -> Result<()> {
-        if self.held.remove(holder).is_some() { self.save() } else { Ok(()) }
+    /// Takes a lease back; that its holder has none, or another by now, is no error.
+    pub fn release(&mut self, holder: &str, lease: &Lease) -> Result<()> {
+        if self.held.get(holder) != Some(lease) {
+            return Ok(());
+        }
+        self.held.remove(holder);
+        self.save()
     }
 
     fn save(&self) -> Result<()> {
@@ -315,12 +313,16 @@ mod tests {
         }
         let full = take("six", &Wish::default()).unwrap_err();
         assert!(full.to_string().contains("no address is free in 10.89.0.0/29"), "{full}");
-        Leases::open(folder.as_fd()).unwrap().release("two").unwrap();
+        let mut leases = Leases::open(folder.as_fd()).unwrap();
+        let two = leases.all()["two"].clone();
+        leases.release("two", &two).unwrap();
+        drop(leases);
         assert_eq!(take("six", &Wish::default()).unwrap().addresses[0].to_string(), "10.89.0.5");
         let mut leases = Leases::open(folder.as_fd()).unwrap();
-        let gone: Vec<String> = leases.left_over(&|holder| holder == "six").into_iter().map(|(holder, _)| holder).collect();
-        assert_eq!(gone, ["five", "four", "one", "three"]);
-        leases.release("four").unwrap();
+        let four = leases.all()["four"].clone();
+        leases.release("three", &four).unwrap();
+        leases.release("four", &four).unwrap();
+        assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["five", "one", "six", "three"]);
         leases.take("one", &pools(), &wish("10.89.0.4")).unwrap();
         let again = leases.take("one", &pools(), &Wish::default()).unwrap();
         assert_eq!(again.addresses[0].to_string(), "10.89.0.4", "who comes again has what it had");
