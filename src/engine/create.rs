@@ -17,7 +17,7 @@ use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
 use super::options::supervision::parse_signal;
 use super::options::{PullPolicy, RunOptions};
-use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, Timestamp, now};
 use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
@@ -83,6 +83,8 @@ pub struct Created {
     pub supervision: Supervision,
     pub record: Record,
     pub spec: Spec,
+    /// Since when it counts as started, where that is noted.
+    pub started: Option<Timestamp>,
 }
 
 /// Whether what is made is started at once.
@@ -224,7 +226,8 @@ pub fn create(
     if let Some(path) = &options.id_file {
         files::write_id(path, &record.id)?;
     }
-    let committed = draft.commit(&record, (purpose == Purpose::Start).then_some(created));
+    let started = (purpose == Purpose::Start).then_some(created);
+    let committed = draft.commit(&record, started);
     if let (Err(_), Some(path)) = (&committed, &options.id_file) {
         // The container that it names was never there; the commit's error is the one to tell.
         let _ = rustix::fs::unlink(path);
@@ -232,7 +235,7 @@ pub fn create(
     let (container, supervision) = committed?;
     drop((contents, mounted_images, held_volumes));
     events::container(engine, &record, "create", &[]);
-    Ok(Created { containers, container, supervision, record, spec: built.spec })
+    Ok(Created { containers, container, supervision, record, spec: built.spec, started })
 }
 
 /// Named volumes that nobody removes until the record says who uses them.
