@@ -28,6 +28,7 @@ mod log_attributes;
 pub mod logs;
 pub mod makeup;
 pub mod mount;
+pub mod networks;
 pub mod options;
 mod places;
 pub mod processes;

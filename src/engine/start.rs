@@ -1,6 +1,6 @@
 //! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn configuration(engine: &Engine, record: &Record, bundle: &Path) -> Result<Spec
 /// Finds the namespaces of other containers anew: what the configuration names is of a process that may have ended since, and
 /// its pid another's.
 fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
-    let joined = joining::resolve(engine, &record.options.namespaces)?;
+    let joined = joining::resolve(engine, &record.options)?;
     let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) else {
         return Ok(());
     };
@@ -75,6 +75,7 @@ fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
             LinuxNamespaceType::Uts => &joined.uts,
             LinuxNamespaceType::Cgroup => &joined.cgroup,
             LinuxNamespaceType::User => &joined.user,
+            LinuxNamespaceType::Network => &joined.network,
             _ => &None,
         };
         if path.is_some() {
@@ -187,6 +188,7 @@ fn supervise(
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
     let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
     let log_attributes = log_attributes::of(&record, hostname, environment);
+    let relay = RefCell::default();
     let job = Job {
         runtime: &runtime,
         request: request(&record, &bundle, &spec, serving, &secrets),
@@ -213,6 +215,8 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        relay: &relay,
+        farewell: &|| (),
     };
     monitor::start(&job, signals)
 }
@@ -262,6 +266,7 @@ fn request<'a>(
         console_socket: None,
         pidfd_socket: None,
         shared_memory: joining::sharer(&record.options.namespaces),
+        connect: None,
         manager: None,
     }
 }

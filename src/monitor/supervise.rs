@@ -7,6 +7,7 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has its own |
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use super::streams::{Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::relay::Relay;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
@@ -58,6 +60,10 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// The ports of this host that lead to the container, while it runs.
+    pub relay: &'a RefCell<Relay>,
+    /// Called when the command has been told, for what nobody needs to wait for.
+    pub farewell: &'a dyn Fn(),
 }
 
 /// What a monitor begins with.
@@ -374,6 +380,9 @@ impl<'a> Monitor<'a> {
                 checking.read_output();
             }
             self.look_after_health(ready.check)?;
+            if ready.relay {
+                self.attend_to_callers();
+            }
             for stream in ready.streams {
                 if !self.audience.is_full() {
                     self.relay(streams, stream);
@@ -398,6 +407,11 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// Where this fails, who calls this host by a loopback address is not heard; others do not come this way.
+    fn attend_to_callers(&self) {
+        let _ = self.job.relay.borrow_mut().attend();
+    }
+
     /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
@@ -405,6 +419,7 @@ impl<'a> Monitor<'a> {
 
     /// Waits for whatever comes first.
     fn wait(&self, pidfd: Option<BorrowedFd<'_>>, streams: &Streams) -> Result<Ready> {
+        let relay = self.job.relay.borrow();
         let mut sources = Vec::with_capacity(8);
         let mut fds = Vec::with_capacity(8);
         let mut add = |source, fd, flags| {
@@ -441,6 +456,9 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
+        for source in relay.sources() {
+            add(Source::Relay, source, PollFlags::IN);
+        }
         let due = self.checking.as_ref().and_then(Checking::deadline);
         let due = due.or_else(|| {
             self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
@@ -473,6 +491,7 @@ impl<'a> Monitor<'a> {
                 Source::Input => ready.input = true,
                 Source::Check => ready.check = true,
                 Source::CheckOutput => ready.check_output = true,
+                Source::Relay => ready.relay = true,
             }
         }
         // From the back, so that who goes does not change the places of the others.
@@ -695,6 +714,9 @@ impl<'a> Monitor<'a> {
             if ready.client_has_room {
                 self.audience.flush();
             }
+            if ready.relay {
+                self.attend_to_callers();
+            }
             if self.is_stopping {
                 self.deadline = None;
                 return Ok(Rest::Disturbed);
@@ -721,6 +743,7 @@ impl<'a> Monitor<'a> {
             Ok(exit) => link.send_ended(*exit),
             Err(error) => link.send_failure(error),
         });
+        (self.job.farewell)();
     }
 }
 
@@ -780,6 +803,7 @@ enum Source {
     Input,
     Check,
     CheckOutput,
+    Relay,
 }
 
 /// What a wait brought.
@@ -793,5 +817,6 @@ struct Ready {
     input: bool,
     check: bool,
     check_output: bool,
+    relay: bool,
     deadline_passed: bool,
 }

@@ -331,17 +331,31 @@ fn family<'a>(family: u8) -> [Expression<'a>; 2] {
     [Expression::Meta { key: Meta::Family, into: FIRST }, equal(&[family])]
 }
 
-fn guard<'a>() -> Vec<Vec<Expression<'a>>> {
-    let loopback = [
-        Expression::Payload { header: Header::Network, offset: 16, length: 1, into: FIRST },
-        equal(&[Ipv4Addr::LOCALHOST.octets()[0]]),
-    ];
-    vec![rule(&[&incoming_is(BRIDGES.name), &family(NFPROTO_IPV4), &loopback], Verdict::Drop)]
+/// To 127.0.0.0/8.
+fn to_loopback_ipv4<'a>() -> Vec<Expression<'a>> {
+    let first = Expression::Payload { header: Header::Network, offset: 16, length: 1, into: FIRST };
+    [&family(NFPROTO_IPV4)[..], &[first, equal(&Ipv4Addr::LOCALHOST.octets()[..1])]].concat()
 }
 
+fn to_loopback_ipv6<'a>() -> Vec<Expression<'a>> {
+    let whole = Expression::Payload { header: Header::Network, offset: 24, length: 16, into: FIRST };
+    [&family(NFPROTO_IPV6)[..], &[whole, equal(&Ipv6Addr::LOCALHOST.octets())]].concat()
+}
+
+fn guard<'a>() -> Vec<Vec<Expression<'a>>> {
+    vec![rule(&[&incoming_is(BRIDGES.name), &to_loopback_ipv4()], Verdict::Drop)]
+}
+
+/// Who calls from a loopback address is led by a relay: the kernel would have to take such addresses from anywhere
+/// (`route_localnet`, CVE-2020-8558) for a translation to work.
 fn to_published<'a>() -> Vec<Vec<Expression<'a>>> {
     let to_us = [Expression::DestinationType { into: FIRST }, equal(&LOCAL.to_ne_bytes())];
-    vec![to_us.into_iter().chain([decide(Verdict::Jump("published"))]).collect()]
+    let accept = [decide(Verdict::Accept)];
+    vec![
+        [&to_loopback_ipv4()[..], &accept].concat(),
+        [&to_loopback_ipv6()[..], &accept].concat(),
+        to_us.into_iter().chain([decide(Verdict::Jump("published"))]).collect(),
+    ]
 }
 
 fn published<'a>() -> Vec<Vec<Expression<'a>>> {

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use super::port::BoundPort;
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing};
@@ -22,15 +23,33 @@ const LOCK: &str = "lock";
 const LEASES_BYTES: usize = 32 << 20;
 
 /// What a container holds of a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// One of each family that the network has.
+    #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    #[serde(default)]
     pub mac: Mac,
+    /// What others in the network call it: its own name, and more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The container's end of its link, and the host's; empty where there is none yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub interface: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub port: String,
+    /// Ports of the host that lead to it over this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<BoundPort>,
+    /// The inode of its network namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<u64>,
 }
 
 /// An Ethernet address, written as `02:42:ac:11:00:02`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
@@ -49,6 +68,8 @@ pub struct Pool {
 pub struct Wish {
     pub addresses: Vec<IpAddr>,
     pub mac: Option<Mac>,
+    pub name: String,
+    pub aliases: Vec<String>,
 }
 
 /// The leases of one network, held against everybody else until it is dropped.
@@ -65,11 +86,7 @@ impl Leases {
         let file =
             rustix::fs::openat(folder, LOCK, flags, Mode::from_raw_mode(0o600)).context("open the leases' lock")?;
         let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
-        let held = match atomic::read(folder, LEASES, LEASES_BYTES)? {
-            // Half a file there is none; another's file is nobody's lease.
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(Error::from).context("read leases.json")?,
-            None => BTreeMap::new(),
-        };
+        let held = read(folder)?;
         Ok(Self { folder: rustix::io::fcntl_dupfd_cloexec(folder, 3)?, held, _lock: lock })
     }
 
@@ -99,6 +116,15 @@ impl Leases {
         Ok(lease)
     }
 
+    /// Notes down what became of a container's lease; that it has none is no error.
+    pub fn change(&mut self, holder: &str, change: impl FnOnce(&mut Lease)) -> Result<()> {
+        match self.held.get_mut(holder) {
+            Some(lease) => change(lease),
+            None => return Ok(()),
+        }
+        self.save()
+    }
+
     /// Takes a container's lease back; that it has none is no error.
     pub fn release(&mut self, holder: &str) -> Result<()> {
         if self.held.remove(holder).is_some() { self.save() } else { Ok(()) }
@@ -106,6 +132,15 @@ impl Leases {
 
     fn save(&self) -> Result<()> {
         atomic::replace(self.folder.as_fd(), LEASES, &serde_json::to_vec(&self.held)?)
+    }
+}
+
+/// Reads the leases of a network as they are, by the ids of containers; nobody waits for who changes them.
+pub fn read(folder: BorrowedFd<'_>) -> Result<BTreeMap<String, Lease>> {
+    match atomic::read(folder, LEASES, LEASES_BYTES)? {
+        // Half a file there is none; another's file is nobody's lease.
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(Error::from).context("read leases.json"),
+        None => Ok(BTreeMap::new()),
     }
 }
 
@@ -147,7 +182,7 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         Some(mac) => mac,
         None => Mac::for_address(&addresses)?,
     };
-    Ok(Lease { addresses, mac })
+    Ok(Lease { addresses, mac, name: wish.name.clone(), aliases: wish.aliases.clone(), ..Lease::default() })
 }
 
 impl Pool {
@@ -238,7 +273,7 @@ mod tests {
     }
 
     fn wish(address: &str) -> Wish {
-        Wish { addresses: vec![address.parse().unwrap()], mac: None }
+        Wish { addresses: vec![address.parse().unwrap()], ..Wish::default() }
     }
 
     #[test]
@@ -267,6 +302,22 @@ mod tests {
         let mut leases = Leases::open(folder.as_fd()).unwrap();
         leases.take("seven", &pools(), &Wish::default(), &of_the_living).unwrap();
         assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["seven", "six"], "the others do not run");
+    }
+
+    #[test]
+    fn a_lease_tells_what_became_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(folder.path()).unwrap();
+        let mut leases = Leases::open(folder.as_fd()).unwrap();
+        let wish = Wish { name: "web".to_owned(), aliases: vec!["www".to_owned()], ..Wish::default() };
+        leases.take("one", &pools(), &wish, &|_| true).unwrap();
+        leases.change("one", |lease| lease.published = vec!["[::1]:80->8080/udp".parse().unwrap()]).unwrap();
+        leases.change("nobody", |_| unreachable!()).unwrap();
+        let read = read(folder.as_fd()).unwrap();
+        assert_eq!(&read, leases.all());
+        assert_eq!((read["one"].name.as_str(), read["one"].published[0].port), ("web", 8080));
+        let old: Lease = serde_json::from_str(r#"{"addresses":["10.0.0.2"],"mac":"02:42:0a:00:00:02"}"#).unwrap();
+        assert_eq!((old.aliases.len(), old.namespace), (0, None), "what is not said is not there");
     }
 
     #[test]

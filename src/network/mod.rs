@@ -4,6 +4,8 @@ pub mod cidr;
 pub mod firewall;
 pub mod lease;
 pub mod link;
+pub mod port;
+pub mod relay;
 
 #[cfg(test)]
 mod tests;

@@ -64,3 +64,23 @@ fn masks_are_of_bits() {
 fn a_link_s_own_address_is_of_its_mac() {
     assert_eq!(link_local([0x02, 0x42, 0xac, 0x11, 0, 2]).to_string(), "fe80::42:acff:fe11:2");
 }
+
+#[test]
+#[ignore]
+fn timing() {
+    in_own_namespace(|| {
+        let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
+        let b = std::time::Instant::now();
+        write(&segments, &[]).unwrap();
+        println!("write {:?}", b.elapsed());
+        for i in 0..5 {
+            let e = Endpoint { published: vec![], ..endpoint(&format!("v{i}")) };
+            let b = std::time::Instant::now();
+            add(&e).unwrap();
+            println!("add {:?}", b.elapsed());
+            let b = std::time::Instant::now();
+            remove(&e).unwrap();
+            println!("remove {:?}", b.elapsed());
+        }
+    });
+}
