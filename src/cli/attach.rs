@@ -71,12 +71,7 @@ pub(super) fn run(args: &Attach, tell: &dyn Fn(&str)) -> Result<Status> {
 }
 
 /// Attends to a container that runs.
-pub(super) fn attach(
-    engine: &Engine,
-    word: &str,
-    attending: &Attending,
-    tell: &dyn Fn(&str),
-) -> Result<Status> {
+pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending, tell: &dyn Fn(&str)) -> Result<Status> {
     let container = engine.find(word)?;
     let signals = Signals::block_all().context("block signals")?;
     let client = start::connect(&container, Wants { output: true })?;
