@@ -187,7 +187,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Rm(args) => lifecycle::remove(&args),
         Command::Ps(args) => or_failure(ps::run(&args)),
         Command::Logs(args) => or_failure(logs::run(&args)),
-        Command::Attach(args) => or_failure(attach::run(&args)),
+        Command::Attach(args) => or_failure(attach::run(&args, &tell)),
         Command::Exec(args) => or_failure(exec::run(*args, &tell)),
         Command::Wait(args) => lifecycle::wait(&args),
         Command::Pause(args) => lifecycle::pause(&args),

@@ -192,13 +192,13 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let mut attending = attend.attending(*interactive)?;
     let Some(created) = start::take(&engine, word)? else {
-        return attach::attach(&engine, word, &attending);
+        return attach::attach(&engine, word, &attending, tell);
     };
     attending.shows = attach::shown(&created.record.options);
     let signals = Signals::block_all().context("block signals")?;
     // As with docker, the container does not end with a command that only started it again.
     let client = start::launch(&engine, created, Lifetime::Own, Wants { output: true }, &signals, tell)?;
-    Ok(attach::finish(client.attend(&attending, &signals)?))
+    Ok(attach::finish(client.attend(&attending, &signals, tell)?))
 }
 
 /// Starts what comes back with the machine; one that fails keeps none of the others.
