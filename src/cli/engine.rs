@@ -10,8 +10,8 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, oci, ps, referrers, run,
-    save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, oci, ps, referrers,
+    run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};

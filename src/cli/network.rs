@@ -286,16 +286,20 @@ pub(super) fn inspected(engine: &Engine, word: &str) -> Result<Value> {
     let endpoints = networks.endpoints(&record)?;
     let containers: BTreeMap<&String, Value> =
         endpoints.iter().map(|(id, lease)| (id, endpoint(id, lease, &record))).collect();
-    let config: Vec<Value> = record.subnets.iter().map(|subnet| {
-        let mut config = json!({ "Subnet": subnet.block, "Gateway": subnet.gateway });
-        if let Some(range) = subnet.range {
-            config["IPRange"] = json!(range);
-        }
-        if !subnet.reserved.is_empty() {
-            config["AuxiliaryAddresses"] = json!(subnet.reserved);
-        }
-        config
-    }).collect();
+    let config: Vec<Value> = record
+        .subnets
+        .iter()
+        .map(|subnet| {
+            let mut config = json!({ "Subnet": subnet.block, "Gateway": subnet.gateway });
+            if let Some(range) = subnet.range {
+                config["IPRange"] = json!(range);
+            }
+            if !subnet.reserved.is_empty() {
+                config["AuxiliaryAddresses"] = json!(subnet.reserved);
+            }
+            config
+        })
+        .collect();
     let mut described = json!({
         "Name": record.name,
         "Id": record.id,
@@ -369,7 +373,8 @@ fn prune(args: &Prune, networks: &Networks<'_>) -> Result<Status> {
     let Prune { filter, force } = args;
     let filters = Filters::parse(filter, &[Key::negatable("label"), Key::new("until")])?;
     let until = filters.time("until", SystemTime::now())?;
-    if !force && !super::system::confirm("This will remove all custom networks not used by at least one container.\n")? {
+    if !force && !super::system::confirm("This will remove all custom networks not used by at least one container.\n")?
+    {
         return Ok(Status::Failure);
     }
     let passes = |record: &NetworkRecord| {
@@ -384,18 +389,8 @@ fn prune(args: &Prune, networks: &Networks<'_>) -> Result<Status> {
 }
 
 fn connect(args: &Connect, engine: &Engine) -> Result<Status> {
-    let Connect {
-        alias,
-        ip,
-        ip6,
-        mac_address,
-        gw_priority,
-        link,
-        link_local_ip,
-        driver_opt,
-        network,
-        container,
-    } = args;
+    let Connect { alias, ip, ip6, mac_address, gw_priority, link, link_local_ip, driver_opt, network, container } =
+        args;
     for (flag, is_given, reason) in [
         ("link", !link.is_empty(), "containers of one network know each other by name"),
         ("link-local-ip", !link_local_ip.is_empty(), "the kernel makes them"),

@@ -75,10 +75,8 @@ pub fn image(engine: &Engine, id: &str, action: &str, name: &str) {
 
 /// Tells what has happened to a network.
 pub fn network(engine: &Engine, record: &NetworkRecord, action: &str, more: &[Attribute<'_>]) {
-    let mut attributes = BTreeMap::from([
-        ("name".to_owned(), record.name.clone()),
-        ("type".to_owned(), record.driver.to_string()),
-    ]);
+    let mut attributes =
+        BTreeMap::from([("name".to_owned(), record.name.clone()), ("type".to_owned(), record.driver.to_string())]);
     attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let actor = Actor { id: record.id.clone(), attributes };
     add(engine, &Event { kind: "network".to_owned(), action: action.to_owned(), actor, time: now() });
