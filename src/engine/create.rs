@@ -18,7 +18,7 @@ use super::images::{find, load, pull};
 use super::networks::Networks;
 use super::options::supervision::parse_signal;
 use super::options::{Network, PullPolicy, RunOptions, ports};
-use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, Timestamp, now};
 use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
@@ -84,6 +84,8 @@ pub struct Created {
     pub supervision: Supervision,
     pub record: Record,
     pub spec: Spec,
+    /// Since when it counts as started, where that is noted.
+    pub started: Option<Timestamp>,
 }
 
 /// Whether what is made is started at once.
@@ -228,7 +230,8 @@ pub fn create(
     if let Some(path) = &options.id_file {
         files::write_id(path, &record.id)?;
     }
-    let committed = draft.commit(&record, (purpose == Purpose::Start).then_some(created));
+    let started = (purpose == Purpose::Start).then_some(created);
+    let committed = draft.commit(&record, started);
     if let (Err(_), Some(path)) = (&committed, &options.id_file) {
         // The container that it names was never there; the commit's error is the one to tell.
         let _ = rustix::fs::unlink(path);
@@ -236,7 +239,7 @@ pub fn create(
     let (container, supervision) = committed?;
     drop((contents, mounted_images, held_volumes, held_networks));
     events::container(engine, &record, "create", &[]);
-    Ok(Created { containers, container, supervision, record, spec: built.spec })
+    Ok(Created { containers, container, supervision, record, spec: built.spec, started })
 }
 
 /// Named volumes that nobody removes until the record says who uses them.

@@ -28,6 +28,7 @@ pub mod list;
 mod log_attributes;
 pub mod logs;
 pub mod makeup;
+pub mod membership;
 pub mod mount;
 pub mod networks;
 pub mod options;

@@ -23,8 +23,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
+use super::events;
 use super::options::network::DEFAULT;
-use super::record::{Record, now};
+use super::record::{Record, Status, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::cidr::Cidr;
 use crate::network::lease::{self, Lease};
@@ -141,6 +142,7 @@ impl<'e> Networks<'e> {
         };
         let folder = make_folder(&self.directory.join(name)).with_context(context)?;
         atomic::create(folder.as_fd(), RECORD, &serde_json::to_vec(&record)?).with_context(context)?;
+        events::network(self.engine, &record, "create", &[]);
         Ok(record)
     }
 
@@ -247,7 +249,27 @@ impl<'e> Networks<'e> {
         if let Some(folder) = open(&self.run_directory())? {
             remove::remove_tree(folder.as_fd(), name).with_context(context)?;
         }
+        events::network(self.engine, &record, "destroy", &[]);
         Ok(record)
+    }
+
+    /// Removes those that pass and that no container has. Gives their names.
+    pub fn prune(&self, passes: &dyn Fn(&NetworkRecord) -> bool) -> Result<Vec<String>> {
+        let users = self.users()?;
+        let mut removed = Vec::new();
+        for record in self.recorded()? {
+            if record.is_built_in() || users.contains_key(&record.name) || !passes(&record) {
+                continue;
+            }
+            match self.remove(&record.name) {
+                Ok(record) => removed.push(record.name),
+                // In use, or gone, since we looked.
+                Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        removed.sort();
+        Ok(removed)
     }
 
     fn refuse_in_use(&self, network: &NetworkRecord) -> Result<()> {
@@ -313,6 +335,17 @@ impl<'e> Networks<'e> {
             Some(folder) => lease::read(folder.as_fd()).with_context(|| format!("network {name}")),
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// Who is in a network and runs: what others have left is nobody's.
+    pub fn endpoints(&self, network: &NetworkRecord) -> Result<BTreeMap<String, Lease>> {
+        let mut leases = self.leases(&network.name)?;
+        let containers = self.engine.containers()?;
+        leases.retain(|id, _| {
+            let status = containers.find(id).and_then(|container| container.status());
+            matches!(status, Ok(Status::Running { .. } | Status::Restarting(_)))
+        });
+        Ok(leases)
     }
 
     fn run_directory(&self) -> PathBuf {

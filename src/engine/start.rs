@@ -51,7 +51,7 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
-    Ok(Some(Created { containers, container, supervision, record, spec }))
+    Ok(Some(Created { containers, container, supervision, record, spec, started: None }))
 }
 
 /// Reads the OCI configuration that a start is by.
@@ -96,9 +96,18 @@ pub fn launch(
     signals: &Signals,
     tell: &dyn Fn(&str),
 ) -> Result<Client> {
-    let begun = Start { time: now(), restarts: 0 };
-    created.container.note_start(&created.supervision, begun)?;
-    let client = supervise(engine, created, lifetime, wants, Beginning::Launch, begun.time, signals)?;
+    let started = match created.started {
+        Some(time) => {
+            created.container.reserve_exit();
+            time
+        }
+        None => {
+            let begun = Start { time: now(), restarts: 0 };
+            created.container.note_start(&created.supervision, begun)?;
+            begun.time
+        }
+    };
+    let client = supervise(engine, created, lifetime, wants, Beginning::Launch, started, signals)?;
     for warning in &client.warnings {
         tell(warning);
     }
@@ -121,7 +130,8 @@ pub fn take_over(engine: &Engine, container: Container, supervision: Supervision
     };
     let record = container.record()?;
     let spec = load::load(&engine.container_directory(container.id()).join("bundle"))?.value;
-    let created = Created { containers: engine.containers()?, container, supervision, record, spec };
+    let started = Some(start.time);
+    let created = Created { containers: engine.containers()?, container, supervision, record, spec, started };
     let runs_for = Duration::from_nanos(now().saturating_sub(start.time));
     let beginning = Beginning::TakeOver { runs_for, restarts: start.restarts };
     let signals = Signals::block_all().context("block signals")?;
@@ -138,7 +148,7 @@ fn supervise(
     started: Timestamp,
     signals: &Signals,
 ) -> Result<Client> {
-    let Created { containers, container, supervision, record, spec } = created;
+    let Created { containers, container, supervision, record, spec, started: _ } = created;
     let started = Cell::new(started);
     // A run ends once, whatever else is recorded of the container afterwards.
     let has_run = Cell::new(beginning != Beginning::Launch);
