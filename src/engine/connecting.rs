@@ -190,6 +190,7 @@ impl<'a> Connecting<'a> {
         let attachments = self.record.options.network.attachments();
         let Some(attachment) = attachments.get(first_of(attachments)) else { return Ok(()) };
         if let Some(lease) = networks.leases(&attachment.network)?.get(self.record.id.as_str()) {
+            self.namespace.set(lease.namespace);
             self.relay.borrow_mut().extend(ports::reopen(lease));
         }
         Ok(())

@@ -179,7 +179,9 @@ impl Engine {
     pub fn clear_remains(&self) -> Result<Vec<Error>> {
         let containers = self.containers()?;
         let sweep = containers.sweep()?;
-        Ok(self.settle(&containers, sweep))
+        let mut failures = self.settle(&containers, sweep);
+        failures.extend(connecting::sweep(self).err());
+        Ok(failures)
     }
 
     /// Finds a container, as it is once what was left of it is cleared, or looked after again.
