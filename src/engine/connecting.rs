@@ -63,12 +63,7 @@ struct Place<'a> {
 
 impl<'a> Connecting<'a> {
     /// `None` for a container that is in no network.
-    pub fn of(
-        engine: &'a Engine,
-        record: &'a Record,
-        hostname: &'a str,
-        relay: &'a RefCell<Relay>,
-    ) -> Option<Self> {
+    pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
         let is_in_any = !record.options.network.attachments().is_empty();
         is_in_any.then(|| Self { engine, record, hostname, relay, namespace: Cell::default() })
     }
@@ -340,7 +335,11 @@ fn give_back(engine: &Engine, networks: &Networks<'_>, gone: &[Gone]) -> Result<
     match removed {
         // One of them was not there: what is there is made right, unless there is nothing.
         Err(error) if error.errno() == Some(Errno::NOENT) => {
-            if tables(engine).is_there()? { write_firewall(engine, networks) } else { Ok(()) }
+            if tables(engine).is_there()? {
+                write_firewall(engine, networks)
+            } else {
+                Ok(())
+            }
         }
         answer => answer,
     }
@@ -395,8 +394,10 @@ pub fn firewall_name(run_root: &std::path::Path) -> String {
         return firewall::NAME.to_owned();
     }
     // FNV-1a: to tell a few from each other.
-    let hash = run_root.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = run_root
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     format!("{}-{hash:08x}", firewall::NAME)
 }

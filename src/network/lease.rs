@@ -297,8 +297,7 @@ mod tests {
     fn everybody_gets_an_address_of_each_family_until_none_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let folder = std::fs::File::open(folder.path()).unwrap();
-        let take =
-            |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish);
+        let take = |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish);
         let one = take("one", &Wish::default()).unwrap();
         assert_eq!(one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.89.0.2", "fd00::2"]);
         assert_eq!(one.mac.to_string(), "02:42:0a:59:00:02");

@@ -49,7 +49,10 @@ pub(super) fn open(engine: &Engine, record: &Record, options: &DriverOptions, le
 /// need it.
 pub(super) fn reopen(lease: &Lease) -> Vec<Door> {
     let open = |bound: &BoundPort| {
-        let door = |at| Door::open(transport(bound.protocol)?, SocketAddr::new(at, bound.host_port), target(at, bound.port, lease)?).ok();
+        let door = |at| {
+            Door::open(transport(bound.protocol)?, SocketAddr::new(at, bound.host_port), target(at, bound.port, lease)?)
+                .ok()
+        };
         addresses(bound.host).into_iter().filter_map(door).collect::<Vec<_>>()
     };
     lease.published.iter().flat_map(open).collect()

@@ -163,7 +163,8 @@ impl Rule {
         let is_of_chain = find_attribute(attributes, 1)? == chain.table && find_attribute(attributes, 2)? == chain.name;
         let (kind, interface) = find_attribute(attributes, 7)?.strip_prefix(MARK)?.split_at_checked(2)?;
         let is_ours = is_of_chain && kind[0] == BRIDGE_KIND && usize::from(kind[1]) == interface.len();
-        is_ours.then(|| Some(Self { handle: find_attribute(attributes, 3)?.to_vec(), interface: interface.to_vec() }))?
+        is_ours
+            .then(|| Some(Self { handle: find_attribute(attributes, 3)?.to_vec(), interface: interface.to_vec() }))?
     }
 
     fn is_of(&self, bridge: &str) -> bool {
@@ -183,9 +184,7 @@ mod tests {
         let request = |kind: u16| Request::in_batch(u16::from(SUBSYSTEM) << 8 | kind, &[2, 0, 0, 0]).with_flags(CREATE);
         let table = request(0).attribute(1, b"filter\0").unwrap();
         let chain = request(3).attribute(1, b"filter\0").unwrap().attribute(3, b"FORWARD\0").unwrap();
-        let hook = |data: Request| {
-            data.attribute(1, &FORWARD.to_be_bytes())?.attribute(2, &0_u32.to_be_bytes())
-        };
+        let hook = |data: Request| data.attribute(1, &FORWARD.to_be_bytes())?.attribute(2, &0_u32.to_be_bytes());
         let chain = chain.nested(4, hook).unwrap().attribute(5, &policy.to_be_bytes()).unwrap();
         let chain = chain.attribute(7, b"filter\0").unwrap();
         socket.transact(SUBSYSTEM, vec![table, chain]).unwrap();
