@@ -15,22 +15,32 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing};
 
-const LEASES: &str = "leases.json";
+pub(super) const LEASES: &str = "leases.json";
 const LOCK: &str = "lock";
 
 /// Sixty-four thousand containers' worth.
-const LEASES_BYTES: usize = 32 << 20;
+pub(super) const LEASES_BYTES: usize = 32 << 20;
 
 /// What a container holds of a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// One of each family that the network has.
+    #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    #[serde(default)]
     pub mac: Mac,
+    /// What others in the network call it: its own name, and more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Who is asked for names that the network does not have, where the container names somebody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// An Ethernet address, written as `02:42:ac:11:00:02`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
 
@@ -147,7 +157,7 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         Some(mac) => mac,
         None => Mac::for_address(&addresses)?,
     };
-    Ok(Lease { addresses, mac })
+    Ok(Lease { addresses, mac, ..Lease::default() })
 }
 
 impl Pool {

@@ -1,6 +1,7 @@
 //! The containers' networks: links, addresses, rules. Knows no container's record, and keeps nothing running.
 
 pub mod cidr;
+pub mod dns;
 pub mod firewall;
 pub mod lease;
 pub mod link;
