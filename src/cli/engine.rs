@@ -10,8 +10,8 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, complete, cp, diff, dns, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
-    save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, oci, ps, referrers,
+    run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -90,6 +90,9 @@ enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Network),
     /// Manage secrets of containers
     #[command(subcommand)]
     Secret(secret::Command),
@@ -185,7 +188,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Rm(args) => lifecycle::remove(&args),
         Command::Ps(args) => or_failure(ps::run(&args)),
         Command::Logs(args) => or_failure(logs::run(&args)),
-        Command::Attach(args) => or_failure(attach::run(&args)),
+        Command::Attach(args) => or_failure(attach::run(&args, &tell)),
         Command::Exec(args) => or_failure(exec::run(*args, &tell)),
         Command::Wait(args) => lifecycle::wait(&args),
         Command::Pause(args) => lifecycle::pause(&args),
@@ -228,6 +231,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
         Command::Volume(command) => or_failure(volume::run(&command)),
+        Command::Network(command) => or_failure(network::run(&command)),
         Command::Secret(command) => or_failure(secret::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),

@@ -41,6 +41,7 @@ mod making;
 mod manifest;
 mod monitor;
 mod mount;
+mod network;
 mod oci;
 mod output;
 mod printer;

@@ -27,7 +27,7 @@ use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
-use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait};
+use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
 use crate::sys::{memory, signal};
@@ -241,7 +241,8 @@ impl<'a> Monitor<'a> {
                     (*restarts_now, *was_stopped) = (false, true);
                 }
                 if let Some(outcome) = &self.outcome {
-                    (self.job.clear)(outcome)?;
+                    let cleared = (self.job.clear)(outcome);
+                    self.warn_unless(cleared);
                 }
                 return Ok(exit);
             }
@@ -274,7 +275,7 @@ impl<'a> Monitor<'a> {
             self.has_begun = true;
             self.drain(&mut streams);
             remove_fifos(self.job.folder);
-            return self.conclude(UNSEEN, None, true, restarts);
+            return Ok(self.conclude(UNSEEN, None, true, restarts));
         };
         let checks =
             self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
@@ -302,13 +303,13 @@ impl<'a> Monitor<'a> {
                 if let Serving::Fifos { .. } = self.job.serving {
                     remove_fifos(self.job.folder);
                 }
-                let concluded = self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts);
-                removed.and(concluded)
+                self.warn_unless(removed);
+                Ok(self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts))
             }
             Err(error) => {
                 let _ = signal::send(running.init.pidfd.as_fd(), signal::KILL);
                 if run.origin == Origin::Own {
-                    let _ = wait(&running.init.pidfd);
+                    let _ = wait_at_most(&running.init.pidfd, LAST_PATIENCE);
                 }
                 let _ = running.remove();
                 Err(error)
@@ -316,21 +317,22 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Has the end of a run recorded.
-    fn conclude(
-        &mut self,
-        exit: Exit,
-        out_of_memory: Option<OutOfMemory>,
-        is_unseen: bool,
-        restarts: u32,
-    ) -> Result<Exit> {
+    /// Has the end of a run recorded. It is the end that it was, and has the policy's answer, whatever is left to be cleared.
+    fn conclude(&mut self, exit: Exit, out_of_memory: Option<OutOfMemory>, is_unseen: bool, restarts: u32) -> Exit {
         let restarts_now = self.wants_restart(exit, restarts);
         let (ending, was_stopped, is_kept) = (self.ending, self.is_stopping, self.is_kept);
         let outcome =
             Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept, is_unseen };
-        let cleared = (self.job.clear)(&outcome);
+        self.warn_unless((self.job.clear)(&outcome));
         self.outcome = Some(outcome);
-        cleared.map(|()| exit)
+        exit
+    }
+
+    /// Tells the command of what did not succeed when a run was over: the next one that meets the container clears it.
+    fn warn_unless(&mut self, answer: Result<()>) {
+        if let Err(error) = answer {
+            self.audience.warn(&error.report());
+        }
     }
 
     /// Serves the streams, the command and all others until the workload has ended; `None` where nobody knows how.
@@ -759,6 +761,9 @@ fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<us
 
 /// What comes within this time of each other finds memory as it was.
 const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+/// How long a workload may take to die that can no longer be attended to. The next command that meets it goes on.
+const LAST_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;

@@ -1,10 +1,13 @@
 //! The containers' networks: links, addresses, rules. Knows no container's record, and keeps nothing running.
 
 pub mod cidr;
+pub mod conntrack;
 pub mod dns;
 pub mod firewall;
+pub mod forwarding;
 pub mod lease;
 pub mod link;
+pub mod port;
 pub mod relay;
 
 #[cfg(test)]
