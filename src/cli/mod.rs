@@ -14,6 +14,7 @@ mod container_filter;
 mod container_options;
 mod cp;
 mod diff;
+mod dns;
 mod docs;
 mod doctor;
 mod engine;

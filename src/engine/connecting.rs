@@ -155,6 +155,7 @@ impl<'a> Connecting<'a> {
             mac: attachment.mac,
             name: self.record.name.to_string(),
             aliases: attachment.aliases.clone(),
+            resolvers: self.record.options.hosts.servers.clone(),
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();

@@ -16,11 +16,11 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing};
 
-const LEASES: &str = "leases.json";
+pub(super) const LEASES: &str = "leases.json";
 const LOCK: &str = "lock";
 
 /// Sixty-four thousand containers' worth.
-const LEASES_BYTES: usize = 32 << 20;
+pub(super) const LEASES_BYTES: usize = 32 << 20;
 
 /// What a container holds of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Lease {
     pub name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// Who is asked for names that the network does not have, where the container names somebody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<IpAddr>,
     /// The container's end of its link, and the host's; empty where there is none yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
@@ -70,6 +73,8 @@ pub struct Wish {
     pub mac: Option<Mac>,
     pub name: String,
     pub aliases: Vec<String>,
+    /// Whom it wants asked for names of the world (`--dns`).
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The leases of one network, held against everybody else until it is dropped.
@@ -185,7 +190,14 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         Some(mac) => mac,
         None => Mac::for_address(&addresses)?,
     };
-    Ok(Lease { addresses, mac, name: wish.name.clone(), aliases: wish.aliases.clone(), ..Lease::default() })
+    Ok(Lease {
+        addresses,
+        mac,
+        name: wish.name.clone(),
+        aliases: wish.aliases.clone(),
+        resolvers: wish.resolvers.clone(),
+        ..Lease::default()
+    })
 }
 
 impl Wish {

@@ -2,6 +2,7 @@
 
 pub mod cidr;
 pub mod conntrack;
+pub mod dns;
 pub mod firewall;
 pub mod forwarding;
 pub mod lease;
