@@ -7,6 +7,7 @@
 //! container's network namespace.
 
 mod files;
+mod names;
 mod ports;
 
 use std::cell::{Cell, RefCell};
@@ -123,6 +124,7 @@ impl<'a> Connecting<'a> {
             self.note(&networks, place, lease)?;
             place.link(lease, is_first, namespace).with_context(|| format!("network {}", place.network.name))?;
             endpoints.extend((!lease.port.is_empty()).then(|| endpoint(lease)));
+            names::ensure(&networks, &place.network)?;
         }
         self.add_to_firewall(&networks, &endpoints, follows_another)?;
         let datagram_ports = opened.datagram_ports();
@@ -210,6 +212,7 @@ impl<'a> Connecting<'a> {
             let (mut lease, _) = self.lease(&networks, &place)?;
             self.note(&networks, &place, &mut lease)?;
             place.link(&lease, held.is_empty(), namespace)?;
+            names::ensure(&networks, &place.network)?;
             let endpoints: Vec<Endpoint> = (!lease.port.is_empty()).then(|| endpoint(&lease)).into_iter().collect();
             self.add_to_firewall(&networks, &endpoints, false)
         };
