@@ -43,6 +43,7 @@ mod mount;
 mod network;
 mod oci;
 mod output;
+mod ports;
 mod printer;
 mod progress;
 mod prompt;
