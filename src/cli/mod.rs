@@ -40,6 +40,7 @@ mod making;
 mod manifest;
 mod monitor;
 mod mount;
+mod network_process;
 mod oci;
 mod output;
 mod printer;
