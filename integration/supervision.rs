@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(a_run_has_its_time_limit),
         test!(logs_are_bounded_and_in_the_format_asked_for).and_plain(),
         test!(a_full_disk_is_no_end_and_what_it_cost_is_said).root().needs(Need::Capability(Capability::CAP_SYS_ADMIN)),
+        test!(an_end_is_on_record_however_full_the_disk).root().needs(Need::Capability(Capability::CAP_SYS_ADMIN)),
         test!(a_flood_that_nobody_reads_stays_out_of_memory),
         test!(without_a_log_the_streams_are_the_commands),
     ]
@@ -244,6 +245,72 @@ fn a_full_disk_is_no_end_and_what_it_cost_is_said(scene: &Scene) {
     assert!(kept > 1000, "as many as there was room for: {kept}");
     assert!(lost > 0 && kept + lost == LINES + 2, "{kept} kept and {lost} lost");
     yard.husk(&["rm", "-f", "full"]).success();
+    drop(small);
+}
+
+/// Room for the record of an end is set aside at the start; without it, the status still reaches who waits for it.
+fn an_end_is_on_record_however_full_the_disk(scene: &Scene) {
+    let small = Small::mount(scene.store(), c"mode=700,size=8m");
+    let yard = Yard::new(scene);
+    let on_signal = |status: u8| format!("trap 'exit {status}' USR1; echo ready; while :; do sleep 0.01; done");
+    let is_ready = |name: &str, runs: usize| {
+        soon("it is ready", || yard.husk(&["logs", name]).stdout == "ready\n".repeat(runs));
+    };
+    yard.sh(&["run", "-d", "--name", "once"], &on_signal(7)).success();
+    yard.sh(&["run", "-d", "--restart", "on-failure:1", "--log-opt", "max-size=1m", "--name", "twice"], &on_signal(5))
+        .success();
+    yard.sh(&["run", "-d", "--restart", "always", "--name", "weak"], "exit 1").success();
+    let attended: Vec<_> = ["kept", "unkept"]
+        .map(|name| {
+            let mut run = scene.husk();
+            run.args(["run", "--name", name, &yard.layout.reference(), "/bin/sh", "-c", &on_signal(9)]);
+            let child = run.spawn(Stdio::null(), Stdio::piped(), Stdio::piped());
+            is_ready(name, 1);
+            child
+        })
+        .into();
+    is_ready("once", 1);
+    is_ready("twice", 1);
+    let reserved = |name: &str| folder(&yard, name).join("exit.next");
+    assert_eq!(std::fs::metadata(reserved("once")).unwrap().len(), 2048);
+    std::fs::remove_file(reserved("unkept")).unwrap();
+    soon("it rests for longer", || {
+        yard.husk(&["inspect", "-f", "{{.RestartCount}}", "weak"]).stdout >= "3\n".to_owned()
+    });
+    let mut ballast = std::fs::File::create_new(scene.store().join("ballast")).unwrap();
+    let mut fill = || while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok() {};
+    fill();
+    assert_eq!(rustix::fs::statvfs(scene.store()).unwrap().f_bfree, 0);
+
+    let mut wait = scene.husk();
+    let waiting = wait.args(["wait", "once"]).spawn(Stdio::null(), Stdio::piped(), Stdio::piped());
+    yard.husk(&["kill", "-s", "USR1", "once"]).success();
+    assert_eq!(waiting.wait_with_output().unwrap().stdout, b"7\n");
+    assert!(yard.status("once").starts_with("Exited (7)"));
+    yard.husk(&["kill", "-s", "USR1", "twice"]).success();
+    let restarts = || yard.husk(&["inspect", "-f", "{{.RestartCount}} {{.State.Running}}", "twice"]).stdout;
+    soon("the policy brings it back", || restarts() == "1 true\n");
+    soon("and it ends for good", || {
+        yard.husk(&["kill", "-s", "USR1", "twice"]);
+        yard.status("twice").starts_with("Exited (5)")
+    });
+    // What is on record is corrected: it would have been started again.
+    soon("it rests", || yard.status("weak").starts_with("Restarting (1)"));
+    yard.husk(&["stop", "weak"]).success();
+    assert!(yard.status("weak").starts_with("Exited (1)"));
+    for (child, name) in attended.into_iter().zip(["kept", "unkept"]) {
+        // Others have ended, and left some room.
+        fill();
+        yard.husk(&["kill", "-s", "USR1", name]).success();
+        let outcome = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+        assert_eq!(outcome.status.code(), Some(9), "{said}");
+        if name == "kept" {
+            assert_eq!((said.as_str(), yard.status(name).split(' ').nth(1)), ("", Some("(9)")));
+        } else {
+            assert!(said.contains("write exit.json: no space left on device (ENOSPC)"), "{said}");
+        }
+    }
     drop(small);
 }
 

@@ -63,15 +63,15 @@ pub(super) struct Attach {
 }
 
 /// Runs `attach`.
-pub(super) fn run(args: &Attach) -> Result<Status> {
+pub(super) fn run(args: &Attach, tell: &dyn Fn(&str)) -> Result<Status> {
     let Attach { attend, no_stdin, container } = args;
     let engine = Engine::open(settings::File::default())?;
     let record = engine.find(container)?.record()?;
-    attach(&engine, container, &attend.attending(record.interactive && !no_stdin)?)
+    attach(&engine, container, &attend.attending(record.interactive && !no_stdin)?, tell)
 }
 
 /// Attends to a container that runs.
-pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending) -> Result<Status> {
+pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending, tell: &dyn Fn(&str)) -> Result<Status> {
     let container = engine.find(word)?;
     let signals = Signals::block_all().context("block signals")?;
     let client = start::connect(&container, Wants { output: true })?;
@@ -81,7 +81,7 @@ pub(super) fn attach(engine: &Engine, word: &str, attending: &Attending) -> Resu
     if let Ok(record) = container.record() {
         events::container(engine, &record, "attach", &[]);
     }
-    Ok(finish(client.attend(attending, &signals)?))
+    Ok(finish(client.attend(attending, &signals, tell)?))
 }
 
 /// What the end of an attending means for the command.

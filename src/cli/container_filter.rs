@@ -200,9 +200,12 @@ fn check<'a>(key: &str, word: &str, known: impl Iterator<Item = &'a str> + Clone
 }
 
 /// Docker's word for the network of a container.
-pub(super) fn network(record: &Record) -> &'static str {
-    match record.options.network {
-        Network::None => "none",
-        Network::Host => "host",
+pub(super) fn network(record: &Record) -> String {
+    match &record.options.network {
+        Network::Joined(attachments) => {
+            let names: Vec<&str> = attachments.iter().map(|attachment| attachment.network.as_str()).collect();
+            names.join(",")
+        }
+        other => other.mode(),
     }
 }

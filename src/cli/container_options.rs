@@ -9,7 +9,7 @@ mod limits;
 mod refused;
 mod security;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -24,12 +24,14 @@ use crate::engine::engine::Engine;
 use crate::engine::options::environment::{self, EnvironmentEntry};
 use crate::engine::options::hosts::{self, HostEntry, HostsSource};
 use crate::engine::options::namespaces::{IpcMode, NamespaceMode, UserMode};
+use crate::engine::options::network::{self, Alone};
+use crate::engine::options::ports;
 use crate::engine::options::secret::SecretRequest;
-use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
-use crate::engine::settings::DefaultNetwork;
+use crate::engine::options::{self, ImageVolumes, PullPolicy, RunOptions, Stream};
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
+use crate::network::lease::Mac;
 use crate::support::passwd::{Principal, UserSpec};
 
 /// Environment files and label files are read whole; nobody writes such a one by hand.
@@ -212,9 +214,27 @@ struct NetworkArgs {
     /// NIS domain name of the container
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
-    /// Network of the container: none or host
-    #[arg(long, alias = "net", value_name = "NETWORK")]
-    network: Option<String>,
+    /// Network of the container: a network's name, none, host, container:NAME or ns:PATH
+    #[arg(long, alias = "net", value_name = "NETWORK[:KEY=VALUE,…]")]
+    network: Vec<String>,
+    /// IPv4 address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// IPv6 address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// MAC address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<Mac>,
+    /// Another name in its networks
+    #[arg(long, alias = "net-alias", value_name = "NAME", value_parser = network::parse_alias)]
+    network_alias: Vec<String>,
+    /// Let a port of the host lead to one of the container
+    #[arg(long, short, value_name = "[[ADDRESS:]PORT:]PORT[/PROTOCOL]")]
+    publish: Vec<String>,
+    /// Publish all ports that are exposed, on ports that are free
+    #[arg(long, short = 'P')]
+    publish_all: bool,
     /// Note that the container listens on a port
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     expose: Vec<String>,
@@ -425,6 +445,12 @@ impl NetworkArgs {
             hostname,
             domainname,
             network,
+            ip,
+            ip6,
+            mac_address,
+            network_alias,
+            publish,
+            publish_all,
             expose,
             add_host,
             dns,
@@ -436,19 +462,15 @@ impl NetworkArgs {
         } = self;
         options.hostname = hostname;
         options.domainname = domainname;
-        options.network = match network.as_deref() {
-            None => match engine.settings.network {
-                DefaultNetwork::None => Network::None,
-                DefaultNetwork::Host => Network::Host,
-            },
-            Some("none") => Network::None,
-            Some("host") => Network::Host,
-            Some(other) => {
-                return Err(Error::unsupported(format!("--network {other}: only none and host are supported yet")));
-            }
-        };
-        for port in &expose {
-            check_port(port)?;
+        let alone = Alone { ip, ip6, mac: mac_address, aliases: network_alias };
+        options.network = network::parse(&network, alone, engine.settings.network.into())?;
+        for word in &publish {
+            options.published.extend(ports::parse_published(word)?);
+        }
+        ports::check_published(&options.published)?;
+        options.publish_all = publish_all;
+        for word in &expose {
+            ports::parse_exposed(word)?;
         }
         options.exposed = expose;
         let asked = &mut options.hosts;
@@ -482,16 +504,6 @@ impl NamespaceArgs {
 fn parse_servers(words: &[String]) -> Result<Vec<IpAddr>> {
     let parse = |word: &String| word.parse().map_err(|_| Error::invalid(format!("dns {word:?}: not an IP address")));
     words.iter().map(parse).collect()
-}
-
-/// `PORT[-PORT][/tcp|udp|sctp]`
-fn check_port(text: &str) -> Result<()> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    match (first.parse::<u16>(), last.parse::<u16>()) {
-        (Ok(first), Ok(last)) if first <= last && matches!(protocol, "tcp" | "udp" | "sctp") => Ok(()),
-        _ => Err(Error::invalid(format!("expose {text:?}: not PORT[-PORT][/tcp|udp|sctp]"))),
-    }
 }
 
 fn read_file<T>(what: &str, path: &Path, parse: impl Fn(&[u8]) -> Result<T>) -> Result<T> {

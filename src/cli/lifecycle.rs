@@ -11,6 +11,7 @@ use super::{attach, printer, report};
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
 use crate::engine::events;
+use crate::engine::membership;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
 use crate::engine::stop::{self, Patience, StopOptions, Then};
@@ -191,13 +192,13 @@ pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let mut attending = attend.attending(*interactive)?;
     let Some(created) = start::take(&engine, word)? else {
-        return attach::attach(&engine, word, &attending);
+        return attach::attach(&engine, word, &attending, tell);
     };
     attending.shows = attach::shown(&created.record.options);
     let signals = Signals::block_all().context("block signals")?;
     // As with docker, the container does not end with a command that only started it again.
     let client = start::launch(&engine, created, Lifetime::Own, Wants { output: true }, &signals, tell)?;
-    Ok(attach::finish(client.attend(&attending, &signals)?))
+    Ok(attach::finish(client.attend(&attending, &signals, tell)?))
 }
 
 /// Starts what comes back with the machine; one that fails keeps none of the others.
@@ -306,6 +307,7 @@ pub(super) fn rename(args: Rename) -> Result<Status> {
     each(&[container], |engine, containers, container, _| {
         let old = container.record()?.name;
         containers.rename(container, name.clone())?;
+        membership::rename(engine, &container.record()?)?;
         events::container(engine, &container.record()?, "rename", &[("oldName", format!("/{old}"))]);
         Ok(None)
     })

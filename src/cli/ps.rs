@@ -153,7 +153,7 @@ fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: b
         "Names": summary.name.as_str(),
         "Labels": labels.join(","),
         "Mounts": record.map_or_else(String::new, |record| mounts(record, in_full)),
-        "Networks": record.map_or("", network),
+        "Networks": record.map_or_else(String::new, network),
         "LocalVolumes": record.map_or(0, local_volumes).to_string(),
     });
     Row { fields: object(fields), labels: summary.labels.clone() }

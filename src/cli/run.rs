@@ -94,7 +94,7 @@ pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
         printer::print(&format!("{id}\n"))?;
         return Ok(Status::Success);
     }
-    Ok(super::attach::finish(client.attend(&attending, &signals)?))
+    Ok(super::attach::finish(client.attend(&attending, &signals, tell)?))
 }
 
 /// Runs `create`.

@@ -58,6 +58,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     pub stop_signal: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// `80/tcp`; for `-P` alone.
+    pub exposed_ports: Vec<String>,
 }
 
 /// The user namespace that the container is to have.
@@ -156,6 +158,7 @@ pub struct NamedVolume {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Joined {
     pub user: Option<PathBuf>,
+    pub network: Option<PathBuf>,
     pub pid: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
@@ -281,7 +284,7 @@ fn namespaces(input: &Input<'_>) -> Vec<LinuxNamespace> {
         (Mount, true, &None),
         (Ipc, modes.ipc != IpcMode::Host, &joined.ipc),
         (Uts, is_own(&modes.uts), &joined.uts),
-        (Net, options.network != Network::Host, &None),
+        (Net, options.network != Network::Host, &joined.network),
         (Cgroup, is_own(&modes.cgroup), &joined.cgroup),
     ];
     let namespace = |(kind, _, path): (_, bool, &Option<PathBuf>)| {
@@ -318,7 +321,8 @@ fn annotations(options: &RunOptions) -> Option<HashMap<String, String>> {
 
 fn sysctls(options: &RunOptions, has_user_namespace: bool) -> Option<HashMap<String, String>> {
     let mut sysctls = HashMap::new();
-    if options.network != Network::Host {
+    // Of a namespace of others' nothing is changed that was not asked for.
+    if options.network.is_own() {
         let wanted = |key: &str| !(has_user_namespace && key == defaults::PING_SYSCTL);
         let defaults = defaults::NETWORK_SYSCTLS.iter().filter(|(key, _)| wanted(key));
         sysctls.extend(defaults.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));

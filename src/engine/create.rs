@@ -15,9 +15,10 @@ use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNam
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
+use super::networks::Networks;
 use super::options::supervision::parse_signal;
-use super::options::{PullPolicy, RunOptions};
-use super::record::{Container, FORMAT, MountedImage, Record, Supervision, now};
+use super::options::{Network, PullPolicy, RunOptions, ports};
+use super::record::{Container, FORMAT, MountedImage, Record, Supervision, Timestamp, now};
 use super::secrets::Secrets;
 use super::settings::CgroupManager;
 use super::volume_option::{Volume, VolumeSource};
@@ -83,6 +84,8 @@ pub struct Created {
     pub supervision: Supervision,
     pub record: Record,
     pub spec: Spec,
+    /// Since when it counts as started, where that is noted.
+    pub started: Option<Timestamp>,
 }
 
 /// Whether what is made is started at once.
@@ -105,14 +108,16 @@ pub fn create(
 ) -> Result<Created> {
     let mut options = options.clone();
     inheriting::resolve(engine, &mut options)?;
-    joining::pin(engine, &mut options.namespaces)?;
-    let options = &options;
+    joining::pin(engine, &mut options)?;
+    attach(engine, &mut options, tell)?;
     Secrets::of(engine).check(&options.secrets)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {
-        fetch(engine, &Source::parse(image)?, options, tell, report)?
+        fetch(engine, &Source::parse(image)?, &options, tell, report)?
     };
+    publish_exposed(&mut options, &contents.config)?;
+    let options = &options;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
     let draft = match containers.begin(naming.clone()) {
@@ -153,6 +158,7 @@ pub fn create(
     }
     let layers_of = |contents: &Contents| contents.layers.clone();
     let held_volumes = hold_volumes(engine, options)?;
+    let held_networks = hold_networks(engine, options)?;
     // With one id to give, the container's user gets it, whatever its number there.
     let usual = |maps: IdMaps| if maps.is_single() { IdMaps::single(identity.uid, identity.gid) } else { maps };
     let maps = ids.clone().or_else(|| engine.maps.clone().map(usual));
@@ -174,7 +180,7 @@ pub fn create(
         mounted_images: &mounted_images.iter().map(|(name, image)| (name.clone(), layers_of(image))).collect(),
         users: &users,
         volumes: &held_volumes.sources(engine)?,
-        joined: &joining::resolve(engine, &options.namespaces)?,
+        joined: &joining::resolve(engine, options)?,
         directory: &directory,
         is_host: contents.is_host,
     })?;
@@ -224,15 +230,16 @@ pub fn create(
     if let Some(path) = &options.id_file {
         files::write_id(path, &record.id)?;
     }
-    let committed = draft.commit(&record, (purpose == Purpose::Start).then_some(created));
+    let started = (purpose == Purpose::Start).then_some(created);
+    let committed = draft.commit(&record, started);
     if let (Err(_), Some(path)) = (&committed, &options.id_file) {
         // The container that it names was never there; the commit's error is the one to tell.
         let _ = rustix::fs::unlink(path);
     }
     let (container, supervision) = committed?;
-    drop((contents, mounted_images, held_volumes));
+    drop((contents, mounted_images, held_volumes, held_networks));
     events::container(engine, &record, "create", &[]);
-    Ok(Created { containers, container, supervision, record, spec: built.spec })
+    Ok(Created { containers, container, supervision, record, spec: built.spec, started })
 }
 
 /// Named volumes that nobody removes until the record says who uses them.
@@ -373,6 +380,7 @@ fn contents(store: &StoreView, image: Image, held: Vec<Held>, tell: &dyn Fn(&str
         volumes: config.volumes,
         stop_signal: config.stop_signal,
         labels: config.labels,
+        exposed_ports: config.exposed_ports,
     };
     Ok(Contents { config, id, layers, diff_ids, healthcheck, shell, is_host: false, _held: held })
 }
@@ -433,6 +441,68 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
     }
     engine.with_file_rights(|| plan.prepare(Root::open(&directory)?.as_fd()))?;
     Ok((plan.root, plan.parts, plan.masked_paths))
+}
+
+/// Finds the networks that are asked for, and puts their names in the place of how they were called.
+fn attach(engine: &Engine, options: &mut RunOptions, tell: &dyn Fn(&str)) -> Result<()> {
+    let publishes = !options.published.is_empty() || options.publish_all;
+    let attachments = match &mut options.network {
+        Network::Joined(attachments) => attachments,
+        // Docker's words, here and below.
+        Network::Host if publishes => {
+            tell("Published ports are discarded when using host network mode");
+            return Ok(());
+        }
+        Network::Container(_) if publishes => {
+            return Err(Error::invalid("conflicting options: port publishing and the container type network mode"));
+        }
+        Network::Container(_) if !options.exposed.is_empty() => {
+            return Err(Error::invalid("conflicting options: port exposing and the container type network mode"));
+        }
+        network if publishes => {
+            return Err(Error::invalid(format!(
+                "conflicting options: port publishing and --network {}",
+                network.mode()
+            ))
+            .with_hint("--network bridge has the host's network in reach"));
+        }
+        _ => return Ok(()),
+    };
+    let networks = Networks::of(engine);
+    for attachment in attachments.iter_mut() {
+        let found = networks.find(&attachment.network)?;
+        found.check(attachment)?;
+        attachment.network = found.name;
+    }
+    Ok(())
+}
+
+/// Keeps the container's networks, which are there, until the record says who has them.
+fn hold_networks(engine: &Engine, options: &RunOptions) -> Result<Option<Lock>> {
+    let attachments = options.network.attachments();
+    if attachments.is_empty() {
+        return Ok(None);
+    }
+    let networks = Networks::of(engine);
+    let lock = networks.hold()?;
+    // Pulling may have taken a while.
+    for attachment in attachments {
+        networks.require(&attachment.network)?;
+    }
+    Ok(Some(lock))
+}
+
+/// Publishes what is exposed, by the image or by flags, where that is asked for (`-P`).
+fn publish_exposed(options: &mut RunOptions, image: &ImageConfig) -> Result<()> {
+    if !options.publish_all {
+        return Ok(());
+    }
+    let mut exposed = Vec::new();
+    for text in options.exposed.iter().chain(&image.exposed_ports) {
+        exposed.extend(ports::parse_exposed(text)?);
+    }
+    options.published = ports::with_exposed(&options.published, exposed);
+    Ok(())
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.

@@ -322,10 +322,12 @@ fn state(status: &Status, live: &Live) -> Value {
 
 /// As docker has them until its version 28, since scripts ask for an address there.
 fn network_settings(options: &RunOptions, pid: i32) -> Value {
-    let (name, key) = match options.network {
-        Network::None => ("none", if pid > 0 { format!("/proc/{pid}/ns/net") } else { String::new() }),
-        Network::Host => ("host", "/proc/1/ns/net".to_owned()),
+    let key = match options.network {
+        Network::Host => "/proc/1/ns/net".to_owned(),
+        _ if pid > 0 => format!("/proc/{pid}/ns/net"),
+        _ => String::new(),
     };
+    let name = options.network.mode();
     let addresses = json!({
         "EndpointID": "",
         "Gateway": "",

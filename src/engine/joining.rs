@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use super::config::Joined;
 use super::engine::Engine;
 use super::options::namespaces::{IpcMode, NamespaceMode, NamespaceOptions, UserMode};
+use super::options::{Network, RunOptions};
 use crate::error::{Context, Error, Kind, Result};
 
 /// Finds them.
-pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
+pub fn resolve(engine: &Engine, options: &RunOptions) -> Result<Joined> {
+    let modes = &options.namespaces;
     let mut joined = Joined::default();
     let mut owners: Vec<PathBuf> = Vec::new();
     if let IpcMode::Container(name) = &modes.ipc {
@@ -22,6 +24,7 @@ pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
         ("ipc", &modes.ipc.namespace(), &mut joined.ipc),
         ("uts", &modes.uts, &mut joined.uts),
         ("cgroup", &modes.cgroup, &mut joined.cgroup),
+        ("net", &options.network.namespace(), &mut joined.network),
     ] {
         *place = match mode {
             NamespaceMode::Private | NamespaceMode::Host => None,
@@ -54,7 +57,8 @@ pub fn resolve(engine: &Engine, modes: &NamespaceOptions) -> Result<Joined> {
 }
 
 /// Puts the ids of containers in the place of their names: a container stays joined to the one that was meant.
-pub fn pin(engine: &Engine, modes: &mut NamespaceOptions) -> Result<()> {
+pub fn pin(engine: &Engine, options: &mut RunOptions) -> Result<()> {
+    let modes = &mut options.namespaces;
     let find = |name: &mut String| -> Result<()> {
         *name = engine.containers()?.find(name)?.id().to_string();
         Ok(())
@@ -68,6 +72,9 @@ pub fn pin(engine: &Engine, modes: &mut NamespaceOptions) -> Result<()> {
         find(name)?;
     }
     if let UserMode::Container(name) = &mut modes.user {
+        find(name)?;
+    }
+    if let Network::Container(name) = &mut options.network {
         find(name)?;
     }
     Ok(())

@@ -8,6 +8,8 @@ pub mod environment;
 pub mod hosts;
 pub mod limits;
 pub mod namespaces;
+pub mod network;
+pub mod ports;
 pub mod secret;
 pub mod security;
 pub mod supervision;
@@ -29,6 +31,8 @@ pub use environment::{EnvironmentEntry, EnvironmentOptions};
 pub use hosts::HostFiles;
 pub use limits::{Limits, SwapLimit, Ulimit};
 pub use namespaces::NamespaceOptions;
+pub use network::{Attachment, Network};
+pub use ports::PublishedPort;
 pub use secret::SecretRequest;
 pub use security::{SeccompChoice, SecurityOptions, Unmasked};
 pub use supervision::HealthOptions;
@@ -162,7 +166,11 @@ sparse! {
         pub hostname: Option<String>,
         pub domainname: Option<String>,
         pub network: Network,
-        /// `--expose`: recorded, and nothing else.
+        /// `-p`
+        pub published: Vec<PublishedPort>,
+        /// `-P`: what is exposed is published as well.
+        pub publish_all: bool,
+        /// `--expose`, as typed.
         pub exposed: Vec<String>,
         pub hosts: HostFiles,
         pub namespaces: NamespaceOptions,
@@ -209,17 +217,6 @@ impl FromStr for PullPolicy {
             _ => Err(Error::invalid(format!("{text:?} is none of always, missing, never, newer"))),
         }
     }
-}
-
-/// The network that the container gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A namespace with nothing but a loopback device.
-    #[default]
-    None,
-    /// The host's.
-    Host,
 }
 
 /// A standard stream of the workload (`-a`).

@@ -5,6 +5,7 @@
 //!   supervisor             flock: held by the supervisor for as long as it lives; holds the time of the last start
 //!   record.json            what `ps` shows; written last, deleted first: a folder without it is no container
 //!   exit.json              how the last run ended; absent while it goes on
+//!   exit.next              while it goes on, what becomes `exit.json`: there is room on the disk for that, however full it is
 //!   bundle/config.json     the OCI configuration
 //!   root/                  upper, work and rootfs of an overlay, or what else makes the root file system
 //!   volumes/<n>/           anonymous volumes
@@ -37,10 +38,15 @@ use super::options::RunOptions;
 
 pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
+const EXIT_NEXT: &str = "exit.next";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// The command line is bounded by ARG_MAX, and labels by the image's limits; files of variables are not, and are checked.
 const RECORD_BYTES: usize = 16 << 20;
+
+/// What is set aside for the record of an end: less than a block of any file system, more than a record has whose error is
+/// of the usual length, and read with one call.
+const EXIT_BYTES: usize = 2048;
 
 /// Digits of the numbers in the supervisor's file: of one width, so that newer ones cover the older whole.
 const TIME_DIGITS: usize = 20;
@@ -313,16 +319,44 @@ impl Container {
     /// Notes a start, and that the end of the run before it no longer counts.
     pub fn note_start(&self, supervision: &Supervision, start: Start) -> Result<()> {
         supervision.note_start(start)?;
-        match rustix::fs::unlinkat(&self.directory, EXIT, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno).with_context(|| format!("remove {EXIT} of container {}", self.id.short())),
+        if !self.withdraw_exit()? {
+            self.reserve_exit();
+        }
+        Ok(())
+    }
+
+    /// Has room for the record of the end. Where there is none the container may start all the same: there may be some then.
+    pub fn reserve_exit(&self) {
+        let _ = atomic::reserve(self.directory(), EXIT_NEXT, EXIT_BYTES);
+    }
+
+    /// Makes the last run's record, where there is one, room for the next.
+    fn withdraw_exit(&self) -> Result<bool> {
+        match rustix::fs::renameat(&self.directory, EXIT, &self.directory, EXIT_NEXT) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("withdraw {EXIT} of container {}", self.id.short())),
         }
     }
 
     /// Records the end of a run. Only its supervisor knows it, or who holds the lock that a dead one left.
     pub fn record_exit(&self, _supervision: &Supervision, exit: &ExitRecord) -> Result<()> {
-        atomic::replace(self.directory(), EXIT, &serde_json::to_vec(exit)?)
-            .with_context(|| format!("container {}", self.id.short()))
+        let document = serde_json::to_vec(exit)?;
+        self.put_exit(&document).with_context(|| format!("container {}", self.id.short()))
+    }
+
+    fn put_exit(&self, document: &[u8]) -> Result<()> {
+        let put = || atomic::put_reserved(self.directory(), EXIT_NEXT, EXIT, document, EXIT_BYTES);
+        if put()? {
+            return Ok(());
+        }
+        match atomic::replace(self.directory(), EXIT, document) {
+            // A record that is corrected has its own room; for that moment there is none.
+            Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT)) => {
+                if self.withdraw_exit()? && put()? { Ok(()) } else { Err(error) }
+            }
+            answer => answer,
+        }
     }
 }
 

@@ -14,8 +14,13 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 
+use super::options::network;
+use super::options::{Attachment, Network};
 use crate::error::{Context, Error, Result};
 use crate::support::{config_file, passwd, units};
+
+/// The run root of the system's own containers.
+pub const SYSTEM_RUN_ROOT: &str = "/run/husk";
 
 /// The file for everybody on the machine.
 const SYSTEM_FILE: &str = "/etc/husk.toml";
@@ -44,6 +49,17 @@ pub enum DefaultNetwork {
     #[default]
     None,
     Host,
+    Bridge,
+}
+
+impl From<DefaultNetwork> for Network {
+    fn from(default: DefaultNetwork) -> Self {
+        match default {
+            DefaultNetwork::None => Self::None,
+            DefaultNetwork::Host => Self::Host,
+            DefaultNetwork::Bridge => Self::Joined(vec![Attachment::to(network::DEFAULT)]),
+        }
+    }
 }
 
 /// Where vendors' tools write specifications of devices, as the Container Device Interface has it.
@@ -311,7 +327,7 @@ fn default_data_root(caller: &Caller) -> Result<PathBuf> {
 /// The session's runtime directory where it is truly ours (after `su` it is somebody else's), else one in /tmp.
 fn default_run_root(caller: &Caller) -> PathBuf {
     if caller.uid == 0 {
-        return "/run/husk".into();
+        return SYSTEM_RUN_ROOT.into();
     }
     let ours = |path: &PathBuf| {
         rustix::fs::lstat(path).is_ok_and(|stat| {
@@ -365,7 +381,7 @@ fn read_environment(caller: &Caller) -> Result<File> {
         network: choose(
             "HUSK_NETWORK",
             text("HUSK_NETWORK")?,
-            &[("none", DefaultNetwork::None), ("host", DefaultNetwork::Host)],
+            &[("none", DefaultNetwork::None), ("host", DefaultNetwork::Host), ("bridge", DefaultNetwork::Bridge)],
         )?,
         require_limits: choose("HUSK_REQUIRE_LIMITS", text("HUSK_REQUIRE_LIMITS")?, YES_OR_NO)?,
         sync_images: choose("HUSK_SYNC_IMAGES", text("HUSK_SYNC_IMAGES")?, YES_OR_NO)?,
@@ -580,7 +596,7 @@ mod tests {
         let file = |text: &str| Machine::new().system(text).fails();
         for (text, report) in [
             ("\n# comment\nrequire_limit = true\n", "/husk.toml:3: unknown field `require_limit`"),
-            ("network = \"bridge\"\n", "/husk.toml:1: unknown variant `bridge`"),
+            ("network = \"macvlan\"\n", "/husk.toml:1: unknown variant `macvlan`"),
             ("\nrequire_limits = \"yes\"\n", "/husk.toml:2: invalid type"),
             ("network = \n", "/husk.toml:1: "),
             ("[engine]\nnetwork = \"none\"\n", "/husk.toml:1: unknown field `engine`"),
@@ -595,7 +611,7 @@ mod tests {
         }
         let variable = |name, value| Machine::new().set(name, value).fails();
         assert_eq!(variable("HUSK_DATAROOT", "/x"), "environment: unknown variable HUSK_DATAROOT");
-        assert_eq!(variable("HUSK_NETWORK", "bridge"), "HUSK_NETWORK: \"bridge\" is none of none, host");
+        assert_eq!(variable("HUSK_NETWORK", "macvlan"), "HUSK_NETWORK: \"macvlan\" is none of none, host, bridge");
         assert_eq!(variable("HUSK_REQUIRE_LIMITS", "yes"), "HUSK_REQUIRE_LIMITS: \"yes\" is none of true, 1, false, 0");
         assert!(variable("HUSK_REGISTRY_TIMEOUT", "x").starts_with("HUSK_REGISTRY_TIMEOUT: duration \"x\": expected"));
         assert!(variable("HUSK_REGISTRY_CHUNK", "-1").starts_with("HUSK_REGISTRY_CHUNK: size \"-1\": not a number"));

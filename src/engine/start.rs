@@ -1,12 +1,13 @@
 //! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
 
-use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use super::connecting::Connecting;
 use super::create::Created;
 use super::engine::Engine;
 use super::events;
@@ -19,7 +20,7 @@ use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
-use crate::runtime::container::Request;
+use crate::runtime::container::{Connect, Request};
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
 use crate::runtime::secrets::Secrets as Delivered;
@@ -51,7 +52,7 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
     let record = container.record()?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
-    Ok(Some(Created { containers, container, supervision, record, spec }))
+    Ok(Some(Created { containers, container, supervision, record, spec, started: None }))
 }
 
 /// Reads the OCI configuration that a start is by.
@@ -64,7 +65,7 @@ fn configuration(engine: &Engine, record: &Record, bundle: &Path) -> Result<Spec
 /// Finds the namespaces of other containers anew: what the configuration names is of a process that may have ended since, and
 /// its pid another's.
 fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
-    let joined = joining::resolve(engine, &record.options.namespaces)?;
+    let joined = joining::resolve(engine, &record.options)?;
     let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) else {
         return Ok(());
     };
@@ -75,6 +76,7 @@ fn rejoin(engine: &Engine, record: &Record, spec: &mut Spec) -> Result<()> {
             LinuxNamespaceType::Uts => &joined.uts,
             LinuxNamespaceType::Cgroup => &joined.cgroup,
             LinuxNamespaceType::User => &joined.user,
+            LinuxNamespaceType::Network => &joined.network,
             _ => &None,
         };
         if path.is_some() {
@@ -95,9 +97,18 @@ pub fn launch(
     signals: &Signals,
     tell: &dyn Fn(&str),
 ) -> Result<Client> {
-    let begun = Start { time: now(), restarts: 0 };
-    created.container.note_start(&created.supervision, begun)?;
-    let client = supervise(engine, created, lifetime, wants, Beginning::Launch, begun.time, signals)?;
+    let started = match created.started {
+        Some(time) => {
+            created.container.reserve_exit();
+            time
+        }
+        None => {
+            let begun = Start { time: now(), restarts: 0 };
+            created.container.note_start(&created.supervision, begun)?;
+            begun.time
+        }
+    };
+    let client = supervise(engine, created, lifetime, wants, Beginning::Launch, started, signals)?;
     for warning in &client.warnings {
         tell(warning);
     }
@@ -120,7 +131,8 @@ pub fn take_over(engine: &Engine, container: Container, supervision: Supervision
     };
     let record = container.record()?;
     let spec = load::load(&engine.container_directory(container.id()).join("bundle"))?.value;
-    let created = Created { containers: engine.containers()?, container, supervision, record, spec };
+    let started = Some(start.time);
+    let created = Created { containers: engine.containers()?, container, supervision, record, spec, started };
     let runs_for = Duration::from_nanos(now().saturating_sub(start.time));
     let beginning = Beginning::TakeOver { runs_for, restarts: start.restarts };
     let signals = Signals::block_all().context("block signals")?;
@@ -137,12 +149,17 @@ fn supervise(
     started: Timestamp,
     signals: &Signals,
 ) -> Result<Client> {
-    let Created { containers, container, supervision, record, spec } = created;
+    let Created { containers, container, supervision, record, spec, started: _ } = created;
     let started = Cell::new(started);
     // A run ends once, whatever else is recorded of the container afterwards.
     let has_run = Cell::new(beginning != Beginning::Launch);
     let serving = serving(&record, lifetime, wants);
+    let hostname = spec.hostname().clone().unwrap_or_default();
+    let relay = RefCell::default();
+    let connecting = Connecting::of(engine, &record, &hostname, &relay);
     let clear = |outcome: &Outcome| {
+        // Whoever hears of the end finds the ports free.
+        connecting.iter().for_each(Connecting::close);
         let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
@@ -175,11 +192,19 @@ fn supervise(
     let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
     let process = spec.spec().process().as_ref();
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
-    let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
-    let log_attributes = log_attributes::of(&record, hostname, environment);
+    let log_attributes = log_attributes::of(&record, &hostname, environment);
+    let connect =
+        |namespace: BorrowedFd<'_>| connecting.as_ref().map_or(Ok(()), |connecting| connecting.connect(namespace));
+    if beginning != Beginning::Launch {
+        // What it was called by goes on; what could not be opened again is this host's own way to it alone.
+        let _ = connecting.as_ref().map(Connecting::resume);
+    }
     let job = Job {
         runtime: &runtime,
-        request: request(&record, &bundle, &spec, serving, &secrets),
+        request: Request {
+            connect: connecting.is_some().then_some(&connect as &Connect<'_>),
+            ..request(&record, &bundle, &spec, serving, &secrets)
+        },
         beginning,
         folder: container.directory(),
         serving,
@@ -203,6 +228,11 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        relay: &relay,
+        farewell: &|| {
+            // What cannot be given back now is found by the next command.
+            let _ = connecting.as_ref().map(Connecting::leave);
+        },
     };
     monitor::start(&job, signals)
 }
@@ -252,6 +282,7 @@ fn request<'a>(
         console_socket: None,
         pidfd_socket: None,
         shared_memory: joining::sharer(&record.options.namespaces),
+        connect: None,
         manager: None,
     }
 }

@@ -57,7 +57,7 @@ impl Sampler {
         let network = match record.options.network {
             // The host's counters are not the container's.
             Network::Host => (0, 0),
-            Network::None => traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default()),
+            _ => traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default()),
         };
         // Nobody counts where there is no cgroup, but how many they are can be seen.
         let count = if pids.current == 0 { count(engine, record)? } else { pids.current };

@@ -34,6 +34,7 @@ pub(super) struct Audience {
 enum Waiting {
     Started { pidfd: OwnedFd, has_terminal: bool },
     Output(Stream, Vec<u8>),
+    Warning(String),
 }
 
 /// Who has gone.
@@ -145,9 +146,11 @@ impl Audience {
         }
     }
 
-    pub(super) fn warn(&self, text: &str) {
-        if let Some(first) = &self.first {
-            let _ = first.link.send_warning(text);
+    /// Tells the command of what did not succeed.
+    pub(super) fn warn(&mut self, text: &str) {
+        let Some(first) = &self.first else { return };
+        if self.is_full() || first.link.send_warning(text) == Sent::Full {
+            self.waiting.push_back(Waiting::Warning(text.to_owned()));
         }
     }
 
@@ -184,6 +187,7 @@ impl Audience {
             let sent = match next {
                 Waiting::Started { pidfd, has_terminal } => first.link.send_started(pidfd.as_fd(), *has_terminal),
                 Waiting::Output(stream, bytes) => first.link.send_output(*stream, bytes),
+                Waiting::Warning(text) => first.link.send_warning(text),
             };
             if sent == Sent::Full {
                 return;

@@ -30,7 +30,7 @@ pub struct Client {
     /// The workload; none between two runs.
     pidfd: Option<OwnedFd>,
     has_terminal: bool,
-    /// Things the user should be told.
+    /// Things the user should be told: of the start, before anything is attended to; what comes later is told at the end.
     pub warnings: Vec<String>,
 }
 
@@ -135,8 +135,10 @@ impl Client {
         }
     }
 
-    /// Attends to the workload until it has ended and is cleared, or the user leaves.
-    pub fn attend(mut self, attending: &Attending, signals: &Signals) -> Result<Ended> {
+    /// Attends to the workload until it has ended and is cleared, or the user leaves; what `tell` gets then did not succeed at
+    /// the end, and changes nothing about it.
+    pub fn attend(mut self, attending: &Attending, signals: &Signals, tell: &dyn Fn(&str)) -> Result<Ended> {
+        let told = self.warnings.len();
         let mut conversation = Conversation::new(attending);
         let stdin = rustix::stdio::stdin();
         let mut raw = None;
@@ -152,6 +154,7 @@ impl Client {
                 Some(ended) => {
                     conversation.flush_all();
                     drop(raw);
+                    self.warnings[told..].iter().for_each(|warning| tell(warning));
                     // It has told all and only ends; nobody should find it still there.
                     if let (Ended::Exit(_), Some(monitor)) = (ended, &self.monitor) {
                         foreground::wait(monitor)?;
@@ -200,6 +203,13 @@ impl Client {
         let ended = match self.link.receive(&mut buffer)? {
             Some(Message::Ended(exit)) => Some(Ended::Exit(exit)),
             Some(Message::Failed(error)) => return Err(error),
+            Some(Message::Warning(text)) => {
+                // Not now: the terminal may be raw, and the workload's. What every run is warned of is told once.
+                if !self.warnings.contains(&text) {
+                    self.warnings.push(text);
+                }
+                None
+            }
             Some(Message::Started { pidfd, has_terminal }) => {
                 (self.pidfd, self.has_terminal) = (Some(pidfd), has_terminal);
                 None

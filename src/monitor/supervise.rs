@@ -7,6 +7,7 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has its own |
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,9 @@ use super::streams::{Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::relay::Relay;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
-use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait};
+use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
 use crate::sys::{memory, signal};
@@ -58,6 +60,10 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// The ports of this host that lead to the container, while it runs.
+    pub relay: &'a RefCell<Relay>,
+    /// Called when the command has been told, for what nobody needs to wait for.
+    pub farewell: &'a dyn Fn(),
 }
 
 /// What a monitor begins with.
@@ -235,7 +241,8 @@ impl<'a> Monitor<'a> {
                     (*restarts_now, *was_stopped) = (false, true);
                 }
                 if let Some(outcome) = &self.outcome {
-                    (self.job.clear)(outcome)?;
+                    let cleared = (self.job.clear)(outcome);
+                    self.warn_unless(cleared);
                 }
                 return Ok(exit);
             }
@@ -268,7 +275,7 @@ impl<'a> Monitor<'a> {
             self.has_begun = true;
             self.drain(&mut streams);
             remove_fifos(self.job.folder);
-            return self.conclude(UNSEEN, None, true, restarts);
+            return Ok(self.conclude(UNSEEN, None, true, restarts));
         };
         let checks =
             self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
@@ -296,13 +303,13 @@ impl<'a> Monitor<'a> {
                 if let Serving::Fifos { .. } = self.job.serving {
                     remove_fifos(self.job.folder);
                 }
-                let concluded = self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts);
-                removed.and(concluded)
+                self.warn_unless(removed);
+                Ok(self.conclude(end.unwrap_or(UNSEEN), out_of_memory, end.is_none(), run.restarts))
             }
             Err(error) => {
                 let _ = signal::send(running.init.pidfd.as_fd(), signal::KILL);
                 if run.origin == Origin::Own {
-                    let _ = wait(&running.init.pidfd);
+                    let _ = wait_at_most(&running.init.pidfd, LAST_PATIENCE);
                 }
                 let _ = running.remove();
                 Err(error)
@@ -310,21 +317,22 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Has the end of a run recorded.
-    fn conclude(
-        &mut self,
-        exit: Exit,
-        out_of_memory: Option<OutOfMemory>,
-        is_unseen: bool,
-        restarts: u32,
-    ) -> Result<Exit> {
+    /// Has the end of a run recorded. It is the end that it was, and has the policy's answer, whatever is left to be cleared.
+    fn conclude(&mut self, exit: Exit, out_of_memory: Option<OutOfMemory>, is_unseen: bool, restarts: u32) -> Exit {
         let restarts_now = self.wants_restart(exit, restarts);
         let (ending, was_stopped, is_kept) = (self.ending, self.is_stopping, self.is_kept);
         let outcome =
             Outcome::Ended { exit, out_of_memory, ending, restarts, restarts_now, was_stopped, is_kept, is_unseen };
-        let cleared = (self.job.clear)(&outcome);
+        self.warn_unless((self.job.clear)(&outcome));
         self.outcome = Some(outcome);
-        cleared.map(|()| exit)
+        exit
+    }
+
+    /// Tells the command of what did not succeed when a run was over: the next one that meets the container clears it.
+    fn warn_unless(&mut self, answer: Result<()>) {
+        if let Err(error) = answer {
+            self.audience.warn(&error.report());
+        }
     }
 
     /// Serves the streams, the command and all others until the workload has ended; `None` where nobody knows how.
@@ -372,6 +380,9 @@ impl<'a> Monitor<'a> {
                 checking.read_output();
             }
             self.look_after_health(ready.check)?;
+            if ready.relay {
+                self.attend_to_callers();
+            }
             for stream in ready.streams {
                 if !self.audience.is_full() {
                     self.relay(streams, stream);
@@ -396,6 +407,11 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// Where this fails, who calls this host by a loopback address is not heard; others do not come this way.
+    fn attend_to_callers(&self) {
+        let _ = self.job.relay.borrow_mut().attend();
+    }
+
     /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
@@ -403,6 +419,7 @@ impl<'a> Monitor<'a> {
 
     /// Waits for whatever comes first.
     fn wait(&self, pidfd: Option<BorrowedFd<'_>>, streams: &Streams) -> Result<Ready> {
+        let relay = self.job.relay.borrow();
         let mut sources = Vec::with_capacity(8);
         let mut fds = Vec::with_capacity(8);
         let mut add = |source, fd, flags| {
@@ -439,6 +456,9 @@ impl<'a> Monitor<'a> {
                 add(Source::CheckOutput, output, PollFlags::IN);
             }
         }
+        for source in relay.sources() {
+            add(Source::Relay, source, PollFlags::IN);
+        }
         let due = self.checking.as_ref().and_then(Checking::deadline);
         let due = due.or_else(|| {
             self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
@@ -471,6 +491,7 @@ impl<'a> Monitor<'a> {
                 Source::Input => ready.input = true,
                 Source::Check => ready.check = true,
                 Source::CheckOutput => ready.check_output = true,
+                Source::Relay => ready.relay = true,
             }
         }
         // From the back, so that who goes does not change the places of the others.
@@ -693,6 +714,9 @@ impl<'a> Monitor<'a> {
             if ready.client_has_room {
                 self.audience.flush();
             }
+            if ready.relay {
+                self.attend_to_callers();
+            }
             if self.is_stopping {
                 self.deadline = None;
                 return Ok(Rest::Disturbed);
@@ -719,6 +743,7 @@ impl<'a> Monitor<'a> {
             Ok(exit) => link.send_ended(*exit),
             Err(error) => link.send_failure(error),
         });
+        (self.job.farewell)();
     }
 }
 
@@ -736,6 +761,9 @@ fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<us
 
 /// What comes within this time of each other finds memory as it was.
 const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
+/// How long a workload may take to die that can no longer be attended to. The next command that meets it goes on.
+const LAST_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;
@@ -775,6 +803,7 @@ enum Source {
     Input,
     Check,
     CheckOutput,
+    Relay,
 }
 
 /// What a wait brought.
@@ -788,5 +817,6 @@ struct Ready {
     input: bool,
     check: bool,
     check_output: bool,
+    relay: bool,
     deadline_passed: bool,
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,13 @@ pub struct Request<'a> {
     pub shared_memory: Option<&'a str>,
     /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
     pub manager: Option<&'a Path>,
+    /// Joins the container's network namespace to networks, before sysctls and hooks that look for them.
+    pub connect: Option<&'a Connect<'a>>,
 }
+
+/// What is done to the network namespace of a container that is being made. What it does ends with the namespace, or is its
+/// maker's to clear.
+pub type Connect<'a> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 'a;
 
 /// Whether the caller stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +176,7 @@ impl Runtime {
         let group = resctrl.as_ref().map(|plan| plan.group().clone());
         let directory = RemoveOnDrop(Some(self.claim(request.id)?));
         log::debug(|| format!("container {} of bundle {}", request.id, request.bundle.display()));
+        plan.asks_for_networks = request.connect.is_some();
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
@@ -230,6 +237,7 @@ impl Runtime {
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
                 on_clone: &record,
+                connect: request.connect,
                 meanwhile: &|| directory.get().write_config(&recorded_spec),
             },
         );

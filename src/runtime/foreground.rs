@@ -63,6 +63,13 @@ pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
     Ok(status.as_ref().map_or(Exit::Code(u8::MAX), Exit::new))
 }
 
+/// Waits for a child's end for so long at most: one at a disk that does not answer, or in a frozen cgroup, has none.
+pub fn wait_at_most(pidfd: impl AsFd, patience: Timespec) -> Result<Option<Exit>> {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&patience))).context("wait for the container")?;
+    try_wait(pidfd)
+}
+
 /// How a process ended that is nobody's child here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learnt {

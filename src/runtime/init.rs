@@ -270,14 +270,14 @@ fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
         for join in &plan.namespaces.join {
             enter(join)?;
         }
-        let asks_parent = !plan.net_devices.is_empty() || plan.rootfs.has_late_maps();
+        let asks_parent = plan.has_network_work() || plan.rootfs.has_late_maps();
         if asks_parent && !is_known {
             // Else this word would be taken for the answer.
             channel.expect(Tag::Known)?;
             is_known = true;
         }
     }
-    if !plan.net_devices.is_empty() {
+    if plan.has_network_work() {
         // Before sysctls that are theirs, and hooks that look for them.
         channel.send(Tag::WantsDevices)?;
         channel.expect(Tag::DevicesMoved)?;

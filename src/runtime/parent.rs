@@ -6,7 +6,7 @@
 //! | user | the caller's |
 //! | root | the host's |
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,6 +16,7 @@ use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
 };
 
+use super::container::Connect;
 use super::foreground::{self, End, Exit};
 use super::hooks::HookPlan;
 use super::plan::{Plan, ProcessPlan};
@@ -49,6 +50,8 @@ pub(super) struct Surroundings<'a> {
     pub on_init: &'a dyn Fn(Pid) -> Result<()>,
     /// Told of init where a child before it was told of as init, and did its work.
     pub on_clone: &'a dyn Fn(Pid) -> Result<()>,
+    /// Joins the container's network namespace to networks.
+    pub connect: Option<&'a Connect<'a>>,
     /// Done while init is busy with its mounts.
     pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
@@ -200,7 +203,7 @@ fn attend(
                 continue;
             }
             (Some(Message::WantsDevices), Some(launching)) => {
-                move_net_devices(launching.plan, pid)?;
+                set_up_network(launching, pid)?;
                 channel.send(Tag::DevicesMoved)?;
                 continue;
             }
@@ -245,16 +248,22 @@ fn attend(
     Ok(Init { pid, pidfd, terminal })
 }
 
-/// Moves interfaces to the network namespace that init is in by now.
-fn move_net_devices(plan: &Plan, pid: i32) -> Result<()> {
-    let devices = &plan.net_devices;
+/// Moves interfaces to the network namespace that init is in by now, and joins that to networks.
+fn set_up_network(launching: &Launching<'_>, pid: i32) -> Result<()> {
+    let Launching { plan, surroundings } = launching;
+    let set_up = |namespace: BorrowedFd<'_>, name: &str| {
+        if !plan.net_devices.is_empty() {
+            net_device::move_all(&plan.net_devices, namespace, name)?;
+        }
+        surroundings.connect.map_or(Ok(()), |connect| connect(namespace))
+    };
     if let Some(join) = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network) {
-        return net_device::move_all(devices, join.fd.as_fd(), &join.path.to_string_lossy());
+        return set_up(join.fd.as_fd(), &join.path.to_string_lossy());
     }
     let path = format!("{pid}/ns/net");
     let namespace = rustix::fs::openat(&plan.proc, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open /proc/{path}"))?;
-    net_device::move_all(devices, namespace.as_fd(), &format!("/proc/{path}"))
+    set_up(namespace.as_fd(), &format!("/proc/{path}"))
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.

@@ -69,6 +69,8 @@ pub struct Plan {
     pub sysctls: Vec<(String, String)>,
     /// Interfaces that the parent moves to the container's network.
     pub net_devices: Vec<NetDevice>,
+    /// Whether the parent joins it to networks besides.
+    pub asks_for_networks: bool,
     /// Hooks.
     pub hooks: HookPlan,
     /// Where they write to.
@@ -186,6 +188,7 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
         domainname: spec.domainname().clone(),
         sysctls,
         net_devices: net_devices(spec, privileged)?,
+        asks_for_networks: false,
         hook_output: hooks.output.open()?,
         hooks,
         proc: HostProc::open()?,
@@ -195,6 +198,11 @@ pub fn plan(spec: &Validated, bundle: &Path, choices: &Choices) -> Result<Plan> 
 }
 
 impl Plan {
+    /// Whether the parent has something to do in the container's network namespace.
+    pub(super) fn has_network_work(&self) -> bool {
+        self.asks_for_networks || !self.net_devices.is_empty()
+    }
+
     /// Adds a mount of the runtime's own, behind those of the configuration. Its source is a directory of the state's,
     /// which is closed to everybody else.
     pub(super) fn add_mount(&mut self, mount: &Mount) -> Result<()> {

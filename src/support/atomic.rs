@@ -2,7 +2,8 @@
 //!
 //! [`create`] makes a file that must not exist; [`replace`] puts a new content in the place of an old one. A reader, and
 //! whoever comes after a SIGKILL, sees the old state or the new one. Nothing is synced to disk: after a power cut the
-//! newest state may be missing, and the readers of husk's files take an empty file for one that was never written.
+//! newest state may be missing, and the readers of husk's files take an empty file for one that was never written. What must
+//! find room on a full disk has it set aside before ([`reserve`], [`put_reserved`]).
 //! Names are single components; the directory is trusted to be husk's own. The mode is narrowed by the umask, which the
 //! executable sets at its start.
 
@@ -45,6 +46,47 @@ pub fn create(directory: BorrowedFd<'_>, name: &str, content: &[u8]) -> Result<(
 pub fn replace(directory: BorrowedFd<'_>, name: &str, content: &[u8]) -> Result<()> {
     debug_assert!(!name.contains('/'), "a name, not a path");
     create_named(directory, name, content, RenameFlags::empty()).with_context(|| format!("write {name}"))
+}
+
+/// Makes `name` in `directory`, where it is not there, so that the file system has set room aside for a content of `size`
+/// bytes that [`put_reserved`] is to write: blank, since a file with a hole has none.
+pub fn reserve(directory: BorrowedFd<'_>, name: &str, size: usize) -> Result<()> {
+    debug_assert!(!name.contains('/'), "a name, not a path");
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(PRIVATE)) {
+        Ok(fd) => write_all(&mut File::from(fd), &vec![b' '; size]).map_err(Error::from),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+    .with_context(|| format!("reserve {name}"))
+}
+
+/// Puts a JSON document in the place of what `name` holds, by way of the file `reserved`, which that becomes: a disk that
+/// is full has room for it. `false` where nothing was reserved.
+///
+/// What it does not fill of `size` stays blank, so that the room is there for the next one.
+pub fn put_reserved(
+    directory: BorrowedFd<'_>,
+    reserved: &str,
+    name: &str,
+    document: &[u8],
+    size: usize,
+) -> Result<bool> {
+    let put = || {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = match rustix::fs::openat(directory, reserved, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(errno),
+        };
+        let mut content = document.to_vec();
+        content.resize(document.len().max(size), b' ');
+        write_all(&mut file, &content)?;
+        rustix::fs::ftruncate(&file, content.len() as u64)?;
+        rustix::fs::renameat(directory, reserved, directory, name)?;
+        Ok(true)
+    };
+    put().map_err(Error::from).with_context(|| format!("write {name}"))
 }
 
 /// Writes a file that has no name yet, and then names it: a kill leaves nothing.
@@ -150,6 +192,24 @@ mod tests {
             assert_eq!(std::fs::read(directory.path().join("a")).unwrap(), b"one");
             assert_eq!(std::fs::metadata(directory.path().join("a")).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(names(&directory), ["a"], "nothing temporary may stay");
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_is_filled() {
+        let (directory, fd) = scratch();
+        let content = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert!(!put_reserved(fd.as_fd(), "next", "a", b"{}", 4).unwrap());
+        reserve(fd.as_fd(), "next", 4).unwrap();
+        assert_eq!(content("next"), "    ");
+        assert!(put_reserved(fd.as_fd(), "next", "a", b"{}", 4).unwrap());
+        assert_eq!((content("a").as_str(), names(&directory)), ("{}  ", vec!["a".to_owned()]));
+        // One that is longer, and a shorter one in its room.
+        for (document, expected) in [("{1234567}", "{1234567}"), ("{1}", "{1} ")] {
+            std::fs::rename(directory.path().join("a"), directory.path().join("next")).unwrap();
+            reserve(fd.as_fd(), "next", 4).unwrap();
+            assert!(put_reserved(fd.as_fd(), "next", "a", document.as_bytes(), 4).unwrap());
+            assert_eq!(content("a"), expected);
         }
     }
 

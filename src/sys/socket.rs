@@ -103,9 +103,8 @@ pub fn peek_past(socket: impl AsFd, skipped: usize, buffer: &mut [u8]) -> Result
     message.msg_iovlen = list.len();
     // SAFETY: every part is within `scrap` or `buffer`, which outlive the call; that the first ones are the same memory
     // matters to nobody, since it is never read.
-    let answer = unsafe {
-        libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-    };
+    let answer =
+        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
     let length = usize::try_from(answer).map_err(|_| super::last_errno())?;
     match length.checked_sub(skipped) {
         Some(0) if length > 0 => Err(Errno::AGAIN),
@@ -139,9 +138,8 @@ pub fn refused(socket: impl AsFd) -> Result<Option<Refused>, Errno> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
     // SAFETY: every pointer of the message is to memory of the length beside it, which outlives the call.
-    let answer = unsafe {
-        libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
-    };
+    let answer =
+        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
     if answer < 0 {
         return match super::last_errno() {
             Errno::AGAIN => Ok(None),
@@ -163,10 +161,8 @@ fn error_of(mut bytes: &[u8]) -> Option<Errno> {
         let level = i32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
         let kind = i32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?);
         let body = bytes.get(HEAD..length)?;
-        let is_error = matches!(
-            (level, kind),
-            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
-        );
+        let is_error =
+            matches!((level, kind), (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR));
         if is_error {
             let errno = u32::from_ne_bytes(*body.first_chunk()?);
             return Some(Errno::from_raw_os_error(i32::try_from(errno).ok()?));

@@ -8,18 +8,6 @@ use crate::error::{Error, Result};
 /// What husk does not do, or not yet.
 #[derive(Debug, Args)]
 pub(super) struct RefusedArgs {
-    #[arg(long, short, hide = true)]
-    publish: Vec<String>,
-    #[arg(long, short = 'P', hide = true)]
-    publish_all: bool,
-    #[arg(long, hide = true)]
-    network_alias: Vec<String>,
-    #[arg(long, hide = true)]
-    ip: Option<String>,
-    #[arg(long, hide = true)]
-    ip6: Option<String>,
-    #[arg(long, hide = true)]
-    mac_address: Option<String>,
     #[arg(long, hide = true)]
     link: Vec<String>,
     #[arg(long, hide = true)]
@@ -76,18 +64,11 @@ pub(super) struct RefusedArgs {
     disable_content_trust: bool,
 }
 
-const NETWORKS: &str = "networks come later";
 const PODS: &str = "pods come later";
 
 impl RefusedArgs {
     pub(super) fn refuse(self) -> Result<()> {
         let Self {
-            publish,
-            publish_all,
-            network_alias,
-            ip,
-            ip6,
-            mac_address,
             link,
             link_local_ip,
             pod,
@@ -120,14 +101,8 @@ impl RefusedArgs {
         // Words that ask for what is so.
         let unless = |word: Option<String>, accepted: &[&str]| word.is_some_and(|word| !accepted.contains(&&*word));
         for (flag, is_given, reason) in [
-            ("publish", !publish.is_empty(), NETWORKS),
-            ("publish-all", publish_all, NETWORKS),
-            ("network-alias", !network_alias.is_empty(), NETWORKS),
-            ("ip", ip.is_some(), NETWORKS),
-            ("ip6", ip6.is_some(), NETWORKS),
-            ("mac-address", mac_address.is_some(), NETWORKS),
-            ("link", !link.is_empty(), NETWORKS),
-            ("link-local-ip", !link_local_ip.is_empty(), NETWORKS),
+            ("link", !link.is_empty(), "containers of one network know each other by name: --network NAME"),
+            ("link-local-ip", !link_local_ip.is_empty(), "the kernel makes them"),
             ("pod", pod.is_some(), PODS),
             ("pod-id-file", pod_id_file.is_some(), PODS),
             ("uidmap", !uidmap.is_empty(), "not supported yet"),

@@ -145,7 +145,13 @@ fn default_mounts(input: &Input<'_>) -> Vec<Mount> {
     let modes = &input.options.namespaces;
     let privileged = input.options.privileged;
     let has_user_namespace = input.user_namespace.is_some();
-    let borrows_sys = has_user_namespace && input.options.network == Network::Host;
+    let is_networks_owner = match input.options.network {
+        Network::None | Network::Joined(_) => true,
+        Network::Host => false,
+        // Of who is joined by it, and its network with it.
+        Network::Container(_) | Network::Path(_) => input.joined.user.is_some(),
+    };
+    let borrows_sys = has_user_namespace && !is_networks_owner;
     let borrows_proc = has_user_namespace && modes.pid == NamespaceMode::Host;
     let bind = |path: &'static str, source: PathBuf, more: &[&str]| {
         let mut options = options_of(&["rbind", "rprivate", "nosuid", "noexec", "nodev"]);

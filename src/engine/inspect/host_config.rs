@@ -7,7 +7,7 @@ use crate::engine::defaults;
 use crate::engine::log_attributes::LogAttributes;
 use crate::engine::options::limits::{DeviceRate, DeviceWeight};
 use crate::engine::options::namespaces::{NamespaceMode, UserMode};
-use crate::engine::options::{DeviceRequest, Limits, Network, RunOptions, SeccompChoice, SwapLimit, Unmasked};
+use crate::engine::options::{DeviceRequest, Limits, RunOptions, SeccompChoice, SwapLimit, Unmasked};
 use crate::engine::record::Record;
 use crate::engine::volume_option::{Propagation, Volume, VolumeSource};
 use crate::monitor::RestartPolicy;
@@ -20,7 +20,7 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
         "Binds": list(options.volumes.iter().filter_map(bind)),
         "ContainerIDFile": options.id_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         "LogConfig": log_config(&options.log, &options.log_attributes),
-        "NetworkMode": match options.network { Network::None => "none", Network::Host => "host" },
+        "NetworkMode": options.network.mode(),
         "PortBindings": {},
         "RestartPolicy": restart_policy(options.restart),
         "AutoRemove": record.remove,

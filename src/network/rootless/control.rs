@@ -56,8 +56,12 @@ pub(super) enum Request {
     Hello,
     /// Comes with a descriptor where the caller has a socket of its own.
     Publish(Publication),
-    Withdraw { container: String },
-    Forget { addresses: Vec<IpAddr> },
+    Withdraw {
+        container: String,
+    },
+    Forget {
+        addresses: Vec<IpAddr>,
+    },
     /// Says that the caller has the namespaces open.
     Hold(Holder),
     /// Comes with a descriptor of a process: as long as that lives, so does this.
@@ -69,12 +73,22 @@ pub(super) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
     /// By the numbers of the process's descriptors.
-    Welcome { pid: u32, user: i32, network: i32 },
+    Welcome {
+        pid: u32,
+        user: i32,
+        network: i32,
+    },
     /// The port, which was the kernel's to choose if it was 0.
-    Published { port: u16 },
+    Published {
+        port: u16,
+    },
     Done,
     Status(Status),
-    Failed { message: String, hint: Option<String>, errno: Option<i32> },
+    Failed {
+        message: String,
+        hint: Option<String>,
+        errno: Option<i32>,
+    },
 }
 
 /// What a process has to do.

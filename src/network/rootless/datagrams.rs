@@ -125,13 +125,7 @@ impl Datagrams {
         mapping.peers.iter().find(|peer| peer.seen == seen).map(|peer| peer.real)
     }
 
-    fn open(
-        &mut self,
-        protocol: Protocol,
-        guest: SocketAddr,
-        now: Instant,
-        epoll: &OwnedFd,
-    ) -> Result<Token, Errno> {
+    fn open(&mut self, protocol: Protocol, guest: SocketAddr, now: Instant, epoll: &OwnedFd) -> Result<Token, Errno> {
         let (family, of_echo) = match guest {
             SocketAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
             SocketAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
@@ -141,15 +135,7 @@ impl Datagrams {
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(number))?;
         let _ = socket::want_refusals(&socket, guest.is_ipv6());
         self.insert(
-            Mapping {
-                protocol,
-                guest,
-                socket,
-                peers: Vec::new(),
-                container: None,
-                last_used: now,
-                asks_only: true,
-            },
+            Mapping { protocol, guest, socket, peers: Vec::new(), container: None, last_used: now, asks_only: true },
             epoll,
         )
     }

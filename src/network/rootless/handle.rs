@@ -68,7 +68,11 @@ fn open_folder(path: &Path, make: bool) -> Result<Option<OwnedFd>> {
     let describe = || format!("open {}", path.display());
     if make {
         use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make {}", path.display()))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("make {}", path.display()))?;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -108,8 +112,8 @@ fn start(config: &Config<'_>) -> Result<OwnedFd> {
 /// `husk internal network FOLDER`: leaves whoever called it, and is the network process until nobody needs it. `starter` is
 /// the socket that came as its standard input.
 pub fn become_process(folder: &Path, starter: OwnedFd) -> Result<()> {
-    let (beginning, _) = control::receive::<Beginning>(&starter)?
-        .ok_or_else(|| Error::invalid("is started by husk alone"))?;
+    let (beginning, _) =
+        control::receive::<Beginning>(&starter)?.ok_or_else(|| Error::invalid("is started by husk alone"))?;
     match clone3(CloneFlags::empty(), None).context("leave the command")? {
         Cloned::Parent(..) => Ok(()),
         Cloned::Child => {
@@ -254,7 +258,10 @@ impl Handle {
                 match answer? {
                     Some(Message::Ready) => Ok(()),
                     Some(Message::Failed(error)) => Err(error),
-                    _ => Err(Error::new(Kind::Other, format!("the process in the network namespace ended early ({exit:?})"))),
+                    _ => Err(Error::new(
+                        Kind::Other,
+                        format!("the process in the network namespace ended early ({exit:?})"),
+                    )),
                 }
             }
         }

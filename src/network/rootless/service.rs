@@ -281,8 +281,8 @@ fn check(socket: &OwnedFd, transport: Transport) -> Result<()> {
         Transport::Tcp => sockopt::socket_acceptconn(socket).unwrap_or(false),
         Transport::Udp => sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::DGRAM),
     };
-    let is_internet = sockopt::socket_domain(socket)
-        .is_ok_and(|family| matches!(family, AddressFamily::INET | AddressFamily::INET6));
+    let is_internet =
+        sockopt::socket_domain(socket).is_ok_and(|family| matches!(family, AddressFamily::INET | AddressFamily::INET6));
     if fits && is_internet {
         return Ok(());
     }

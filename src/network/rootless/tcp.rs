@@ -134,7 +134,12 @@ pub(super) enum Served {
 
 impl Connection {
     /// Takes the container's SYN; the host's socket is connecting.
-    pub(super) fn from_guest(ends: (SocketAddr, SocketAddr), segment: &Segment<'_>, initial: u32, now: Instant) -> Self {
+    pub(super) fn from_guest(
+        ends: (SocketAddr, SocketAddr),
+        segment: &Segment<'_>,
+        initial: u32,
+        now: Instant,
+    ) -> Self {
         let mut connection = Self::new(ends, State::Connecting, initial, now);
         connection.learn(segment);
         connection

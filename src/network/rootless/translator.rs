@@ -217,8 +217,7 @@ impl Translator {
             return;
         };
         let to = (seen, real);
-        let made =
-            self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
+        let made = self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
         if let Some((token, deadline)) = made.and_then(|token| Some((token, self.datagrams.deadline(token)?))) {
             self.timers.push(Reverse((deadline, token)));
         }
@@ -400,7 +399,8 @@ impl Translator {
     /// Finds ends that no other connection has: the caller's own port where that is free.
     fn free_ends(&self, guest: SocketAddr, caller: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
         let seen = seen_as(caller, guest, &self.device);
-        let others = (0..64_u16).map(|step| DYNAMIC + (seen.port().wrapping_add(step.wrapping_mul(257)) % (u16::MAX - DYNAMIC)));
+        let others =
+            (0..64_u16).map(|step| DYNAMIC + (seen.port().wrapping_add(step.wrapping_mul(257)) % (u16::MAX - DYNAMIC)));
         std::iter::once(seen.port())
             .chain(others)
             .map(|port| (guest, SocketAddr::new(seen.ip(), port)))
@@ -408,7 +408,13 @@ impl Translator {
     }
 
     /// Publishes a port of a container with a socket that listens, or, of UDP, is bound.
-    pub(super) fn publish(&mut self, container: &str, is_udp: bool, guest: SocketAddr, fd: OwnedFd) -> Result<(), Errno> {
+    pub(super) fn publish(
+        &mut self,
+        container: &str,
+        is_udp: bool,
+        guest: SocketAddr,
+        fd: OwnedFd,
+    ) -> Result<(), Errno> {
         if is_udp {
             return self.datagrams.publish(container, guest, fd, self.now, &self.epoll).map(drop);
         }

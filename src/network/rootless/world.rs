@@ -27,10 +27,8 @@ pub const DEVICE: &str = "host0";
 /// their blocks is taken from the world outside.
 pub const GATEWAYS: Gateways =
     Gateways { v4: Ipv4Addr::new(10, 0, 2, 2), v6: Ipv6Addr::new(0xfd00, 0x6875, 0x736b, 0, 0, 0, 0, 2) };
-const OWN: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x6875, 0x736b, 0, 0, 0, 0, 0x100)),
-];
+const OWN: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x6875, 0x736b, 0, 0, 0, 0, 0x100))];
 
 /// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h and netlink.h.
 const NEW_LINK: u16 = 16;
@@ -56,27 +54,37 @@ impl World {
     /// Makes all of it.
     pub(super) fn make(maps: &IdMaps) -> Result<Self> {
         let flags = CloneFlags::NEWUSER | CloneFlags::NEWNET;
-        let answers = in_child(flags, 3, |channel| {
-            channel.expect(Tag::MapsWritten)?;
-            let (uid, gid) = (rustix::thread::Uid::ROOT, rustix::thread::Gid::ROOT);
-            rustix::thread::set_thread_res_gid(gid, gid, gid).context("become group 0 of the user namespace")?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid).context("become user 0 of the user namespace")?;
-            let open = |path: &str| {
-                rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .with_context(|| format!("open {path}"))
-            };
-            Ok(vec![open("/proc/self/ns/user")?, open("/proc/self/ns/net")?, set_up_namespace()?])
-        }, |channel, pid| idmap::write(pid, maps).and_then(|()| channel.send(Tag::MapsWritten)))?;
+        let answers = in_child(
+            flags,
+            3,
+            |channel| {
+                channel.expect(Tag::MapsWritten)?;
+                let (uid, gid) = (rustix::thread::Uid::ROOT, rustix::thread::Gid::ROOT);
+                rustix::thread::set_thread_res_gid(gid, gid, gid).context("become group 0 of the user namespace")?;
+                rustix::thread::set_thread_res_uid(uid, uid, uid).context("become user 0 of the user namespace")?;
+                let open = |path: &str| {
+                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                        .with_context(|| format!("open {path}"))
+                };
+                Ok(vec![open("/proc/self/ns/user")?, open("/proc/self/ns/net")?, set_up_namespace()?])
+            },
+            |channel, pid| idmap::write(pid, maps).and_then(|()| channel.send(Tag::MapsWritten)),
+        )?;
         let [user, network, device] = <[OwnedFd; 3]>::try_from(answers).map_err(|_| ended_early())?;
         Ok(Self { user, network, device })
     }
 
     /// Makes the way out anew in namespaces that another's death has left.
     pub(super) fn adopt(user: OwnedFd, network: OwnedFd) -> Result<Self> {
-        let answers = in_child(CloneFlags::empty(), 1, |_| {
-            enter(user.as_fd(), network.as_fd())?;
-            Ok(vec![set_up_namespace()?])
-        }, |_, _| Ok(()))?;
+        let answers = in_child(
+            CloneFlags::empty(),
+            1,
+            |_| {
+                enter(user.as_fd(), network.as_fd())?;
+                Ok(vec![set_up_namespace()?])
+            },
+            |_, _| Ok(()),
+        )?;
         let [device] = <[OwnedFd; 1]>::try_from(answers).map_err(|_| ended_early())?;
         Ok(Self { user, network, device })
     }
@@ -181,8 +189,7 @@ fn add_way_out(socket: &Socket, index: u32, address: IpAddr) -> Result<(), Errno
     };
     let mut body = [family, octets.len() as u8 * 8, 0, 0, 0, 0, 0, 0];
     body[4..].copy_from_slice(&index.to_ne_bytes());
-    let mut request =
-        Request::act(NEW_ADDRESS, &body).with_flags(CREATE_NEW).attribute(ADDRESS_LOCAL, &octets)?;
+    let mut request = Request::act(NEW_ADDRESS, &body).with_flags(CREATE_NEW).attribute(ADDRESS_LOCAL, &octets)?;
     if address.is_ipv6() {
         request = request.attribute(ADDRESS_FLAGS, &NO_DETECTION.to_ne_bytes())?;
     }

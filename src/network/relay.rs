@@ -1,0 +1,467 @@
+//! Relays of published ports: who calls from this host's own loopback address is led to the container here, since the kernel
+//! translates no such address. The sockets also keep the ports from others for as long as the container runs.
+//!
+//! All others are led by the rules of `inet husk`, and never get here: what they say is not copied, and the container sees
+//! their address. A caller that comes to one of these sockets is this host itself, which the container knows as its gateway.
+//!
+//! A monitor only holds the sockets. Once somebody calls, a process is forked that attends to all of them, and that ends when
+//! it had nobody to attend to for a while: what is not used costs descriptors alone.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, bind, connect, getsockname,
+    ipproto, listen, recv, recvfrom, send, sendto, shutdown, socket_with, sockopt,
+};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::process::exit_now;
+
+/// How long a relay waits for the next caller.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a caller without a connection is remembered.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// Callers at a time; those behind them wait in the sockets' queues, or are not heard.
+const CONNECTIONS: usize = 512;
+const CALLERS: usize = 256;
+
+const BACKLOG: i32 = 128;
+const CHUNK: usize = 64 << 10;
+
+/// The transport protocols whose ports are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A port of this host that is a container's.
+#[derive(Debug)]
+pub struct Door {
+    transport: Transport,
+    socket: OwnedFd,
+    /// Where it leads.
+    to: SocketAddr,
+}
+
+impl Door {
+    /// Takes a port of this host; 0 for any that is free.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Exists`]: somebody has it already.
+    pub fn open(transport: Transport, at: SocketAddr, to: SocketAddr) -> Result<Self> {
+        let describe = || format!("listen on {at}");
+        let (kind, protocol) = match transport {
+            Transport::Tcp => (SocketType::STREAM, ipproto::TCP),
+            Transport::Udp => (SocketType::DGRAM, ipproto::UDP),
+        };
+        let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(family, kind, flags, Some(protocol)).with_context(describe)?;
+        if at.is_ipv6() {
+            // IPv4 has a socket of its own.
+            sockopt::set_ipv6_v6only(&socket, true).with_context(describe)?;
+        }
+        if transport == Transport::Tcp {
+            // What the container before has in TIME_WAIT is nobody's.
+            sockopt::set_socket_reuseaddr(&socket, true).with_context(describe)?;
+        }
+        bind(&socket, &at).map_err(|errno| explain_bind(errno, at))?;
+        if transport == Transport::Tcp {
+            listen(&socket, BACKLOG).map_err(|errno| explain_bind(errno, at))?;
+        }
+        Ok(Self { transport, socket, to })
+    }
+
+    /// The port it has.
+    pub fn port(&self) -> Result<u16> {
+        let address = getsockname(&self.socket).context("ask for a port's number")?;
+        SocketAddr::try_from(address).map(|address| address.port()).context("ask for a port's number")
+    }
+
+    /// Says where it leads, once that is known.
+    pub fn lead_to(&mut self, to: SocketAddr) {
+        self.to = to;
+    }
+}
+
+fn explain_bind(errno: Errno, at: SocketAddr) -> Error {
+    let error = Error::from(errno).context(format!("listen on {at}"));
+    match errno {
+        Errno::ADDRINUSE => error.with_kind(Kind::Exists),
+        Errno::ADDRNOTAVAIL => error.with_hint("no interface of this host has that address"),
+        Errno::ACCESS => error.with_hint(
+            "ports below net.ipv4.ip_unprivileged_port_start are root's: sysctl net.ipv4.ip_unprivileged_port_start=0",
+        ),
+        _ => error,
+    }
+}
+
+/// The doors of one container.
+#[derive(Debug, Default)]
+pub struct Relay {
+    doors: Vec<Door>,
+    /// The process that attends to them now.
+    child: Option<OwnedFd>,
+}
+
+impl Relay {
+    /// Adds doors to those that there are.
+    pub fn extend(&mut self, doors: impl IntoIterator<Item = Door>) {
+        self.dismiss();
+        self.doors.extend(doors);
+    }
+
+    /// Closes all doors that lead to an address.
+    pub fn close(&mut self, to: IpAddr) {
+        self.dismiss();
+        self.doors.retain(|door| door.to.ip() != to);
+    }
+
+    /// What to wait for, to be read: callers, or the end of who attends to them.
+    pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let doors = if self.child.is_none() { &self.doors[..] } else { &[] };
+        self.child.iter().map(AsFd::as_fd).chain(doors.iter().map(|door| door.socket.as_fd()))
+    }
+
+    /// Does what is to be done when one of them is ready.
+    pub fn attend(&mut self) -> Result<()> {
+        if let Some(child) = &self.child {
+            let ended = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            if !matches!(ended, Ok(None)) {
+                self.child = None;
+            }
+            return Ok(());
+        }
+        match clone3(CloneFlags::empty(), None).context("start a relay of published ports")? {
+            Cloned::Parent(_, pidfd) => self.child = Some(pidfd),
+            Cloned::Child => {
+                // The next monitor opens the doors anew.
+                let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+                let _ = rustix::thread::set_name(c"husk:[ports]");
+                exit_now(i32::from(serve(&self.doors).is_err()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends who attends to them.
+    fn dismiss(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = pidfd_send_signal(&child, Signal::KILL);
+            let _ = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.dismiss();
+    }
+}
+
+/// Finds where a published port's own socket is to be: everywhere of a family, or at an address.
+pub fn everywhere(is_ipv6: bool) -> IpAddr {
+    if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+/// One way of a connection: what came from the one side and is not yet with the other lies in a pipe.
+struct Way {
+    pipe: (OwnedFd, OwnedFd),
+    held: usize,
+    has_ended: bool,
+    is_done: bool,
+}
+
+impl Way {
+    fn new() -> Result<Self, Errno> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { pipe: (reader, writer), held: 0, has_ended: false, is_done: false })
+    }
+
+    fn wants_input(&self) -> bool {
+        self.held == 0 && !self.has_ended
+    }
+
+    fn wants_room(&self) -> bool {
+        self.held > 0
+    }
+
+    /// Moves on what can be moved; an error is the connection's end.
+    fn pump(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        loop {
+            if self.wants_input() {
+                match splice(from, None, &self.pipe.1, None, CHUNK, flags) {
+                    Ok(0) => self.has_ended = true,
+                    Ok(moved) => self.held += moved,
+                    Err(Errno::AGAIN) => return Ok(()),
+                    Err(Errno::INTR) => continue,
+                    Err(errno) => return Err(errno),
+                }
+            }
+            if self.held > 0 {
+                match splice(&self.pipe.0, None, to, None, self.held, flags) {
+                    Ok(moved) => self.held = self.held.saturating_sub(moved),
+                    Err(Errno::AGAIN) => return Ok(()),
+                    Err(Errno::INTR) => continue,
+                    Err(errno) => return Err(errno),
+                }
+            }
+            if self.has_ended && self.held == 0 {
+                if !self.is_done {
+                    self.is_done = true;
+                    let _ = shutdown(to, Shutdown::Write);
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A caller's connection, and the one to the container.
+struct Connection {
+    caller: OwnedFd,
+    callee: OwnedFd,
+    is_connected: bool,
+    there: Way,
+    back: Way,
+}
+
+impl Connection {
+    fn begin(caller: OwnedFd, to: SocketAddr) -> Result<Self, Errno> {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let callee = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        match connect(&callee, &to) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(errno) => return Err(errno),
+        }
+        for side in [&caller, &callee] {
+            let _ = sockopt::set_tcp_nodelay(side, true);
+        }
+        Ok(Self { caller, callee, is_connected: false, there: Way::new()?, back: Way::new()? })
+    }
+
+    fn is_over(&self) -> bool {
+        self.there.is_done && self.back.is_done
+    }
+
+    /// What to wait for, of the caller's side and of the container's.
+    fn wants(&self) -> [PollFlags; 2] {
+        if !self.is_connected {
+            return [PollFlags::empty(), PollFlags::OUT];
+        }
+        let of = |way: &Way, back: &Way| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, way.wants_input());
+            flags.set(PollFlags::OUT, back.wants_room());
+            flags
+        };
+        [of(&self.there, &self.back), of(&self.back, &self.there)]
+    }
+
+    fn go_on(&mut self) -> Result<(), Errno> {
+        if !self.is_connected {
+            if let Err(errno) = sockopt::socket_error(&self.callee)? {
+                return Err(errno);
+            }
+            self.is_connected = true;
+        }
+        self.there.pump(&self.caller, &self.callee)?;
+        self.back.pump(&self.callee, &self.caller)
+    }
+}
+
+/// Somebody who sent a datagram, and the socket that stands for them.
+struct Caller {
+    socket: OwnedFd,
+    heard: Instant,
+}
+
+/// What a source that is ready belongs to.
+#[derive(Clone, Copy)]
+enum Source {
+    Door(usize),
+    Connection(usize),
+    Caller(usize, SocketAddr),
+}
+
+/// Attends to callers until there have been none for a while.
+fn serve(doors: &[Door]) -> Result<()> {
+    let mut connections: Vec<Connection> = Vec::new();
+    let mut callers: HashMap<(usize, SocketAddr), Caller> = HashMap::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let mut sources = Vec::new();
+        let mut fds = Vec::new();
+        for (place, door) in doors.iter().enumerate() {
+            let has_room = door.transport == Transport::Udp || connections.len() < CONNECTIONS;
+            sources.push(Source::Door(place));
+            let wanted = if has_room { PollFlags::IN } else { PollFlags::empty() };
+            fds.push(PollFd::new(&door.socket, wanted));
+        }
+        for (place, connection) in connections.iter().enumerate() {
+            for (side, wanted) in [&connection.caller, &connection.callee].into_iter().zip(connection.wants()) {
+                // A side that has hung up is ready for ever, asked or not.
+                if wanted.is_empty() {
+                    continue;
+                }
+                sources.push(Source::Connection(place));
+                fds.push(PollFd::new(side, wanted));
+            }
+        }
+        for ((door, address), caller) in &callers {
+            sources.push(Source::Caller(*door, *address));
+            fds.push(PollFd::new(&caller.socket, PollFlags::IN));
+        }
+        let timeout = Timespec::try_from(PATIENCE).ok();
+        let count = match poll(&mut fds, timeout.as_ref()) {
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno).context("wait for callers"),
+        };
+        if count == 0 && connections.is_empty() && callers.is_empty() {
+            return Ok(());
+        }
+        let ready: Vec<Source> =
+            sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(source, _)| *source).collect();
+        let mut ended = Vec::new();
+        let now = Instant::now();
+        for source in ready {
+            match source {
+                Source::Door(place) => {
+                    let Some(door) = doors.get(place) else { continue };
+                    match door.transport {
+                        Transport::Tcp => connections.extend(accept(door)),
+                        Transport::Udp => hear(place, door, &mut callers, &mut buffer, now),
+                    }
+                }
+                Source::Connection(place) => {
+                    if let Some(connection) = connections.get_mut(place)
+                        && (connection.go_on().is_err() || connection.is_over())
+                    {
+                        ended.push(place);
+                    }
+                }
+                Source::Caller(place, address) => {
+                    let (Some(door), Some(caller)) = (doors.get(place), callers.get_mut(&(place, address))) else {
+                        continue;
+                    };
+                    while let Ok((length, _)) = recv(&caller.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                        caller.heard = now;
+                        let said = buffer.get(..length).unwrap_or_default();
+                        let _ = sendto(&door.socket, said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+                    }
+                }
+            }
+        }
+        // Both sides of one may have been ready; from the back, so that the places of the others hold.
+        ended.dedup();
+        for place in ended.into_iter().rev() {
+            connections.swap_remove(place);
+        }
+        callers.retain(|_, caller| now.duration_since(caller.heard) < SILENCE);
+    }
+}
+
+fn accept(door: &Door) -> Option<Connection> {
+    let caller = accept_with(&door.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+    Connection::begin(caller, door.to).ok()
+}
+
+fn hear(
+    place: usize,
+    door: &Door,
+    callers: &mut HashMap<(usize, SocketAddr), Caller>,
+    buffer: &mut [u8],
+    now: Instant,
+) {
+    while let Ok((length, _, Some(from))) = recvfrom(&door.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+        let (Ok(from), Some(said)) = (SocketAddr::try_from(from), buffer.get(..length)) else { continue };
+        if !callers.contains_key(&(place, from)) {
+            let Some(caller) = (callers.len() < CALLERS).then(|| call(door.to, now)).and_then(Result::ok) else {
+                continue;
+            };
+            callers.insert((place, from), caller);
+        }
+        if let Some(caller) = callers.get_mut(&(place, from)) {
+            caller.heard = now;
+            let _ = send(&caller.socket, said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+    }
+}
+
+fn call(to: SocketAddr, heard: Instant) -> Result<Caller, Errno> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?;
+    connect(&socket, &to)?;
+    Ok(Caller { socket, heard })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+    use std::thread;
+
+    use super::*;
+
+    fn local(port: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    #[test]
+    fn callers_reach_the_container_and_a_port_has_one_owner() {
+        let server = TcpListener::bind(local(0)).unwrap();
+        let datagrams = UdpSocket::bind(local(0)).unwrap();
+        let tcp = Door::open(Transport::Tcp, local(0), server.local_addr().unwrap()).unwrap();
+        let udp = Door::open(Transport::Udp, local(0), datagrams.local_addr().unwrap()).unwrap();
+        let (at_tcp, at_udp) = (local(tcp.port().unwrap()), local(udp.port().unwrap()));
+        for (transport, at) in [(Transport::Tcp, at_tcp), (Transport::Udp, at_udp)] {
+            let refused = Door::open(transport, at, at).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Exists, "{refused}");
+        }
+        // In place of the process, which a test with other threads has no place for.
+        thread::spawn(move || serve(&[tcp, udp]));
+        let mut caller = TcpStream::connect(at_tcp).unwrap();
+        let (mut callee, _) = server.accept().unwrap();
+        let said: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                caller.write_all(&said).unwrap();
+                caller.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut heard = Vec::new();
+            callee.read_to_end(&mut heard).unwrap();
+            assert!(heard == said, "{} bytes", heard.len());
+        });
+        // The other way is still open.
+        callee.write_all(b"and back").unwrap();
+        drop(callee);
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "and back");
+
+        let sender = UdpSocket::bind(local(0)).unwrap();
+        sender.send_to(b"ping", at_udp).unwrap();
+        let mut buffer = [0; 16];
+        let (length, from) = datagrams.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"ping");
+        datagrams.send_to(b"pong", from).unwrap();
+        let (length, from) = sender.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&b"pong"[..], at_udp));
+    }
+}
