@@ -9,9 +9,10 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, oci, ps, referrers,
-    run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
+    attach, commit, complete, cp, diff, dns, docs, doctor, events, exec, export, generate, history, image_list, images,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, network_process,
+    oci, ps, referrers, run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage,
+    volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -109,7 +110,9 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Dns(dns::Dns),
     Monitor(monitor::Monitor),
+    Network(network_process::NetworkProcess),
     Thaw(thaw::Thaw),
     Complete(complete::Complete),
 }
@@ -235,6 +238,8 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Internal(Internal::Network(args)) => network_process::run(&args),
+        Command::Internal(Internal::Dns(args)) => dns::run(&args),
         Command::Internal(Internal::Thaw(args)) => thaw::run(&args),
         Command::Completion(args) => complete::completion(&args),
         Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),

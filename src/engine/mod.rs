@@ -4,6 +4,7 @@ pub mod boot;
 pub mod cdi;
 pub mod commit;
 pub mod config;
+pub mod connecting;
 pub mod containers;
 pub mod copy;
 pub mod create;

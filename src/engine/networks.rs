@@ -313,6 +313,22 @@ impl<'e> Networks<'e> {
         make_folder(&parent.join(&record.name)).with_context(context)
     }
 
+    /// The same, where there is one.
+    pub fn existing_run_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
+        open(&self.run_directory().join(name))
+    }
+
+    /// The folder of all of these.
+    pub fn run_root(&self) -> Result<OwnedFd> {
+        make_folder(&self.run_directory()).context("make a folder for who is in networks")
+    }
+
+    /// The names of the networks that somebody is in, or was.
+    pub fn in_use(&self) -> Result<Vec<String>> {
+        let Some(folder) = open(&self.run_directory())? else { return Ok(Vec::new()) };
+        Ok(super::containers::entries(folder.as_fd())?.into_iter().filter(|name| is_network_name(name)).collect())
+    }
+
     /// Who is in a network now, by the ids of containers, without waiting for anybody.
     pub fn leases(&self, name: &str) -> Result<BTreeMap<String, Lease>> {
         match open(&self.run_directory().join(name))? {

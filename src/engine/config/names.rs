@@ -72,6 +72,8 @@ fn hosts(input: &Input<'_>, hostname: &str) -> Result<String> {
         let _ = match entry.address {
             HostAddress::Ip(address) => writeln!(text, "{address}\t{names}"),
             HostAddress::Gateway if is_on_hosts_network => writeln!(text, "127.0.0.1\t{names}"),
+            // Which address that is, the start knows.
+            HostAddress::Gateway if !input.options.network.attachments().is_empty() => Ok(()),
             HostAddress::Gateway => {
                 return Err(Error::invalid(format!("add-host {names}: host-gateway needs a network"))
                     .with_hint("the container has none: --network host has the host as 127.0.0.1"));

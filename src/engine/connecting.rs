@@ -1,0 +1,404 @@
+//! A container's place in its networks, from its start to its end: leases, links, rules, published ports, and the files that
+//! tell it of them. Made by the monitor, between the birth of the network namespace and that of the workload.
+//!
+//! What there is in the kernel follows from the networks' definitions and from the leases below the run root. The order
+//! holds that up: a lease is written before what it stands for is made, and goes after that is gone. So whatever is killed
+//! half-way, the next command finds by its lease what is to be removed ([`sweep`]). The link needs nobody: it ends with the
+//! container's network namespace.
+
+mod files;
+mod ports;
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::engine::Engine;
+use super::networks::driver::{Driver, DriverOptions};
+use super::networks::{NetworkRecord, Networks};
+use super::options::Attachment;
+use super::record::{Record, Status};
+use crate::error::{Context, Error, Kind, Result};
+use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
+use crate::network::lease::{Lease, Leases, Wish};
+use crate::network::link::{self, InterfaceAddress, Pair};
+use crate::network::port::Protocol;
+use crate::network::relay::Relay;
+use crate::network::{conntrack, forwarding};
+use crate::support::id::ContainerId;
+use crate::support::lock::{Lock, Sharing, open_lock_file};
+
+/// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
+const FIREWALL_LOCK: &str = ".firewall";
+
+/// A container's networks, while it starts, runs and ends.
+pub struct Connecting<'a> {
+    engine: &'a Engine,
+    record: &'a Record,
+    hostname: &'a str,
+    relay: &'a RefCell<Relay>,
+    /// The inode of this run's network namespace, once there is one.
+    namespace: Cell<Option<u64>>,
+}
+
+/// A lease whose holder has gone.
+struct Gone {
+    network: String,
+    holder: String,
+    lease: Lease,
+}
+
+/// One of them.
+struct Place<'a> {
+    attachment: &'a Attachment,
+    network: NetworkRecord,
+    options: DriverOptions,
+    /// The container's end of the link, and the host's.
+    interface: String,
+    port: String,
+}
+
+impl<'a> Connecting<'a> {
+    /// `None` for a container that is in no network.
+    pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
+        let is_in_any = !record.options.network.attachments().is_empty();
+        is_in_any.then(|| Self { engine, record, hostname, relay, namespace: Cell::default() })
+    }
+
+    /// Joins the container's network namespace to its networks. On failure nothing of it is left.
+    pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
+        self.namespace.set(Some(inode));
+        let made = self.make(namespace);
+        if made.is_err() {
+            // The failure is the one to tell; what remains is found by its lease.
+            let _ = self.leave();
+        }
+        made
+    }
+
+    fn make(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        let networks = Networks::of(self.engine);
+        let attachments = self.record.options.network.attachments();
+        let first = first_of(attachments);
+        let mut leases = Vec::new();
+        let mut places = Vec::new();
+        let mut follows_another = false;
+        for (number, attachment) in attachments.iter().enumerate() {
+            let place = self.place(&networks, number, attachment)?;
+            let (lease, before) =
+                self.lease(&networks, &place).with_context(|| format!("network {}", place.network.name))?;
+            follows_another |= before.is_some_and(|before| !before.port.is_empty());
+            leases.push(lease);
+            places.push(place);
+        }
+        let opened = match (places.get(first), leases.get(first)) {
+            (Some(place), Some(lease)) => ports::open(self.engine, self.record, &place.options, lease)?,
+            _ => ports::Opened::default(),
+        };
+        let mut endpoints = Vec::new();
+        for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
+            let is_first = number == first;
+            if is_first {
+                lease.published.clone_from(&opened.bound);
+            }
+            self.note(&networks, place, lease)?;
+            place.link(lease, is_first, namespace).with_context(|| format!("network {}", place.network.name))?;
+            endpoints.push(endpoint(lease));
+        }
+        self.add_to_firewall(&networks, &endpoints, follows_another)?;
+        let datagram_ports = opened.datagram_ports();
+        if !datagram_ports.is_empty() {
+            conntrack::forget(Protocol::Udp.number(), &datagram_ports)?;
+        }
+        self.relay.replace(Relay::default());
+        self.relay.borrow_mut().extend(opened.doors);
+        if let (Some(place), Some(lease)) = (places.get(first), leases.get(first)) {
+            files::write(self.engine, self.record, self.hostname, &place.network, lease)?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, networks: &Networks<'_>, number: usize, attachment: &'a Attachment) -> Result<Place<'a>> {
+        let network = networks.find(&attachment.network)?;
+        let options = network.parsed()?;
+        let prefix = options.interface_prefix.as_deref().unwrap_or("eth");
+        let interface = attachment.interface.clone().unwrap_or_else(|| format!("{prefix}{number}"));
+        Ok(Place { attachment, port: port_of(&self.record.id, number), interface, network, options })
+    }
+
+    /// Gets addresses; gives besides what the run before has not given back yet.
+    fn lease(&self, networks: &Networks<'_>, place: &Place<'_>) -> Result<(Lease, Option<Lease>)> {
+        let Place { attachment, network, .. } = place;
+        let folder = networks.run_folder(network)?;
+        let wish = Wish {
+            addresses: attachment.addresses(),
+            mac: attachment.mac,
+            name: self.record.name.to_string(),
+            aliases: attachment.aliases.clone(),
+            resolvers: self.record.options.hosts.servers.clone(),
+        };
+        let mut leases = Leases::open(folder.as_fd())?;
+        let id = self.record.id.as_str();
+        let before = leases.all().get(id).cloned();
+        let lease = match leases.take(id, &network.pools(), &wish) {
+            Err(error) if error.kind() != Kind::Invalid => {
+                // Somebody may have been killed who would have given back what is wanted.
+                drop(leases);
+                sweep_named(self.engine, networks, &network.name)?;
+                leases = Leases::open(folder.as_fd())?;
+                leases.take(id, &network.pools(), &wish)?
+            }
+            answer => answer?,
+        };
+        Ok((lease, before))
+    }
+
+    fn note(&self, networks: &Networks<'_>, place: &Place<'_>, lease: &mut Lease) -> Result<()> {
+        lease.interface.clone_from(&place.interface);
+        lease.port.clone_from(&place.port);
+        lease.namespace = self.namespace.get();
+        let folder = networks.run_folder(&place.network)?;
+        Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
+    }
+
+    fn add_to_firewall(&self, networks: &Networks<'_>, endpoints: &[Endpoint], follows_another: bool) -> Result<()> {
+        // What is there of the run before may lead elsewhere.
+        if !follows_another {
+            let _lock = firewall_lock(self.engine, Sharing::Shared)?;
+            match tables(self.engine).add(endpoints) {
+                Ok(()) => return Ok(()),
+                // Not there yet, or gone; a published port that is still led to who had it.
+                Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
+        write_firewall(self.engine, networks)
+    }
+
+    /// Opens the ports again of a container that has lost its monitor.
+    pub fn resume(&self) -> Result<()> {
+        let networks = Networks::of(self.engine);
+        let attachments = self.record.options.network.attachments();
+        let Some(attachment) = attachments.get(first_of(attachments)) else { return Ok(()) };
+        if let Some(lease) = networks.leases(&attachment.network)?.get(self.record.id.as_str()) {
+            self.namespace.set(lease.namespace);
+            self.relay.borrow_mut().extend(ports::reopen(lease));
+        }
+        Ok(())
+    }
+
+    /// Closes the doors, so that they are free for the next that wants them.
+    pub fn close(&self) {
+        self.relay.replace(Relay::default());
+    }
+
+    /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
+    pub fn leave(&self) -> Result<()> {
+        self.close();
+        let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        let networks = Networks::of(self.engine);
+        let id = self.record.id.as_str();
+        let mut gone = Vec::new();
+        for attachment in self.record.options.network.attachments() {
+            let lease = networks.leases(&attachment.network)?.remove(id);
+            if let Some(lease) = lease.filter(|lease| lease.namespace.is_none_or(|of| of == namespace)) {
+                gone.push(Gone { network: attachment.network.clone(), holder: id.to_owned(), lease });
+            }
+        }
+        give_back(self.engine, &networks, &gone)
+    }
+}
+
+/// Through which of them goes what is for elsewhere: that of the highest priority, and of equals the first.
+fn first_of(attachments: &[Attachment]) -> usize {
+    let highest = attachments.iter().map(|attachment| attachment.gateway_priority).max();
+    attachments.iter().position(|attachment| Some(attachment.gateway_priority) == highest).unwrap_or_default()
+}
+
+/// The host's end of a link, whose name has room for fifteen characters.
+fn port_of(id: &ContainerId, number: usize) -> String {
+    let short: String = id.as_str().chars().take(11).collect();
+    format!("hv{short}{number}")
+}
+
+impl Place<'_> {
+    /// Makes the link, and what it leads to.
+    fn link(&self, lease: &Lease, is_first: bool, namespace: BorrowedFd<'_>) -> Result<()> {
+        if self.network.driver != Driver::Bridge {
+            return Err(Error::unsupported(format!("driver {}", self.network.driver)));
+        }
+        self.make_bridge()?;
+        let block_of = |address: &IpAddr| {
+            let subnet = self.network.subnets.iter().find(|subnet| subnet.block.contains(*address));
+            subnet.map(|subnet| InterfaceAddress { address: *address, block: subnet.block })
+        };
+        let leads_elsewhere = is_first && !self.network.internal && self.options.has_default_route;
+        let gateways = self.network.subnets.iter().map(|subnet| subnet.gateway);
+        let pair = Pair {
+            port: &self.port,
+            bridge: &self.network.interface,
+            name: &self.interface,
+            mac: lease.mac,
+            mtu: self.options.mtu,
+            addresses: lease.addresses.iter().filter_map(block_of).collect(),
+            gateways: if leads_elsewhere { gateways.collect() } else { Vec::new() },
+        };
+        // What a monitor that was killed has left of it: its own end is in a namespace that has ended, or is about to.
+        match link::connect(&pair, namespace) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => {
+                link::remove(&self.port)?;
+                link::connect(&pair, namespace)
+            }
+            answer => answer,
+        }
+    }
+
+    fn make_bridge(&self) -> Result<()> {
+        let NetworkRecord { interface, subnets, internal, ipv6, .. } = &self.network;
+        let addresses: Vec<InterfaceAddress> =
+            subnets.iter().map(|subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block }).collect();
+        link::make_bridge(interface, self.options.mtu, &addresses)?;
+        if !internal {
+            forwarding::enable(*ipv6)?;
+            foreign::let_through(interface)?;
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(lease: &Lease) -> Endpoint {
+    Endpoint {
+        port: lease.port.clone(),
+        mac: lease.mac.0,
+        addresses: lease.addresses.clone(),
+        published: ports::published(lease),
+    }
+}
+
+fn segment(network: &NetworkRecord) -> Result<Segment> {
+    Ok(Segment {
+        interface: network.interface.clone(),
+        subnets: network.subnets.iter().map(|subnet| (subnet.block.first(), subnet.block.prefix())).collect(),
+        is_internal: network.internal,
+        masquerades: network.parsed()?.masquerades,
+    })
+}
+
+/// Each run root has tables of its own, so that two know nothing of each other.
+fn tables(engine: &Engine) -> Firewall<'_> {
+    Firewall { name: &engine.firewall_name }
+}
+
+fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
+    let folder = Networks::of(engine).run_root()?;
+    Lock::wait(open_lock_file(folder.as_fd(), FIREWALL_LOCK, OFlags::CREATE)?, sharing, |_| ())
+}
+
+/// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
+fn write_firewall(engine: &Engine, networks: &Networks<'_>) -> Result<()> {
+    let mut segments = Vec::new();
+    let mut endpoints = Vec::new();
+    for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
+        segments.push(segment(network)?);
+        // A lease whose link is not there yet is added by who makes that.
+        let linked = networks.leases(&network.name)?;
+        endpoints.extend(linked.values().filter(|lease| !lease.port.is_empty()).map(endpoint));
+    }
+    tables(engine).write(&segments, &endpoints)
+}
+
+/// Takes the rules of containers away that have ended, and then their leases.
+fn give_back(engine: &Engine, networks: &Networks<'_>, gone: &[Gone]) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    let mut endpoints = Vec::new();
+    let mut released = Vec::new();
+    for Gone { network, holder, lease } in gone {
+        // Since then it may have started again.
+        if networks.leases(network)?.get(holder) == Some(lease) {
+            endpoints.extend((!lease.port.is_empty()).then(|| endpoint(lease)));
+            released.push((network, holder, lease));
+        }
+    }
+    let removed = if endpoints.is_empty() { Ok(()) } else { tables(engine).remove(&endpoints) };
+    for (network, holder, lease) in released {
+        if let Some(folder) = networks.existing_run_folder(network)? {
+            Leases::open(folder.as_fd())?.release(holder, lease)?;
+        }
+    }
+    match removed {
+        // One of them was not there: what is there is made right, unless there is nothing.
+        Err(error) if error.errno() == Some(Errno::NOENT) => {
+            if tables(engine).is_there()? {
+                write_firewall(engine, networks)
+            } else {
+                Ok(())
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// Clears what containers have left in the networks whose monitors were killed.
+pub fn sweep(engine: &Engine) -> Result<()> {
+    let networks = Networks::of(engine);
+    networks.in_use()?.iter().try_for_each(|name| sweep_named(engine, &networks, name))
+}
+
+fn sweep_named(engine: &Engine, networks: &Networks<'_>, name: &str) -> Result<()> {
+    let gone = networks.leases(name)?.into_iter().filter(|(holder, _)| !holds(engine, holder));
+    let gone: Vec<Gone> = gone.map(|(holder, lease)| Gone { network: name.to_owned(), holder, lease }).collect();
+    give_back(engine, networks, &gone)
+}
+
+/// Whether a container may have what its lease says: it runs, or is about to.
+fn holds(engine: &Engine, id: &str) -> bool {
+    let find = || -> Result<bool> {
+        Ok(match engine.containers()?.find(id)?.status()? {
+            Status::Running { .. } | Status::Restarting(_) => true,
+            Status::Lost { .. } => engine.runtime(false)?.lives(id)?,
+            Status::Created | Status::Exited(_) => false,
+        })
+    };
+    find().unwrap_or(false)
+}
+
+/// Makes the kernel's part of all networks anew: rules that somebody has flushed, the firewalls of others.
+pub fn reload(engine: &Engine) -> Result<()> {
+    sweep(engine)?;
+    let networks = Networks::of(engine);
+    for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge && !network.internal) {
+        if !networks.leases(&network.name)?.is_empty() {
+            forwarding::enable(network.ipv6)?;
+            foreign::let_through(&network.interface)?;
+        }
+    }
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    write_firewall(engine, &networks)
+}
+
+/// Says whether husk's tables are there, where a container needs them.
+pub fn has_rules(engine: &Engine) -> Result<bool> {
+    tables(engine).is_there()
+}
+
+/// The name of the tables for a run root: the system's own has the plain one.
+pub fn firewall_name(run_root: &std::path::Path) -> String {
+    if run_root == std::path::Path::new(super::settings::SYSTEM_RUN_ROOT) {
+        return firewall::NAME.to_owned();
+    }
+    // FNV-1a: to tell a few from each other.
+    let hash = run_root
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("{}-{hash:08x}", firewall::NAME)
+}

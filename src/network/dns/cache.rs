@@ -1,0 +1,90 @@
+//! Other servers' answers, for as long as they live, and no more of them than fit. Asks nobody.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::message::{Answer, Manner, Question};
+use super::name::Name;
+
+/// Answers, and bytes of all of them: what a small process can be seen to have.
+const ANSWERS: usize = 512;
+const BYTES: usize = 256 << 10;
+
+/// A longer life than this is taken for it: a laptop's networks change.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The same for an answer that there is nothing (RFC 2308, 5, which allows three hours).
+const LONGEST_NOTHING: Duration = Duration::from_secs(300);
+
+/// What a question has been asked as, and whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    name: Name,
+    kind: u16,
+    class: u16,
+    manner: Manner,
+    servers: Rc<[SocketAddr]>,
+}
+
+impl Key {
+    pub(super) fn new(question: &Question, manner: Manner, servers: Rc<[SocketAddr]>) -> Self {
+        Self { name: question.name.folded(), kind: question.kind, class: question.class, manner, servers }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Cache {
+    kept: HashMap<Key, Kept>,
+    bytes: usize,
+}
+
+struct Kept {
+    answer: Rc<Answer>,
+    since: Instant,
+    until: Instant,
+}
+
+impl Cache {
+    /// Finds an answer that lives; gives its age in seconds, too.
+    pub(super) fn find(&self, key: &Key, now: Instant) -> Option<(Rc<Answer>, u32)> {
+        let kept = self.kept.get(key).filter(|kept| now < kept.until)?;
+        let age = now.saturating_duration_since(kept.since).as_secs();
+        Some((Rc::clone(&kept.answer), u32::try_from(age).unwrap_or(u32::MAX)))
+    }
+
+    /// Keeps an answer, if it may be kept. Those that end first make room for it.
+    pub(super) fn keep(&mut self, key: Key, answer: &Rc<Answer>, now: Instant) {
+        let most = if answer.says_nothing() { LONGEST_NOTHING } else { LONGEST };
+        let life = Duration::from_secs(answer.life().into()).min(most);
+        let size = size(&key, answer);
+        if life.is_zero() || size > BYTES / 4 {
+            return;
+        }
+        self.forget(&key);
+        if self.kept.len() >= ANSWERS || self.bytes + size > BYTES {
+            self.kept.retain(|_, kept| now < kept.until);
+            self.bytes = self.kept.iter().map(|(key, kept)| self::size(key, &kept.answer)).sum();
+        }
+        while self.kept.len() >= ANSWERS || self.bytes + size > BYTES {
+            let Some(first) = self.kept.iter().min_by_key(|(_, kept)| kept.until).map(|(key, _)| key.clone()) else {
+                break;
+            };
+            self.forget(&first);
+        }
+        self.bytes += size;
+        self.kept.insert(key, Kept { answer: Rc::clone(answer), since: now, until: now + life });
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(kept) = self.kept.remove(key) {
+            self.bytes = self.bytes.saturating_sub(size(key, &kept.answer));
+        }
+    }
+}
+
+/// What an answer costs, with the table's share.
+fn size(key: &Key, answer: &Answer) -> usize {
+    answer.length() + key.name.wire().len() + size_of::<Key>() + size_of::<Kept>() + 2 * size_of::<usize>()
+}
