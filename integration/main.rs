@@ -53,6 +53,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod networks;
 mod notify;
 mod orphans;
 mod patience;
@@ -138,6 +139,7 @@ fn tests() -> Vec<support::Test> {
         mount_sharing::tests,
         mount_namespace::tests,
         net_devices::tests,
+        networks::tests,
         shared_pids::tests,
         showing::tests,
         happening::tests,
