@@ -349,12 +349,11 @@ impl Place<'_> {
     /// The host's interface that the network is upon.
     fn parent(&self) -> Result<String> {
         match self.network.driver {
-            Driver::Macvlan | Driver::Ipvlan if self.network.interface.is_empty() => {
-                link::default_interface()?.ok_or_else(|| {
+            Driver::Macvlan | Driver::Ipvlan if self.network.interface.is_empty() => link::default_interface()?
+                .ok_or_else(|| {
                     Error::new(Kind::NotFound, "this host has no default route, by which the parent would be found")
                         .with_hint("husk network create -o parent=INTERFACE names one")
-                })
-            }
+                }),
             _ => Ok(self.network.interface.clone()),
         }
     }

@@ -239,12 +239,11 @@ impl Wire<'_> {
 impl Link<'_> {
     fn make(&self, here: &Socket, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
         let request = match self.wire {
-            Wire::Bridge { bridge, port, .. } => {
-                new_link(port, "veth", self.mtu, Some(here.index_of(bridge)?))?.nested(LINK_INFO, |info| {
+            Wire::Bridge { bridge, port, .. } => new_link(port, "veth", self.mtu, Some(here.index_of(bridge)?))?
+                .nested(LINK_INFO, |info| {
                     info.attribute(INFO_KIND, b"veth")?
                         .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))
-                })?
-            }
+                })?,
             Wire::Macvlan { parent, mode } => self
                 .upon(here.index_of(parent)?, namespace)?
                 .attribute(LINK_ADDRESS, &self.mac.0)?
