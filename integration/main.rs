@@ -54,6 +54,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod networks;
 mod notify;
 mod orphans;
 mod patience;
@@ -140,6 +141,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         dns::tests,
         net_devices::tests,
+        networks::tests,
         shared_pids::tests,
         showing::tests,
         happening::tests,

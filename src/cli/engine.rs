@@ -10,8 +10,9 @@ use super::report;
 use super::status::Status;
 use super::{
     attach, commit, complete, cp, diff, dns, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, oci, ps, referrers,
-    run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, network_process,
+    oci, ps, referrers, run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage,
+    volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -111,6 +112,7 @@ enum Internal {
     Docs(docs::Docs),
     Dns(dns::Dns),
     Monitor(monitor::Monitor),
+    Network(network_process::NetworkProcess),
     Thaw(thaw::Thaw),
     Complete(complete::Complete),
 }
@@ -236,6 +238,7 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Internal(Internal::Network(args)) => network_process::run(&args),
         Command::Internal(Internal::Dns(args)) => dns::run(&args),
         Command::Internal(Internal::Thaw(args)) => thaw::run(&args),
         Command::Completion(args) => complete::completion(&args),

@@ -1,4 +1,4 @@
-//! The containers' networks: links, addresses, rules. Knows no container's record, and keeps nothing running.
+//! The containers' networks: links, addresses, rules. Knows no container's record.
 
 pub mod cidr;
 pub mod conntrack;
@@ -9,6 +9,7 @@ pub mod lease;
 pub mod link;
 pub mod port;
 pub mod relay;
+pub mod rootless;
 
 #[cfg(test)]
 mod tests;
