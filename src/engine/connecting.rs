@@ -19,8 +19,8 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-pub use self::world::check;
 use self::world::World;
+pub use self::world::check;
 use super::engine::Engine;
 use super::networks::driver::{Driver, DriverOptions};
 use super::networks::{NetworkRecord, Networks, StaticRoute};
@@ -145,9 +145,7 @@ impl<'a> Connecting<'a> {
             handle.hold()?;
         }
         let opened = match (places.get(first), leases.get(first)) {
-            (Some(place), Some(lease)) => {
-                ports::open(self.engine, self.world(), self.record, &place.options, lease)?
-            }
+            (Some(place), Some(lease)) => ports::open(self.engine, self.world(), self.record, &place.options, lease)?,
             _ => ports::Opened::default(),
         };
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
@@ -494,7 +492,8 @@ fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>, gone: &[Go
         }
     }
     if let Some(handle) = world.handle() {
-        let addresses: Vec<IpAddr> = released.iter().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
+        let addresses: Vec<IpAddr> =
+            released.iter().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
         handle.forget(&addresses)?;
     }
     if endpoints.is_empty() {
@@ -503,7 +502,11 @@ fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>, gone: &[Go
     world.inside(|| match tables(engine).remove(&endpoints) {
         // One of them was not there: what is there is made right, unless there is nothing.
         Err(error) if error.errno() == Some(Errno::NOENT) => {
-            if tables(engine).is_there()? { write_firewall(engine, world, networks) } else { Ok(()) }
+            if tables(engine).is_there()? {
+                write_firewall(engine, world, networks)
+            } else {
+                Ok(())
+            }
         }
         answer => answer,
     })

@@ -280,7 +280,8 @@ fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     if plan.has_network_work() {
         // Before sysctls that are theirs, and hooks that look for them.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let namespace = rustix::fs::openat(&plan.proc, c"self/ns/net", flags, Mode::empty()).context("open /proc/self/ns/net")?;
+        let namespace =
+            rustix::fs::openat(&plan.proc, c"self/ns/net", flags, Mode::empty()).context("open /proc/self/ns/net")?;
         channel.send_fd(Tag::WantsDevices, namespace.as_fd())?;
         drop(namespace);
         channel.expect(Tag::DevicesMoved)?;

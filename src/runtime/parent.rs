@@ -252,7 +252,8 @@ fn set_up_network(launching: &Launching<'_>, namespace: BorrowedFd<'_>, pid: i32
     let Launching { plan, surroundings } = launching;
     if !plan.net_devices.is_empty() {
         let joined = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network);
-        let path = joined.map_or_else(|| format!("/proc/{pid}/ns/net"), |join| join.path.to_string_lossy().into_owned());
+        let path =
+            joined.map_or_else(|| format!("/proc/{pid}/ns/net"), |join| join.path.to_string_lossy().into_owned());
         net_device::move_all(&plan.net_devices, namespace, &path)?;
     }
     surroundings.connect.map_or(Ok(()), |connect| connect(namespace))

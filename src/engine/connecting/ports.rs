@@ -39,7 +39,10 @@ impl Opened {
 pub(super) fn open(
     engine: &Engine,
     world: &World,
-    record: &Record, options: &DriverOptions, lease: &Lease) -> Result<Opened> {
+    record: &Record,
+    options: &DriverOptions,
+    lease: &Lease,
+) -> Result<Opened> {
     let mut opened = Opened::default();
     for port in &record.options.published {
         let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };

@@ -90,7 +90,9 @@ pub fn check(engine: &Engine, options: &crate::engine::options::RunOptions) -> R
     }
     match &options.namespaces.user {
         UserMode::Default | UserMode::Private => Ok(()),
-        other => Err(Error::unsupported(format!("userns {other}: an ordinary user's networks have a user namespace of their own"))
-            .with_hint("--network none, or no --userns")),
+        other => Err(Error::unsupported(format!(
+            "userns {other}: an ordinary user's networks have a user namespace of their own"
+        ))
+        .with_hint("--network none, or no --userns")),
     }
 }
