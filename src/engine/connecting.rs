@@ -20,7 +20,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::world::World;
-pub use self::world::check;
+pub use self::world::{check, default_is_out_of_reach};
 use super::engine::Engine;
 use super::networks::driver::{Driver, DriverOptions};
 use super::networks::{NetworkRecord, Networks, StaticRoute};
