@@ -39,6 +39,9 @@ use crate::support::lock::{Lock, Sharing, open_lock_file};
 /// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
 const FIREWALL_LOCK: &str = ".firewall";
 
+/// How the names of bridges begin that husk makes.
+pub(super) const OWN_BRIDGE: &str = "hk-";
+
 /// A container's networks, while it starts, runs and ends.
 pub struct Connecting<'a> {
     engine: &'a Engine,
@@ -148,6 +151,10 @@ impl<'a> Connecting<'a> {
             (Some(place), Some(lease)) => ports::open(self.engine, self.world(), self.record, &place.options, lease)?,
             _ => ports::Opened::default(),
         };
+        if ports::are_anothers(&networks, self.record.id.as_str(), &opened.bound)? {
+            // The host let us have them: who had them is gone, and its rules are not.
+            sweep(self.engine)?;
+        }
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
             if number == first {
                 lease.published.clone_from(&opened.bound);
@@ -460,9 +467,16 @@ fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
 
 /// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
 fn write_firewall(engine: &Engine, world: &World, networks: &Networks<'_>) -> Result<()> {
+    write_without(engine, world, networks, None)
+}
+
+fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, removed: Option<&str>) -> Result<()> {
     let mut segments = Vec::new();
     let mut endpoints = Vec::new();
-    for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
+    let is_left = |network: &&NetworkRecord| {
+        network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
+    };
+    for network in networks.recorded()?.iter().filter(is_left) {
         segments.push(segment(world, network)?);
         // A lease whose link is not there yet is added by who makes that.
         let linked = networks.leases(&network.name)?;
@@ -555,6 +569,25 @@ pub fn reload(engine: &Engine) -> Result<()> {
             }
         }
         write_firewall(engine, &world, &networks)
+    })
+}
+
+/// Removes the kernel's part of a network that is about to be removed: its bridge, where husk made it, and its rules.
+pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
+    if network.driver != Driver::Bridge {
+        return Ok(());
+    }
+    let networks = Networks::of(engine);
+    let world = World::find(engine)?;
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    world.inside(|| {
+        if network.interface.starts_with(OWN_BRIDGE) {
+            link::remove(&network.interface)?;
+        }
+        if world.handle().is_none() {
+            foreign::forget(&network.interface)?;
+        }
+        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name)) } else { Ok(()) }
     })
 }
 
