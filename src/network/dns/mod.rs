@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::cidr::Cidr;
 use crate::error::Result;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use message::check_any;
 pub use process::{Standing, ensure, is_there, serve};
 pub use server::{Server, Sockets, Wait};
 
