@@ -14,6 +14,7 @@ use super::format::{Columns, Format, Row, short_id};
 use super::image_list::object;
 use super::status::Status;
 use super::{printer, report};
+use crate::engine::connecting;
 use crate::engine::engine::Engine;
 use crate::engine::membership;
 use crate::engine::networks::driver::Driver;
@@ -223,8 +224,16 @@ pub(super) fn run(command: &Network) -> Result<Status> {
         Network::Connect(args) => connect(args, &engine),
         Network::Disconnect(args) => disconnect(args, &engine),
         Network::Update(args) => update(args, &networks),
-        Network::Reload(_) => Err(Error::unsupported("network reload: not supported yet")),
+        Network::Reload(args) => reload(args, &engine),
     }
+}
+
+fn reload(args: &Reload, engine: &Engine) -> Result<Status> {
+    let Reload { all: _, latest: _, containers } = args;
+    let found = containers.iter().map(|word| engine.find(word)).collect::<Result<Vec<_>>>()?;
+    connecting::reload(engine)?;
+    found.iter().try_for_each(|container| printer::print(&format!("{}\n", container.id())))?;
+    Ok(Status::Success)
 }
 
 fn list(args: &Ls, networks: &Networks<'_>) -> Result<Status> {

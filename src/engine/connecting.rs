@@ -7,24 +7,25 @@
 //! container's network namespace.
 
 mod files;
+mod names;
 mod ports;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
 use super::networks::driver::{Driver, DriverOptions};
-use super::networks::{NetworkRecord, Networks};
+use super::networks::{NetworkRecord, Networks, StaticRoute};
 use super::options::Attachment;
 use super::record::{Record, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
 use crate::network::lease::{Lease, Leases, Wish};
-use crate::network::link::{self, InterfaceAddress, Pair};
+use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
 use crate::network::port::Protocol;
 use crate::network::relay::Relay;
 use crate::network::{conntrack, forwarding};
@@ -44,7 +45,7 @@ pub struct Connecting<'a> {
     namespace: Cell<Option<u64>>,
 }
 
-/// A lease whose holder has gone.
+/// A lease, and whose it is: of one who has gone, as a rule.
 struct Gone {
     network: String,
     holder: String,
@@ -65,14 +66,30 @@ impl<'a> Connecting<'a> {
     /// `None` for a container that is in no network.
     pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
         let is_in_any = !record.options.network.attachments().is_empty();
-        is_in_any.then(|| Self { engine, record, hostname, relay, namespace: Cell::default() })
+        is_in_any.then(|| Self::new(engine, record, hostname, relay))
+    }
+
+    fn new(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Self {
+        Self { engine, record, hostname, relay, namespace: Cell::default() }
+    }
+
+    fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
+        self.namespace.set(Some(inode));
+        Ok(())
     }
 
     /// Joins the container's network namespace to its networks. On failure nothing of it is left.
     pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
-        self.namespace.set(Some(inode));
-        let made = self.make(namespace);
+        let is_again = self.namespace.get().is_some();
+        self.note_namespace(namespace)?;
+        let attachments = if is_again {
+            // Since the start before, it may have been put into others.
+            self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
+        } else {
+            self.record.options.network.clone()
+        };
+        let made = self.make(attachments.attachments(), namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
             let _ = self.leave();
@@ -80,9 +97,8 @@ impl<'a> Connecting<'a> {
         made
     }
 
-    fn make(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+    fn make(&self, attachments: &[Attachment], namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
-        let attachments = self.record.options.network.attachments();
         let first = first_of(attachments);
         let mut leases = Vec::new();
         let mut places = Vec::new();
@@ -107,7 +123,8 @@ impl<'a> Connecting<'a> {
             }
             self.note(&networks, place, lease)?;
             place.link(lease, is_first, namespace).with_context(|| format!("network {}", place.network.name))?;
-            endpoints.push(endpoint(lease));
+            endpoints.extend((!lease.port.is_empty()).then(|| endpoint(lease)));
+            names::ensure(&networks, &place.network)?;
         }
         self.add_to_firewall(&networks, &endpoints, follows_another)?;
         let datagram_ports = opened.datagram_ports();
@@ -122,12 +139,13 @@ impl<'a> Connecting<'a> {
         Ok(())
     }
 
-    fn place(&self, networks: &Networks<'_>, number: usize, attachment: &'a Attachment) -> Result<Place<'a>> {
+    fn place<'p>(&self, networks: &Networks<'_>, number: usize, attachment: &'p Attachment) -> Result<Place<'p>> {
         let network = networks.find(&attachment.network)?;
         let options = network.parsed()?;
         let prefix = options.interface_prefix.as_deref().unwrap_or("eth");
         let interface = attachment.interface.clone().unwrap_or_else(|| format!("{prefix}{number}"));
-        Ok(Place { attachment, port: port_of(&self.record.id, number), interface, network, options })
+        let port = if network.driver == Driver::Bridge { port_of(&self.record.id, number) } else { String::new() };
+        Ok(Place { attachment, port, interface, network, options })
     }
 
     /// Gets addresses; gives besides what the run before has not given back yet.
@@ -180,6 +198,51 @@ impl<'a> Connecting<'a> {
         write_firewall(self.engine, networks)
     }
 
+    /// Joins it to one network more, while it runs.
+    fn attach(&self, attachment: &Attachment, namespace: BorrowedFd<'_>) -> Result<()> {
+        let networks = Networks::of(self.engine);
+        let held = self.held(&networks)?;
+        let is_free = |number: &usize| {
+            let (port, interface) = (port_of(&self.record.id, *number), format!("eth{number}"));
+            !held.iter().any(|gone| gone.lease.port == port || gone.lease.interface == interface)
+        };
+        let number = (0..=held.len()).find(is_free).unwrap_or(held.len());
+        let place = self.place(&networks, number, attachment)?;
+        let join = || {
+            let (mut lease, _) = self.lease(&networks, &place)?;
+            self.note(&networks, &place, &mut lease)?;
+            place.link(&lease, held.is_empty(), namespace)?;
+            names::ensure(&networks, &place.network)?;
+            let endpoints: Vec<Endpoint> = (!lease.port.is_empty()).then(|| endpoint(&lease)).into_iter().collect();
+            self.add_to_firewall(&networks, &endpoints, false)
+        };
+        join().map_err(|error| {
+            let _ = self.part(&networks, &place.network.name, namespace);
+            error.context(format!("network {}", place.network.name))
+        })
+    }
+
+    /// Takes it out of a network, while it runs.
+    fn part(&self, networks: &Networks<'_>, network: &str, namespace: BorrowedFd<'_>) -> Result<()> {
+        let held = self.held(networks)?;
+        let Some(gone) = held.into_iter().find(|gone| gone.network == network) else { return Ok(()) };
+        let removed = link::disconnect(&gone.lease.interface, namespace);
+        give_back(self.engine, networks, &[gone])?;
+        removed
+    }
+
+    /// What it has in all networks: those that it is in by its record, and those that it was joined to since it started.
+    fn held(&self, networks: &Networks<'_>) -> Result<Vec<Gone>> {
+        let id = self.record.id.as_str();
+        let mut held = Vec::new();
+        for network in networks.in_use()? {
+            if let Some(lease) = networks.leases(&network)?.remove(id) {
+                held.push(Gone { network, holder: id.to_owned(), lease });
+            }
+        }
+        Ok(held)
+    }
+
     /// Opens the ports again of a container that has lost its monitor.
     pub fn resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
@@ -202,16 +265,32 @@ impl<'a> Connecting<'a> {
         self.close();
         let Some(namespace) = self.namespace.get() else { return Ok(()) };
         let networks = Networks::of(self.engine);
-        let id = self.record.id.as_str();
-        let mut gone = Vec::new();
-        for attachment in self.record.options.network.attachments() {
-            let lease = networks.leases(&attachment.network)?.remove(id);
-            if let Some(lease) = lease.filter(|lease| lease.namespace.is_none_or(|of| of == namespace)) {
-                gone.push(Gone { network: attachment.network.clone(), holder: id.to_owned(), lease });
-            }
-        }
+        let mut gone = self.held(&networks)?;
+        gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
         give_back(self.engine, &networks, &gone)
     }
+}
+
+/// Joins a container that runs to one network more.
+pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Result<()> {
+    let relay = RefCell::default();
+    let namespace = namespace_of(engine, record)?;
+    let connecting = Connecting::new(engine, record, "", &relay);
+    connecting.note_namespace(namespace.as_fd())?;
+    connecting.attach(attachment, namespace.as_fd())
+}
+
+/// Takes a container that runs out of a network.
+pub fn detach(engine: &Engine, record: &Record, network: &str) -> Result<()> {
+    let relay = RefCell::default();
+    let namespace = namespace_of(engine, record)?;
+    Connecting::new(engine, record, "", &relay).part(&Networks::of(engine), network, namespace.as_fd())
+}
+
+fn namespace_of(engine: &Engine, record: &Record) -> Result<OwnedFd> {
+    let state = engine.runtime(false)?.state(record.id.as_str())?;
+    let path = format!("/proc/{}/ns/net", state.pid);
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
 }
 
 /// Through which of them goes what is for elsewhere: that of the highest priority, and of equals the first.
@@ -229,32 +308,53 @@ fn port_of(id: &ContainerId, number: usize) -> String {
 impl Place<'_> {
     /// Makes the link, and what it leads to.
     fn link(&self, lease: &Lease, is_first: bool, namespace: BorrowedFd<'_>) -> Result<()> {
-        if self.network.driver != Driver::Bridge {
-            return Err(Error::unsupported(format!("driver {}", self.network.driver)));
-        }
-        self.make_bridge()?;
+        let NetworkRecord { subnets, routes, .. } = &self.network;
+        let parent = self.parent()?;
+        let wire = match self.network.driver {
+            Driver::Bridge => {
+                self.make_bridge()?;
+                let is_isolated = !self.options.connects_containers;
+                Wire::Bridge { bridge: &self.network.interface, port: &self.port, is_isolated }
+            }
+            Driver::Macvlan => Wire::Macvlan { parent: &parent, mode: self.options.macvlan_mode() },
+            Driver::Ipvlan => Wire::Ipvlan { parent: &parent, mode: self.options.ipvlan_mode() },
+            Driver::Host | Driver::Null => return Err(Error::invalid("no network that a container could be put into")),
+        };
         let block_of = |address: &IpAddr| {
-            let subnet = self.network.subnets.iter().find(|subnet| subnet.block.contains(*address));
+            let subnet = subnets.iter().find(|subnet| subnet.block.contains(*address));
             subnet.map(|subnet| InterfaceAddress { address: *address, block: subnet.block })
         };
         let leads_elsewhere = is_first && !self.network.internal && self.options.has_default_route;
-        let gateways = self.network.subnets.iter().map(|subnet| subnet.gateway);
-        let pair = Pair {
-            port: &self.port,
-            bridge: &self.network.interface,
+        let route = |route: &StaticRoute| Route { to: route.destination, gateway: route.gateway, metric: route.metric };
+        let link = Link {
+            wire,
             name: &self.interface,
             mac: lease.mac,
             mtu: self.options.mtu,
             addresses: lease.addresses.iter().filter_map(block_of).collect(),
-            gateways: if leads_elsewhere { gateways.collect() } else { Vec::new() },
+            gateways: if leads_elsewhere { subnets.iter().map(|subnet| subnet.gateway).collect() } else { Vec::new() },
+            routes: routes.iter().map(route).collect(),
+            metric: self.options.metric,
         };
-        // What a monitor that was killed has left of it: its own end is in a namespace that has ended, or is about to.
-        match link::connect(&pair, namespace) {
-            Err(error) if error.errno() == Some(Errno::EXIST) => {
+        match link::connect(&link, namespace) {
+            // What a monitor that was killed has left: the other end is in a namespace that has ended, or is about to.
+            Err(error) if error.errno() == Some(Errno::EXIST) && !self.port.is_empty() => {
                 link::remove(&self.port)?;
-                link::connect(&pair, namespace)
+                link::connect(&link, namespace)
             }
             answer => answer,
+        }
+    }
+
+    /// The host's interface that the network is upon.
+    fn parent(&self) -> Result<String> {
+        match self.network.driver {
+            Driver::Macvlan | Driver::Ipvlan if self.network.interface.is_empty() => link::default_interface()?
+                .ok_or_else(|| {
+                    Error::new(Kind::NotFound, "this host has no default route, by which the parent would be found")
+                        .with_hint("husk network create -o parent=INTERFACE names one")
+                }),
+            _ => Ok(self.network.interface.clone()),
         }
     }
 

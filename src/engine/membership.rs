@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 
+use super::connecting;
 use super::engine::Engine;
 use super::events;
 use super::networks::{NetworkRecord, Networks};
@@ -27,9 +28,9 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
         let text = format!("endpoint with name {} already exists in network {}", record.name, network.name);
         return Err(Error::new(Kind::Exists, text));
     }
-    attachments.push(attachment);
+    attachments.push(attachment.clone());
     if is_running(container)? {
-        return Err(not_yet(&record));
+        connecting::attach(engine, &record, &attachment)?;
     }
     write(container, &record)?;
     tell(engine, &network, &record, "connect");
@@ -49,7 +50,7 @@ pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<
         return Err(Error::new(Kind::State, text));
     }
     if is_running(container)? {
-        return Err(not_yet(&record));
+        connecting::detach(engine, &record, &network.name)?;
     }
     write(container, &record)?;
     tell(engine, &network, &record, "disconnect");
@@ -71,11 +72,6 @@ fn attachments(record: &mut Record) -> Result<&mut Vec<Attachment>> {
 
 fn is_running(container: &Container) -> Result<bool> {
     Ok(matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)))
-}
-
-fn not_yet(record: &Record) -> Error {
-    Error::unsupported(format!("container {} runs: its networks cannot be changed yet", record.name))
-        .with_hint(format!("husk stop {}", record.name))
 }
 
 fn write(container: &Container, record: &Record) -> Result<()> {

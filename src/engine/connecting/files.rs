@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::names;
 use crate::engine::engine::Engine;
 use crate::engine::networks::NetworkRecord;
 use crate::engine::options::hosts::HostAddress;
@@ -40,10 +41,11 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Whom the container asks: the network's own server, if it has one, and nobody else is asked for.
+/// Whom the container asks: the network's own server, if it has one. That asks whom the container names (`--dns`); where it
+/// stands in for the host's alone, those are asked by the container itself.
 fn servers(record: &Record, network: &NetworkRecord) -> Option<Vec<IpAddr>> {
-    let is_asked = !record.options.hosts.servers.is_empty();
-    (network.has_dns() && !is_asked).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
+    let stands_in = !network.has_dns() && record.options.hosts.servers.is_empty() && names::stands_in(network);
+    (network.has_dns() || stands_in).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
 }
 
 fn hosts(text: &str, record: &Record, hostname: &str, network: &NetworkRecord, lease: &Lease) -> String {
