@@ -23,6 +23,7 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod dns;
 mod doctor;
 mod engines;
 mod exec;
@@ -138,6 +139,7 @@ fn tests() -> Vec<support::Test> {
         bind_flags::tests,
         mount_sharing::tests,
         mount_namespace::tests,
+        dns::tests,
         net_devices::tests,
         networks::tests,
         shared_pids::tests,

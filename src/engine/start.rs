@@ -179,7 +179,12 @@ fn supervise(
         }
         error
     };
-    let spec = validated(spec).map_err(not_started)?;
+    connecting.as_ref().map_or(Ok(()), Connecting::prepare).map_err(not_started)?;
+    let enter = |mut spec: Spec| {
+        connecting.iter().for_each(|connecting| connecting.enter(&mut spec));
+        validated(spec)
+    };
+    let spec = enter(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     // They stay in the monitor's memory: a restart by policy does not depend on the store.
@@ -218,9 +223,11 @@ fn supervise(
         renew: &|restarts| {
             started.set(now());
             container.note_start(&supervision, Start { time: started.get(), restarts })?;
-            validated(configuration(engine, &record, &bundle)?)
+            enter(configuration(engine, &record, &bundle)?)
         },
         note_running: &|| {
+            // Where that cannot be said, the way out ends with the last monitor.
+            let _ = connecting.as_ref().map(Connecting::keep);
             // Not of one that ran before its monitor came.
             if !has_run.replace(true) {
                 events::container(engine, &record, "start", &[]);

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::world::World;
 use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::error::Result;
@@ -15,7 +16,7 @@ const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now.
-pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
+pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<()> {
     if !network.has_dns() && !stands_in(network) {
         return Ok(());
     }
@@ -28,6 +29,7 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord) -> Result
         answers_names: network.has_dns(),
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
+        namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
     };
     dns::ensure(networks.run_folder(network)?.as_fd(), &config).map(drop)
 }

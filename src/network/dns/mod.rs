@@ -46,6 +46,9 @@ pub struct Config {
     pub upstreams: Vec<IpAddr>,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
+    /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
+    #[serde(default)]
+    pub namespaces: Option<[PathBuf; 2]>,
 }
 
 /// Says what containers may find by name, and hears what they found.

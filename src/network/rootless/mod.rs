@@ -25,4 +25,4 @@ mod world;
 pub use control::{Publication, Status, Transport};
 pub use device::{Dropped, Gateways};
 pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
-pub use world::{DEVICE, GATEWAYS};
+pub use world::{DEVICE, GATEWAYS, open_inside};
