@@ -290,11 +290,7 @@ fn has_ipv4(record: &NetworkRecord) -> bool {
 
 /// Tells on standard error where a firewall lacks the rules that containers need: somebody has flushed it.
 pub(super) fn tell_lost_rules(engine: &Engine) {
-    // An ordinary user's are in a network namespace of their own.
-    if engine.maps.is_some() {
-        return;
-    }
-    if let Ok(false) = connecting::has_rules(engine) {
+    if let Ok(true) = connecting::lacks_rules(engine) {
         report::note("the rules of husk's networks are gone from the firewall: `husk network reload` brings them back");
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn run(args: &Ps) -> Result<Status> {
     let held = if shows_ports { Networks::of(&engine).everybodys()? } else { BTreeMap::new() };
     let mut leases =
         chosen.iter().filter(|listed| listed.runs()).filter_map(|listed| held.get(listed.summary.id.as_str()));
-    if leases.any(|held| held.values().any(|lease| !lease.port.is_empty())) {
+    if leases.next().is_some() {
         super::network::tell_lost_rules(&engine);
     }
     let rows = chosen.iter().map(|listed| {
