@@ -23,6 +23,7 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod dns;
 mod doctor;
 mod engines;
 mod exec;
@@ -54,6 +55,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod networks;
 mod notify;
 mod orphans;
 mod patience;
@@ -138,7 +140,9 @@ fn tests() -> Vec<support::Test> {
         bind_flags::tests,
         mount_sharing::tests,
         mount_namespace::tests,
+        dns::tests,
         net_devices::tests,
+        networks::tests,
         shared_pids::tests,
         showing::tests,
         happening::tests,

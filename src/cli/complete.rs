@@ -14,6 +14,7 @@ use clap::{Arg, ArgAction, Command, Parser, ValueEnum};
 use super::printer;
 use super::status::Status;
 use crate::engine::engine::Engine;
+use crate::engine::networks::Networks;
 use crate::engine::secrets::Secrets;
 use crate::engine::settings;
 use crate::engine::volumes::Volumes;
@@ -109,6 +110,7 @@ enum Kind {
     Container,
     Image,
     Volume,
+    Network,
     Secret,
 }
 
@@ -221,6 +223,7 @@ fn values(arg: &Arg, prefix: &str, names: &dyn Fn(Kind) -> Vec<String>) -> Answe
         "CONTAINER|IMAGE" => offer(&[Kind::Container, Kind::Image], "", false),
         "IMAGE" => offer(&[Kind::Image], "", true),
         "VOLUME" => offer(&[Kind::Volume], "", false),
+        "NETWORK" => offer(&[Kind::Network], "", false),
         "SECRET" => offer(&[Kind::Secret], "", false),
         "FILE" | "DIR" | "PATH" | "SOCKET" | "SOURCE" | "DESTINATION" | "COMMAND" | "HOST" => offer(&[], "", true),
         "" if name.starts_with("[CONTAINER:]") => offer(&[Kind::Container], ":", true),
@@ -244,6 +247,11 @@ fn names(kind: Kind) -> Vec<String> {
                 Ok(names)
             }
             Kind::Volume => Ok(Volumes::of(&engine).list()?.into_iter().map(|record| record.name).collect()),
+            // Those that are there: typing makes none.
+            Kind::Network => {
+                let made = Networks::of(&engine).recorded()?.into_iter().map(|record| record.name);
+                Ok(made.chain(["bridge", "host", "none"].map(str::to_owned)).collect())
+            }
             Kind::Secret => Ok(Secrets::of(&engine).list()?.into_iter().map(|secret| secret.name).collect()),
         }
     };
@@ -287,6 +295,7 @@ mod tests {
             Kind::Container => vec!["web".to_owned(), "db".to_owned()],
             Kind::Image => vec!["alpine:3".to_owned()],
             Kind::Volume => vec!["data".to_owned()],
+            Kind::Network => vec!["front".to_owned()],
             Kind::Secret => vec!["token".to_owned()],
         };
         for (line, has, lacks, files) in [
@@ -306,6 +315,9 @@ mod tests {
             ("husk exec web ", "", "db", true),
             ("husk volume rm ", "data", "web", false),
             ("husk volume ", "rename", "web", false),
+            ("husk network rm ", "front", "web", false),
+            ("husk network connect front ", "web", "front", false),
+            ("husk run --network ", "front", "web", false),
             ("husk inspect ", "alpine:3", "token", false),
             ("husk inspect ", "web", "token", false),
             ("husk cp ", "web:", "web", true),

@@ -9,9 +9,10 @@ use super::container::Container;
 use super::report;
 use super::status::Status;
 use super::{
-    attach, commit, complete, cp, diff, docs, doctor, events, exec, export, generate, history, image_list, images,
-    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, oci, ps, referrers, run,
-    save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage, volume, why,
+    attach, commit, complete, cp, diff, dns, docs, doctor, events, exec, export, generate, history, image_list, images,
+    import, info, inspect, lifecycle, load, login, logout, logs, manifest, monitor, mount, network, network_process,
+    oci, ps, referrers, run, save, search, secret, stats, switches, system, thaw, top, tree, unshare, update, usage,
+    volume, why,
 };
 use crate::engine::images::remote;
 use crate::engine::settings::{self, Settings};
@@ -90,6 +91,9 @@ enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::Volume),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Network),
     /// Manage secrets of containers
     #[command(subcommand)]
     Secret(secret::Command),
@@ -106,7 +110,9 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Internal {
     Docs(docs::Docs),
+    Dns(dns::Dns),
     Monitor(monitor::Monitor),
+    Network(network_process::NetworkProcess),
     Thaw(thaw::Thaw),
     Complete(complete::Complete),
 }
@@ -227,10 +233,13 @@ fn dispatch(command: Command) -> Result<Status> {
         Command::Image(images::Image::Prune(args)) => system::prune_images(&args),
         Command::Container(command) => container(command),
         Command::Volume(command) => or_failure(volume::run(&command)),
+        Command::Network(command) => or_failure(network::run(&command)),
         Command::Secret(command) => or_failure(secret::run(&command)),
         Command::System(command) => system::run(command),
         Command::Unshare(args) => unshare::run(args, &tell),
         Command::Internal(Internal::Monitor(args)) => monitor::run(&args),
+        Command::Internal(Internal::Network(args)) => network_process::run(&args),
+        Command::Internal(Internal::Dns(args)) => dns::run(&args),
         Command::Internal(Internal::Thaw(args)) => thaw::run(&args),
         Command::Completion(args) => complete::completion(&args),
         Command::Internal(Internal::Complete(args)) => complete::run(&args, &self::command()),

@@ -27,12 +27,12 @@ const KEYS: &[Key] = &[
     Key::new("scope"),
 ];
 
-/// Show what happens to containers and images
+/// Show what happens to containers, images and networks
 ///
 /// From now on, or since --since, until --until or the command is ended.
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Show what fits: KEY=VALUE of type, event, container, image, label
+    /// Show what fits: KEY=VALUE of type, event, container, image, network, label
     #[arg(long, short, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// `json` for an object a line, or a template
@@ -101,6 +101,7 @@ fn passes(filters: &Filters, event: &Event) -> bool {
         // `exec_start: ls` is an `exec_start`.
         && filters.pass("event", |word| event.action == word || event.action.split(':').next() == Some(word))
         && filters.pass("container", |word| is_called("container", word))
+        && filters.pass("network", |word| is_called("network", word))
         && filters.pass("image", |word| {
             let image = attributes.get("image").map_or("", String::as_str);
             is_called("image", word) || image == word || image.split(':').next() == Some(word)
@@ -108,7 +109,7 @@ fn passes(filters: &Filters, event: &Event) -> bool {
         && filters.pass_labels("label", |label| attributes.get(label).map(String::as_str))
         && filters.pass("scope", |word| word == "local")
         // Nothing happens to what there is not.
-        && ["volume", "network", "daemon", "plugin"].iter().all(|key| !filters.has(key))
+        && ["volume", "daemon", "plugin"].iter().all(|key| !filters.has(key))
 }
 
 /// Docker's line.

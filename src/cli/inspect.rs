@@ -6,6 +6,7 @@ use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use super::network;
 use super::printer;
 use super::report;
 use super::status::Status;
@@ -25,7 +26,7 @@ use crate::error::{Kind, Result};
 pub(super) struct Inspect {
     #[command(flatten)]
     how: How,
-    /// What the words are: container, image or volume
+    /// What the words are: container, image, volume or network
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Type>,
     /// Show what containers take of the disk
@@ -75,6 +76,7 @@ enum Type {
     Container,
     Image,
     Volume,
+    Network,
 }
 
 /// Tell by the status whether an image is here: 0 if it is, 1 if not
@@ -125,6 +127,14 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
                 status = Status::Failure;
             }
         }
+    }
+    // One that has an address, as docker's answer has it.
+    let is_linked = |described: &Value| {
+        let networks = described["NetworkSettings"]["Networks"].as_object();
+        networks.is_some_and(|networks| networks.values().any(|network| network["EndpointID"] != ""))
+    };
+    if found.iter().any(is_linked) {
+        network::tell_lost_rules(&engine);
     }
     let text = match template {
         None => array(&mut found)?,
@@ -177,6 +187,9 @@ pub(super) fn each(format: Option<&str>, words: &[String], describe: impl Fn(&st
 fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, word: &str) -> Result<Value> {
     if kind == Some(Type::Volume) {
         return volume::inspected(engine, word);
+    }
+    if kind == Some(Type::Network) {
+        return network::inspected(engine, word);
     }
     if kind != Some(Type::Image) {
         match all.find(word).and_then(|container| containers::inspect(engine, &container, size)) {

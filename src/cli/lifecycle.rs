@@ -11,6 +11,7 @@ use super::{attach, printer, report};
 use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
 use crate::engine::events;
+use crate::engine::membership;
 use crate::engine::record::Container;
 use crate::engine::remove::{self, Force};
 use crate::engine::stop::{self, Patience, StopOptions, Then};
@@ -306,6 +307,7 @@ pub(super) fn rename(args: Rename) -> Result<Status> {
     each(&[container], |engine, containers, container, _| {
         let old = container.record()?.name;
         containers.rename(container, name.clone())?;
+        membership::rename(engine, &container.record()?)?;
         events::container(engine, &container.record()?, "rename", &[("oldName", format!("/{old}"))]);
         Ok(None)
     })

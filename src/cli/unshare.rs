@@ -10,15 +10,22 @@ use super::status::Status;
 use crate::engine::engine::{Engine, SINGLE_ID, UNSHARED};
 use crate::engine::{settings, userns};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::rootless;
 use crate::sys::process::{CStringArray, execve};
 
 /// Run a command in the user namespace of your containers
 ///
 /// Inside, you are root over the files that your containers have made, whatever their owners are. Without a command, a
 /// shell is started.
+///
+/// With --rootless-netns the command is also in the network namespace that your networks are in, and has the way out that
+/// containers have.
 #[derive(Debug, Parser)]
-#[command(name = "husk unshare", override_usage = "husk unshare [COMMAND [ARG…]]")]
+#[command(name = "husk unshare", override_usage = "husk unshare [--rootless-netns] [COMMAND [ARG…]]")]
 pub(super) struct Unshare {
+    /// Join the network namespace of your networks
+    #[arg(long)]
+    rootless_netns: bool,
     /// Command and its arguments
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -26,7 +33,7 @@ pub(super) struct Unshare {
 
 /// Runs the command.
 pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
-    let Unshare { command } = args;
+    let Unshare { rootless_netns, command } = args;
     let engine = Engine::open(settings::File::default())?;
     let Some(maps) = &engine.maps else {
         return Err(Error::invalid("unshare is for ordinary users: root's containers have no user namespace"));
@@ -46,7 +53,13 @@ pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
         ("HUSK_RUN_ROOT", run_root.as_os_str()),
         (UNSHARED, OsStr::new(if maps.is_single() { SINGLE_ID } else { "range" })),
     ];
-    let exit = userns::run_program(maps, || exec(&command, &variables))?;
+    let exit = if rootless_netns {
+        let folder = engine.settings.run_root.join(rootless::FOLDER);
+        rootless::ensure(&rootless::Config { folder: &folder, maps, reaches_host: false })?
+            .run(|| exec(&command, &variables))?
+    } else {
+        userns::run_program(maps, || exec(&command, &variables))?
+    };
     Ok(Status::Workload(exit.status()))
 }
 

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::connecting;
 use super::containers::{Containers, Fate, Orphan, Sweep};
 use super::events;
 use super::record::{Container, ExitRecord, Status, Supervision, now};
@@ -42,6 +43,8 @@ pub struct Engine {
     pub notes: Vec<String>,
     /// Inside of `husk unshare`: how the user's layers record owners.
     unshared: Option<Ownership>,
+    /// What husk's tables in nf_tables are called.
+    pub(super) firewall_name: String,
     data_root: OwnedFd,
 }
 
@@ -64,7 +67,8 @@ impl Engine {
             Some(value) if value == SINGLE_ID => Some(Ownership::Record),
             value => value.map(|_| Ownership::Keep),
         };
-        Ok(Self { settings, maps, notes, unshared, data_root })
+        let firewall_name = connecting::firewall_name(&settings.run_root);
+        Ok(Self { settings, maps, notes, unshared, firewall_name, data_root })
     }
 
     /// The data root's folder.
@@ -175,7 +179,9 @@ impl Engine {
     pub fn clear_remains(&self) -> Result<Vec<Error>> {
         let containers = self.containers()?;
         let sweep = containers.sweep()?;
-        Ok(self.settle(&containers, sweep))
+        let mut failures = self.settle(&containers, sweep);
+        failures.extend(connecting::sweep(self).err());
+        Ok(failures)
     }
 
     /// Finds a container, as it is once what was left of it is cleared, or looked after again.

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
+use super::networks::NetworkRecord;
 use super::record::{Record, now};
 use crate::error::{Context, Result};
 use crate::support::lock::{Lock, Sharing};
@@ -34,7 +35,7 @@ const MOST_BYTES: i64 = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Event {
-    /// `container` or `image`.
+    /// `container`, `image` or `network`.
     #[serde(rename = "Type")]
     pub kind: String,
     pub action: String,
@@ -70,6 +71,15 @@ pub fn image(engine: &Engine, id: &str, action: &str, name: &str) {
     let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     let actor = Actor { id: id.to_owned(), attributes };
     add(engine, &Event { kind: "image".to_owned(), action: action.to_owned(), actor, time: now() });
+}
+
+/// Tells what has happened to a network.
+pub fn network(engine: &Engine, record: &NetworkRecord, action: &str, more: &[Attribute<'_>]) {
+    let mut attributes =
+        BTreeMap::from([("name".to_owned(), record.name.clone()), ("type".to_owned(), record.driver.to_string())]);
+    attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let actor = Actor { id: record.id.clone(), attributes };
+    add(engine, &Event { kind: "network".to_owned(), action: action.to_owned(), actor, time: now() });
 }
 
 fn add(engine: &Engine, event: &Event) {

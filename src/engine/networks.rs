@@ -23,8 +23,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
+use super::events;
 use super::options::network::DEFAULT;
-use super::record::{Record, now};
+use super::record::{Record, Status, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::cidr::Cidr;
 use crate::network::lease::{self, Lease};
@@ -141,6 +142,7 @@ impl<'e> Networks<'e> {
         };
         let folder = make_folder(&self.directory.join(name)).with_context(context)?;
         atomic::create(folder.as_fd(), RECORD, &serde_json::to_vec(&record)?).with_context(context)?;
+        events::network(self.engine, &record, "create", &[]);
         Ok(record)
     }
 
@@ -247,7 +249,27 @@ impl<'e> Networks<'e> {
         if let Some(folder) = open(&self.run_directory())? {
             remove::remove_tree(folder.as_fd(), name).with_context(context)?;
         }
+        events::network(self.engine, &record, "destroy", &[]);
         Ok(record)
+    }
+
+    /// Removes those that pass and that no container has. Gives their names.
+    pub fn prune(&self, passes: &dyn Fn(&NetworkRecord) -> bool) -> Result<Vec<String>> {
+        let users = self.users()?;
+        let mut removed = Vec::new();
+        for record in self.recorded()? {
+            if record.is_built_in() || users.contains_key(&record.name) || !passes(&record) {
+                continue;
+            }
+            match self.remove(&record.name) {
+                Ok(record) => removed.push(record.name),
+                // In use, or gone, since we looked.
+                Err(error) if matches!(error.kind(), Kind::State | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        removed.sort();
+        Ok(removed)
     }
 
     fn refuse_in_use(&self, network: &NetworkRecord) -> Result<()> {
@@ -291,12 +313,65 @@ impl<'e> Networks<'e> {
         make_folder(&parent.join(&record.name)).with_context(context)
     }
 
+    /// The same, where there is one.
+    pub fn existing_run_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
+        open(&self.run_directory().join(name))
+    }
+
+    /// The folder of all of these.
+    pub fn run_root(&self) -> Result<OwnedFd> {
+        make_folder(&self.run_directory()).context("make a folder for who is in networks")
+    }
+
+    /// The names of the networks that somebody is in, or was.
+    pub fn in_use(&self) -> Result<Vec<String>> {
+        let Some(folder) = open(&self.run_directory())? else { return Ok(Vec::new()) };
+        Ok(super::containers::entries(folder.as_fd())?.into_iter().filter(|name| is_network_name(name)).collect())
+    }
+
     /// Who is in a network now, by the ids of containers, without waiting for anybody.
     pub fn leases(&self, name: &str) -> Result<BTreeMap<String, Lease>> {
         match open(&self.run_directory().join(name))? {
             Some(folder) => lease::read(folder.as_fd()).with_context(|| format!("network {name}")),
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// What everybody holds, by the ids of containers and the names of networks; of containers that ended badly it may be there
+    /// still.
+    pub fn everybodys(&self) -> Result<BTreeMap<String, BTreeMap<String, Lease>>> {
+        let mut all: BTreeMap<String, BTreeMap<String, Lease>> = BTreeMap::new();
+        let Some(folder) = open(&self.run_directory())? else { return Ok(all) };
+        for name in super::containers::entries(folder.as_fd())? {
+            if is_network_name(&name) {
+                for (id, lease) in self.leases(&name)? {
+                    all.entry(id).or_default().insert(name.clone(), lease);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What one container holds, by the names of its networks.
+    pub fn held_by(&self, record: &Record) -> Result<BTreeMap<String, Lease>> {
+        let mut held = BTreeMap::new();
+        for attachment in record.options.network.attachments() {
+            if let Some(lease) = self.leases(&attachment.network)?.remove(record.id.as_str()) {
+                held.insert(attachment.network.clone(), lease);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Who is in a network and runs: what others have left is nobody's.
+    pub fn endpoints(&self, network: &NetworkRecord) -> Result<BTreeMap<String, Lease>> {
+        let mut leases = self.leases(&network.name)?;
+        let containers = self.engine.containers()?;
+        leases.retain(|id, _| {
+            let status = containers.find(id).and_then(|container| container.status());
+            matches!(status, Ok(Status::Running { .. } | Status::Restarting(_)))
+        });
+        Ok(leases)
     }
 
     fn run_directory(&self) -> PathBuf {

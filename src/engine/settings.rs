@@ -19,6 +19,9 @@ use super::options::{Attachment, Network};
 use crate::error::{Context, Error, Result};
 use crate::support::{config_file, passwd, units};
 
+/// The run root of the system's own containers.
+pub const SYSTEM_RUN_ROOT: &str = "/run/husk";
+
 /// The file for everybody on the machine.
 const SYSTEM_FILE: &str = "/etc/husk.toml";
 
@@ -324,7 +327,7 @@ fn default_data_root(caller: &Caller) -> Result<PathBuf> {
 /// The session's runtime directory where it is truly ours (after `su` it is somebody else's), else one in /tmp.
 fn default_run_root(caller: &Caller) -> PathBuf {
     if caller.uid == 0 {
-        return "/run/husk".into();
+        return SYSTEM_RUN_ROOT.into();
     }
     let ours = |path: &PathBuf| {
         rustix::fs::lstat(path).is_ok_and(|stat| {

@@ -1,12 +1,13 @@
 //! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
+use super::connecting::Connecting;
 use super::create::Created;
 use super::engine::Engine;
 use super::events;
@@ -20,7 +21,7 @@ use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
-use crate::runtime::container::Request;
+use crate::runtime::container::{Connect, Request};
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
 use crate::runtime::secrets::Secrets as Delivered;
@@ -155,7 +156,12 @@ fn supervise(
     // A run ends once, whatever else is recorded of the container afterwards.
     let has_run = Cell::new(beginning != Beginning::Launch);
     let serving = serving(&record, lifetime, wants);
+    let hostname = spec.hostname().clone().unwrap_or_default();
+    let relay = RefCell::default();
+    let connecting = Connecting::of(engine, &record, &hostname, &relay);
     let clear = |outcome: &Outcome| {
+        // Whoever hears of the end finds the ports free.
+        connecting.iter().for_each(Connecting::close);
         let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
@@ -175,7 +181,12 @@ fn supervise(
         }
         error
     };
-    let spec = validated(spec).map_err(not_started)?;
+    connecting.as_ref().map_or(Ok(()), Connecting::prepare).map_err(not_started)?;
+    let enter = |mut spec: Spec| {
+        connecting.iter().for_each(|connecting| connecting.enter(&mut spec));
+        validated(spec)
+    };
+    let spec = enter(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     // They stay in the monitor's memory: a restart by policy does not depend on the store.
@@ -188,12 +199,19 @@ fn supervise(
     let health = record.health.as_ref().map(|check| HealthJob { check, start: &start_check });
     let process = spec.spec().process().as_ref();
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
-    let hostname = spec.spec().hostname().as_deref().unwrap_or_default();
-    let log_attributes = log_attributes::of(&record, hostname, environment);
-    let relay = RefCell::default();
+    let log_attributes = log_attributes::of(&record, &hostname, environment);
+    let connect =
+        |namespace: BorrowedFd<'_>| connecting.as_ref().map_or(Ok(()), |connecting| connecting.connect(namespace));
+    if beginning != Beginning::Launch {
+        // What it was called by goes on; what could not be opened again is this host's own way to it alone.
+        let _ = connecting.as_ref().map(Connecting::resume);
+    }
     let job = Job {
         runtime: &runtime,
-        request: request(&record, &bundle, &spec, serving, &secrets),
+        request: Request {
+            connect: connecting.is_some().then_some(&connect as &Connect<'_>),
+            ..request(&record, &bundle, &spec, serving, &secrets)
+        },
         beginning,
         folder: container.directory(),
         serving,
@@ -207,9 +225,11 @@ fn supervise(
         renew: &|restarts| {
             started.set(now());
             container.note_start(&supervision, Start { time: started.get(), restarts })?;
-            validated(configuration(engine, &record, &bundle)?)
+            enter(configuration(engine, &record, &bundle)?)
         },
         note_running: &|| {
+            // Where that cannot be said, the way out ends with the last monitor.
+            let _ = connecting.as_ref().map(Connecting::keep);
             // Not of one that ran before its monitor came.
             if !has_run.replace(true) {
                 events::container(engine, &record, "start", &[]);
@@ -218,7 +238,10 @@ fn supervise(
         clear: &clear,
         release: &|| supervision.release(),
         relay: &relay,
-        farewell: &|| (),
+        farewell: &|| {
+            // What cannot be given back now is found by the next command.
+            let _ = connecting.as_ref().map(Connecting::leave);
+        },
     };
     monitor::start(&job, signals)
 }

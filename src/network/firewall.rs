@@ -15,6 +15,7 @@
 //! ```
 
 pub mod expression;
+pub mod foreign;
 pub mod message;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,8 +27,8 @@ use self::message::{Element, Family, Hook, Set, Table, Type, fields, interface};
 use crate::error::{Context, Error, Result};
 use crate::sys::netlink::{Request, Socket};
 
-const INET: Table = Table { family: Family::Inet, name: "husk" };
-const BRIDGE: Table = Table { family: Family::Bridge, name: "husk" };
+/// The name of the tables of who runs containers with the directories of the system; others have one of their own.
+pub const NAME: &str = "husk";
 
 /// Interfaces of networks; of those that are cut off; pairs that are one network.
 const BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
@@ -100,37 +101,90 @@ pub struct Published {
     pub to_port: u16,
 }
 
-/// Writes the tables anew, in one transaction.
-pub fn write(segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
-    transact(|| whole(segments, endpoints), "write husk's tables into nf_tables")
+/// The two tables of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Firewall<'a> {
+    pub name: &'a str,
+    /// The interface behind which is somebody who lets in what is published, and nothing else.
+    pub gate: Option<&'a str>,
 }
 
-/// Adds a container's connection. Fails with ENOENT where the tables are not there: they are to be written anew.
-pub fn add(endpoint: &Endpoint) -> Result<()> {
-    let messages = || {
-        elements(std::slice::from_ref(endpoint))?
-            .into_iter()
-            .map(|(table, set, elements)| table.add_elements(set.name, &elements))
-            .collect()
-    };
-    transact(messages, "add a container to husk's tables in nf_tables")
-}
+impl<'a> Firewall<'a> {
+    fn table(self, family: Family) -> Table<'a> {
+        Table { family, name: self.name }
+    }
 
-/// Takes a container's connection away. Fails with ENOENT where it, or the tables, are not there.
-pub fn remove(endpoint: &Endpoint) -> Result<()> {
-    let messages = || {
-        elements(std::slice::from_ref(endpoint))?
-            .into_iter()
-            .map(|(table, set, elements)| table.delete_elements(set.name, &elements))
-            .collect()
-    };
-    transact(messages, "remove a container from husk's tables in nf_tables")
-}
+    /// Writes the tables anew, in one transaction.
+    pub fn write(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
+        transact(|| self.whole(segments, endpoints), "write husk's tables into nf_tables")
+    }
 
-/// Removes the tables; that they are not there is no error.
-pub fn clear() -> Result<()> {
-    let messages = || [INET, BRIDGE].into_iter().flat_map(|table| [table.create(), table.delete()]).collect();
-    transact(messages, "remove husk's tables from nf_tables")
+    /// Adds containers' connections. Fails with ENOENT where the tables are not there, and with EEXIST where what is there
+    /// is another's: they are to be written anew.
+    pub fn add(self, endpoints: &[Endpoint]) -> Result<()> {
+        let messages = || {
+            let filling = elements(endpoints)?.into_iter();
+            filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
+        };
+        transact(messages, "add a container to husk's tables in nf_tables")
+    }
+
+    /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
+    pub fn remove(self, endpoints: &[Endpoint]) -> Result<()> {
+        let messages = || {
+            let filling = elements(endpoints)?.into_iter();
+            filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
+        };
+        transact(messages, "remove a container from husk's tables in nf_tables")
+    }
+
+    /// Says whether the tables are there.
+    pub fn is_there(self) -> Result<bool> {
+        let describe = "look for husk's tables in nf_tables";
+        let socket = Socket::open_netfilter().context(describe)?;
+        for family in [Family::Inet, Family::Bridge] {
+            match socket.call(self.table(family).find().context(describe)?, |_| ()) {
+                Ok(()) => {}
+                Err(Errno::NOENT) => return Ok(false),
+                Err(errno) => return Err(errno).context(describe),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes the tables; that they are not there is no error.
+    pub fn clear(self) -> Result<()> {
+        let tables = [Family::Inet, Family::Bridge].map(|family| self.table(family));
+        let messages = || tables.into_iter().flat_map(|table| [table.create(), table.delete()]).collect();
+        transact(messages, "remove husk's tables from nf_tables")
+    }
+
+    /// Everything: away with what is there, then tables, sets, chains, and what is in them.
+    fn whole(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+        let mut messages = Vec::new();
+        for family in [Family::Inet, Family::Bridge] {
+            let table = self.table(family);
+            // Made first, so that there is something to remove.
+            messages.extend([table.create()?, table.delete()?, table.create()?]);
+        }
+        for (id, (family, set)) in (1..).zip(SETS) {
+            messages.push(self.table(family).add_set(set, id)?);
+        }
+        for chain in chains(segments, self.gate) {
+            let table = self.table(chain.family);
+            messages.push(table.add_chain(chain.name, chain.hook)?);
+            for rule in &chain.rules {
+                messages.push(table.add_rule(chain.name, rule)?);
+            }
+        }
+        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
+        for (family, set, elements) in filled {
+            for some in elements.chunks(ELEMENTS_A_MESSAGE) {
+                messages.push(self.table(family).add_elements(set.name, some)?);
+            }
+        }
+        Ok(messages)
+    }
 }
 
 fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
@@ -142,45 +196,24 @@ fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'stati
     })
 }
 
-/// Everything: away with what is there, then tables, sets, chains, and what is in them.
-fn whole(segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
-    let mut messages = Vec::new();
-    for table in [INET, BRIDGE] {
-        // Made first, so that there is something to remove.
-        messages.extend([table.create()?, table.delete()?, table.create()?]);
-    }
-    let sets = [
-        (INET, BRIDGES),
-        (INET, INTERNAL),
-        (INET, WITHIN),
-        (INET, AT_IPV4),
-        (INET, ANY_IPV4),
-        (INET, AT_IPV6),
-        (INET, ANY_IPV6),
-        (BRIDGE, PORTS),
-        (BRIDGE, PINNED_MAC),
-        (BRIDGE, PINNED_IPV4),
-        (BRIDGE, PINNED_IPV6),
-    ];
-    for (id, (table, set)) in (1..).zip(sets) {
-        messages.push(table.add_set(set, id)?);
-    }
-    for chain in chains(segments) {
-        messages.push(chain.table.add_chain(chain.name, chain.hook)?);
-        for rule in &chain.rules {
-            messages.push(chain.table.add_rule(chain.name, rule)?);
-        }
-    }
-    let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
-    for (table, set, elements) in filled {
-        for some in elements.chunks(ELEMENTS_A_MESSAGE) {
-            messages.push(table.add_elements(set.name, some)?);
-        }
-    }
-    Ok(messages)
-}
+const INET: Family = Family::Inet;
+const BRIDGE: Family = Family::Bridge;
 
-type Filling = Vec<(Table, Set, Vec<Element>)>;
+const SETS: [(Family, Set); 11] = [
+    (INET, BRIDGES),
+    (INET, INTERNAL),
+    (INET, WITHIN),
+    (INET, AT_IPV4),
+    (INET, ANY_IPV4),
+    (INET, AT_IPV6),
+    (INET, ANY_IPV6),
+    (BRIDGE, PORTS),
+    (BRIDGE, PINNED_MAC),
+    (BRIDGE, PINNED_IPV4),
+    (BRIDGE, PINNED_IPV6),
+];
+
+type Filling = Vec<(Family, Set, Vec<Element>)>;
 
 fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     let (mut bridges, mut internal, mut within) = (Vec::new(), Vec::new(), Vec::new());
@@ -261,7 +294,7 @@ fn link_local(mac: [u8; 6]) -> Ipv6Addr {
 }
 
 struct Chain<'a> {
-    table: Table,
+    family: Family,
     name: &'static str,
     hook: Option<Hook>,
     rules: Vec<Vec<Expression<'a>>>,
@@ -273,17 +306,17 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-fn chains<'a>(segments: &[Segment]) -> Vec<Chain<'a>> {
+fn chains<'a>(segments: &[Segment], gate: Option<&str>) -> Vec<Chain<'a>> {
     let filter = |number, priority| Some(Hook { kind: "filter", number, priority });
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     vec![
-        Chain { table: INET, name: "published", hook: None, rules: published() },
-        Chain { table: INET, name: "guard", hook: filter(PREROUTING, -300), rules: guard() },
-        Chain { table: INET, name: "incoming", hook: nat(PREROUTING, -100), rules: to_published() },
-        Chain { table: INET, name: "own", hook: nat(OUTPUT, -100), rules: to_published() },
-        Chain { table: INET, name: "outgoing", hook: nat(POSTROUTING, 100), rules: outgoing(segments) },
-        Chain { table: INET, name: "between", hook: filter(FORWARD, 0), rules: between() },
-        Chain { table: BRIDGE, name: "source", hook: filter(PREROUTING, -300), rules: source() },
+        Chain { family: INET, name: "published", hook: None, rules: published() },
+        Chain { family: INET, name: "guard", hook: filter(PREROUTING, -300), rules: guard() },
+        Chain { family: INET, name: "incoming", hook: nat(PREROUTING, -100), rules: to_published() },
+        Chain { family: INET, name: "own", hook: nat(OUTPUT, -100), rules: to_published() },
+        Chain { family: INET, name: "outgoing", hook: nat(POSTROUTING, 100), rules: outgoing(segments) },
+        Chain { family: INET, name: "between", hook: filter(FORWARD, 0), rules: between(gate) },
+        Chain { family: BRIDGE, name: "source", hook: filter(PREROUTING, -300), rules: source() },
     ]
 }
 
@@ -424,7 +457,7 @@ fn mask(length: usize, prefix: u8) -> Vec<u8> {
     mask
 }
 
-fn between<'a>() -> Vec<Vec<Expression<'a>>> {
+fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
     let pair = [
         Expression::Meta { key: Meta::IncomingName, into: FIRST },
         Expression::Meta { key: Meta::OutgoingName, into: Register::word(4) },
@@ -432,15 +465,22 @@ fn between<'a>() -> Vec<Vec<Expression<'a>>> {
     ];
     let goes_on = connection_has(Connection::State, GOES_ON);
     let was_published = connection_has(Connection::Status, WAS_PUBLISHED);
-    vec![
+    let mut rules = vec![
         rule(&[&outgoing_is(BRIDGES.name), &goes_on], Verdict::Accept),
         rule(&[&pair], Verdict::Accept),
         rule(&[&incoming_is(INTERNAL.name)], Verdict::Drop),
         rule(&[&outgoing_is(INTERNAL.name)], Verdict::Drop),
         rule(&[&outgoing_is(BRIDGES.name), &was_published], Verdict::Accept),
+    ];
+    if let Some(gate) = gate.and_then(|gate| interface(gate).ok()) {
+        let by_gate = [Expression::Meta { key: Meta::IncomingName, into: FIRST }, equal(&gate)];
+        rules.push(rule(&[&by_gate, &outgoing_is(BRIDGES.name)], Verdict::Accept));
+    }
+    rules.extend([
         rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
         rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
-    ]
+    ]);
+    rules
 }
 
 /// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP.

@@ -16,11 +16,11 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing};
 
-const LEASES: &str = "leases.json";
+pub(super) const LEASES: &str = "leases.json";
 const LOCK: &str = "lock";
 
 /// Sixty-four thousand containers' worth.
-const LEASES_BYTES: usize = 32 << 20;
+pub(super) const LEASES_BYTES: usize = 32 << 20;
 
 /// What a container holds of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Lease {
     pub name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// Who is asked for names that the network does not have, where the container names somebody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<IpAddr>,
     /// The container's end of its link, and the host's; empty where there is none yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
@@ -70,6 +73,8 @@ pub struct Wish {
     pub mac: Option<Mac>,
     pub name: String,
     pub aliases: Vec<String>,
+    /// Whom it wants asked for names of the world (`--dns`).
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The leases of one network, held against everybody else until it is dropped.
@@ -95,22 +100,21 @@ impl Leases {
         &self.held
     }
 
-    /// Gives a container what it asks for, and what is free where it asks for nothing. What it held before is free.
+    /// Gives a container what it asks for, and what is free where it asks for nothing: what it had before, if it still has
+    /// that.
     ///
     /// # Errors
     ///
     /// - [`Kind::Exists`]: another has an address that it asks for.
     /// - [`Kind::Invalid`]: the network has no such address.
     /// - No address is free.
-    pub fn take(
-        &mut self,
-        holder: &str,
-        pools: &[Pool],
-        wish: &Wish,
-        is_running: &dyn Fn(&str) -> bool,
-    ) -> Result<Lease> {
-        self.held.retain(|other, _| other != holder && is_running(other));
-        let lease = choose(&self.held, pools, wish)?;
+    pub fn take(&mut self, holder: &str, pools: &[Pool], wish: &Wish) -> Result<Lease> {
+        let before = self.held.remove(holder);
+        let again = before.and_then(|lease| choose(&self.held, pools, &wish.or(&lease)).ok());
+        let lease = match again {
+            Some(lease) => lease,
+            None => choose(&self.held, pools, wish)?,
+        };
         self.held.insert(holder.to_owned(), lease.clone());
         self.save()?;
         Ok(lease)
@@ -125,9 +129,13 @@ impl Leases {
         self.save()
     }
 
-    /// Takes a container's lease back; that it has none is no error.
-    pub fn release(&mut self, holder: &str) -> Result<()> {
-        if self.held.remove(holder).is_some() { self.save() } else { Ok(()) }
+    /// Takes a lease back; that its holder has none, or another by now, is no error.
+    pub fn release(&mut self, holder: &str, lease: &Lease) -> Result<()> {
+        if self.held.get(holder) != Some(lease) {
+            return Ok(());
+        }
+        self.held.remove(holder);
+        self.save()
     }
 
     fn save(&self) -> Result<()> {
@@ -182,7 +190,28 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         Some(mac) => mac,
         None => Mac::for_address(&addresses)?,
     };
-    Ok(Lease { addresses, mac, name: wish.name.clone(), aliases: wish.aliases.clone(), ..Lease::default() })
+    Ok(Lease {
+        addresses,
+        mac,
+        name: wish.name.clone(),
+        aliases: wish.aliases.clone(),
+        resolvers: wish.resolvers.clone(),
+        ..Lease::default()
+    })
+}
+
+impl Wish {
+    /// The same, with what somebody had in the place of what is not asked for.
+    fn or(&self, before: &Lease) -> Self {
+        let mut wish = self.clone();
+        for address in &before.addresses {
+            if !wish.addresses.iter().any(|asked| asked.is_ipv6() == address.is_ipv6()) {
+                wish.addresses.push(*address);
+            }
+        }
+        wish.mac.get_or_insert(before.mac);
+        wish
+    }
 }
 
 impl Pool {
@@ -280,8 +309,7 @@ mod tests {
     fn everybody_gets_an_address_of_each_family_until_none_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let folder = std::fs::File::open(folder.path()).unwrap();
-        let take =
-            |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish, &|_| true);
+        let take = |holder: &str, wish: &Wish| Leases::open(folder.as_fd()).unwrap().take(holder, &pools(), wish);
         let one = take("one", &Wish::default()).unwrap();
         assert_eq!(one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.89.0.2", "fd00::2"]);
         assert_eq!(one.mac.to_string(), "02:42:0a:59:00:02");
@@ -296,12 +324,19 @@ mod tests {
         }
         let full = take("six", &Wish::default()).unwrap_err();
         assert!(full.to_string().contains("no address is free in 10.89.0.0/29"), "{full}");
-        Leases::open(folder.as_fd()).unwrap().release("two").unwrap();
-        assert_eq!(take("six", &Wish::default()).unwrap().addresses[0].to_string(), "10.89.0.5");
-        let of_the_living = |holder: &str| holder == "six";
         let mut leases = Leases::open(folder.as_fd()).unwrap();
-        leases.take("seven", &pools(), &Wish::default(), &of_the_living).unwrap();
-        assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["seven", "six"], "the others do not run");
+        let two = leases.all()["two"].clone();
+        leases.release("two", &two).unwrap();
+        drop(leases);
+        assert_eq!(take("six", &Wish::default()).unwrap().addresses[0].to_string(), "10.89.0.5");
+        let mut leases = Leases::open(folder.as_fd()).unwrap();
+        let four = leases.all()["four"].clone();
+        leases.release("three", &four).unwrap();
+        leases.release("four", &four).unwrap();
+        assert_eq!(leases.all().keys().collect::<Vec<_>>(), ["five", "one", "six", "three"]);
+        leases.take("one", &pools(), &wish("10.89.0.4")).unwrap();
+        let again = leases.take("one", &pools(), &Wish::default()).unwrap();
+        assert_eq!(again.addresses[0].to_string(), "10.89.0.4", "who comes again has what it had");
     }
 
     #[test]
@@ -310,7 +345,7 @@ mod tests {
         let folder = std::fs::File::open(folder.path()).unwrap();
         let mut leases = Leases::open(folder.as_fd()).unwrap();
         let wish = Wish { name: "web".to_owned(), aliases: vec!["www".to_owned()], ..Wish::default() };
-        leases.take("one", &pools(), &wish, &|_| true).unwrap();
+        leases.take("one", &pools(), &wish).unwrap();
         leases.change("one", |lease| lease.published = vec!["[::1]:80->8080/udp".parse().unwrap()]).unwrap();
         leases.change("nobody", |_| unreachable!()).unwrap();
         let read = read(folder.as_fd()).unwrap();
@@ -334,7 +369,7 @@ mod tests {
                 let (folder, pools) = (&folder, &pools);
                 scope.spawn(move || {
                     let mut leases = Leases::open(folder.as_fd()).unwrap();
-                    leases.take(&holder.to_string(), pools, &Wish::default(), &|_| true).unwrap().addresses[0]
+                    leases.take(&holder.to_string(), pools, &Wish::default()).unwrap().addresses[0]
                 })
             };
             let threads: Vec<_> = (0..64).map(take).collect();

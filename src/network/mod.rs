@@ -1,11 +1,15 @@
-//! The containers' networks: links, addresses, rules. Knows no container's record, and keeps nothing running.
+//! The containers' networks: links, addresses, rules. Knows no container's record.
 
 pub mod cidr;
+pub mod conntrack;
+pub mod dns;
 pub mod firewall;
+pub mod forwarding;
 pub mod lease;
 pub mod link;
 pub mod port;
 pub mod relay;
+pub mod rootless;
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ pub mod network;
 pub mod number_set;
 pub mod passwd;
 pub mod remove;
+pub mod resolv_conf;
 pub mod root;
 pub mod strict_json;
 pub mod text;

@@ -20,8 +20,10 @@ pub mod regex;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod stub;
 pub mod tty;
+pub mod tun;
 
 /// Gives the error of the system call that failed last in this thread.
 fn last_errno() -> rustix::io::Errno {

@@ -1,7 +1,7 @@
 //! What sockets are asked for beside bytes: a new network namespace's loopback, and who is at the other end.
 #![expect(unsafe_code, reason = "interface ioctls have no safe wrapper, and rustix's SO_PEERCRED knows no pid of 0")]
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -20,6 +20,16 @@ pub fn bring_up_loopback() -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = LOOPBACK_FLAGS;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, and it outlives the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
+}
+
+/// Has a socket hear and send by one interface alone (SO_BINDTODEVICE, socket(7)).
+pub fn bind_to_device(socket: BorrowedFd<'_>, interface: &str) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(interface.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel reads `length` bytes, which the text has, and it outlives the call.
+    let answer = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, interface.as_ptr().cast(), length)
+    };
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }
 
@@ -47,6 +57,13 @@ pub fn peer_pid(socket: impl AsFd) -> Result<Option<i32>, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_that_is_not_there_is_refused() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(bind_to_device(socket.as_fd(), "nothing"), Err(Errno::NODEV));
+        assert_eq!(bind_to_device(socket.as_fd(), "lo"), Ok(()));
+    }
 
     #[test]
     fn the_other_end_of_a_pair_is_this_process() {

@@ -11,6 +11,7 @@ use crate::engine::options::is_default;
 use crate::engine::options::network::{DEFAULT, no_alias};
 use crate::engine::record::Timestamp;
 use crate::error::{Context, Error, Result};
+use crate::image::digest::{Algorithm, Digest};
 use crate::network::cidr::Cidr;
 use crate::network::lease::Pool;
 
@@ -100,7 +101,8 @@ impl NetworkRecord {
     /// Refuses who cannot be in it.
     pub fn check(&self, attachment: &Attachment) -> Result<()> {
         let name = &self.name;
-        if let Some(address) = attachment.addresses().iter().find(|address| !self.has(**address)) {
+        let addresses = attachment.addresses();
+        if let Some(address) = addresses.iter().find(|address| self.subnet_of(**address).is_none()) {
             let blocks: Vec<String> = self.subnets.iter().map(|subnet| subnet.block.to_string()).collect();
             let blocks = if blocks.is_empty() { "it hands out none".to_owned() } else { blocks.join(", ") };
             return Err(Error::invalid(format!("address {address} is not in network {name} ({blocks})")));
@@ -111,8 +113,14 @@ impl NetworkRecord {
         Ok(())
     }
 
-    fn has(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.block.contains(address))
+    /// The subnet that an address is in.
+    pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
+        self.subnets.iter().find(|subnet| subnet.block.contains(address))
+    }
+
+    /// Docker has an id for a container's place in a network: always the same for the same two.
+    pub fn endpoint_id(&self, container: &str) -> String {
+        Digest::of(Algorithm::Sha256, format!("{container} {}", self.id).as_bytes()).hex()
     }
 
     /// Whether it is none that people make or remove.

@@ -12,6 +12,7 @@ pub const SUBSYSTEM: u8 = 10;
 
 /// `NFT_MSG_*`, in the subsystem.
 const NEW_TABLE: u8 = 0;
+const GET_TABLE: u8 = 1;
 const DELETE_TABLE: u8 = 2;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
@@ -37,9 +38,9 @@ pub enum Family {
 
 /// A table, by which all else is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct Table<'a> {
     pub family: Family,
-    pub name: &'static str,
+    pub name: &'a str,
 }
 
 /// Where on a packet's way a chain stands.
@@ -108,10 +109,16 @@ pub fn interface(name: &str) -> Result<[u8; 16], Errno> {
     Ok(bytes)
 }
 
-impl Table {
+impl Table<'_> {
     /// Makes the table, unless it is there.
     pub fn create(self) -> Result<Request, Errno> {
         self.request(NEW_TABLE, CREATE)?.attribute(1, &terminated(self.name))
+    }
+
+    /// Asks whether the table is there: ENOENT where it is not.
+    pub fn find(self) -> Result<Request, Errno> {
+        Request::act(u16::from(SUBSYSTEM) << 8 | u16::from(GET_TABLE), &[self.family as u8, 0, 0, 0])
+            .attribute(1, &terminated(self.name))
     }
 
     /// Removes the table with all that is in it.

@@ -1,6 +1,8 @@
 use super::*;
 use crate::network::tests::in_own_namespace;
 
+const TABLES: Firewall<'_> = Firewall { name: NAME, gate: None };
+
 fn segment(interface: &str, subnets: &[(&str, u8)], is_internal: bool) -> Segment {
     let subnets = subnets.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();
     Segment { interface: interface.to_owned(), subnets, is_internal, masquerades: true }
@@ -31,25 +33,27 @@ fn endpoint(port: &str) -> Endpoint {
 fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
     in_own_namespace(|| {
         let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
-        assert_eq!(add(&endpoint("vh1")).unwrap_err().errno(), Some(Errno::NOENT), "there are no tables yet");
-        write(&segments, &[endpoint("vh1")]).unwrap();
-        let again = add(&endpoint("vh1"));
+        assert_eq!(TABLES.add(&[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT), "there are no tables yet");
+        TABLES.write(&segments, &[endpoint("vh1")]).unwrap();
+        let again = TABLES.add(&[endpoint("vh1")]);
         assert!(again.is_ok(), "what is there is there: {again:?}");
-        remove(&endpoint("vh1")).unwrap();
-        assert_eq!(remove(&endpoint("vh1")).unwrap_err().errno(), Some(Errno::NOENT));
-        add(&endpoint("vh1")).unwrap();
+        TABLES.remove(&[endpoint("vh1")]).unwrap();
+        assert_eq!(TABLES.remove(&[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT));
+        TABLES.add(&[endpoint("vh1")]).unwrap();
         // More than fits into one message.
         let many: Vec<Endpoint> =
             (0..1000).map(|number| Endpoint { published: vec![], ..endpoint(&format!("v{number}")) }).collect();
-        write(&segments, &many).unwrap();
-        clear().unwrap();
-        clear().unwrap();
+        TABLES.write(&segments, &many).unwrap();
+        assert!(TABLES.is_there().unwrap());
+        TABLES.clear().unwrap();
+        TABLES.clear().unwrap();
+        assert!(!TABLES.is_there().unwrap());
     });
 }
 
 #[test]
 fn names_that_are_no_interface_are_refused() {
-    let error = write(&[segment("a-name-of-16-byt", &[], false)], &[]).unwrap_err();
+    let error = TABLES.write(&[segment("a-name-of-16-byt", &[], false)], &[]).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::MSGSIZE), "{error}");
 }
 
@@ -63,24 +67,4 @@ fn masks_are_of_bits() {
 #[test]
 fn a_link_s_own_address_is_of_its_mac() {
     assert_eq!(link_local([0x02, 0x42, 0xac, 0x11, 0, 2]).to_string(), "fe80::42:acff:fe11:2");
-}
-
-#[test]
-#[ignore]
-fn timing() {
-    in_own_namespace(|| {
-        let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
-        let b = std::time::Instant::now();
-        write(&segments, &[]).unwrap();
-        println!("write {:?}", b.elapsed());
-        for i in 0..5 {
-            let e = Endpoint { published: vec![], ..endpoint(&format!("v{i}")) };
-            let b = std::time::Instant::now();
-            add(&e).unwrap();
-            println!("add {:?}", b.elapsed());
-            let b = std::time::Instant::now();
-            remove(&e).unwrap();
-            println!("remove {:?}", b.elapsed());
-        }
-    });
 }

@@ -11,7 +11,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 
 use super::Failure;
-use super::config::Servers;
+use crate::support::resolv_conf::Servers;
 
 /// A datagram without extensions has 512 bytes; some servers send more all the same.
 const DATAGRAM_BYTES: usize = 4096;

@@ -1,18 +1,11 @@
-//! hosts(5) and resolv.conf(5). What cannot be read in them is passed over, as the C library does.
+//! resolv.conf(5). What cannot be read in it is passed over, as the C library does.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
-use crate::error::{Context, Result};
-use crate::support::config_file;
-
-/// Lists that keep advertisements away have some hundred thousand lines.
-const HOSTS_BYTES: u64 = 32 << 20;
+use super::config_file;
+use crate::error::Result;
 
 /// Limits of the C library, some of which resolv.conf(5) names.
 const SERVERS: usize = 3;
@@ -23,24 +16,26 @@ const MOST_ATTEMPTS: u32 = 5;
 
 /// Whom to ask, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Servers {
-    pub(super) addresses: Vec<SocketAddr>,
+pub struct Servers {
+    pub addresses: Vec<SocketAddr>,
     search: Vec<String>,
     dots: usize,
     /// For one answer of one server.
-    pub(super) patience: Duration,
-    pub(super) attempts: u32,
-    pub(super) only_tcp: bool,
+    pub patience: Duration,
+    pub attempts: u32,
+    pub only_tcp: bool,
+    /// Each question begins with another server.
+    pub rotates: bool,
 }
 
 impl Servers {
     /// Reads resolv.conf; without one, the machine itself is asked.
-    pub(super) fn read(path: &Path, port: u16) -> Result<Self> {
+    pub fn read(path: &Path, port: u16) -> Result<Self> {
         let bytes = config_file::read_bytes(path)?.unwrap_or_default();
         Ok(Self::parse(&String::from_utf8_lossy(&bytes), port))
     }
 
-    pub(super) fn parse(text: &str, port: u16) -> Self {
+    pub fn parse(text: &str, port: u16) -> Self {
         let mut servers = Self {
             addresses: Vec::new(),
             search: Vec::new(),
@@ -48,6 +43,7 @@ impl Servers {
             patience: Duration::from_secs(5),
             attempts: 2,
             only_tcp: false,
+            rotates: false,
         };
         for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
             let mut words = line.split_ascii_whitespace();
@@ -75,19 +71,19 @@ impl Servers {
             ("timeout", Ok(seconds)) => self.patience = Duration::from_secs(u64::from(seconds).clamp(1, MOST_SECONDS)),
             ("attempts", Ok(attempts)) => self.attempts = attempts.clamp(1, MOST_ATTEMPTS),
             ("use-vc", _) => self.only_tcp = true,
+            ("rotate", _) => self.rotates = true,
             _ => {}
         }
     }
 
     /// Gives the names that a host's may stand for, in the order in which to ask for them.
-    pub(super) fn candidates(&self, host: &str) -> Vec<String> {
+    pub fn candidates(&self, host: &str) -> Vec<String> {
         if let Some(name) = host.strip_suffix('.') {
             return vec![name.to_owned()];
         }
         let mut candidates: Vec<String> = self.search.iter().map(|domain| format!("{host}.{domain}")).collect();
         let is_whole = host.bytes().filter(|byte| *byte == b'.').count() >= self.dots;
         candidates.insert(if is_whole { 0 } else { candidates.len() }, host.to_owned());
-        candidates.retain(|name| super::is_name(name));
         candidates
     }
 }
@@ -105,37 +101,6 @@ fn parse_server(word: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(address.parse::<Ipv6Addr>().ok()?, port, 0, scope.parse().ok()?).into())
 }
 
-/// Gives the addresses that a file has for a name, in its order.
-pub(super) fn read_hosts(path: &Path, name: &str) -> Result<Vec<IpAddr>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => find_host(BufReader::new(std::fs::File::from(fd).take(HOSTS_BYTES)), name)
-            .with_context(|| format!("read {}", path.display())),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
-        Err(errno) => Err(errno).with_context(|| format!("read {}", path.display())),
-    }
-}
-
-pub(super) fn find_host(mut text: impl BufRead, name: &str) -> std::io::Result<Vec<IpAddr>> {
-    let mut found = Vec::new();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if text.read_until(b'\n', &mut line)? == 0 {
-            return Ok(found);
-        }
-        let words = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let mut words = words.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        let Some(address) = words.next() else { continue };
-        if words.any(|word| word.eq_ignore_ascii_case(name.as_bytes()))
-            && let Some(address) = std::str::from_utf8(address).ok().and_then(|text| text.parse().ok())
-            && !found.contains(&address)
-        {
-            found.push(address);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +115,7 @@ mod tests {
         let addresses: Vec<String> = servers.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "[fe80::1%2]:53", "[::1]:53"]);
         assert_eq!(servers.patience, Duration::from_secs(30));
-        assert_eq!((servers.attempts, servers.only_tcp), (1, true));
+        assert_eq!((servers.attempts, servers.only_tcp, servers.rotates), (1, true, true));
         assert_eq!(servers.candidates("x.y")[..2], ["x.y.b.example", "x.y.c.example"]);
         assert_eq!(servers.candidates("x.y.z")[0], "x.y.z");
         assert_eq!(servers.candidates("x."), ["x"]);
@@ -159,21 +124,5 @@ mod tests {
         assert_eq!(servers.addresses, ["127.0.0.1:53".parse().unwrap()]);
         assert_eq!((servers.candidates("x"), servers.dots), (vec!["x".to_owned()], 1));
         assert_eq!(Servers::parse("search a\ndomain b c\n", 53).candidates("x"), ["x.b", "x"]);
-    }
-
-    #[test]
-    fn hosts() {
-        let text = b"127.0.0.1 localhost\n# 1.1.1.1 reg\n10.0.0.1\treg.example reg # x other\n::5 REG\n10.0.0.1 reg\n\
-                     x reg\n10.0.0.9 \xff reg\n10.0.0.7 register";
-        for (name, addresses) in [
-            ("reg", &["10.0.0.1", "::5", "10.0.0.9"][..]),
-            ("reg.example", &["10.0.0.1"]),
-            ("localhost", &["127.0.0.1"]),
-            ("other", &[]),
-            ("x", &[]),
-        ] {
-            let found: Vec<String> = find_host(&text[..], name).unwrap().iter().map(ToString::to_string).collect();
-            assert_eq!(found, addresses, "{name}");
-        }
     }
 }

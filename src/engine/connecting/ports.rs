@@ -1,0 +1,270 @@
+//! Published ports of a container: takes them from the host, and says where they lead.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use rustix::io::Errno;
+
+use super::world::World;
+use crate::engine::engine::Engine;
+use crate::engine::networks::Networks;
+use crate::engine::networks::driver::DriverOptions;
+use crate::engine::options::PublishedPort;
+use crate::engine::record::Record;
+use crate::error::{Error, Kind, Result};
+use crate::network::firewall::Published;
+use crate::network::lease::Lease;
+use crate::network::port::{BoundPort, Protocol};
+use crate::network::relay::{Door, Transport};
+use crate::network::rootless::{self, Handle, Publication};
+
+/// How often the kernel is asked for a port that is free for IPv4 and for IPv6.
+const TRIES: usize = 16;
+
+/// What was taken from the host.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    pub(super) doors: Vec<Door>,
+    pub(super) bound: Vec<BoundPort>,
+}
+
+impl Opened {
+    /// Ports that a former owner's callers may go on talking to.
+    pub(super) fn datagram_ports(&self) -> Vec<u16> {
+        let datagrams = self.bound.iter().filter(|bound| bound.protocol == Protocol::Udp);
+        datagrams.map(|bound| bound.host_port).collect()
+    }
+}
+
+/// Takes all ports that are to lead to a container.
+pub(super) fn open(
+    engine: &Engine,
+    world: &World,
+    record: &Record,
+    options: &DriverOptions,
+    lease: &Lease,
+) -> Result<Opened> {
+    let mut opened = Opened::default();
+    for port in &record.options.published {
+        let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };
+        let opener = |at: SocketAddr, transport, to| match world.handle() {
+            Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
+            None => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
+        };
+        let (bound, doors) = open_one(&port, lease, &opener).map_err(|error| name_owner(engine, &port, error))?;
+        opened.bound.push(bound);
+        opened.doors.extend(doors);
+    }
+    Ok(opened)
+}
+
+/// Opens ports again that a container has. One that somebody has taken meanwhile stays theirs: callers from elsewhere do not
+/// need it.
+pub(super) fn reopen(lease: &Lease) -> Vec<Door> {
+    let open = |bound: &BoundPort| {
+        let door = |at| {
+            Door::open(transport(bound.protocol)?, SocketAddr::new(at, bound.host_port), target(at, bound.port, lease)?)
+                .ok()
+        };
+        addresses(bound.host).into_iter().filter_map(door).collect::<Vec<_>>()
+    };
+    lease.published.iter().flat_map(open).collect()
+}
+
+/// What the rules say of a container's ports.
+pub(super) fn published(lease: &Lease) -> Vec<Published> {
+    let mut published = Vec::new();
+    for bound in &lease.published {
+        for to in &lease.addresses {
+            let host = match bound.host {
+                // Those callers have a relay.
+                Some(host) if host.is_loopback() || host.is_ipv6() != to.is_ipv6() => continue,
+                host => host.filter(|host| !host.is_unspecified()),
+            };
+            published.push(Published {
+                protocol: bound.protocol.number(),
+                host,
+                host_port: bound.host_port,
+                to: *to,
+                to_port: bound.port,
+            });
+        }
+    }
+    published
+}
+
+/// Has the way out of a user's world listen, and gives the port.
+fn publish(handle: &Handle, record: &Record, at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<u16> {
+    let transport = match transport {
+        Transport::Tcp => rootless::Transport::Tcp,
+        Transport::Udp => rootless::Transport::Udp,
+    };
+    let publication = Publication { container: record.id.to_string(), transport, host: at, guest: to };
+    handle.publish(&publication, None).map_err(|error| match error.errno() {
+        Some(Errno::ADDRINUSE) => error.with_kind(Kind::Exists),
+        _ => error,
+    })
+}
+
+/// Publishes ports again of a container whose way out had died. One that is still there, or that somebody has taken
+/// meanwhile, stays as it is.
+pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease) {
+    for bound in &lease.published {
+        for at in addresses(bound.host) {
+            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, lease)) {
+                let _ = publish(handle, record, SocketAddr::new(at, bound.host_port), transport, to);
+            }
+        }
+    }
+}
+
+/// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
+type Opener<'a> = dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)> + 'a;
+
+fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
+    let bound = |host_port| BoundPort { host: port.host, host_port, port: port.port, protocol: port.protocol };
+    let Some(ports) = port.host_ports else {
+        let mut failure = Error::new(Kind::Exists, "no port of this host is free");
+        for _ in 0..TRIES {
+            match open_at(port, 0, lease, opener) {
+                Ok((host_port, doors)) => return Ok((bound(host_port), doors)),
+                // Free for the one family, and not for the other.
+                Err(error) if error.kind() == Kind::Exists => failure = error,
+                Err(error) => return Err(error),
+            }
+        }
+        return Err(failure);
+    };
+    let mut failure = None;
+    for number in ports.iter() {
+        match open_at(port, number, lease, opener) {
+            Ok((_, doors)) => return Ok((bound(number), doors)),
+            Err(error) if error.kind() == Kind::Exists => failure = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::invalid("an empty range of ports")))
+}
+
+/// Opens a port at all addresses where it is published, by the same number; 0 for any.
+fn open_at(port: &PublishedPort, number: u16, lease: &Lease, opener: &Opener<'_>) -> Result<(u16, Vec<Door>)> {
+    let Some(transport) = transport(port.protocol) else {
+        // Nobody else can be asked whether it is free.
+        return match number {
+            0 => Err(Error::invalid(format!("port {}/{}: the host's port is to be named", port.port, port.protocol))),
+            number => Ok((number, Vec::new())),
+        };
+    };
+    let mut doors: Vec<Door> = Vec::new();
+    let mut number = number;
+    for at in addresses(port.host) {
+        let Some(to) = target(at, port.port, lease) else {
+            return Err(Error::invalid(format!("publish {at}: the container has no address that it could lead to")));
+        };
+        match opener(SocketAddr::new(at, number), transport, to) {
+            Ok((taken, door)) => {
+                number = taken;
+                doors.extend(door);
+            }
+            // A host without IPv6 has nobody who calls by it.
+            Err(error)
+                if port.host.is_none()
+                    && at.is_ipv6()
+                    && matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((number, doors))
+}
+
+fn transport(protocol: Protocol) -> Option<Transport> {
+    match protocol {
+        Protocol::Tcp => Some(Transport::Tcp),
+        Protocol::Udp => Some(Transport::Udp),
+        Protocol::Sctp => None,
+    }
+}
+
+fn addresses(host: Option<IpAddr>) -> Vec<IpAddr> {
+    match host {
+        Some(address) => vec![address],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    }
+}
+
+/// Where callers at an address are led: to the container's of that family, or to the one that it has.
+fn target(at: IpAddr, port: u16, lease: &Lease) -> Option<SocketAddr> {
+    let same = lease.addresses.iter().find(|address| address.is_ipv6() == at.is_ipv6());
+    same.or(lease.addresses.first()).map(|address| SocketAddr::new(*address, port))
+}
+
+/// Says who has a port that is taken, where it is a container.
+fn name_owner(engine: &Engine, port: &PublishedPort, error: Error) -> Error {
+    let at = port.host.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let what = format!("publish {}:{}/{}", at, port.host_word(), port.protocol);
+    if error.kind() != Kind::Exists {
+        return error.context(what);
+    }
+    // Docker's words.
+    let taken = Error::new(Kind::Exists, format!("{what}: port is already allocated"));
+    match owner(engine, port) {
+        Some(name) => taken.with_hint(format!("container {name} has it")),
+        None => taken.with_hint("a process outside of husk's containers has it: ss -lnp"),
+    }
+}
+
+fn owner(engine: &Engine, port: &PublishedPort) -> Option<String> {
+    let networks = Networks::of(engine);
+    let has_it = |bound: &BoundPort| {
+        bound.protocol == port.protocol
+            && port.host_ports.is_some_and(|ports| ports.iter().any(|number| number == bound.host_port))
+    };
+    let names = networks.in_use().ok()?;
+    names
+        .iter()
+        .filter_map(|name| networks.leases(name).ok())
+        .flat_map(std::collections::BTreeMap::into_values)
+        .find(|lease| lease.published.iter().any(has_it))
+        .map(|lease| lease.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease() -> Lease {
+        Lease { addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()], ..Lease::default() }
+    }
+
+    fn open(at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<(u16, Option<Door>)> {
+        let door = Door::open(transport, at, to)?;
+        Ok((door.port()?, Some(door)))
+    }
+
+    #[test]
+    fn a_port_is_taken_of_both_families_or_of_none() {
+        let any: PublishedPort = "80".parse().unwrap();
+        let (bound, doors) = open_one(&any, &lease(), &open).unwrap();
+        assert!(doors.iter().all(|door| door.port().unwrap() == bound.host_port));
+        let again: PublishedPort = format!("{}:80", bound.host_port).parse().unwrap();
+        assert_eq!(open_one(&again, &lease(), &open).unwrap_err().kind(), Kind::Exists);
+        // The next of a range.
+        let next = bound.host_port.checked_add(40).unwrap();
+        let range: PublishedPort = format!("{}-{next}:80", bound.host_port).parse().unwrap();
+        let (second, _doors) = open_one(&range, &lease(), &open).unwrap();
+        assert!(second.host_port > bound.host_port && second.host_port <= next, "{second}");
+    }
+
+    #[test]
+    fn rules_lead_to_addresses_of_the_same_family() {
+        let of = |text: &str| {
+            let lease = Lease { published: vec![text.parse().unwrap()], ..lease() };
+            published(&lease).iter().map(|published| (published.host, published.to.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!(of("*:80->80/tcp"), [(None, "10.0.0.2".to_owned()), (None, "fd00::2".to_owned())]);
+        assert_eq!(of("0.0.0.0:80->80/tcp"), [(None, "10.0.0.2".to_owned())]);
+        let host = Some("192.0.2.1".parse().unwrap());
+        assert_eq!(of("192.0.2.1:80->80/tcp"), [(host, "10.0.0.2".to_owned())]);
+        assert_eq!(of("127.0.0.1:80->80/tcp"), []);
+        assert_eq!(of("[::1]:80->80/tcp"), []);
+    }
+}

@@ -1,0 +1,66 @@
+//! The names of a network: one small process for each, which knows the network's containers and asks the host's name servers
+//! for everything else.
+//!
+//! ```text
+//!   container ── nameserver GATEWAY ──▶ server ──┬── zone: leases.json of the network (and of the container's others)
+//!                                                └── forward ──▶ the host's resolv.conf, or --dns
+//! ```
+//!
+//! It lives as long as somebody has a lease. Whoever starts a container calls [`ensure`]; nobody else has to look after it.
+
+mod cache;
+mod forward;
+mod message;
+mod name;
+mod neighbours;
+mod process;
+mod server;
+mod zone;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::cidr::Cidr;
+use crate::error::Result;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use message::check_any;
+pub use process::{Standing, ensure, is_there, serve};
+pub use server::{Server, Sockets, Wait};
+
+/// What a network's name server has to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The network's name: the last part of its containers' names.
+    pub network: String,
+    /// The bridge; without one, whatever leads to the gateways.
+    pub interface: Option<String>,
+    /// The network's addresses of the host, which it hears at.
+    pub gateways: Vec<IpAddr>,
+    pub subnets: Vec<Cidr>,
+    /// Nothing leads out of it.
+    pub is_internal: bool,
+    /// Whether its containers have names. Else everything is asked of others.
+    pub answers_names: bool,
+    /// Who is asked for what the network does not know; the host's where there is none.
+    pub upstreams: Vec<IpAddr>,
+    /// The host's resolv.conf.
+    pub resolv_conf: PathBuf,
+    /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
+    #[serde(default)]
+    pub namespaces: Option<[PathBuf; 2]>,
+}
+
+/// Says what containers may find by name, and hears what they found.
+pub trait Egress {
+    /// Whether a container may ask for a name that its networks do not have. The name is as [RFC 1035, 5.1] writes it, in
+    /// the letters that it was asked in, and without a dot at its end.
+    ///
+    /// [RFC 1035, 5.1]: https://www.rfc-editor.org/rfc/rfc1035#section-5.1
+    fn allows(&mut self, client: IpAddr, name: &str) -> bool;
+
+    /// Hears of addresses, and for how many seconds they are good, before the container does. An error keeps them from it.
+    fn answers(&mut self, client: IpAddr, name: &str, addresses: &[(IpAddr, u32)]) -> Result<()>;
+}

@@ -1,0 +1,261 @@
+//! The process of a network's name server: one at a time, started by whoever starts a container and finds none, and gone with
+//! the last lease. Answers no questions itself.
+//!
+//! Two files in the network's folder below the run root: `dns`, whose lock is the server's for as long as it lives, and which
+//! says what it was started with; and `dns.start`, whose lock belongs to who looks whether there is one.
+//!
+//! ```text
+//!  starter                                  server
+//!    │ writes its lease                       │
+//!    │ locks dns.start                        │
+//!    │ is dns locked?  yes ─▶ done            │
+//!    │ no: locks dns, starts husk ──────────▶ │ binds its sockets, writes its port to dns
+//!    │ ◀──────────── ready, or why not ────── │ forks, and is alone
+//!    │ unlocks dns.start                      ┆
+//!    ┆                                        │ no lease left: locks the leases, and looks again
+//!    ┆                                        │ closes its sockets, unlocks dns, unlocks the leases, ends
+//! ```
+//!
+//! So no start is lost: a lease that is written before the server's last look keeps it there, and who writes one later finds
+//! `dns` unlocked.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use serde::{Deserialize, Serialize};
+
+use super::server::{Server, Sockets, Wait};
+use super::{Config, forward};
+use crate::error::{Context, Error, Kind, Result};
+use crate::network::rootless;
+use crate::support::lock::{Lock, Sharing, open_lock_file};
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::landlock::{self, Handled};
+use crate::sys::net::bind_to_device;
+use crate::sys::process::exit_now;
+
+const STANDING: &str = "dns";
+const START: &str = "dns.start";
+
+/// Bytes of `dns`.
+const LONGEST: u64 = 1 << 20;
+
+/// Where it hears if somebody has taken port 53 of all addresses. Whoever starts it sends the questions there.
+const OTHER_PORTS: std::ops::Range<u16> = 10_053..10_063;
+
+/// Calls that may wait for a connection to be taken.
+const BACKLOG: i32 = 64;
+
+/// What `dns` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    #[serde(flatten)]
+    pub config: Config,
+    /// Where it hears; not yet where there is none.
+    pub port: Option<u16>,
+}
+
+/// Sees to it that a network, whose folder below the run root this is, has a name server; gives its port. To be called with a
+/// lease in the folder, and not while a lock on `dns` is held.
+pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<u16> {
+    let describe = || format!("start the name server of network {}", config.network);
+    // Two who start containers at once wait for each other here, and not for the server's end.
+    let starting = open_lock_file(folder, START, OFlags::CREATE).with_context(describe)?;
+    let _starting = Lock::wait(starting, Sharing::Exclusive, |_| ()).with_context(describe)?;
+    let file = open_lock_file(folder, STANDING, OFlags::CREATE).with_context(describe)?;
+    let port = match Lock::try_past_askers(file).with_context(describe)? {
+        Some(lock) => {
+            start(folder, config, lock).with_context(describe)?;
+            standing(folder)
+        }
+        None => standing(folder),
+    };
+    let port = port.and_then(|standing| standing.port);
+    port.ok_or_else(|| Error::new(Kind::Other, "it does not say where it hears").context(describe()))
+}
+
+/// Whether a network's name server lives.
+pub fn is_there(folder: BorrowedFd<'_>) -> Result<bool> {
+    match open_lock_file(folder, STANDING, OFlags::empty()) {
+        Ok(file) => Ok(Lock::try_now(file, Sharing::Shared)?.is_none()),
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what the network's name server was started with, whether it lives or not.
+pub(super) fn standing(folder: BorrowedFd<'_>) -> Option<Standing> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    read(&File::from(rustix::fs::openat(folder, STANDING, flags, Mode::empty()).ok()?)).ok()
+}
+
+fn read(file: &File) -> Result<Standing> {
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn write(file: BorrowedFd<'_>, standing: &Standing) -> Result<()> {
+    let file = File::from(file.try_clone_to_owned()?);
+    let bytes = serde_json::to_vec(standing)?;
+    file.set_len(0)?;
+    Ok(file.write_all_at(&bytes, 0)?)
+}
+
+/// Has husk, once more, become the server: this process may have threads, and files open that no process may keep that stays.
+/// The lock goes with its descriptor, as that one's standard input, and the folder as its working directory.
+fn start(folder: BorrowedFd<'_>, config: &Config, lock: Lock) -> Result<()> {
+    write(lock.as_fd(), &Standing { config: config.clone(), port: None }).context("write dns")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("husk").args(["internal", "dns", &config.network]);
+    // What the caller has in its environment is nobody's to keep.
+    command.env_clear().current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+    command.stdin(lock.into_fd()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = command.output().context("start husk")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+    Err(Error::new(Kind::Other, if reason.is_empty() { output.status.to_string() } else { reason }))
+}
+
+/// Becomes a network's name server, with the lock on `dns` and the network's folder; returns once it is ready, in the process
+/// that was called, while the server is a child of it. To be called without threads, and with nothing open that is not
+/// needed.
+pub fn serve(lock: Lock, folder: OwnedFd) -> Result<()> {
+    let config = read(&File::from(lock.as_fd().try_clone_to_owned()?)).context("read dns")?.config;
+    let (sockets, port) = match &config.namespaces {
+        None => Sockets::open(&config)?,
+        Some(namespaces) => Sockets::open_inside(&config, namespaces)?,
+    };
+    let ready = Standing { config: config.clone(), port: Some(port) };
+    let confined = folder.try_clone()?;
+    let server = Server::new(config, sockets, folder)?;
+    let null =
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
+    // Who asks from now on is answered in a moment.
+    write(lock.as_fd(), &ready).context("write dns")?;
+    if let Cloned::Parent(..) = clone3(CloneFlags::empty(), None).context("fork the name server")? {
+        return Ok(());
+    }
+    let status = match live(server, &lock, &confined, &null) {
+        Ok(()) => 0,
+        // Nobody is there to be told; who needs it starts another.
+        Err(_) => 1,
+    };
+    exit_now(status);
+}
+
+/// The server's life, in a process of its own.
+fn live(server: Server, lock: &Lock, folder: &OwnedFd, null: &OwnedFd) -> Result<()> {
+    rustix::process::setsid().context("start a session")?;
+    rustix::process::chdir(c"/").context("leave the folder")?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
+    let _ = rustix::thread::set_name(c"husk:[dns]");
+    give_up_rights(folder.as_fd())?;
+    let leases = server.run(Wait::Alone)?;
+    // Its sockets are closed by now. Who starts another one finds no lock, and who took a lease before that had kept it here.
+    lock.release();
+    drop(leases);
+    Ok(())
+}
+
+/// Keeps nothing but the right to read, to talk, and to lock the leases.
+fn give_up_rights(folder: BorrowedFd<'_>) -> Result<()> {
+    /// Rights on files of linux/landlock.h: to execute, to write, remove and make files of every kind.
+    const CHANGES: u64 = 1 | 1 << 1 | 0b1_1111_1111 << 4;
+    /// To open the leases' lock, and to make it.
+    const LOCK: u64 = 1 << 1 | 1 << 8;
+    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    // A fence behind the others, where the kernel has it.
+    if landlock::abi().is_ok() {
+        let ruleset = landlock::create_ruleset(&Handled { fs: CHANGES, net: 0, scoped: 0 }).context("confine")?;
+        landlock::allow_path(ruleset.as_fd(), LOCK, folder).context("confine")?;
+        landlock::restrict_self(ruleset.as_fd(), 0).context("confine")?;
+    }
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).context("drop capabilities")
+}
+
+impl Sockets {
+    /// Opens the sockets of a network's name server in this network namespace; gives their port.
+    pub fn open(config: &Config) -> Result<(Self, u16)> {
+        let mut taken = None;
+        for port in std::iter::once(forward::PORT).chain(OTHER_PORTS) {
+            match Self::open_at(config, port) {
+                Ok(sockets) => return Ok((sockets, port)),
+                Err(error) if error.errno() == Some(Errno::ADDRINUSE) => taken = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken.unwrap_or_else(|| Error::new(Kind::Other, "no port to hear at")))
+    }
+
+    /// Opens them in the namespaces of an ordinary user's networks. To be called without threads.
+    fn open_inside(config: &Config, namespaces: &[PathBuf; 2]) -> Result<(Self, u16)> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = |path: &PathBuf| {
+            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+        };
+        let [user, network] = namespaces;
+        let (user, network) = (open(user)?, open(network)?);
+        let gateways = config.gateways.len();
+        let mut opened = rootless::open_inside(user.as_fd(), network.as_fd(), 2 * gateways, || {
+            let (sockets, _) = Self::open(config)?;
+            let datagrams = sockets.datagrams.into_iter().map(OwnedFd::from);
+            Ok(datagrams.chain(sockets.listeners.into_iter().map(OwnedFd::from)).collect())
+        })?;
+        let listeners = opened.split_off(gateways).into_iter().map(TcpListener::from).collect();
+        let datagrams: Vec<UdpSocket> = opened.into_iter().map(UdpSocket::from).collect();
+        let port = datagrams.first().map(UdpSocket::local_addr).transpose()?.map_or(forward::PORT, |at| at.port());
+        Ok((Self { datagrams, listeners }, port))
+    }
+
+    fn open_at(config: &Config, port: u16) -> Result<Self> {
+        let mut sockets = Self::default();
+        for gateway in &config.gateways {
+            let at = SocketAddr::new(*gateway, port);
+            let describe = |kind: &str| format!("hear at {at} ({kind})");
+            let interface = config.interface.as_deref();
+            let socket = bind(at, SocketType::DGRAM, interface).with_context(|| describe("udp"))?;
+            sockets.datagrams.push(UdpSocket::from(socket));
+            let socket = bind(at, SocketType::STREAM, interface).with_context(|| describe("tcp"))?;
+            rustix::net::listen(&socket, BACKLOG).with_context(|| describe("tcp"))?;
+            sockets.listeners.push(TcpListener::from(socket));
+        }
+        Ok(sockets)
+    }
+}
+
+/// Binds a socket to an address, and hears what comes by one interface alone: an address of this host is the host's on every
+/// interface (RFC 1122, 3.3.4.2, the weak model), and this is no server for whoever has a route to it.
+fn bind(at: SocketAddr, kind: SocketType, interface: Option<&str>) -> Result<OwnedFd, Errno> {
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if let Some(interface) = interface {
+        bind_to_device(socket.as_fd(), interface)?;
+    }
+    // The address may be a moment old, and still looked for on the link (RFC 4862, 5.4).
+    match at.ip() {
+        IpAddr::V4(_) => sockopt::set_ip_freebind(&socket, true)?,
+        IpAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
+    }
+    if kind == SocketType::STREAM {
+        // Connections of the server before may linger (tcp(7)).
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &at)?;
+    Ok(socket)
+}

@@ -1,0 +1,355 @@
+//! UDP and echo requests: a socket of the host for each port that a container sends from, and for each that is published.
+//!
+//! One socket a port, whoever it sends to (RFC 4787: endpoint-independent mapping); and through it comes what was sent by an
+//! address that the container has sent to (address-dependent filtering), so that nothing is reachable that was not published.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, ipproto};
+
+use super::device::Device;
+use super::frame::Obstacle;
+use super::packet::Packet;
+use super::table::{Kind, Table, Token};
+use crate::sys::socket;
+
+/// RFC 4787, REQ-5: at least two minutes, and less for those who ask a well-known port (names, time).
+const IDLE: Duration = Duration::from_secs(180);
+const IDLE_OF_QUESTIONS: Duration = Duration::from_secs(30);
+const WELL_KNOWN: u16 = 1024;
+
+/// Addresses that may answer through one socket, and callers that a published port remembers.
+const PEERS: usize = 64;
+const CALLERS: usize = 256;
+
+/// Datagrams that one socket hands over before others have their turn.
+const TURN: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Protocol {
+    Udp,
+    Echo,
+}
+
+/// One socket.
+pub(super) struct Mapping {
+    protocol: Protocol,
+    /// Of an echo, the port is the identifier.
+    guest: SocketAddr,
+    socket: OwnedFd,
+    /// The most recent is the last.
+    peers: Vec<Peer>,
+    /// Whose published port this is.
+    pub(super) container: Option<String>,
+    last_used: Instant,
+    asks_only: bool,
+}
+
+/// Somebody outside: as the container sees it, and as the host does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Peer {
+    seen: SocketAddr,
+    real: SocketAddr,
+}
+
+/// All sockets for datagrams.
+pub(super) struct Datagrams {
+    pub(super) table: Table<Mapping>,
+    of_guest: HashMap<(Protocol, SocketAddr), Vec<Token>>,
+}
+
+impl Datagrams {
+    pub(super) fn new(most: usize) -> Self {
+        Self { table: Table::new(Kind::Datagram, most), of_guest: HashMap::new() }
+    }
+
+    /// Sends what a container sends. `to` is as the container sees it, `real` as the host does. Gives a new socket's token.
+    pub(super) fn send(
+        &mut self,
+        protocol: Protocol,
+        guest: SocketAddr,
+        to: (SocketAddr, SocketAddr),
+        packet: &Packet<'_>,
+        payload: &[u8],
+        now: Instant,
+        epoll: &OwnedFd,
+        device: &mut Device,
+    ) -> Option<Token> {
+        let (seen, real) = to;
+        let found = self.find(protocol, guest, seen);
+        let (token, is_new) = match found {
+            Some(token) => (token, false),
+            None => match self.open(protocol, guest, now, epoll) {
+                Ok(token) => (token, true),
+                Err(Errno::ACCESS | Errno::PERM) if protocol == Protocol::Echo => {
+                    device.dropped.echo += 1;
+                    return None;
+                }
+                Err(_) => {
+                    device.dropped.crowded += 1;
+                    return None;
+                }
+            },
+        };
+        let mapping = self.table.get_mut(token)?;
+        mapping.last_used = now;
+        mapping.remember(Peer { seen, real });
+        // The first error may be of one that was sent before (IP_RECVERR).
+        let sent = mapping.send(payload, real).or_else(|_| mapping.send(payload, real));
+        if let Some(obstacle) = sent.err().and_then(obstacle) {
+            device.send_unreachable(packet.source, packet.destination, obstacle, packet.whole);
+        }
+        is_new.then_some(token)
+    }
+
+    /// Finds the socket through which a container's datagram goes: the published port that a caller used, or the container's own.
+    fn find(&self, protocol: Protocol, guest: SocketAddr, to: SocketAddr) -> Option<Token> {
+        let tokens = self.of_guest.get(&(protocol, guest))?;
+        let of = |token: &&Token| self.table.get(**token);
+        let called = tokens.iter().find(|token| {
+            of(token).is_some_and(|found| found.container.is_some() && found.peers.iter().any(|peer| peer.seen == to))
+        });
+        called.or_else(|| tokens.iter().find(|token| of(token).is_some_and(|found| found.container.is_none()))).copied()
+    }
+
+    /// Gives the address of a caller of a published port whom the container knows by this one.
+    pub(super) fn called_from(&self, protocol: Protocol, guest: SocketAddr, seen: SocketAddr) -> Option<SocketAddr> {
+        let mapping = self.table.get(self.find(protocol, guest, seen)?)?;
+        mapping.container.as_ref()?;
+        mapping.peers.iter().find(|peer| peer.seen == seen).map(|peer| peer.real)
+    }
+
+    fn open(&mut self, protocol: Protocol, guest: SocketAddr, now: Instant, epoll: &OwnedFd) -> Result<Token, Errno> {
+        let (family, of_echo) = match guest {
+            SocketAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+            SocketAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+        };
+        let number = if protocol == Protocol::Echo { of_echo } else { ipproto::UDP };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(number))?;
+        let _ = socket::want_refusals(&socket, guest.is_ipv6());
+        self.insert(
+            Mapping { protocol, guest, socket, peers: Vec::new(), container: None, last_used: now, asks_only: true },
+            epoll,
+        )
+    }
+
+    /// Takes a socket that listens at a published port.
+    pub(super) fn publish(
+        &mut self,
+        container: &str,
+        guest: SocketAddr,
+        socket: OwnedFd,
+        now: Instant,
+        epoll: &OwnedFd,
+    ) -> Result<Token, Errno> {
+        let _ = socket::want_refusals(&socket, is_ipv6(&socket));
+        let container = Some(container.to_owned());
+        let (peers, protocol) = (Vec::new(), Protocol::Udp);
+        let mapping = Mapping { protocol, guest, socket, peers, container, last_used: now, asks_only: false };
+        self.insert(mapping, epoll)
+    }
+
+    fn insert(&mut self, mapping: Mapping, epoll: &OwnedFd) -> Result<Token, Errno> {
+        if self.table.is_full() {
+            self.make_room();
+        }
+        let key = (mapping.protocol, mapping.guest);
+        epoll::add(epoll, &mapping.socket, epoll::EventData::new_u64(self.table.next().0), epoll::EventFlags::IN)?;
+        let token = self.table.insert(mapping).map_err(|_| Errno::NFILE)?;
+        self.of_guest.entry(key).or_default().push(token);
+        Ok(token)
+    }
+
+    /// Lets go of the socket that was used least recently.
+    fn make_room(&mut self) {
+        let ages = self.table.tokens().into_iter().filter_map(|token| {
+            let mapping = self.table.get(token).filter(|mapping| mapping.container.is_none())?;
+            Some((mapping.last_used, token))
+        });
+        if let Some((_, oldest)) = ages.min() {
+            self.remove(oldest);
+        }
+    }
+
+    pub(super) fn remove(&mut self, token: Token) {
+        let Some(mapping) = self.table.remove(token) else { return };
+        if let Entry::Occupied(mut tokens) = self.of_guest.entry((mapping.protocol, mapping.guest)) {
+            tokens.get_mut().retain(|other| *other != token);
+            if tokens.get().is_empty() {
+                tokens.remove();
+            }
+        }
+    }
+
+    /// Removes what is for a container's address, or of a container by its name.
+    pub(super) fn forget(&mut self, is_its: impl Fn(&Mapping) -> bool) {
+        for token in self.table.tokens() {
+            if self.table.get(token).is_some_and(&is_its) {
+                self.remove(token);
+            }
+        }
+    }
+
+    /// Hands over what a socket has received, and what the network refused of what it sent.
+    pub(super) fn receive(&mut self, token: Token, now: Instant, device: &mut Device) {
+        let Some(mapping) = self.table.get_mut(token) else { return };
+        for _ in 0..TURN {
+            match mapping.receive(now, device) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => break,
+                // Somebody's answer to what was sent before: it is in the queue.
+                Err(_) => {
+                    while let Ok(Some(refused)) = socket::refused(&mapping.socket) {
+                        mapping.tell(refused, device);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When a socket is let go unless it is used before; `None` for a published port.
+    pub(super) fn deadline(&self, token: Token) -> Option<Instant> {
+        let mapping = self.table.get(token)?;
+        let idle = if mapping.asks_only { IDLE_OF_QUESTIONS } else { IDLE };
+        mapping.container.is_none().then(|| mapping.last_used + idle)
+    }
+}
+
+impl Mapping {
+    pub(super) fn guest(&self) -> IpAddr {
+        self.guest.ip()
+    }
+
+    fn send(&self, payload: &[u8], to: SocketAddr) -> Result<(), Errno> {
+        let to = match (to, is_ipv6(&self.socket)) {
+            // A published socket of both families.
+            (SocketAddr::V4(to), true) => SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()),
+            (to, _) => to,
+        };
+        rustix::net::sendto(&self.socket, payload, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to).map(drop)
+    }
+
+    fn remember(&mut self, peer: Peer) {
+        let is_same = |other: &Peer| match self.container {
+            Some(_) => other.seen == peer.seen,
+            None => other.seen.ip() == peer.seen.ip(),
+        };
+        self.asks_only &= self.protocol == Protocol::Echo || peer.real.port() < WELL_KNOWN;
+        if self.peers.last().is_some_and(is_same) {
+            return;
+        }
+        self.peers.retain(|other| !is_same(other));
+        let most = if self.container.is_some() { CALLERS } else { PEERS };
+        if self.peers.len() >= most {
+            self.peers.remove(0);
+        }
+        self.peers.push(peer);
+    }
+
+    fn receive(&mut self, now: Instant, device: &mut Device) -> Result<(), Errno> {
+        let (length, _, from) =
+            rustix::net::recvfrom(&self.socket, device.frame.payload(), RecvFlags::DONTWAIT | RecvFlags::TRUNC)
+                .map(|(_, length, from)| (length, (), from))?;
+        let Some(from) = from.and_then(address) else { return Ok(()) };
+        let Some(seen) = self.seen(from, device) else { return Ok(()) };
+        self.last_used = now;
+        match self.protocol {
+            Protocol::Udp => device.send_udp(seen, self.guest, length),
+            Protocol::Echo => {
+                // Of IPv6 the kernel gives other messages too, for which there is no filter by then.
+                let is_reply = matches!(device.frame.payload().first(), Some(0 | 129));
+                if is_reply {
+                    device.send_echo_reply(seen.ip(), self.guest.ip(), self.guest.port(), length);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the address by which the container knows a sender, if it may send.
+    fn seen(&mut self, from: SocketAddr, device: &Device) -> Option<SocketAddr> {
+        if self.container.is_some() {
+            let seen = seen_as(from, self.guest, device);
+            self.remember(Peer { seen, real: from });
+            return Some(seen);
+        }
+        let peer = self.peers.iter().rev().find(|peer| peer.real.ip() == from.ip())?;
+        Some(SocketAddr::new(peer.seen.ip(), from.port()))
+    }
+
+    fn tell(&self, refused: socket::Refused, device: &mut Device) {
+        let destination = canonical(refused.destination);
+        let known = self.peers.iter().rev().find(|peer| peer.real.ip() == destination.ip());
+        if let (Protocol::Udp, Some(peer), Some(obstacle)) = (self.protocol, known, obstacle(refused.cause)) {
+            let seen = SocketAddr::new(peer.seen.ip(), destination.port());
+            device.send_undelivered(self.guest, seen, obstacle);
+        }
+    }
+}
+
+/// The address by which a container knows a caller: its own, where the container could answer there.
+pub(super) fn seen_as(caller: SocketAddr, guest: SocketAddr, device: &Device) -> SocketAddr {
+    let is_link_local = matches!(caller.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
+    let is_ours = caller.ip().is_loopback() || is_link_local || caller.is_ipv4() != guest.is_ipv4();
+    let address = if is_ours { device.gateways.of(guest.is_ipv4()) } else { caller.ip() };
+    SocketAddr::new(address, caller.port())
+}
+
+/// What a container is told of an error of the host.
+pub(super) fn obstacle(errno: Errno) -> Option<Obstacle> {
+    match errno {
+        Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL => Some(Obstacle::Network),
+        Errno::HOSTUNREACH | Errno::HOSTDOWN => Some(Obstacle::Host),
+        Errno::CONNREFUSED => Some(Obstacle::Port),
+        Errno::ACCESS | Errno::PERM => Some(Obstacle::Forbidden),
+        _ => None,
+    }
+}
+
+/// An IPv4 address as such, also where a socket of both families gave it.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+pub(super) fn address(any: SocketAddrAny) -> Option<SocketAddr> {
+    SocketAddr::try_from(any).ok().map(canonical)
+}
+
+fn is_ipv6(socket: impl AsFd) -> bool {
+    rustix::net::sockopt::socket_domain(socket).is_ok_and(|family| family == AddressFamily::INET6)
+}
+
+/// Says whether the host lets this user send echo requests (`net.ipv4.ping_group_range`, icmp(7)).
+pub(super) fn may_ping() -> bool {
+    let flags = SocketFlags::CLOEXEC;
+    rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, Some(ipproto::ICMP)).is_ok()
+}
+
+/// Where on the host a container's packet goes: `None` is nowhere.
+pub(super) fn outside(destination: IpAddr, device: &Device, reaches_host: bool) -> Option<IpAddr> {
+    if device.gateways.contains(destination) {
+        let loopback = match destination {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        return reaches_host.then_some(loopback);
+    }
+    let is_for_somebody = match destination {
+        // To the kernel 0.0.0.0 is this host; the block is nobody's (RFC 6890).
+        IpAddr::V4(address) => {
+            !address.is_loopback() && address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast()
+        }
+        // `::` is this host as well, and `::ffff:127.0.0.1` (and whatever else is IPv4 in disguise) its loopback.
+        IpAddr::V6(address) => {
+            address.segments()[..5] != [0; 5] && !address.is_multicast() && !address.is_unicast_link_local()
+        }
+    };
+    is_for_somebody.then_some(destination)
+}

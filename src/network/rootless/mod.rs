@@ -1,0 +1,28 @@
+//! Networks of an ordinary user: namespaces that the user's networks are in, and a process that is their way out, without a
+//! right that the user does not have, and without another program.
+//!
+//! ```text
+//!   containers ── bridges ── host0 ═══ tun ═══ translator ── sockets ── the world
+//!   └──── user and network namespace ────┘     └────── the host's namespaces ──────┘
+//! ```
+//!
+//! A tun device and not a tap: what is behind it are routes, so there is nobody whose Ethernet address would be asked for. Packets
+//! pass whole, up to 64 KiB, with checksums and cutting left to whoever needs them, which is mostly nobody.
+
+mod control;
+mod datagrams;
+mod device;
+mod frame;
+mod handle;
+mod packet;
+mod service;
+mod state;
+mod table;
+mod tcp;
+mod translator;
+mod world;
+
+pub use control::{Publication, Status, Transport};
+pub use device::{Dropped, Gateways};
+pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
+pub use world::{DEVICE, GATEWAYS, open_inside};

@@ -1,0 +1,164 @@
+//! A bounded table whose entries are known by tokens, which a token of what was there before never stands for: what epoll
+//! and timers remember of an entry may outlive it.
+
+/// What an entry is known by: place and turn, and the kind of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Token(pub u64);
+
+/// The kinds of tables, and of what there is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Device,
+    Control,
+    Client,
+    User,
+    Listener,
+    Stream,
+    Datagram,
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::Device, Kind::Control, Kind::Client, Kind::User, Kind::Listener, Kind::Stream, Kind::Datagram];
+
+impl Token {
+    /// Of that of which there is one.
+    pub(super) const fn only(kind: Kind) -> Self {
+        Self((kind as u64) << 56)
+    }
+
+    pub(super) fn kind(self) -> Option<Kind> {
+        KINDS.get((self.0 >> 56) as usize).copied()
+    }
+
+    fn place(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    fn turn(self) -> u32 {
+        (self.0 >> 32) as u32 & TURNS
+    }
+}
+
+const TURNS: u32 = 0xff_ffff;
+
+/// The entries of one kind.
+pub(super) struct Table<T> {
+    kind: Kind,
+    most: usize,
+    slots: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Table<T> {
+    pub(super) fn new(kind: Kind, most: usize) -> Self {
+        Self { kind, most, slots: Vec::new(), free: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.most
+    }
+
+    /// Gives the token that the next entry gets.
+    pub(super) fn next(&self) -> Token {
+        let place = self.free.last().map_or(self.slots.len() as u64, |place| u64::from(*place));
+        let turn = self.slots.get(place as usize).map_or(0, |slot| slot.0);
+        Token((self.kind as u64) << 56 | u64::from(turn) << 32 | place)
+    }
+
+    /// Puts an entry in; it is given back where the table is full.
+    pub(super) fn insert(&mut self, entry: T) -> Result<Token, T> {
+        if self.is_full() {
+            return Err(entry);
+        }
+        let token = self.next();
+        match self.free.pop() {
+            Some(place) => self.slots[place as usize].1 = Some(entry),
+            None => self.slots.push((0, Some(entry))),
+        }
+        Ok(token)
+    }
+
+    pub(super) fn get(&self, token: Token) -> Option<&T> {
+        let (turn, entry) = self.slots.get(token.place())?;
+        entry.as_ref().filter(|_| *turn == token.turn())
+    }
+
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
+        let (turn, entry) = self.slots.get_mut(token.place())?;
+        entry.as_mut().filter(|_| *turn == token.turn())
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<T> {
+        let (turn, entry) = self.slots.get_mut(token.place())?;
+        let taken = if *turn == token.turn() { entry.take() } else { None }?;
+        *turn = (*turn + 1) & TURNS;
+        self.free.push(token.place() as u32);
+        // What a crowd has taken is given back once it has left.
+        if self.free.len() == self.slots.len() && self.slots.len() > KEPT {
+            self.first_turn_after_crowd();
+        }
+        Some(taken)
+    }
+
+    /// Lets go of the memory; turns go on from the highest, so that no old token fits.
+    fn first_turn_after_crowd(&mut self) {
+        let highest = self.slots.iter().map(|slot| slot.0).max().unwrap_or(0);
+        self.slots.truncate(KEPT);
+        self.slots.shrink_to_fit();
+        for slot in &mut self.slots {
+            slot.0 = (highest + 1) & TURNS;
+        }
+        self.free = (0..KEPT as u32).rev().collect();
+    }
+
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        let of = |(place, (turn, entry)): (usize, &(u32, Option<T>))| {
+            entry.as_ref().map(|_| Token((self.kind as u64) << 56 | u64::from(*turn) << 32 | place as u64))
+        };
+        self.slots.iter().enumerate().filter_map(of).collect()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.1.as_ref())
+    }
+}
+
+/// Slots that an empty table keeps.
+const KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stands_for_one_entry_only() {
+        let mut table = Table::new(Kind::Stream, 2);
+        let next = table.next();
+        let one = table.insert("one").unwrap();
+        assert_eq!((one, one.kind()), (next, Some(Kind::Stream)));
+        let two = table.insert("two").unwrap();
+        assert_eq!(table.insert("three"), Err("three"));
+        assert_eq!(table.remove(one), Some("one"));
+        let three = table.insert("three").unwrap();
+        assert_ne!(one, three);
+        assert_eq!((table.get(one), table.get(three), table.get(two)), (None, Some(&"three"), Some(&"two")));
+        assert_eq!((table.remove(one), table.len()), (None, 2));
+        assert_eq!(table.tokens(), [three, two]);
+    }
+
+    #[test]
+    fn a_crowd_leaves_nothing_behind() {
+        let mut table = Table::new(Kind::Stream, 10_000);
+        let tokens: Vec<_> = (0..1000).map(|number| table.insert(number).unwrap()).collect();
+        tokens.iter().for_each(|token| drop(table.remove(*token)));
+        assert_eq!((table.len(), table.slots.len()), (0, KEPT));
+        let again: Vec<_> = (0..100).map(|number| table.insert(number).unwrap()).collect();
+        assert!(again.iter().all(|token| table.get(*token).is_some()));
+        assert!(tokens.iter().all(|token| table.get(*token).is_none()));
+    }
+}

@@ -1,0 +1,548 @@
+//! One TCP connection between a container and a socket of the host, without a second buffering stack.
+//!
+//! Whatever the container sends goes into the host's socket as it arrives, and what the socket has taken is acknowledged;
+//! the window that the container sees is the room that the socket has. What the host's socket has for the container is looked
+//! at (MSG_PEEK), sent, and thrown away there once the container has acknowledged it: the socket's own buffer is what is sent
+//! from again if something is lost. So there are sequence numbers here and no data.
+//!
+//! ```text
+//! container ── SYN ──▶ connect ─────▶ Connecting      accept ── SYN ──▶ container    Opening
+//!           ◀─ SYN+ACK ── connected   Accepting              ◀─ SYN+ACK
+//!           ── ACK ──▶                Open                   ── ACK ──▶              Open
+//!           ── FIN ──▶ shutdown       and the other way round; over when both are through
+//! ```
+//!
+//! Knows neither the device nor the socket: [`Host`] and [`Wire`] stand for them, and time is what the caller says it is.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::frame::{Header, MTU, tcp_room};
+use super::packet::{ACK, FIN, PSH, RST, SYN, Segment};
+
+/// The shift of the windows that containers are told: up to 16 MiB.
+const SCALE: u8 = 8;
+
+/// RFC 9293, 3.7.1: what is taken for granted of who says nothing.
+const DEFAULT_LONGEST: u16 = 536;
+/// Below this a segment is more header than payload; Linux's own least (tcp_min_snd_mss).
+const LEAST_LONGEST: u16 = 48;
+
+/// The container is a few links of this machine away.
+const FIRST_PATIENCE: Duration = Duration::from_millis(300);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
+/// About a minute in all: who answers nothing for so long is gone.
+const TRIES: u8 = 12;
+/// Of who has not yet said a word: some 19 seconds.
+const OPENING_TRIES: u8 = 6;
+/// RFC 5382, REQ-5: two hours and four minutes.
+const IDLE: Duration = Duration::from_secs(7440);
+/// Packets that one connection sends before others have their turn.
+const TURN: u32 = 16;
+
+/// The socket.
+pub(super) trait Host {
+    /// Gives it bytes, as many as it takes.
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
+    /// Looks at what comes behind `offset` bytes: 0 at the end of the stream, EAGAIN where there is nothing yet.
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Errno>;
+    /// Throws away bytes from the beginning; says whether it sees behind them what it did not see before.
+    fn discard(&mut self, count: u32) -> bool;
+    /// How much it would take, and whether it will say so when that is more.
+    fn room(&mut self) -> (u32, bool);
+    /// Says that no more is to come.
+    fn end(&mut self);
+    /// Has its end be a reset.
+    fn reset(&mut self);
+}
+
+/// The way to the container.
+pub(super) trait Wire {
+    /// Where the payload of the next segment goes.
+    fn payload(&mut self) -> &mut [u8];
+    /// Sends a segment whose payload is in its place.
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, header: &Header, payload: usize);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The container's SYN is there, the host's connection is not.
+    Connecting,
+    /// The container has been told; it has not answered.
+    Accepting,
+    /// The host has accepted somebody; the container has been asked.
+    Opening,
+    Open,
+    /// To be forgotten.
+    Over,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The container's end.
+    guest: SocketAddr,
+    /// The other end, as the container sees it.
+    remote: SocketAddr,
+    pub(super) state: State,
+
+    /// The first byte that the container has not acknowledged; the socket still has it.
+    unacknowledged: u32,
+    /// The next to send, and, where something is sent again, the end of all that ever was.
+    next: u32,
+    furthest: u32,
+    /// Acknowledged, and not yet thrown away.
+    to_discard: u32,
+    /// Where the host's stream ends, once that has been seen.
+    end: Option<u32>,
+    guest_window: u32,
+    guest_scale: u8,
+    cut: u16,
+    /// Acknowledgements of the same byte, which say that something behind it arrived; not counted until all that was sent
+    /// before the last loss has.
+    duplicates: u8,
+    recovered_at: u32,
+    /// The socket has nothing more until it says so; or says that its stream has an end.
+    is_drained: bool,
+    sees_end: bool,
+
+    /// The next byte that is expected of the container.
+    expected: u32,
+    guest_has_ended: bool,
+    own_scale: u8,
+    owes_ack: bool,
+    /// The socket will say when it has more room, and the container is to be told.
+    pub(super) wants_room: bool,
+    /// The socket refused a part of what the container sent.
+    has_refused: bool,
+
+    tries: u8,
+    last_heard: Instant,
+    last_progress: Instant,
+    /// Has a place among those that are served at the end of a turn.
+    pub(super) is_queued: bool,
+}
+
+/// Whether a connection has more to send at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    Through,
+    Again,
+}
+
+impl Connection {
+    /// Takes the container's SYN; the host's socket is connecting.
+    pub(super) fn from_guest(
+        ends: (SocketAddr, SocketAddr),
+        segment: &Segment<'_>,
+        initial: u32,
+        now: Instant,
+    ) -> Self {
+        let mut connection = Self::new(ends, State::Connecting, initial, now);
+        connection.learn(segment);
+        connection
+    }
+
+    /// Asks the container for a connection that the host has accepted.
+    pub(super) fn from_host(ends: (SocketAddr, SocketAddr), initial: u32, now: Instant, wire: &mut impl Wire) -> Self {
+        let mut connection = Self::new(ends, State::Opening, initial, now);
+        connection.say_syn(wire);
+        connection
+    }
+
+    fn new((guest, remote): (SocketAddr, SocketAddr), state: State, initial: u32, now: Instant) -> Self {
+        Self {
+            guest,
+            remote,
+            state,
+            unacknowledged: initial,
+            next: initial,
+            furthest: initial,
+            to_discard: 0,
+            end: None,
+            guest_window: 0,
+            guest_scale: 0,
+            cut: DEFAULT_LONGEST,
+            duplicates: 0,
+            recovered_at: initial,
+            is_drained: false,
+            sees_end: false,
+            expected: 0,
+            guest_has_ended: false,
+            own_scale: SCALE,
+            owes_ack: false,
+            wants_room: false,
+            has_refused: false,
+            tries: 0,
+            last_heard: now,
+            last_progress: now,
+            is_queued: false,
+        }
+    }
+
+    /// The container's end, and the other as the container sees it.
+    pub(super) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.guest, self.remote)
+    }
+
+    /// Where the container's stream begins, while nothing of it has come.
+    pub(super) fn first_of_guest(&self) -> u32 {
+        self.expected.wrapping_sub(1)
+    }
+
+    /// Takes from a SYN where it begins, and what it says of windows and segments.
+    fn learn(&mut self, segment: &Segment<'_>) {
+        let most = u16::try_from(tcp_room(self.guest.is_ipv4())).unwrap_or(MTU);
+        self.cut = segment.longest.unwrap_or(DEFAULT_LONGEST).clamp(LEAST_LONGEST, most);
+        self.expected = segment.sequence.wrapping_add(1);
+        // Of a SYN the window is not shifted, and shifts are for both or neither (RFC 7323, 2.2).
+        self.guest_window = u32::from(segment.window);
+        self.guest_scale = segment.scale.unwrap_or(0);
+        self.own_scale = if segment.scale.is_some() { SCALE } else { 0 };
+    }
+
+    /// The host's socket is connected.
+    pub(super) fn connected(&mut self, now: Instant, wire: &mut impl Wire) {
+        if self.state == State::Connecting {
+            self.state = State::Accepting;
+            self.last_progress = now;
+            self.say_syn(wire);
+        }
+    }
+
+    /// The host's socket has failed: so has the connection, and the container is told.
+    pub(super) fn fail(&mut self, wire: &mut impl Wire) {
+        if self.state != State::Over {
+            let (sequence, acknowledged) = (self.furthest, self.expected);
+            self.say(wire, Header { sequence, acknowledged, flags: RST | ACK, ..Header::default() }, 0);
+            self.state = State::Over;
+        }
+    }
+
+    /// The host's socket has something to say: more bytes, or, too, that they end.
+    pub(super) fn readable(&mut self, sees_end: bool) {
+        self.is_drained = false;
+        self.sees_end |= sees_end;
+    }
+
+    /// The host's socket has room again.
+    pub(super) fn writable(&mut self, host: &mut impl Host, wire: &mut impl Wire) {
+        if self.state != State::Open || !self.wants_room {
+            return;
+        }
+        self.wants_room = false;
+        self.say_ack(host, wire);
+        if std::mem::take(&mut self.has_refused) {
+            // Three more of the same have what was refused sent again at once (RFC 5681, 3.2).
+            for _ in 0..3 {
+                self.say_ack(host, wire);
+            }
+        }
+    }
+
+    /// Takes a segment of the container's. What it calls for is done by [`Self::serve`], but for what cannot wait.
+    pub(super) fn receive(&mut self, segment: &Segment<'_>, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
+        self.last_heard = now;
+        match self.state {
+            State::Over => {}
+            State::Connecting => {
+                if segment.has(RST) {
+                    self.state = State::Over;
+                }
+            }
+            State::Opening => self.receive_answer(segment, now, host),
+            State::Accepting | State::Open => {
+                if segment.has(RST) {
+                    // RFC 5961, 3.2: only the very next byte's; anything else may be somebody's guess.
+                    if segment.sequence == self.expected {
+                        host.reset();
+                        self.state = State::Over;
+                    } else {
+                        self.owes_ack = true;
+                    }
+                } else if segment.has(SYN) {
+                    if self.state == State::Accepting {
+                        self.say_syn(wire);
+                    } else {
+                        self.owes_ack = true;
+                    }
+                } else if segment.has(ACK) {
+                    self.receive_ack(segment, now);
+                    if self.state == State::Open {
+                        self.receive_payload(segment, host, wire);
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive_answer(&mut self, segment: &Segment<'_>, now: Instant, host: &mut impl Host) {
+        if !segment.has(ACK) || segment.acknowledged != self.furthest {
+            return;
+        }
+        if segment.has(RST) {
+            host.reset();
+            self.state = State::Over;
+        } else if segment.has(SYN) {
+            self.learn(segment);
+            self.open(now);
+            self.owes_ack = true;
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.unacknowledged = self.furthest;
+        self.next = self.furthest;
+        self.recovered_at = self.furthest;
+        self.state = State::Open;
+        self.progress(now);
+    }
+
+    fn progress(&mut self, now: Instant) {
+        self.tries = 0;
+        self.duplicates = 0;
+        self.last_progress = now;
+    }
+
+    fn receive_ack(&mut self, segment: &Segment<'_>, now: Instant) {
+        let acknowledged = segment.acknowledged;
+        let news = acknowledged.wrapping_sub(self.unacknowledged);
+        if news > self.furthest.wrapping_sub(self.unacknowledged) {
+            // Old, or of what was never sent (RFC 9293, 3.10.7.4).
+            return;
+        }
+        if self.state == State::Accepting {
+            if acknowledged != self.furthest {
+                return;
+            }
+            self.open(now);
+        }
+        let window = u32::from(segment.window) << self.guest_scale;
+        let is_in_flight = self.furthest != self.unacknowledged;
+        if news > 0 && is_in_flight {
+            let ends = self.end.is_some_and(|end| acknowledged == end.wrapping_add(1));
+            self.to_discard += news - u32::from(ends);
+            self.unacknowledged = acknowledged;
+            if is_before(self.next, acknowledged) {
+                self.next = acknowledged;
+            }
+            self.progress(now);
+        } else if is_in_flight
+            && segment.payload.is_empty()
+            && !segment.has(FIN)
+            && window == self.guest_window
+            && !is_before(self.unacknowledged, self.recovered_at)
+        {
+            self.duplicates = self.duplicates.saturating_add(1);
+            if self.duplicates == 3 {
+                self.go_back();
+            }
+        }
+        self.guest_window = window;
+    }
+
+    /// Sends all that is not acknowledged again.
+    fn go_back(&mut self) {
+        self.recovered_at = self.furthest;
+        self.next = self.unacknowledged;
+        self.duplicates = 0;
+        self.is_drained = false;
+    }
+
+    fn receive_payload(&mut self, segment: &Segment<'_>, host: &mut impl Host, wire: &mut impl Wire) {
+        let has_end = segment.has(FIN);
+        if segment.payload.is_empty() && !has_end {
+            // One byte back and with nothing in it: asks whether we are there (RFC 9293, 3.8.4).
+            self.owes_ack |= is_before(segment.sequence, self.expected);
+            return;
+        }
+        self.owes_ack = true;
+        let old = self.expected.wrapping_sub(segment.sequence) as usize;
+        let Some(fresh) = segment.payload.get(old..) else {
+            // Of the past or the future: the answer says what is wanted.
+            return;
+        };
+        if self.guest_has_ended {
+            return;
+        }
+        if !fresh.is_empty() {
+            let taken = match host.send(fresh) {
+                Ok(taken) => taken,
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => 0,
+                Err(_) => {
+                    host.reset();
+                    self.fail(wire);
+                    return;
+                }
+            };
+            self.expected = self.expected.wrapping_add(u32::try_from(taken).unwrap_or(0));
+            if taken < fresh.len() {
+                self.has_refused = true;
+                return;
+            }
+        }
+        if has_end {
+            self.expected = self.expected.wrapping_add(1);
+            self.guest_has_ended = true;
+            host.end();
+        }
+    }
+
+    /// Does what a turn's segments and events call for: throws away, sends on, acknowledges.
+    pub(super) fn serve(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) -> Served {
+        if self.state != State::Open {
+            return Served::Through;
+        }
+        if self.to_discard > 0 {
+            self.is_drained &= !host.discard(std::mem::take(&mut self.to_discard));
+        }
+        let was_idle = self.furthest == self.unacknowledged;
+        let served = self.send(host, wire);
+        if was_idle && self.furthest != self.unacknowledged {
+            self.last_progress = now;
+        }
+        if self.owes_ack && self.state == State::Open {
+            self.say_ack(host, wire);
+        }
+        let is_acknowledged = self.end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
+        if self.guest_has_ended && is_acknowledged {
+            self.state = State::Over;
+        }
+        served
+    }
+
+    fn send(&mut self, host: &mut impl Host, wire: &mut impl Wire) -> Served {
+        // With one look at the socket's room for all of them.
+        let mut window = None;
+        for _ in 0..TURN {
+            if self.is_drained {
+                return Served::Through;
+            }
+            let in_flight = self.next.wrapping_sub(self.unacknowledged);
+            if self.end == Some(self.next) {
+                let window = *window.get_or_insert_with(|| self.window(host));
+                self.emit(window, FIN | ACK, 0, wire);
+                self.advance(1);
+                self.is_drained = true;
+                return Served::Through;
+            }
+            let room = self.guest_window.saturating_sub(in_flight) as usize;
+            // Nothing that fills less than a segment, while what is on its way will bring more room (RFC 9293, 3.8.6.2.1).
+            if room == 0 || (room < usize::from(self.cut) && in_flight > 0 && in_flight >= self.guest_window / 2) {
+                return Served::Through;
+            }
+            let wanted = room.min(tcp_room(self.guest.is_ipv4()));
+            match host.peek(in_flight, &mut wire.payload()[..wanted]) {
+                Ok(0) => self.end = Some(self.next),
+                Ok(length) => {
+                    let window = *window.get_or_insert_with(|| self.window(host));
+                    self.emit(window, PSH | ACK, length, wire);
+                    self.advance(u32::try_from(length).unwrap_or(0));
+                    // A short answer was all there is (epoll(7)), unless the end is behind it.
+                    self.is_drained = length < wanted && !self.sees_end;
+                }
+                Err(Errno::AGAIN) => self.is_drained = true,
+                Err(_) => {
+                    host.reset();
+                    self.fail(wire);
+                    return Served::Through;
+                }
+            }
+        }
+        Served::Again
+    }
+
+    fn advance(&mut self, count: u32) {
+        self.next = self.next.wrapping_add(count);
+        if is_before(self.furthest, self.next) {
+            self.furthest = self.next;
+        }
+    }
+
+    /// When something has to be done though nothing arrives.
+    pub(super) fn deadline(&self) -> Instant {
+        match self.state {
+            State::Accepting | State::Opening => self.last_progress + self.patience(),
+            State::Open if self.is_waiting() => self.last_progress + self.patience(),
+            _ => self.last_heard + IDLE,
+        }
+    }
+
+    /// Something was sent that is not acknowledged, or cannot be sent.
+    fn is_waiting(&self) -> bool {
+        self.furthest != self.unacknowledged || (self.guest_window == 0 && !self.is_drained)
+    }
+
+    fn patience(&self) -> Duration {
+        (FIRST_PATIENCE * (1 << self.tries.min(6))).min(LONGEST_PATIENCE)
+    }
+
+    /// The deadline has come.
+    pub(super) fn expire(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
+        let is_waiting = matches!(self.state, State::Accepting | State::Opening) || self.is_waiting();
+        let most = if self.state == State::Open { TRIES } else { OPENING_TRIES };
+        // A window may stay closed for as long as somebody says that it is (RFC 9293, 3.8.6.1).
+        let is_held_off = self.guest_window == 0 && now.duration_since(self.last_heard) < LONGEST_PATIENCE * 2;
+        if !is_waiting || self.state == State::Connecting || (self.tries >= most && !is_held_off) {
+            host.reset();
+            self.fail(wire);
+            return;
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.last_progress = now;
+        match self.state {
+            State::Accepting | State::Opening => self.say_syn(wire),
+            _ if self.furthest == self.unacknowledged => {
+                let window = self.window(host);
+                let sequence = self.furthest.wrapping_sub(1);
+                self.say(wire, Header { sequence, window, flags: ACK, ..self.header() }, 0);
+            }
+            _ => self.go_back(),
+        }
+    }
+
+    fn header(&self) -> Header {
+        Header { sequence: self.furthest, acknowledged: self.expected, cut: self.cut, ..Header::default() }
+    }
+
+    fn say(&self, wire: &mut impl Wire, header: Header, payload: usize) {
+        wire.send(self.remote, self.guest, &header, payload);
+    }
+
+    fn say_syn(&mut self, wire: &mut impl Wire) {
+        let flags = if self.state == State::Opening { SYN } else { SYN | ACK };
+        let longest = u16::try_from(tcp_room(self.guest.is_ipv4())).ok();
+        let scale = (self.own_scale > 0).then_some(self.own_scale);
+        let sequence = self.unacknowledged;
+        let header = Header { sequence, flags, window: u16::MAX, longest, scale, ..self.header() };
+        self.say(wire, header, 0);
+        self.furthest = sequence.wrapping_add(1);
+        self.next = self.furthest;
+    }
+
+    fn say_ack(&mut self, host: &mut impl Host, wire: &mut impl Wire) {
+        self.owes_ack = false;
+        let window = self.window(host);
+        self.say(wire, Header { window, flags: ACK, ..self.header() }, 0);
+    }
+
+    /// Sends what is in its place, from the next byte on.
+    fn emit(&mut self, window: u16, flags: u8, length: usize, wire: &mut impl Wire) {
+        self.owes_ack = false;
+        self.say(wire, Header { sequence: self.next, window, flags, ..self.header() }, length);
+    }
+
+    fn window(&mut self, host: &mut impl Host) -> u16 {
+        let (room, says_more) = host.room();
+        self.wants_room = says_more || self.has_refused;
+        // What the socket writes beside the bytes takes room as well.
+        u16::try_from((room - room / 16) >> self.own_scale).unwrap_or(u16::MAX)
+    }
+}
+
+/// Compares sequence numbers, which go round (RFC 9293, 3.4).
+fn is_before(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other)).cast_signed() < 0
+}

@@ -1,0 +1,539 @@
+//! Packets of the user's network namespace on one side, sockets of the host on the other: who gets what, in turns.
+//!
+//! A turn: what epoll says is dealt with, packets are read until there are no more or the turn is over, and then each
+//! connection that something happened to is served once: so acknowledgements and looks at sockets are one for many segments.
+//! Where nothing happens, nothing wakes: the only timers are of what waits for an answer or grows old.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use super::datagrams::{Datagrams, Protocol, address, obstacle, outside, seen_as};
+use super::device::{Device, Dropped, Gateways};
+use super::frame::{Header, MTU};
+use super::packet::{self, ACK, Content, OFFLOAD_HEADER, Packet, RST, SYN, Segment};
+use super::table::{Kind, Table, Token};
+use super::tcp::{Connection, Host, Served, State, Wire};
+use crate::error::{Context, Result};
+use crate::sys::socket;
+
+/// Packets that are read before connections are served.
+const READS: usize = 32;
+/// Callers that one listener accepts before others have their turn.
+const ACCEPTS: usize = 32;
+const EVENTS: usize = 64;
+
+/// Descriptors that are not the translator's connections.
+const SPARE_DESCRIPTORS: usize = 512;
+const MOST_STREAMS: usize = 16_384;
+const MOST_DATAGRAMS: usize = 4096;
+const MOST_LISTENERS: usize = 4096;
+
+/// Ports for callers whose own is taken (RFC 6335: dynamic).
+const DYNAMIC: u16 = 49_152;
+
+/// What a translator is told at its beginning.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) gateways: Gateways,
+    /// The gateway's address leads containers to the host's loopback.
+    pub(super) reaches_host: bool,
+}
+
+/// A connection and its socket.
+struct Stream {
+    connection: Connection,
+    socket: Socket,
+    /// The earliest timer of it that will go off.
+    armed: Instant,
+}
+
+struct Socket {
+    fd: OwnedFd,
+    /// Where the kernel's next look begins; `None` where it keeps no such place (before Linux 6.9).
+    looks_from: Option<u32>,
+}
+
+/// A published TCP port.
+struct Listener {
+    fd: OwnedFd,
+    container: String,
+    guest: SocketAddr,
+}
+
+pub(super) struct Translator {
+    epoll: OwnedFd,
+    device: Device,
+    policy: Policy,
+    streams: Table<Stream>,
+    of_ends: HashMap<(SocketAddr, SocketAddr), Token>,
+    datagrams: Datagrams,
+    listeners: Table<Listener>,
+    timers: BinaryHeap<Reverse<(Instant, Token)>>,
+    /// Connections to be served at the end of the turn.
+    queue: Vec<Token>,
+    packet: Vec<u8>,
+    now: Instant,
+}
+
+/// What happened to whom.
+pub(super) type Happened = (Token, epoll::EventFlags);
+
+impl Translator {
+    pub(super) fn new(device: OwnedFd, policy: Policy, descriptors: usize) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("make an epoll instance")?;
+        let device = Device::new(device, policy.gateways);
+        let data = epoll::EventData::new_u64(Token::only(Kind::Device).0);
+        epoll::add(&epoll, &device, data, epoll::EventFlags::IN).context("watch the tun device")?;
+        let spare = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(64);
+        Ok(Self {
+            epoll,
+            device,
+            policy,
+            streams: Table::new(Kind::Stream, MOST_STREAMS.min(spare / 4 * 3)),
+            of_ends: HashMap::new(),
+            datagrams: Datagrams::new(MOST_DATAGRAMS.min(spare / 4)),
+            listeners: Table::new(Kind::Listener, MOST_LISTENERS),
+            timers: BinaryHeap::new(),
+            queue: Vec::new(),
+            packet: vec![0; OFFLOAD_HEADER + 40 + usize::from(MTU)],
+            now: Instant::now(),
+        })
+    }
+
+    /// Has what happens to a descriptor told by [`Self::wait`].
+    pub(super) fn watch(&self, fd: impl AsFd, token: Token) -> Result<(), Errno> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.0), epoll::EventFlags::IN)
+    }
+
+    /// Waits until something happens, or somebody's time is up, or the caller's.
+    pub(super) fn wait(&mut self, happened: &mut Vec<Happened>, most: Option<Duration>) -> Result<()> {
+        let patience = match self.timers.peek() {
+            _ if !self.queue.is_empty() => Some(Duration::ZERO),
+            // Rounded up: a moment too early would be another turn for nothing.
+            Some(Reverse((deadline, _))) => {
+                Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+            }
+            None => None,
+        };
+        let patience = patience.map_or(most, |patience| Some(most.map_or(patience, |most| most.min(patience))));
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut events = Vec::with_capacity(EVENTS);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for packets"),
+        }
+        happened.clear();
+        happened.extend(events.iter().map(|event| (Token(event.data.u64()), event.flags)));
+        self.now = Instant::now();
+        Ok(())
+    }
+
+    /// Deals with what happened to something of the translator's own.
+    pub(super) fn handle(&mut self, (token, flags): Happened) {
+        match token.kind() {
+            Some(Kind::Device) => self.read_packets(),
+            Some(Kind::Stream) => self.stream_event(token, flags),
+            Some(Kind::Datagram) => self.datagrams.receive(token, self.now, &mut self.device),
+            Some(Kind::Listener) => self.accept(token),
+            _ => {}
+        }
+    }
+
+    /// Ends a turn: timers, and what connections have to do.
+    pub(super) fn finish_turn(&mut self) {
+        while let Some(Reverse((deadline, token))) = self.timers.peek().copied() {
+            if deadline > self.now {
+                break;
+            }
+            self.timers.pop();
+            self.time_up(token);
+        }
+        for token in std::mem::take(&mut self.queue) {
+            self.serve(token);
+        }
+    }
+
+    fn time_up(&mut self, token: Token) {
+        match token.kind() {
+            Some(Kind::Datagram) => match self.datagrams.deadline(token) {
+                Some(deadline) if deadline <= self.now => self.datagrams.remove(token),
+                Some(deadline) => self.timers.push(Reverse((deadline, token))),
+                None => {}
+            },
+            _ => {
+                let Some(stream) = self.streams.get_mut(token) else { return };
+                let deadline = stream.connection.deadline();
+                if deadline <= self.now {
+                    stream.connection.expire(self.now, &mut stream.socket, &mut self.device);
+                    stream.armed = self.now + FAR;
+                    self.enqueue(token);
+                } else {
+                    stream.armed = deadline;
+                    self.timers.push(Reverse((deadline, token)));
+                }
+            }
+        }
+    }
+
+    fn read_packets(&mut self) {
+        let mut buffer = std::mem::take(&mut self.packet);
+        for _ in 0..READS {
+            let Ok(length) = self.device.read(&mut buffer) else { break };
+            match packet::read(&buffer[..length]) {
+                Ok(packet) => self.receive(&packet),
+                Err(unfit) => self.device.count(unfit),
+            }
+        }
+        self.packet = buffer;
+    }
+
+    fn receive(&mut self, packet: &Packet<'_>) {
+        match packet.content {
+            Content::Tcp(segment) => self.receive_segment(packet, &segment),
+            Content::Udp { from, to, payload } => {
+                self.send_datagram(Protocol::Udp, (from, to), packet, payload);
+            }
+            Content::Echo { identifier, message } => {
+                self.send_datagram(Protocol::Echo, (identifier, 0), packet, message);
+            }
+            Content::Unreachable { quoted } => self.receive_unreachable(quoted),
+        }
+    }
+
+    fn send_datagram(&mut self, protocol: Protocol, ports: (u16, u16), packet: &Packet<'_>, payload: &[u8]) {
+        let guest = SocketAddr::new(packet.source, ports.0);
+        let seen = SocketAddr::new(packet.destination, ports.1);
+        let called = self.datagrams.called_from(protocol, guest, seen);
+        let outside = || outside(seen.ip(), &self.device, self.policy.reaches_host);
+        let Some(real) = called.or_else(|| outside().map(|real| SocketAddr::new(real, seen.port()))) else {
+            self.device.dropped.forbidden += 1;
+            return;
+        };
+        let to = (seen, real);
+        let made = self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
+        if let Some((token, deadline)) = made.and_then(|token| Some((token, self.datagrams.deadline(token)?))) {
+            self.timers.push(Reverse((deadline, token)));
+        }
+    }
+
+    fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
+        let guest = SocketAddr::new(packet.source, segment.from);
+        let remote = SocketAddr::new(packet.destination, segment.to);
+        if let Some(token) = self.of_ends.get(&(guest, remote)).copied() {
+            let Some(stream) = self.streams.get_mut(token) else { return };
+            stream.connection.receive(segment, self.now, &mut stream.socket, &mut self.device);
+            self.enqueue(token);
+        } else if segment.has(SYN) && !segment.has(ACK) && !segment.has(RST) {
+            self.connect((guest, remote), packet, segment);
+        } else if !segment.has(RST) {
+            self.refuse((guest, remote), segment);
+        }
+    }
+
+    /// Opens a connection of the host for a container's.
+    fn connect(&mut self, ends: (SocketAddr, SocketAddr), packet: &Packet<'_>, segment: &Segment<'_>) {
+        let Some(real) = outside(ends.1.ip(), &self.device, self.policy.reaches_host) else {
+            self.device.dropped.forbidden += 1;
+            self.refuse(ends, segment);
+            return;
+        };
+        if self.streams.is_full() {
+            // It will ask again, and there may be room by then.
+            self.device.dropped.crowded += 1;
+            return;
+        }
+        let opened = open_connection(SocketAddr::new(real, ends.1.port()));
+        let added = opened.and_then(|fd| {
+            let connection = Connection::from_guest(ends, segment, initial_sequence()?, self.now);
+            self.add(connection, fd)
+        });
+        match added {
+            Ok(_) => {}
+            Err(errno) => match obstacle(errno) {
+                Some(obstacle) if errno != Errno::CONNREFUSED => {
+                    self.device.send_unreachable(packet.source, packet.destination, obstacle, packet.whole);
+                }
+                Some(_) => self.refuse(ends, segment),
+                None => self.device.dropped.crowded += 1,
+            },
+        }
+    }
+
+    /// Puts a connection into the table; its ends are free.
+    fn add(&mut self, connection: Connection, fd: OwnedFd) -> Result<Token, Errno> {
+        let ends = connection.ends();
+        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
+        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
+        let armed = self.now + FAR;
+        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed };
+        let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
+        self.of_ends.insert(ends, token);
+        self.enqueue(token);
+        Ok(token)
+    }
+
+    /// Answers a segment that nobody wants (RFC 9293, 3.10.7.1).
+    fn refuse(&mut self, (guest, remote): (SocketAddr, SocketAddr), segment: &Segment<'_>) {
+        let length = segment.payload.len() as u32 + u32::from(segment.has(SYN)) + u32::from(segment.has(packet::FIN));
+        let header = if segment.has(ACK) {
+            Header { sequence: segment.acknowledged, flags: RST, ..Header::default() }
+        } else {
+            Header { acknowledged: segment.sequence.wrapping_add(length), flags: RST | ACK, ..Header::default() }
+        };
+        self.device.send(remote, guest, &header, 0);
+    }
+
+    /// The namespace says that a packet did not reach a container: one that has gone, or is not there yet.
+    fn receive_unreachable(&mut self, quoted: &[u8]) {
+        let Some((remote, guest)) = packet::quoted_tcp(quoted) else { return };
+        let ends = (SocketAddr::new(guest.0, guest.1), SocketAddr::new(remote.0, remote.1));
+        let Some(token) = self.of_ends.get(&ends).copied() else { return };
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        // Of what is open it may be a passing thing (RFC 1122, 4.2.3.9).
+        if stream.connection.state == State::Opening {
+            stream.socket.reset();
+            stream.connection.state = State::Over;
+            self.enqueue(token);
+        }
+    }
+
+    fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        let Stream { connection, socket, .. } = stream;
+        if flags.contains(epoll::EventFlags::ERR) {
+            let cause = sockopt::socket_error(&socket.fd).unwrap_or(Ok(())).err().unwrap_or(Errno::CONNRESET);
+            self.failed(token, cause);
+            return;
+        }
+        if connection.state == State::Connecting && flags.contains(epoll::EventFlags::OUT) {
+            connection.connected(self.now, &mut self.device);
+        }
+        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP) {
+            connection.readable(flags.contains(epoll::EventFlags::RDHUP));
+        }
+        if flags.contains(epoll::EventFlags::OUT) {
+            connection.writable(socket, &mut self.device);
+        }
+        self.enqueue(token);
+    }
+
+    fn failed(&mut self, token: Token, cause: Errno) {
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        let (guest, remote) = stream.connection.ends();
+        let obstacle = obstacle(cause).filter(|_| cause != Errno::CONNREFUSED);
+        match obstacle {
+            Some(obstacle) if stream.connection.state == State::Connecting => {
+                stream.connection.state = State::Over;
+                let header = Header { sequence: stream.connection.first_of_guest(), flags: SYN, ..Header::default() };
+                let quoted = self.device.frame.tcp(guest, remote, &header, 0)[OFFLOAD_HEADER..].to_vec();
+                self.device.send_unreachable(guest.ip(), remote.ip(), obstacle, &quoted);
+            }
+            _ => stream.connection.fail(&mut self.device),
+        }
+        self.enqueue(token);
+    }
+
+    fn enqueue(&mut self, token: Token) {
+        if let Some(stream) = self.streams.get_mut(token)
+            && !std::mem::replace(&mut stream.connection.is_queued, true)
+        {
+            self.queue.push(token);
+        }
+    }
+
+    fn serve(&mut self, token: Token) {
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        let Stream { connection, socket, armed } = stream;
+        connection.is_queued = false;
+        let wanted_room = connection.wants_room;
+        let served = connection.serve(self.now, socket, &mut self.device);
+        if connection.state == State::Over {
+            self.of_ends.remove(&connection.ends());
+            self.streams.remove(token);
+            return;
+        }
+        if connection.wants_room && !wanted_room {
+            // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
+            let _ = epoll::modify(&self.epoll, &socket.fd, epoll::EventData::new_u64(token.0), interest());
+        }
+        let deadline = connection.deadline();
+        if deadline < *armed {
+            *armed = deadline;
+            self.timers.push(Reverse((deadline, token)));
+        }
+        if served == Served::Again {
+            self.enqueue(token);
+        }
+    }
+
+    /// Takes callers of a published port, and asks the container for a connection to each.
+    fn accept(&mut self, token: Token) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.listeners.get(token) else { return };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let Ok((fd, caller)) = rustix::net::acceptfrom_with(&listener.fd, flags) else { return };
+            let guest = listener.guest;
+            let Some(caller) = caller.and_then(address) else { continue };
+            let added = self.free_ends(guest, caller).ok_or(Errno::ADDRINUSE).and_then(|ends| {
+                let _ = sockopt::set_tcp_nodelay(&fd, true);
+                let initial = initial_sequence()?;
+                if self.streams.is_full() {
+                    return Err(Errno::NFILE);
+                }
+                let connection = Connection::from_host(ends, initial, self.now, &mut self.device);
+                self.add(connection, fd)
+            });
+            if added.is_err() {
+                self.device.dropped.crowded += 1;
+            }
+        }
+    }
+
+    /// Finds ends that no other connection has: the caller's own port where that is free.
+    fn free_ends(&self, guest: SocketAddr, caller: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        let seen = seen_as(caller, guest, &self.device);
+        let others =
+            (0..64_u16).map(|step| DYNAMIC + (seen.port().wrapping_add(step.wrapping_mul(257)) % (u16::MAX - DYNAMIC)));
+        std::iter::once(seen.port())
+            .chain(others)
+            .map(|port| (guest, SocketAddr::new(seen.ip(), port)))
+            .find(|ends| !self.of_ends.contains_key(ends))
+    }
+
+    /// Publishes a port of a container with a socket that listens, or, of UDP, is bound.
+    pub(super) fn publish(
+        &mut self,
+        container: &str,
+        is_udp: bool,
+        guest: SocketAddr,
+        fd: OwnedFd,
+    ) -> Result<(), Errno> {
+        if is_udp {
+            return self.datagrams.publish(container, guest, fd, self.now, &self.epoll).map(drop);
+        }
+        let data = epoll::EventData::new_u64(self.listeners.next().0);
+        if self.listeners.is_full() {
+            return Err(Errno::NFILE);
+        }
+        epoll::add(&self.epoll, &fd, data, epoll::EventFlags::IN)?;
+        let listener = Listener { fd, container: container.to_owned(), guest };
+        self.listeners.insert(listener).map(drop).map_err(|_| Errno::NFILE)
+    }
+
+    /// Takes back what a container has published.
+    pub(super) fn withdraw(&mut self, container: &str) {
+        for token in self.listeners.tokens() {
+            if self.listeners.get(token).is_some_and(|listener| listener.container == container) {
+                self.listeners.remove(token);
+            }
+        }
+        self.datagrams.forget(|mapping| mapping.container.as_deref() == Some(container));
+    }
+
+    /// Forgets all that goes on with addresses whose container is gone: whoever gets them next is not to get its answers.
+    pub(super) fn forget(&mut self, addresses: &[IpAddr]) {
+        for token in self.streams.tokens() {
+            let Some(stream) = self.streams.get_mut(token) else { continue };
+            if addresses.contains(&stream.connection.ends().0.ip()) {
+                stream.socket.reset();
+                stream.connection.fail(&mut self.device);
+                self.enqueue(token);
+            }
+        }
+        self.datagrams.forget(|mapping| mapping.container.is_none() && addresses.contains(&mapping.guest()));
+    }
+
+    pub(super) fn dropped(&self) -> Dropped {
+        self.device.dropped
+    }
+
+    /// Counts connections, sockets for datagrams, and published ports.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let published = self.datagrams.table.iter().filter(|mapping| mapping.container.is_some()).count();
+        (self.streams.len(), self.datagrams.table.len() - published, self.listeners.len() + published)
+    }
+}
+
+/// Further than any deadline.
+const FAR: Duration = Duration::from_secs(1 << 20);
+
+fn interest() -> epoll::EventFlags {
+    epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
+}
+
+fn open_connection(to: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // The container's own stack has waited for what it wanted to wait for.
+    let _ = sockopt::set_tcp_nodelay(&fd, true);
+    match rustix::net::connect(&fd, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Sequence numbers that nobody guesses (RFC 6528).
+fn initial_sequence() -> Result<u32, Errno> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+impl Host for Socket {
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+    }
+
+    fn peek(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Errno> {
+        let Some(looks_from) = &mut self.looks_from else {
+            return socket::peek_past(&self.fd, offset as usize, into);
+        };
+        if *looks_from != offset {
+            socket::set_peek_offset(&self.fd, offset)?;
+            *looks_from = offset;
+        }
+        let (length, _) = rustix::net::recv(&self.fd, into, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+        *looks_from += u32::try_from(length).unwrap_or(0);
+        Ok(length)
+    }
+
+    fn discard(&mut self, count: u32) -> bool {
+        let mut left = count as usize;
+        while left > 0 {
+            match socket::discard(&self.fd, left) {
+                Ok(0) | Err(_) => break,
+                Ok(gone) => left = left.saturating_sub(gone),
+            }
+        }
+        match &mut self.looks_from {
+            // The kernel moves its place along (sk_peek_offset_bwd).
+            Some(looks_from) => {
+                *looks_from = looks_from.saturating_sub(count);
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn room(&mut self) -> (u32, bool) {
+        socket::room(&self.fd).map_or((0, true), |room| (room.free, room.is_low))
+    }
+
+    fn end(&mut self) {
+        // Refused only of what is not connected any more, and then that is told otherwise.
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
+    }
+
+    fn reset(&mut self) {
+        // Closed with this, a socket sends RST and forgets (socket(7)).
+        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+}
