@@ -46,6 +46,7 @@ mod labels;
 mod landlock;
 mod lifecycle;
 mod limits;
+mod logging;
 mod login;
 mod making;
 mod mount_namespace;
@@ -177,6 +178,7 @@ fn tests() -> Vec<support::Test> {
         volumes::tests,
         host::tests,
         bad_image::tests,
+        logging::tests,
         login::tests,
         policy::tests,
         referrers::tests,
