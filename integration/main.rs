@@ -66,6 +66,7 @@ mod push;
 mod referrers;
 mod registries;
 mod rootless;
+mod rootless_net;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -158,6 +159,7 @@ fn tests() -> Vec<support::Test> {
         cgroups::tests,
         pivot::tests,
         rootless::tests,
+        rootless_net::tests,
         bad_bundle::tests,
         executable::tests,
         images::tests,
