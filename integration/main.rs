@@ -23,6 +23,7 @@ mod copy;
 mod crowd;
 mod descriptors;
 mod devices;
+mod dns;
 mod doctor;
 mod engines;
 mod exec;
@@ -45,6 +46,7 @@ mod labels;
 mod landlock;
 mod lifecycle;
 mod limits;
+mod logging;
 mod login;
 mod making;
 mod mount_namespace;
@@ -53,6 +55,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod networks;
 mod notify;
 mod orphans;
 mod patience;
@@ -138,7 +141,9 @@ fn tests() -> Vec<support::Test> {
         bind_flags::tests,
         mount_sharing::tests,
         mount_namespace::tests,
+        dns::tests,
         net_devices::tests,
+        networks::tests,
         shared_pids::tests,
         showing::tests,
         happening::tests,
@@ -175,6 +180,7 @@ fn tests() -> Vec<support::Test> {
         volumes::tests,
         host::tests,
         bad_image::tests,
+        logging::tests,
         login::tests,
         policy::tests,
         referrers::tests,

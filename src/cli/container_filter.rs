@@ -1,5 +1,6 @@
 //! What the keys of `ps --filter` mean: docker's, and podman's beside them.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::time::SystemTime;
 
@@ -8,10 +9,12 @@ use crate::engine::containers::Containers;
 use crate::engine::engine::Engine;
 use crate::engine::images::find;
 use crate::engine::list::Listed;
+use crate::engine::networks::Networks;
 use crate::engine::options::Network;
+use crate::engine::options::ports::{self, ContainerPort, Ports};
 use crate::engine::record::{Record, Status, Timestamp};
 use crate::engine::volume_option::VolumeSource;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::digest::Digest;
 use crate::monitor::health;
 use crate::sys::regex::Regex;
@@ -65,6 +68,10 @@ pub(super) struct ContainerFilter {
     until: Option<SystemTime>,
     exited: Vec<u8>,
     is_task: Option<bool>,
+    published: Vec<Vec<ContainerPort>>,
+    exposed: Vec<Vec<ContainerPort>>,
+    /// The networks that are asked for, by word.
+    networks: BTreeMap<String, String>,
 }
 
 struct Ancestor {
@@ -99,6 +106,12 @@ impl ContainerFilter {
             until: filters.time("until", SystemTime::now())?,
             exited: exited.collect::<Result<_>>()?,
             is_task: filters.flag("is-task")?,
+            published: filters.values("publish").map(ports::parse_exposed).collect::<Result<_>>()?,
+            exposed: filters.values("expose").map(ports::parse_exposed).collect::<Result<_>>()?,
+            networks: filters
+                .values("network")
+                .map(|word| Ok((word.to_owned(), network_name(engine, word)?)))
+                .collect::<Result<_>>()?,
             filters,
         })
     }
@@ -128,20 +141,26 @@ impl ContainerFilter {
             && self.until.is_none_or(|until| created < until)
             && (self.exited.is_empty() || matches!(&listed.status, Status::Exited(exit) if self.exited.contains(&exit.code)))
             && self.filters.pass("health", |word| word == listed.health.map_or("none", health::Status::word))
-            // There is no swarm, and there are no published ports yet.
+            // There is no swarm.
             && self.is_task != Some(true)
-            && !self.filters.has("publish")
-            && !self.filters.has("expose");
+            && (self.exposed.is_empty() || self.exposed.iter().any(|ports| any_of(ports, &summary.exposed)));
         if !fits {
             return Ok(false);
         }
         let needs_record =
-            ["volume", "network", "annotation", "restart-policy"].iter().any(|key| self.filters.has(key))
+            ["volume", "network", "publish", "annotation", "restart-policy"].iter().any(|key| self.filters.has(key))
                 || !self.ancestors.is_empty();
         if !needs_record {
             return Ok(true);
         }
         Ok(self.pass_record(&listed.record()?))
+    }
+
+    /// Docker knows a network by its name and by its id; podman's modes are words.
+    fn is_in(&self, record: &Record, word: &str) -> bool {
+        let name = self.networks.get(word).map_or(word, String::as_str);
+        let network = &record.options.network;
+        network.attachments().iter().any(|attachment| attachment.network == name) || network.mode() == word
     }
 
     fn pass_record(&self, record: &Record) -> bool {
@@ -157,7 +176,8 @@ impl ContainerFilter {
                         }
                 })
             })
-            && self.filters.pass("network", |word| word == network(record))
+            && self.filters.pass("network", |word| self.is_in(record, word))
+            && (self.published.is_empty() || self.published.iter().any(|ports| publishes(record, ports)))
             && self.filters.pass("annotation", |word| match word.split_once('=') {
                 Some((name, value)) => options.annotations.get(name).is_some_and(|found| found == value),
                 None => options.annotations.contains_key(word),
@@ -174,6 +194,32 @@ impl Ancestor {
                 || !layers.is_empty() && record.layers.starts_with(layers)
         };
         record.image == self.word || self.image.as_ref().is_some_and(is_image)
+    }
+}
+
+/// Says whether one of the container's ports is asked for. Docker's `publish` knows ports of both sides.
+fn publishes(record: &Record, asked: &[ContainerPort]) -> bool {
+    record.options.published.iter().any(|port| {
+        let outside = port.host_ports.into_iter().flat_map(Ports::iter);
+        let outside = outside.map(|number| ContainerPort { port: number, protocol: port.protocol });
+        any_of(asked, &[port.inside()]) || outside.into_iter().any(|port| asked.contains(&port))
+    })
+}
+
+fn any_of(asked: &[ContainerPort], there: &[ContainerPort]) -> bool {
+    asked.iter().any(|port| there.contains(port))
+}
+
+/// A network that there is not is nobody's, and no error.
+fn network_name(engine: &Engine, word: &str) -> Result<String> {
+    // Those are not to be made by asking who is in them.
+    if ["bridge", "host", "none"].contains(&word) {
+        return Ok(word.to_owned());
+    }
+    match Networks::of(engine).find(word) {
+        Ok(network) => Ok(network.name),
+        Err(error) if error.kind() == Kind::NotFound => Ok(word.to_owned()),
+        Err(error) => Err(error),
     }
 }
 

@@ -45,6 +45,7 @@ mod network;
 mod network_process;
 mod oci;
 mod output;
+mod ports;
 mod printer;
 mod progress;
 mod prompt;

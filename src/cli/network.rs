@@ -14,6 +14,7 @@ use super::format::{Columns, Format, Row, short_id};
 use super::image_list::object;
 use super::status::Status;
 use super::{printer, report};
+use crate::engine::connecting;
 use crate::engine::engine::Engine;
 use crate::engine::membership;
 use crate::engine::networks::driver::Driver;
@@ -223,8 +224,16 @@ pub(super) fn run(command: &Network) -> Result<Status> {
         Network::Connect(args) => connect(args, &engine),
         Network::Disconnect(args) => disconnect(args, &engine),
         Network::Update(args) => update(args, &networks),
-        Network::Reload(_) => Err(Error::unsupported("network reload: not supported yet")),
+        Network::Reload(args) => reload(args, &engine),
     }
+}
+
+fn reload(args: &Reload, engine: &Engine) -> Result<Status> {
+    let Reload { all: _, latest: _, containers } = args;
+    let found = containers.iter().map(|word| engine.find(word)).collect::<Result<Vec<_>>>()?;
+    connecting::reload(engine)?;
+    found.iter().try_for_each(|container| printer::print(&format!("{}\n", container.id())))?;
+    Ok(Status::Success)
 }
 
 fn list(args: &Ls, networks: &Networks<'_>) -> Result<Status> {
@@ -277,6 +286,13 @@ fn row(record: NetworkRecord, in_full: bool) -> Row {
 /// Docker says so of `host` and `none`, too.
 fn has_ipv4(record: &NetworkRecord) -> bool {
     matches!(record.driver, Driver::Host | Driver::Null) || record.subnets.iter().any(|subnet| !subnet.block.is_ipv6())
+}
+
+/// Tells on standard error where a firewall lacks the rules that containers need: somebody has flushed it.
+pub(super) fn tell_lost_rules(engine: &Engine) {
+    if let Ok(true) = connecting::lacks_rules(engine) {
+        report::note("the rules of husk's networks are gone from the firewall: `husk network reload` brings them back");
+    }
 }
 
 /// Describes a network, for `network inspect` and `inspect --type network`.

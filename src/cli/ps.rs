@@ -10,14 +10,17 @@ use super::container_filter::{ContainerFilter, network};
 use super::format::{Columns, Format, Row, ellipsis};
 use super::image_list::object;
 use super::status::Status;
-use super::{printer, report};
+use super::{ports, printer, report};
 use crate::engine::engine::Engine;
 use crate::engine::list::{self, Listed, Size};
+use crate::engine::networks::Networks;
 use crate::engine::record::{Record, Status as State, Timestamp};
 use crate::engine::settings;
 use crate::engine::volume_option::VolumeSource;
 use crate::error::Result;
 use crate::monitor::health;
+use crate::network::lease::Lease;
+use crate::network::port::BoundPort;
 use crate::support::units::{human_ago, human_duration, human_size};
 
 const HEADERS: &[(&str, &str)] = &[
@@ -122,15 +125,29 @@ pub(super) fn run(args: &Ps) -> Result<Status> {
         BTreeMap::new()
     };
     let now = SystemTime::now();
+    let shows_ports = !*quiet && template.as_ref().is_none_or(|_| is_asked("Ports") || is_asked("table"));
+    let held = if shows_ports { Networks::of(&engine).everybodys()? } else { BTreeMap::new() };
+    let mut leases =
+        chosen.iter().filter(|listed| listed.runs()).filter_map(|listed| held.get(listed.summary.id.as_str()));
+    if leases.next().is_some() {
+        super::network::tell_lost_rules(&engine);
+    }
     let rows = chosen.iter().map(|listed| {
         let id = &listed.summary.id;
-        row(listed, records.get(id), sizes.get(id), *no_trunc, now)
+        row(listed, held.get(id.as_str()), records.get(id), sizes.get(id), *no_trunc, now)
     });
     printer::print(&format.print(rows)?)?;
     Ok(Status::Success)
 }
 
-fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: bool, now: SystemTime) -> Row {
+fn row(
+    listed: &Listed,
+    held: Option<&BTreeMap<String, Lease>>,
+    record: Option<&Record>,
+    size: Option<&Size>,
+    in_full: bool,
+    now: SystemTime,
+) -> Row {
     let summary = &listed.summary;
     let created = time(summary.created);
     let command = one_line(&summary.command);
@@ -143,7 +160,7 @@ fn row(listed: &Listed, record: Option<&Record>, size: Option<&Size>, in_full: b
         "CreatedAt": jiff::Timestamp::try_from(created)
             .map_or_else(|_| String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()),
         "RunningFor": human_ago(created, now),
-        "Ports": "",
+        "Ports": held.filter(|_| listed.runs()).map_or_else(String::new, |held| ports(listed, held)),
         "State": listed.status.word(listed.is_paused),
         "Status": describe(listed, now),
         "Size": size.map_or_else(
@@ -165,6 +182,12 @@ fn one_line(command: &[String]) -> String {
         if index > 0 && word.contains(' ') { format!("'{word}'") } else { word.clone() }
     };
     command.iter().enumerate().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// The ports of one that is in a network.
+fn ports(listed: &Listed, held: &BTreeMap<String, Lease>) -> String {
+    let bound: Vec<BoundPort> = held.values().flat_map(|lease| lease.published.iter().copied()).collect();
+    ports::cell(&ports::reach(&listed.summary.exposed, &bound))
 }
 
 /// The sources of what is mounted, each cut as docker cuts it.

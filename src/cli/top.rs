@@ -1,16 +1,23 @@
 //! `husk top` and `husk port`: what runs in a container, and what of it can be reached from outside.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
 use clap::Args;
 
 use super::oci::ps;
+use super::ports::{self, Reach};
 use super::printer;
 use super::status::Status;
 use super::table;
 use crate::engine::engine::Engine;
+use crate::engine::networks::Networks;
+use crate::engine::options::ports::ContainerPort;
 use crate::engine::processes;
 use crate::engine::record::{Container, Status as Life};
 use crate::engine::settings;
 use crate::error::{Error, Kind, Result};
+use crate::network::port::BoundPort;
 use crate::runtime::ps::Details;
 
 /// Show the processes of a container
@@ -104,15 +111,31 @@ fn columns_of(table: &str) -> String {
 pub(super) fn port(args: &Port) -> Result<Status> {
     let Port { container: word, port } = args;
     let engine = Engine::open(settings::File::default())?;
-    engine.find(word)?.record()?;
-    // There are no networks yet, and so nothing is published.
-    match port {
-        None => Ok(Status::Success),
-        Some(port) => {
-            let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-            Err(Error::new(Kind::NotFound, format!("no public port '{port}' published for {word}")))
+    let container = engine.find(word)?;
+    let record = container.record()?;
+    let asked: Option<ContainerPort> = port.as_deref().map(str::parse).transpose()?;
+    let held = match container.status()? {
+        Life::Running { .. } => Networks::of(&engine).held_by(&record)?,
+        _ => BTreeMap::new(),
+    };
+    let bound: Vec<BoundPort> = held.values().flat_map(|lease| lease.published.iter().copied()).collect();
+    let mut text = String::new();
+    for Reach { inside, outside } in ports::reach(&[], &bound) {
+        match (asked, outside) {
+            (None, Some(outside)) => {
+                let _ = writeln!(text, "{inside} -> {outside}");
+            }
+            (Some(asked), Some(outside)) if asked == inside => {
+                let _ = writeln!(text, "{outside}");
+            }
+            _ => {}
         }
     }
+    if let Some(asked) = asked.filter(|_| text.is_empty()) {
+        return Err(Error::new(Kind::NotFound, format!("no public port '{asked}' published for {word}")));
+    }
+    printer::print(&text)?;
+    Ok(Status::Success)
 }
 
 fn not_running(container: &Container) -> Error {

@@ -58,7 +58,7 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     pub stop_signal: Option<String>,
     pub labels: BTreeMap<String, String>,
-    /// `80/tcp`; for `-P` alone.
+    /// `80/tcp`
     pub exposed_ports: Vec<String>,
 }
 
@@ -163,6 +163,16 @@ pub struct Joined {
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
     pub cgroup: Option<PathBuf>,
+    /// The container whose network it is in, and which has the files of names for both.
+    pub names: Option<Names>,
+}
+
+/// Who another container is to itself and to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    pub hostname: String,
+    /// Its `hosts`, `hostname` and `resolv.conf`, as far as it has them.
+    pub files: Vec<(&'static str, PathBuf)>,
 }
 
 /// The configuration, and what has to be there for it.
@@ -227,6 +237,9 @@ fn hostname(input: &Input<'_>) -> Result<String> {
     }
     match &options.hostname {
         Some(name) => check_hostname(name),
+        None if input.joined.names.is_some() && has_own_name(input) => {
+            Ok(input.joined.names.as_ref().map(|names| names.hostname.clone()).unwrap_or_default())
+        }
         None if options.network == Network::Host || options.namespaces.uts == NamespaceMode::Host => {
             Ok(input.host.hostname.clone())
         }

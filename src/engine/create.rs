@@ -5,7 +5,7 @@
 //! image's config, options ─ identity ────────────┴─ config.json ─ record
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,12 @@ use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNam
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
+use super::logs;
 use super::networks::Networks;
+use super::options::namespaces::NamespaceMode;
+use super::options::ports::ContainerPort;
 use super::options::supervision::parse_signal;
-use super::options::{Network, PullPolicy, RunOptions, ports};
+use super::options::{Network, PublishedPort, PullPolicy, RunOptions, ports};
 use super::record::{Container, FORMAT, MountedImage, Record, Supervision, Timestamp, now};
 use super::secrets::Secrets;
 use super::settings::CgroupManager;
@@ -111,12 +114,16 @@ pub fn create(
     joining::pin(engine, &mut options)?;
     attach(engine, &mut options, tell)?;
     Secrets::of(engine).check(&options.secrets)?;
+    logs::check(&options, purpose == Purpose::Start)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {
         fetch(engine, &Source::parse(image)?, &options, tell, report)?
     };
-    publish_exposed(&mut options, &contents.config)?;
+    let exposed = exposed(&options, &contents.config)?;
+    if options.publish_all {
+        options.published = ports::with_exposed(&options.published, exposed.iter().copied());
+    }
     let options = &options;
     let containers = engine.containers()?;
     let naming = options.name.clone().map_or(Naming::MadeUp, Naming::Chosen);
@@ -225,6 +232,7 @@ pub fn create(
         stop_timeout_seconds: options.stop_timeout_seconds,
         home_is_made: config::makes_home(&contents.config, options),
         health: health::effective(contents.healthcheck.as_ref(), &options.health, &contents.shell)?,
+        exposed: exposed.into_iter().collect(),
         options: options.clone(),
     };
     if let Some(path) = &options.id_file {
@@ -446,33 +454,47 @@ fn make_host_root(engine: &Engine, directory: &Path, tell: &dyn Fn(&str)) -> Res
 /// Finds the networks that are asked for, and puts their names in the place of how they were called.
 fn attach(engine: &Engine, options: &mut RunOptions, tell: &dyn Fn(&str)) -> Result<()> {
     let publishes = !options.published.is_empty() || options.publish_all;
-    let attachments = match &mut options.network {
-        Network::Joined(attachments) => attachments,
+    match &options.network {
         // Docker's words, here and below.
-        Network::Host if publishes => {
-            tell("Published ports are discarded when using host network mode");
-            return Ok(());
+        Network::Host if publishes => tell("Published ports are discarded when using host network mode"),
+        Network::Container(_) => refuse_in_anothers(options)?,
+        Network::None | Network::Path(_) if publishes => {
+            let text = format!("conflicting options: port publishing and --network {}", options.network.mode());
+            return Err(Error::invalid(text).with_hint("--network bridge has the host's network in reach"));
         }
-        Network::Container(_) if publishes => {
-            return Err(Error::invalid("conflicting options: port publishing and the container type network mode"));
-        }
-        Network::Container(_) if !options.exposed.is_empty() => {
-            return Err(Error::invalid("conflicting options: port exposing and the container type network mode"));
-        }
-        network if publishes => {
-            return Err(Error::invalid(format!(
-                "conflicting options: port publishing and --network {}",
-                network.mode()
-            ))
-            .with_hint("--network bridge has the host's network in reach"));
-        }
-        _ => return Ok(()),
-    };
+        _ => {}
+    }
+    let Network::Joined(attachments) = &mut options.network else { return Ok(()) };
     let networks = Networks::of(engine);
+    let mut names = BTreeSet::new();
     for attachment in attachments.iter_mut() {
         let found = networks.find(&attachment.network)?;
         found.check(attachment)?;
         attachment.network = found.name;
+        if !names.insert(attachment.network.clone()) {
+            return Err(Error::invalid(format!("network {:?} is specified multiple times", attachment.network)));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what belongs to the container whose network is joined.
+fn refuse_in_anothers(options: &RunOptions) -> Result<()> {
+    let hosts = &options.hosts;
+    let has_own_name = options.namespaces.uts == NamespaceMode::Private;
+    for (is_given, what) in [
+        (!options.published.is_empty() || options.publish_all, "port publishing and the container type network mode"),
+        (!options.exposed.is_empty(), "port exposing and the container type network mode"),
+        (options.hostname.is_some() && has_own_name, "hostname and the network mode"),
+        (
+            !(hosts.servers.is_empty() && hosts.search.is_empty() && hosts.options.is_empty()),
+            "dns and the network mode",
+        ),
+        (!hosts.added.is_empty(), "custom host-to-IP mapping and the network mode"),
+    ] {
+        if is_given {
+            return Err(Error::invalid(format!("conflicting options: {what}")));
+        }
     }
     Ok(())
 }
@@ -492,17 +514,15 @@ fn hold_networks(engine: &Engine, options: &RunOptions) -> Result<Option<Lock>> 
     Ok(Some(lock))
 }
 
-/// Publishes what is exposed, by the image or by flags, where that is asked for (`-P`).
-fn publish_exposed(options: &mut RunOptions, image: &ImageConfig) -> Result<()> {
-    if !options.publish_all {
-        return Ok(());
-    }
-    let mut exposed = Vec::new();
-    for text in options.exposed.iter().chain(&image.exposed_ports) {
+/// The ports that the container listens on: as its image says, by flags, and because they are published.
+fn exposed(options: &RunOptions, image: &ImageConfig) -> Result<BTreeSet<ContainerPort>> {
+    let mut exposed: BTreeSet<ContainerPort> = options.published.iter().map(PublishedPort::inside).collect();
+    for text in &options.exposed {
         exposed.extend(ports::parse_exposed(text)?);
     }
-    options.published = ports::with_exposed(&options.published, exposed);
-    Ok(())
+    // An image may write there what it likes.
+    exposed.extend(image.exposed_ports.iter().filter_map(|text| ports::parse_exposed(text).ok()).flatten());
+    Ok(exposed)
 }
 
 /// Who runs: the option's user, else the image's, else root, looked up in the image's own files.

@@ -6,8 +6,10 @@
 //! | `Config` | the OCI configuration, the record, and what the image says, as long as it is here |
 //! | `HostConfig` | what was asked for, and the OCI configuration for what followed from it |
 //! | `Mounts` | the OCI configuration |
+//! | `NetworkSettings` | the record, and the leases of its networks |
 
 mod host_config;
+mod network_settings;
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use serde_json::{Map, Value, json};
 
 use super::engine::Engine;
 use super::list;
-use super::options::{Network, RunOptions, Stream};
+use super::networks::Networks;
+use super::options::Stream;
 use super::record::{Container, Record, Status, Timestamp};
 use super::volume_option::VolumeSource;
 use crate::error::{Error, Kind, Result};
@@ -59,6 +62,7 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
     };
     let known = Known { folder: &folder, record: &record, spec: &spec, image: image_config(engine, &record)? };
     let mut described = known.describe(&status, &live);
+    described["NetworkSettings"] = network_settings::describe(&Networks::of(engine), &record, live.pid)?;
     if let Some(health) = Health::read(container.directory())? {
         described["State"]["Health"] = json!(health);
     }
@@ -110,7 +114,7 @@ impl Known<'_> {
             Status::Running { restarts, .. } => *restarts,
             _ => 0,
         };
-        let is_logged = record.options.log.format != log::Format::None;
+        let is_logged = record.options.log.format.keeps_files();
         json!({
             "Id": record.id,
             "Created": time(record.created),
@@ -134,7 +138,6 @@ impl Known<'_> {
             "GraphDriver": { "Name": DRIVER, "Data": self.layers() },
             "Mounts": self.mounts(),
             "Config": self.config(),
-            "NetworkSettings": network_settings(&record.options, live.pid),
         })
     }
 
@@ -239,7 +242,7 @@ impl Known<'_> {
             "Labels": record.labels,
         });
         let further = [
-            ("ExposedPorts", from_image("ExposedPorts")),
+            ("ExposedPorts", exposed(record)),
             ("Healthcheck", healthcheck(record)),
             ("StopSignal", json!(record.stop_signal)),
             ("StopTimeout", json!(record.stop_timeout_seconds)),
@@ -320,42 +323,10 @@ fn state(status: &Status, live: &Live) -> Value {
     state
 }
 
-/// As docker has them until its version 28, since scripts ask for an address there.
-fn network_settings(options: &RunOptions, pid: i32) -> Value {
-    let key = match options.network {
-        Network::Host => "/proc/1/ns/net".to_owned(),
-        _ if pid > 0 => format!("/proc/{pid}/ns/net"),
-        _ => String::new(),
-    };
-    let name = options.network.mode();
-    let addresses = json!({
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-    });
-    let mut endpoint = addresses.clone();
-    for name in ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"] {
-        endpoint[name] = Value::Null;
-    }
-    endpoint["NetworkID"] = json!("");
-    endpoint["GwPriority"] = json!(0);
-    let mut settings = addresses;
-    settings["Bridge"] = json!("");
-    settings["SandboxID"] = json!("");
-    settings["SandboxKey"] = json!(key);
-    settings["Ports"] = json!({});
-    settings["HairpinMode"] = json!(false);
-    settings["LinkLocalIPv6Address"] = json!("");
-    settings["LinkLocalIPv6PrefixLen"] = json!(0);
-    settings["SecondaryIPAddresses"] = Value::Null;
-    settings["SecondaryIPv6Addresses"] = Value::Null;
-    settings["Networks"] = json!({ name: endpoint });
-    settings
+/// Docker's set of ports.
+fn exposed(record: &Record) -> Value {
+    let ports: Map<String, Value> = record.exposed.iter().map(|port| (port.to_string(), json!({}))).collect();
+    if ports.is_empty() { Value::Null } else { Value::Object(ports) }
 }
 
 /// A time as docker writes it.

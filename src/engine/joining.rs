@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::Joined;
+use super::config::{Joined, Names};
 use super::engine::Engine;
 use super::options::namespaces::{IpcMode, NamespaceMode, NamespaceOptions, UserMode};
 use super::options::{Network, RunOptions};
 use crate::error::{Context, Error, Kind, Result};
+use crate::spec::load;
 
 /// Finds them.
 pub fn resolve(engine: &Engine, options: &RunOptions) -> Result<Joined> {
@@ -53,7 +54,27 @@ pub fn resolve(engine: &Engine, options: &RunOptions) -> Result<Joined> {
         }
         _ => None,
     };
+    if let Network::Container(name) = &options.network {
+        joined.names = Some(names_of(engine, name).with_context(|| format!("network container:{name}"))?);
+    }
     Ok(joined)
+}
+
+/// Finds who a container is whose network is joined; of one that joined another's itself, that one.
+fn names_of(engine: &Engine, name: &str) -> Result<Names> {
+    let containers = engine.containers()?;
+    let mut container = containers.find(name)?;
+    // Each was there before the one that joined it.
+    while let Network::Container(other) = container.record()?.options.network {
+        container = containers.find(&other)?;
+    }
+    let directory = engine.container_directory(container.id());
+    let spec = load::load(&directory.join("bundle"))?.value;
+    let files = ["hosts", "hostname", "resolv.conf"].map(|name| (name, directory.join(name)));
+    Ok(Names {
+        hostname: spec.hostname().clone().unwrap_or_else(|| container.id().short().to_owned()),
+        files: files.into_iter().filter(|(_, path)| rustix::fs::lstat(path).is_ok()).collect(),
+    })
 }
 
 /// Puts the ids of containers in the place of their names: a container stays joined to the one that was meant.

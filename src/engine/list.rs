@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::containers::{Containers, Sweep, entries, needs_attention};
 use super::engine::Engine;
+use super::options::ports::ContainerPort;
 use super::record::{self, RECORD, Record, Status, Timestamp};
 use crate::error::{Error, Result};
 use crate::monitor::health::{self, Health};
@@ -26,6 +27,9 @@ pub struct Summary {
     pub command: Vec<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Ports that it listens on.
+    #[serde(default)]
+    pub exposed: Vec<ContainerPort>,
     #[serde(default)]
     remove: bool,
     /// Whether it is checked; what the check is does not matter here.

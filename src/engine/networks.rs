@@ -337,6 +337,32 @@ impl<'e> Networks<'e> {
         }
     }
 
+    /// What everybody holds, by the ids of containers and the names of networks; of containers that ended badly it may be there
+    /// still.
+    pub fn everybodys(&self) -> Result<BTreeMap<String, BTreeMap<String, Lease>>> {
+        let mut all: BTreeMap<String, BTreeMap<String, Lease>> = BTreeMap::new();
+        let Some(folder) = open(&self.run_directory())? else { return Ok(all) };
+        for name in super::containers::entries(folder.as_fd())? {
+            if is_network_name(&name) {
+                for (id, lease) in self.leases(&name)? {
+                    all.entry(id).or_default().insert(name.clone(), lease);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What one container holds, by the names of its networks.
+    pub fn held_by(&self, record: &Record) -> Result<BTreeMap<String, Lease>> {
+        let mut held = BTreeMap::new();
+        for attachment in record.options.network.attachments() {
+            if let Some(lease) = self.leases(&attachment.network)?.remove(record.id.as_str()) {
+                held.insert(attachment.network.clone(), lease);
+            }
+        }
+        Ok(held)
+    }
+
     /// Who is in a network and runs: what others have left is nobody's.
     pub fn endpoints(&self, network: &NetworkRecord) -> Result<BTreeMap<String, Lease>> {
         let mut leases = self.leases(&network.name)?;

@@ -35,6 +35,7 @@ use crate::support::lock::{self, Lock, Sharing};
 use crate::support::{atomic, remove};
 
 use super::options::RunOptions;
+use super::options::ports::ContainerPort;
 
 pub(super) const RECORD: &str = "record.json";
 pub(super) const EXIT: &str = "exit.json";
@@ -120,6 +121,9 @@ pub struct Record {
     pub home_is_made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// Ports that it listens on, as its image and its maker say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<ContainerPort>,
     /// What was asked for, as it was: for `inspect`, and for what a start needs beside the OCI configuration.
     #[serde(default)]
     pub options: RunOptions,

@@ -105,6 +105,8 @@ pub struct Published {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Firewall<'a> {
     pub name: &'a str,
+    /// The interface behind which is somebody who lets in what is published, and nothing else.
+    pub gate: Option<&'a str>,
 }
 
 impl<'a> Firewall<'a> {
@@ -168,7 +170,7 @@ impl<'a> Firewall<'a> {
         for (id, (family, set)) in (1..).zip(SETS) {
             messages.push(self.table(family).add_set(set, id)?);
         }
-        for chain in chains(segments) {
+        for chain in chains(segments, self.gate) {
             let table = self.table(chain.family);
             messages.push(table.add_chain(chain.name, chain.hook)?);
             for rule in &chain.rules {
@@ -304,7 +306,7 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-fn chains<'a>(segments: &[Segment]) -> Vec<Chain<'a>> {
+fn chains<'a>(segments: &[Segment], gate: Option<&str>) -> Vec<Chain<'a>> {
     let filter = |number, priority| Some(Hook { kind: "filter", number, priority });
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     vec![
@@ -313,7 +315,7 @@ fn chains<'a>(segments: &[Segment]) -> Vec<Chain<'a>> {
         Chain { family: INET, name: "incoming", hook: nat(PREROUTING, -100), rules: to_published() },
         Chain { family: INET, name: "own", hook: nat(OUTPUT, -100), rules: to_published() },
         Chain { family: INET, name: "outgoing", hook: nat(POSTROUTING, 100), rules: outgoing(segments) },
-        Chain { family: INET, name: "between", hook: filter(FORWARD, 0), rules: between() },
+        Chain { family: INET, name: "between", hook: filter(FORWARD, 0), rules: between(gate) },
         Chain { family: BRIDGE, name: "source", hook: filter(PREROUTING, -300), rules: source() },
     ]
 }
@@ -455,7 +457,7 @@ fn mask(length: usize, prefix: u8) -> Vec<u8> {
     mask
 }
 
-fn between<'a>() -> Vec<Vec<Expression<'a>>> {
+fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
     let pair = [
         Expression::Meta { key: Meta::IncomingName, into: FIRST },
         Expression::Meta { key: Meta::OutgoingName, into: Register::word(4) },
@@ -463,15 +465,22 @@ fn between<'a>() -> Vec<Vec<Expression<'a>>> {
     ];
     let goes_on = connection_has(Connection::State, GOES_ON);
     let was_published = connection_has(Connection::Status, WAS_PUBLISHED);
-    vec![
+    let mut rules = vec![
         rule(&[&outgoing_is(BRIDGES.name), &goes_on], Verdict::Accept),
         rule(&[&pair], Verdict::Accept),
         rule(&[&incoming_is(INTERNAL.name)], Verdict::Drop),
         rule(&[&outgoing_is(INTERNAL.name)], Verdict::Drop),
         rule(&[&outgoing_is(BRIDGES.name), &was_published], Verdict::Accept),
+    ];
+    if let Some(gate) = gate.and_then(|gate| interface(gate).ok()) {
+        let by_gate = [Expression::Meta { key: Meta::IncomingName, into: FIRST }, equal(&gate)];
+        rules.push(rule(&[&by_gate, &outgoing_is(BRIDGES.name)], Verdict::Accept));
+    }
+    rules.extend([
         rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
         rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
-    ]
+    ]);
+    rules
 }
 
 /// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP.

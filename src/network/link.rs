@@ -23,12 +23,19 @@ const GET_ROUTE: u16 = 26;
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
+const LINK_LINK: u16 = 5;
 const LINK_MASTER: u16 = 10;
+const LINK_PORT: u16 = 12;
 const LINK_INFO: u16 = 18;
 const LINK_NAMESPACE_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
+const MACVLAN_MODE: u16 = 1;
+const IPVLAN_MODE: u16 = 1;
+/// `IFLA_BRPORT_ISOLATED` (Linux 4.18), for requests of `PF_BRIDGE`.
+const PORT_ISOLATED: u16 = 33;
+const BRIDGE_FAMILY: u8 = 7;
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
@@ -36,6 +43,7 @@ const ADDRESS_FLAGS: u16 = 8;
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_INTERFACE: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
+const ROUTE_PRIORITY: u16 = 6;
 const FLAG_UP: u32 = 1;
 const CREATE_NEW: u16 = 0x400 | 0x200;
 /// `IFA_F_NODAD`: the address is ours by our own books, and to be used at once.
@@ -54,12 +62,10 @@ pub struct InterfaceAddress {
     pub block: Cidr,
 }
 
-/// One container's place in a network.
+/// One container's interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair<'a> {
-    /// The host's end.
-    pub port: &'a str,
-    pub bridge: &'a str,
+pub struct Link<'a> {
+    pub wire: Wire<'a>,
     /// The container's end: `eth0`.
     pub name: &'a str,
     pub mac: Mac,
@@ -67,6 +73,28 @@ pub struct Pair<'a> {
     pub addresses: Vec<InterfaceAddress>,
     /// Where everything else is sent.
     pub gateways: Vec<IpAddr>,
+    pub routes: Vec<Route>,
+    /// Of the routes to everywhere.
+    pub metric: Option<u32>,
+}
+
+/// What leads from a container to its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire<'a> {
+    /// A pair of ends, of which the host's is a port of a bridge.
+    Bridge { bridge: &'a str, port: &'a str, is_isolated: bool },
+    /// An interface upon another of the host's, with an Ethernet address of its own (`MACVLAN_MODE_*`).
+    Macvlan { parent: &'a str, mode: u32 },
+    /// The same with the other's Ethernet address (`IPVLAN_MODE_*`).
+    Ipvlan { parent: &'a str, mode: u16 },
+}
+
+/// A way to a block of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub to: Cidr,
+    pub gateway: IpAddr,
+    pub metric: Option<u32>,
 }
 
 /// Makes a bridge with its addresses, and brings it up; what is there of it is kept.
@@ -92,7 +120,10 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
 
 /// Removes an interface of the host; that there is none is no error.
 pub fn remove(name: &str) -> Result<()> {
-    let socket = Socket::open().context("open a netlink socket")?;
+    remove_by(&Socket::open().context("open a netlink socket")?, name)
+}
+
+fn remove_by(socket: &Socket, name: &str) -> Result<()> {
     let describe = || format!("remove interface {name}");
     let index = match socket.index_of(name) {
         Ok(index) => index,
@@ -105,26 +136,52 @@ pub fn remove(name: &str) -> Result<()> {
     }
 }
 
-/// Joins a network namespace to a bridge, and makes that its way to everywhere. The process visits the namespace for a moment.
-pub fn connect(pair: &Pair<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
+/// Joins a network namespace to a network. The process visits the namespace for a moment.
+pub fn connect(link: &Link<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
     let here = Socket::open().context("open a netlink socket")?;
     let there = open_socket_in(namespace).context("open a netlink socket in the container's network namespace")?;
-    let describe = || format!("join the container to bridge {}", pair.bridge);
-    let bridge = here.index_of(pair.bridge).with_context(describe)?;
-    let request = pair.request(bridge, namespace).with_context(describe)?;
-    here.call(request, |_| ()).with_context(describe)?;
-    let inside = || format!("set up {} in the container", pair.name);
-    let index = there.index_of(pair.name).with_context(inside)?;
-    for address in &pair.addresses {
+    link.make(&here, namespace).with_context(|| link.wire.describe())?;
+    let inside = || format!("set up {} in the container", link.name);
+    let index = there.index_of(link.name).with_context(inside)?;
+    for address in &link.addresses {
         let request = add_address(index, *address).with_context(inside)?;
         there.call(request, |_| ()).with_context(|| format!("give {} to the container", address.address))?;
     }
     there.call(set_up(index, true), |_| ()).with_context(inside)?;
-    for gateway in &pair.gateways {
-        let request = default_route(index, *gateway).with_context(inside)?;
+    let everywhere = link.gateways.iter().map(|gateway| (None, *gateway, link.metric));
+    let routes = link.routes.iter().map(|route| (Some(route.to), route.gateway, route.metric));
+    for (to, gateway, metric) in routes.chain(everywhere) {
+        let request = add_route(index, to, gateway, metric).with_context(inside)?;
         there.call(request, |_| ()).with_context(|| format!("send the container's packets to {gateway}"))?;
     }
     Ok(())
+}
+
+/// Removes an interface of another network namespace; that there is none is no error.
+pub fn disconnect(name: &str, namespace: BorrowedFd<'_>) -> Result<()> {
+    let there = open_socket_in(namespace).context("open a netlink socket in the container's network namespace")?;
+    remove_by(&there, name)
+}
+
+/// Finds the interface through which this host reaches everywhere.
+pub fn default_interface() -> Result<Option<String>> {
+    let socket = Socket::open().context("open a netlink socket")?;
+    let mut index = None;
+    for family in [INET, INET6] {
+        let mut body = [0; ROUTE_BODY_LENGTH];
+        body[0] = family;
+        let read = |object: &[u8]| index = index.or_else(|| leads_everywhere(object));
+        socket.call(Request::dump(GET_ROUTE, &body), read).context("list this host's routes")?;
+    }
+    index.map(|index| socket.name_of(index)).transpose().context("find the interface of this host's default route")
+}
+
+/// The interface of a route to everywhere.
+fn leads_everywhere(object: &[u8]) -> Option<u32> {
+    let (body, attributes) = object.split_at_checked(ROUTE_BODY_LENGTH)?;
+    let is_default = body[1] == 0 && body[4] == ROUTE_KIND[0] && body[7] == ROUTE_KIND[3];
+    let index = find_attribute(attributes, ROUTE_INTERFACE)?.try_into().ok().map(u32::from_ne_bytes)?;
+    is_default.then_some(index)
 }
 
 /// The blocks that this host has routes to, but for the one to everywhere: what a new network must not take from it.
@@ -169,23 +226,67 @@ fn new_link(name: &str, kind: &str, mtu: Option<u32>, master: Option<u32>) -> Re
     request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, kind.as_bytes()))
 }
 
-impl Pair<'_> {
-    fn request(&self, bridge: u32, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
-        new_link(self.port, "veth", self.mtu, Some(bridge))?.nested(LINK_INFO, |info| {
-            info.attribute(INFO_KIND, b"veth")?
-                .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))
-        })
+impl Wire<'_> {
+    fn describe(&self) -> String {
+        match self {
+            Self::Bridge { bridge, .. } => format!("join the container to bridge {bridge}"),
+            Self::Macvlan { parent, .. } => format!("put the container on {parent} by macvlan"),
+            Self::Ipvlan { parent, .. } => format!("put the container on {parent} by ipvlan"),
+        }
+    }
+}
+
+impl Link<'_> {
+    fn make(&self, here: &Socket, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+        let request = match self.wire {
+            Wire::Bridge { bridge, port, .. } => new_link(port, "veth", self.mtu, Some(here.index_of(bridge)?))?
+                .nested(LINK_INFO, |info| {
+                    info.attribute(INFO_KIND, b"veth")?
+                        .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))
+                })?,
+            Wire::Macvlan { parent, mode } => self
+                .upon(here.index_of(parent)?, namespace)?
+                .attribute(LINK_ADDRESS, &self.mac.0)?
+                .nested(LINK_INFO, |info| {
+                    info.attribute(INFO_KIND, b"macvlan")?
+                        .nested(INFO_DATA, |data| data.attribute(MACVLAN_MODE, &mode.to_ne_bytes()))
+                })?,
+            Wire::Ipvlan { parent, mode } => {
+                self.upon(here.index_of(parent)?, namespace)?.nested(LINK_INFO, |info| {
+                    info.attribute(INFO_KIND, b"ipvlan")?
+                        .nested(INFO_DATA, |data| data.attribute(IPVLAN_MODE, &mode.to_ne_bytes()))
+                })?
+            }
+        };
+        here.call(request, |_| ())?;
+        match self.wire {
+            Wire::Bridge { port, is_isolated: true, .. } => {
+                let mut body = link_body(here.index_of(port)?, 0, 0);
+                body[0] = BRIDGE_FAMILY;
+                let isolated = |port: Request| port.attribute(PORT_ISOLATED, &[1]);
+                here.call(Request::act(NEW_LINK, &body).nested(LINK_PORT, isolated)?, |_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An interface upon another, in the container from birth.
+    fn upon(&self, parent: u32, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
+        let request = Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW);
+        self.write_own(request, namespace)?.attribute(LINK_LINK, &parent.to_ne_bytes())
     }
 
     fn write_peer(&self, peer: Request, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
-        let peer = peer
-            .bytes(&link_body(0, 0, 0))
+        self.write_own(peer.bytes(&link_body(0, 0, 0)), namespace)?.attribute(LINK_ADDRESS, &self.mac.0)
+    }
+
+    fn write_own(&self, request: Request, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
+        let request = request
             .attribute(LINK_NAME, &terminated(self.name))?
-            .attribute(LINK_ADDRESS, &self.mac.0)?
             .attribute(LINK_NAMESPACE_FD, &namespace.as_raw_fd().to_ne_bytes())?;
         match self.mtu {
-            Some(mtu) => peer.attribute(LINK_MTU, &mtu.to_ne_bytes()),
-            None => Ok(peer),
+            Some(mtu) => request.attribute(LINK_MTU, &mtu.to_ne_bytes()),
+            None => Ok(request),
         }
     }
 }
@@ -216,15 +317,30 @@ fn add_address(index: u32, of: InterfaceAddress) -> Result<Request, Errno> {
     }
 }
 
-fn default_route(index: u32, gateway: IpAddr) -> Result<Request, Errno> {
+/// A route by an address that a neighbour has; to everywhere, where no block is named.
+fn add_route(index: u32, to: Option<Cidr>, gateway: IpAddr, metric: Option<u32>) -> Result<Request, Errno> {
     let mut body = [0; ROUTE_BODY_LENGTH];
     body[0] = if gateway.is_ipv4() { INET } else { INET6 };
     body[4..8].copy_from_slice(&ROUTE_KIND);
-    let request = Request::act(NEW_ROUTE, &body).with_flags(CREATE_NEW);
-    let request = match gateway {
+    let mut bytes = Vec::new();
+    if let Some(to) = to {
+        body[1] = to.prefix();
+        match to.first() {
+            IpAddr::V4(address) => bytes.extend(address.octets()),
+            IpAddr::V6(address) => bytes.extend(address.octets()),
+        }
+    }
+    let mut request = Request::act(NEW_ROUTE, &body).with_flags(CREATE_NEW);
+    if !bytes.is_empty() {
+        request = request.attribute(ROUTE_DESTINATION, &bytes)?;
+    }
+    request = match gateway {
         IpAddr::V4(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
         IpAddr::V6(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
     };
+    if let Some(metric) = metric {
+        request = request.attribute(ROUTE_PRIORITY, &metric.to_ne_bytes())?;
+    }
     request.attribute(ROUTE_INTERFACE, &index.to_ne_bytes())
 }
 
@@ -259,18 +375,23 @@ mod tests {
                 let guest = scope.spawn(|| {
                     crate::sys::clone::unshare(crate::sys::clone::CloneFlags::NEWNET).unwrap();
                     let inside = File::open("/proc/thread-self/ns/net").unwrap();
-                    let pair = Pair {
-                        port: "vh1",
-                        bridge: "husk0",
+                    let link = Link {
+                        wire: Wire::Bridge { bridge: "husk0", port: "vh1", is_isolated: true },
                         name: "eth0",
                         mac: "02:42:0a:59:00:02".parse().unwrap(),
                         mtu: Some(1400),
                         addresses: vec![at("10.89.0.2", "10.89.0.0/24"), at("fd00:89::2", "fd00:89::/64")],
                         gateways: vec!["10.89.0.1".parse().unwrap(), "fd00:89::1".parse().unwrap()],
+                        routes: vec![Route {
+                            to: "198.51.100.0/24".parse().unwrap(),
+                            gateway: "10.89.0.9".parse().unwrap(),
+                            metric: Some(7),
+                        }],
+                        metric: None,
                     };
                     let back = rustix::thread::LinkNameSpaceType::Network;
                     rustix::thread::move_into_link_name_space(host.as_fd(), Some(back)).unwrap();
-                    connect(&pair, inside.as_fd()).unwrap();
+                    connect(&link, inside.as_fd()).unwrap();
                     rustix::thread::move_into_link_name_space(inside.as_fd(), Some(back)).unwrap();
                     let listener = |address: &str| std::net::TcpListener::bind((address, 80)).unwrap();
                     let listeners = [listener("10.89.0.2"), listener("fd00:89::2")];
@@ -281,6 +402,7 @@ mod tests {
             });
             let (_inside, listeners, blocks) = outcome;
             assert!(blocks.contains(&"10.89.0.0/24".parse().unwrap()), "{blocks:?}");
+            assert!(blocks.contains(&"198.51.100.0/24".parse().unwrap()), "{blocks:?}");
             for (listener, address) in listeners.iter().zip(["10.89.0.2:80", "[fd00:89::2]:80"]) {
                 let caller = std::net::TcpStream::connect(address).unwrap();
                 let (_, seen) = listener.accept().unwrap();

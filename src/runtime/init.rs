@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Hook, LinuxNamespaceType};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
@@ -279,7 +279,11 @@ fn prepare_process(plan: &Plan, channel: &Channel, surroundings: &Surroundings<'
     }
     if plan.has_network_work() {
         // Before sysctls that are theirs, and hooks that look for them.
-        channel.send(Tag::WantsDevices)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let namespace =
+            rustix::fs::openat(&plan.proc, c"self/ns/net", flags, Mode::empty()).context("open /proc/self/ns/net")?;
+        channel.send_fd(Tag::WantsDevices, namespace.as_fd())?;
+        drop(namespace);
         channel.expect(Tag::DevicesMoved)?;
     }
     if plan.namespaces.creates(CloneFlags::NEWNET) {

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
@@ -202,8 +201,8 @@ fn attend(
                 }
                 continue;
             }
-            (Some(Message::WantsDevices), Some(launching)) => {
-                set_up_network(launching, pid)?;
+            (Some(Message::WantsDevices { namespace }), Some(launching)) => {
+                set_up_network(launching, namespace.as_fd(), pid)?;
                 channel.send(Tag::DevicesMoved)?;
                 continue;
             }
@@ -249,21 +248,15 @@ fn attend(
 }
 
 /// Moves interfaces to the network namespace that init is in by now, and joins that to networks.
-fn set_up_network(launching: &Launching<'_>, pid: i32) -> Result<()> {
+fn set_up_network(launching: &Launching<'_>, namespace: BorrowedFd<'_>, pid: i32) -> Result<()> {
     let Launching { plan, surroundings } = launching;
-    let set_up = |namespace: BorrowedFd<'_>, name: &str| {
-        if !plan.net_devices.is_empty() {
-            net_device::move_all(&plan.net_devices, namespace, name)?;
-        }
-        surroundings.connect.map_or(Ok(()), |connect| connect(namespace))
-    };
-    if let Some(join) = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network) {
-        return set_up(join.fd.as_fd(), &join.path.to_string_lossy());
+    if !plan.net_devices.is_empty() {
+        let joined = plan.namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Network);
+        let path =
+            joined.map_or_else(|| format!("/proc/{pid}/ns/net"), |join| join.path.to_string_lossy().into_owned());
+        net_device::move_all(&plan.net_devices, namespace, &path)?;
     }
-    let path = format!("{pid}/ns/net");
-    let namespace = rustix::fs::openat(&plan.proc, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("open /proc/{path}"))?;
-    set_up(namespace.as_fd(), &format!("/proc/{path}"))
+    surroundings.connect.map_or(Ok(()), |connect| connect(namespace))
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.

@@ -18,8 +18,8 @@
 //!    │  ───────────── Known ───────────────────────────▶ │  on disk: `delete` finds init now, whoever is killed; and
 //!    │                                                   │  in its cgroup, where systemd moves it there
 //!    │  ───────────── InCgroup ────────────────────────▶ │  `exec` alone, where the process could not be born there
-//!    │  ◀──────────── WantsDevices ───────────────────── │  only with linux.netDevices: init is in its network
-//!    │  ───────────── DevicesMoved ────────────────────▶ │
+//!    │  ◀──────────── WantsDevices + namespace ───────── │  only with linux.netDevices, and for an engine's networks: init
+//!    │  ───────────── DevicesMoved ────────────────────▶ │  is in its network namespace
 //!    │  ◀──────────── WantsIds {mount} + tree ────────── │  only for id-mapped binds of what lies in the root file
 //!    │  ───────────── IdsMapped ───────────────────────▶ │  system: init alone sees it, the parent alone may map it
 //!    │  ◀──────────── MountsDone ─────────────────────── │  only where prestart or createRuntime hooks exist
@@ -76,8 +76,8 @@ pub enum Message {
     Known,
     /// The child does init's work, until it is to be seen in a PID namespace that others are in.
     Hidden,
-    /// Init is in its network namespace and waits for interfaces.
-    WantsDevices,
+    /// Init is in its network namespace and waits for interfaces. Who has no rights over init could not open that.
+    WantsDevices { namespace: OwnedFd },
     /// The interfaces are in init's network namespace.
     DevicesMoved,
     /// A tree for the mount of this number waits to have its ids mapped.
@@ -244,7 +244,7 @@ impl Message {
             Self::Init { .. } => Tag::Init,
             Self::Known => Tag::Known,
             Self::Hidden => Tag::Hidden,
-            Self::WantsDevices => Tag::WantsDevices,
+            Self::WantsDevices { .. } => Tag::WantsDevices,
             Self::DevicesMoved => Tag::DevicesMoved,
             Self::WantsIds { .. } => Tag::WantsIds,
             Self::IdsMapped => Tag::IdsMapped,
@@ -273,7 +273,7 @@ fn decode(tag: u8, body: &[u8], fd: Option<OwnedFd>) -> Result<Message> {
         }
         tag if tag == Tag::Known as u8 => Message::Known,
         tag if tag == Tag::Hidden as u8 => Message::Hidden,
-        tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices,
+        tag if tag == Tag::WantsDevices as u8 => Message::WantsDevices { namespace: fd.ok_or_else(malformed)? },
         tag if tag == Tag::DevicesMoved as u8 => Message::DevicesMoved,
         tag if tag == Tag::WantsIds as u8 => {
             let mount = body.try_into().map(u32::from_ne_bytes).map_err(|_| malformed())?;

@@ -188,6 +188,11 @@ impl Socket {
         rustix::net::netdevice::name_to_index(&self.0, name)
     }
 
+    /// Finds the name of an interface.
+    pub fn name_of(&self, index: u32) -> Result<String, Errno> {
+        rustix::net::netdevice::index_to_name(&self.0, index)
+    }
+
     /// Sends a request and waits for its end; each object of a dump is handed on, without its header.
     pub fn call(&self, request: Request, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
         let kernel = netlink::SocketAddrNetlink::new(0, 0);

@@ -3,6 +3,7 @@
 //! They are its own so that it may write to them, and so that an image whose `/etc/hosts` is a link decides nothing.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
@@ -26,6 +27,10 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-
 /// Makes the files, with the mounts that put them in their places.
 pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<(Vec<OwnFile>, Vec<Mount>)> {
     let asked = &input.options.hosts;
+    if let Some(names) = &input.joined.names {
+        let bind = |(name, path): &(&str, PathBuf)| bind(input, name, path);
+        return Ok((Vec::new(), names.files.iter().map(bind).collect()));
+    }
     let mut files = Vec::new();
     // What is shown of this machine has its own names, unless others are asked for.
     let is_wanted = |is_asked: bool| !input.is_host || is_asked;
@@ -39,15 +44,16 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<(Vec<OwnFile>, 
     if !asked.keeps_resolver && is_wanted(changes_resolver) {
         files.push(OwnFile { name: "resolv.conf", content: resolver(input) });
     }
-    let bind = |file: &OwnFile| {
-        let mut options = options_of(&["bind", "rprivate"]);
-        if input.options.read_only {
-            options.push("ro".to_owned());
-        }
-        mount(format!("/etc/{}", file.name), "bind", input.directory.join(file.name), options)
-    };
-    let mounts = files.iter().map(bind).collect();
+    let mounts = files.iter().map(|file| bind(input, file.name, &input.directory.join(file.name))).collect();
     Ok((files, mounts))
+}
+
+fn bind(input: &Input<'_>, name: &str, source: &Path) -> Mount {
+    let mut options = options_of(&["bind", "rprivate"]);
+    if input.options.read_only {
+        options.push("ro".to_owned());
+    }
+    mount(format!("/etc/{name}"), "bind", source, options)
 }
 
 fn hosts(input: &Input<'_>, hostname: &str) -> Result<String> {

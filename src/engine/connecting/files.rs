@@ -12,12 +12,15 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::names;
+use super::world::World;
 use crate::engine::engine::Engine;
 use crate::engine::networks::NetworkRecord;
 use crate::engine::options::hosts::HostAddress;
 use crate::engine::record::Record;
 use crate::error::{Context, Result};
 use crate::network::lease::Lease;
+use crate::network::rootless::GATEWAYS;
 
 /// The host, by the names that docker and podman have for it.
 const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
@@ -28,32 +31,39 @@ const FILE_BYTES: u64 = 1 << 20;
 /// Writes them.
 pub(super) fn write(
     engine: &Engine,
+    world: &World,
     record: &Record,
     hostname: &str,
     network: &NetworkRecord,
     lease: &Lease,
 ) -> Result<()> {
-    change(engine, record, "hosts", |text| hosts(text, record, hostname, network, lease))?;
+    change(engine, record, "hosts", |text| hosts(text, world, record, hostname, network, lease))?;
     if let Some(servers) = servers(record, network) {
         change(engine, record, "resolv.conf", |text| resolver(text, &servers))?;
     }
     Ok(())
 }
 
-/// Whom the container asks: the network's own server, if it has one, and nobody else is asked for.
+/// Whom the container asks: the network's own server, if it has one. That asks whom the container names (`--dns`); where it
+/// stands in for the host's alone, those are asked by the container itself.
 fn servers(record: &Record, network: &NetworkRecord) -> Option<Vec<IpAddr>> {
-    let is_asked = !record.options.hosts.servers.is_empty();
-    (network.has_dns() && !is_asked).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
+    let stands_in = !network.has_dns() && record.options.hosts.servers.is_empty() && names::stands_in(network);
+    (network.has_dns() || stands_in).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
 }
 
-fn hosts(text: &str, record: &Record, hostname: &str, network: &NetworkRecord, lease: &Lease) -> String {
+fn hosts(text: &str, world: &World, record: &Record, hostname: &str, network: &NetworkRecord, lease: &Lease) -> String {
     let mut ours: Vec<(IpAddr, String)> = Vec::new();
     for address in &lease.addresses {
         let name = record.name.as_str();
         let names = if name == hostname { hostname.to_owned() } else { format!("{hostname} {name}") };
         ours.push((*address, names));
     }
-    if let Some(gateway) = network.subnets.first().map(|subnet| subnet.gateway) {
+    // A user's bridge is in the user's own world: the host is beyond the way out.
+    let host = match world.handle() {
+        Some(_) => Some(IpAddr::V4(GATEWAYS.v4)),
+        None => network.subnets.first().map(|subnet| subnet.gateway),
+    };
+    if let Some(gateway) = host {
         ours.push((gateway, HOST_NAMES.to_owned()));
         for entry in &record.options.hosts.added {
             if entry.address == HostAddress::Gateway {

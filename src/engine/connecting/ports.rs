@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 
+use super::world::World;
 use crate::engine::engine::Engine;
 use crate::engine::networks::Networks;
 use crate::engine::networks::driver::DriverOptions;
@@ -14,6 +15,7 @@ use crate::network::firewall::Published;
 use crate::network::lease::Lease;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::{Door, Transport};
+use crate::network::rootless::{self, Handle, Publication};
 
 /// How often the kernel is asked for a port that is free for IPv4 and for IPv6.
 const TRIES: usize = 16;
@@ -34,11 +36,21 @@ impl Opened {
 }
 
 /// Takes all ports that are to lead to a container.
-pub(super) fn open(engine: &Engine, record: &Record, options: &DriverOptions, lease: &Lease) -> Result<Opened> {
+pub(super) fn open(
+    engine: &Engine,
+    world: &World,
+    record: &Record,
+    options: &DriverOptions,
+    lease: &Lease,
+) -> Result<Opened> {
     let mut opened = Opened::default();
     for port in &record.options.published {
         let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };
-        let (bound, doors) = open_one(&port, lease).map_err(|error| name_owner(engine, &port, error))?;
+        let opener = |at: SocketAddr, transport, to| match world.handle() {
+            Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
+            None => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
+        };
+        let (bound, doors) = open_one(&port, lease, &opener).map_err(|error| name_owner(engine, &port, error))?;
         opened.bound.push(bound);
         opened.doors.extend(doors);
     }
@@ -80,12 +92,40 @@ pub(super) fn published(lease: &Lease) -> Vec<Published> {
     published
 }
 
-fn open_one(port: &PublishedPort, lease: &Lease) -> Result<(BoundPort, Vec<Door>)> {
+/// Has the way out of a user's world listen, and gives the port.
+fn publish(handle: &Handle, record: &Record, at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<u16> {
+    let transport = match transport {
+        Transport::Tcp => rootless::Transport::Tcp,
+        Transport::Udp => rootless::Transport::Udp,
+    };
+    let publication = Publication { container: record.id.to_string(), transport, host: at, guest: to };
+    handle.publish(&publication, None).map_err(|error| match error.errno() {
+        Some(Errno::ADDRINUSE) => error.with_kind(Kind::Exists),
+        _ => error,
+    })
+}
+
+/// Publishes ports again of a container whose way out had died. One that is still there, or that somebody has taken
+/// meanwhile, stays as it is.
+pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease) {
+    for bound in &lease.published {
+        for at in addresses(bound.host) {
+            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, lease)) {
+                let _ = publish(handle, record, SocketAddr::new(at, bound.host_port), transport, to);
+            }
+        }
+    }
+}
+
+/// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
+type Opener<'a> = dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)> + 'a;
+
+fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
     let bound = |host_port| BoundPort { host: port.host, host_port, port: port.port, protocol: port.protocol };
     let Some(ports) = port.host_ports else {
         let mut failure = Error::new(Kind::Exists, "no port of this host is free");
         for _ in 0..TRIES {
-            match open_at(port, 0, lease) {
+            match open_at(port, 0, lease, opener) {
                 Ok((host_port, doors)) => return Ok((bound(host_port), doors)),
                 // Free for the one family, and not for the other.
                 Err(error) if error.kind() == Kind::Exists => failure = error,
@@ -96,7 +136,7 @@ fn open_one(port: &PublishedPort, lease: &Lease) -> Result<(BoundPort, Vec<Door>
     };
     let mut failure = None;
     for number in ports.iter() {
-        match open_at(port, number, lease) {
+        match open_at(port, number, lease, opener) {
             Ok((_, doors)) => return Ok((bound(number), doors)),
             Err(error) if error.kind() == Kind::Exists => failure = Some(error),
             Err(error) => return Err(error),
@@ -106,7 +146,7 @@ fn open_one(port: &PublishedPort, lease: &Lease) -> Result<(BoundPort, Vec<Door>
 }
 
 /// Opens a port at all addresses where it is published, by the same number; 0 for any.
-fn open_at(port: &PublishedPort, number: u16, lease: &Lease) -> Result<(u16, Vec<Door>)> {
+fn open_at(port: &PublishedPort, number: u16, lease: &Lease, opener: &Opener<'_>) -> Result<(u16, Vec<Door>)> {
     let Some(transport) = transport(port.protocol) else {
         // Nobody else can be asked whether it is free.
         return match number {
@@ -120,10 +160,10 @@ fn open_at(port: &PublishedPort, number: u16, lease: &Lease) -> Result<(u16, Vec
         let Some(to) = target(at, port.port, lease) else {
             return Err(Error::invalid(format!("publish {at}: the container has no address that it could lead to")));
         };
-        match Door::open(transport, SocketAddr::new(at, number), to) {
-            Ok(door) => {
-                number = door.port()?;
-                doors.push(door);
+        match opener(SocketAddr::new(at, number), transport, to) {
+            Ok((taken, door)) => {
+                number = taken;
+                doors.extend(door);
             }
             // A host without IPv6 has nobody who calls by it.
             Err(error)
@@ -195,17 +235,22 @@ mod tests {
         Lease { addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()], ..Lease::default() }
     }
 
+    fn open(at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<(u16, Option<Door>)> {
+        let door = Door::open(transport, at, to)?;
+        Ok((door.port()?, Some(door)))
+    }
+
     #[test]
     fn a_port_is_taken_of_both_families_or_of_none() {
         let any: PublishedPort = "80".parse().unwrap();
-        let (bound, doors) = open_one(&any, &lease()).unwrap();
+        let (bound, doors) = open_one(&any, &lease(), &open).unwrap();
         assert!(doors.iter().all(|door| door.port().unwrap() == bound.host_port));
         let again: PublishedPort = format!("{}:80", bound.host_port).parse().unwrap();
-        assert_eq!(open_one(&again, &lease()).unwrap_err().kind(), Kind::Exists);
+        assert_eq!(open_one(&again, &lease(), &open).unwrap_err().kind(), Kind::Exists);
         // The next of a range.
         let next = bound.host_port.checked_add(40).unwrap();
         let range: PublishedPort = format!("{}-{next}:80", bound.host_port).parse().unwrap();
-        let (second, _doors) = open_one(&range, &lease()).unwrap();
+        let (second, _doors) = open_one(&range, &lease(), &open).unwrap();
         assert!(second.host_port > bound.host_port && second.host_port <= next, "{second}");
     }
 

@@ -1,5 +1,7 @@
 //! `HostConfig` of docker's answer: how the container stands to its host. Every key is there, those without meaning here empty.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use crate::engine::defaults;
 use crate::engine::log_attributes::LogAttributes;
 use crate::engine::options::limits::{DeviceRate, DeviceWeight};
 use crate::engine::options::namespaces::{NamespaceMode, UserMode};
-use crate::engine::options::{DeviceRequest, Limits, RunOptions, SeccompChoice, SwapLimit, Unmasked};
+use crate::engine::options::{DeviceRequest, Limits, PublishedPort, RunOptions, SeccompChoice, SwapLimit, Unmasked};
 use crate::engine::record::Record;
 use crate::engine::volume_option::{Propagation, Volume, VolumeSource};
 use crate::monitor::RestartPolicy;
@@ -21,7 +23,7 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
         "ContainerIDFile": options.id_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         "LogConfig": log_config(&options.log, &options.log_attributes),
         "NetworkMode": options.network.mode(),
-        "PortBindings": {},
+        "PortBindings": port_bindings(&options.published),
         "RestartPolicy": restart_policy(options.restart),
         "AutoRemove": record.remove,
         "VolumeDriver": "",
@@ -41,7 +43,7 @@ pub(super) fn describe(record: &Record, spec: &Spec) -> Value {
         "OomScoreAdj": options.oom_score_adj.unwrap_or_default(),
         "PidMode": unless_own(&options.namespaces.pid),
         "Privileged": options.privileged,
-        "PublishAllPorts": false,
+        "PublishAllPorts": options.publish_all,
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": list(security(options)),
         "UTSMode": unless_own(&options.namespaces.uts),
@@ -158,6 +160,17 @@ fn limits(limits: &Limits) -> Value {
     })
 }
 
+/// As they were asked for: an empty port is any that is free.
+fn port_bindings(published: &[PublishedPort]) -> Value {
+    let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for port in published {
+        let address = port.host.map_or_else(String::new, |host| host.to_string());
+        let binding = json!({ "HostIp": address, "HostPort": port.host_word() });
+        bindings.entry(port.inside().to_string()).or_default().push(binding);
+    }
+    json!(bindings)
+}
+
 fn restart_policy(policy: RestartPolicy) -> Value {
     let (name, most) = match policy {
         RestartPolicy::No => ("no", 0),
@@ -173,9 +186,13 @@ fn joined(names: &[String]) -> Option<String> {
 }
 
 fn log_config(log: &LogOptions, attributes: &LogAttributes) -> Value {
-    let LogOptions { format, max_bytes, max_files } = log;
+    let LogOptions { format, max_bytes, max_files, buffer_bytes } = log;
     let mut config = json!({});
-    if let Some(bytes) = max_bytes {
+    if let Some(bytes) = buffer_bytes {
+        config["mode"] = json!("non-blocking");
+        config["max-buffer-size"] = json!(bytes.to_string());
+    }
+    if let Some(bytes) = max_bytes.filter(|_| format.keeps_files()) {
         config["max-size"] = json!(bytes.to_string());
         config["max-file"] = json!(max_files.to_string());
     }

@@ -128,6 +128,25 @@ impl Default for DriverOptions {
 }
 
 impl DriverOptions {
+    /// `MACVLAN_MODE_*` of linux/if_link.h.
+    pub fn macvlan_mode(&self) -> u32 {
+        match self.mode {
+            Some(Mode::Private) => 1,
+            Some(Mode::Vepa) => 2,
+            Some(Mode::Passthru) => 8,
+            _ => 4,
+        }
+    }
+
+    /// `IPVLAN_MODE_*` of linux/if_link.h.
+    pub fn ipvlan_mode(&self) -> u16 {
+        match self.mode {
+            Some(Mode::L3) => 1,
+            Some(Mode::L3s) => 2,
+            _ => 0,
+        }
+    }
+
     /// Reads them as they were typed, each for the driver that knows it.
     pub fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Self> {
         let mut parsed = Self::default();

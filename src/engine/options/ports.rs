@@ -126,7 +126,7 @@ impl FromStr for PublishedPort {
     }
 }
 
-serialise_as_text!(PublishedPort);
+serialise_as_text!(PublishedPort, ContainerPort);
 
 /// Parses `-p [ADDRESS:][HOST-PORTS]:PORTS[/PROTOCOL]`, or `PORTS[/PROTOCOL]` alone, as docker does.
 pub fn parse_published(text: &str) -> Result<Vec<PublishedPort>> {

@@ -592,7 +592,7 @@ fn put_u16(bytes: &mut Vec<u8>, value: u16) {
 
 /// Reads bytes as a question and as an answer, and passes on what was understood. For the fuzzer.
 #[cfg(any(test, fuzzing))]
-pub(super) fn check_any(bytes: &[u8]) {
+pub(crate) fn check_any(bytes: &[u8]) {
     let question = Question::read(bytes, HEADER).map(|(question, _)| question);
     let answer = question.as_ref().and_then(|question| {
         let id = u16_at(bytes, 0)?;

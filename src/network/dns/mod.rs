@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::cidr::Cidr;
 use crate::error::Result;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use message::check_any;
 pub use process::{Standing, ensure, is_there, serve};
 pub use server::{Server, Sockets, Wait};
 
@@ -46,6 +48,9 @@ pub struct Config {
     pub upstreams: Vec<IpAddr>,
     /// The host's resolv.conf.
     pub resolv_conf: PathBuf,
+    /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
+    #[serde(default)]
+    pub namespaces: Option<[PathBuf; 2]>,
 }
 
 /// Says what containers may find by name, and hears what they found.

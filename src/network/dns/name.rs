@@ -11,6 +11,9 @@ const MOST_OF_LABEL: u8 = 63;
 
 const POINTER: u8 = 0b1100_0000;
 
+/// A name that needs more pointers than it can have labels was written to cost time.
+const POINTERS: u32 = 127;
+
 /// A whole name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name(Box<[u8]>);
@@ -22,13 +25,14 @@ impl Name {
     /// way to go round in a circle.
     pub(super) fn read(message: &[u8], start: usize) -> Option<(Self, usize)> {
         let mut wire = Vec::with_capacity(32);
-        let (mut at, mut part, mut end) = (start, start, None);
+        let (mut at, mut part, mut end, mut pointers) = (start, start, None, 0);
         loop {
             let length = *message.get(at)?;
             if length & POINTER == POINTER {
                 let target = usize::from(u16::from_be_bytes([length & !POINTER, *message.get(at + 1)?]));
                 end = end.or(Some(at + 2));
-                if target >= part {
+                pointers += 1;
+                if target >= part || pointers > POINTERS {
                     return None;
                 }
                 (at, part) = (target, target);
@@ -157,6 +161,11 @@ mod tests {
         ] {
             assert_eq!(Name::read(message, 0), None, "{what}");
         }
+        let chain: Vec<u8> =
+            (0..200_u16).flat_map(|step| (0xc000 | step.saturating_sub(1) * 2).to_be_bytes()).collect();
+        let chain = [b"\x00\x00", &chain[2..]].concat();
+        assert!(Name::read(&chain, 2 * 127).is_some());
+        assert_eq!(Name::read(&chain, 2 * 128), None);
         let long = [&[63; 64][..], &[63; 64], &[63; 64], &[61; 62], &[0]].concat();
         assert_eq!(Name::read(&long, 0).unwrap().0.wire().len(), 255);
         let longer = [&long[..192], &[62; 63], &[0]].concat();

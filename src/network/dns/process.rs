@@ -25,6 +25,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use super::server::{Server, Sockets, Wait};
 use super::{Config, forward};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::rootless;
 use crate::support::lock::{Lock, Sharing, open_lock_file};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::landlock::{self, Handled};
@@ -132,7 +134,10 @@ fn start(folder: BorrowedFd<'_>, config: &Config, lock: Lock) -> Result<()> {
 /// needed.
 pub fn serve(lock: Lock, folder: OwnedFd) -> Result<()> {
     let config = read(&File::from(lock.as_fd().try_clone_to_owned()?)).context("read dns")?.config;
-    let (sockets, port) = Sockets::open(&config)?;
+    let (sockets, port) = match &config.namespaces {
+        None => Sockets::open(&config)?,
+        Some(namespaces) => Sockets::open_inside(&config, namespaces)?,
+    };
     let ready = Standing { config: config.clone(), port: Some(port) };
     let confined = folder.try_clone()?;
     let server = Server::new(config, sockets, folder)?;
@@ -196,6 +201,26 @@ impl Sockets {
             }
         }
         Err(taken.unwrap_or_else(|| Error::new(Kind::Other, "no port to hear at")))
+    }
+
+    /// Opens them in the namespaces of an ordinary user's networks. To be called without threads.
+    fn open_inside(config: &Config, namespaces: &[PathBuf; 2]) -> Result<(Self, u16)> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = |path: &PathBuf| {
+            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+        };
+        let [user, network] = namespaces;
+        let (user, network) = (open(user)?, open(network)?);
+        let gateways = config.gateways.len();
+        let mut opened = rootless::open_inside(user.as_fd(), network.as_fd(), 2 * gateways, || {
+            let (sockets, _) = Self::open(config)?;
+            let datagrams = sockets.datagrams.into_iter().map(OwnedFd::from);
+            Ok(datagrams.chain(sockets.listeners.into_iter().map(OwnedFd::from)).collect())
+        })?;
+        let listeners = opened.split_off(gateways).into_iter().map(TcpListener::from).collect();
+        let datagrams: Vec<UdpSocket> = opened.into_iter().map(UdpSocket::from).collect();
+        let port = datagrams.first().map(UdpSocket::local_addr).transpose()?.map_or(forward::PORT, |at| at.port());
+        Ok((Self { datagrams, listeners }, port))
     }
 
     fn open_at(config: &Config, port: u16) -> Result<Self> {

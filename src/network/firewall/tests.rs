@@ -1,7 +1,7 @@
 use super::*;
 use crate::network::tests::in_own_namespace;
 
-const TABLES: Firewall<'_> = Firewall { name: NAME };
+const TABLES: Firewall<'_> = Firewall { name: NAME, gate: None };
 
 fn segment(interface: &str, subnets: &[(&str, u8)], is_internal: bool) -> Segment {
     let subnets = subnets.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();

@@ -27,7 +27,7 @@ pub use control::{Publication, Status, Transport};
 pub use datagrams::may_ping;
 pub use device::{Dropped, Gateways};
 pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
-pub use world::{DEVICE, GATEWAYS};
+pub use world::{DEVICE, GATEWAYS, open_inside};
 
 /// What the reader of packets promises, for [`crate::fuzzing`].
 #[cfg(any(test, fuzzing))]

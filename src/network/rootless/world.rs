@@ -50,6 +50,17 @@ pub(super) struct World {
     pub(super) device: OwnedFd,
 }
 
+/// Opens things in the two namespaces, as many as it says, in a child of this process, which has one thread.
+pub fn open_inside(
+    user: BorrowedFd<'_>,
+    network: BorrowedFd<'_>,
+    count: usize,
+    open: impl FnOnce() -> Result<Vec<OwnedFd>>,
+) -> Result<Vec<OwnedFd>> {
+    let work = |_: &Channel| enter(user, network).and_then(|()| open());
+    in_child(CloneFlags::empty(), count, work, |_, _| Ok(()))
+}
+
 impl World {
     /// Makes all of it.
     pub(super) fn make(maps: &IdMaps) -> Result<Self> {

@@ -1,0 +1,47 @@
+//! The name servers of networks: which network has one, and what it is told.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::world::World;
+use crate::engine::networks::driver::Driver;
+use crate::engine::networks::{NetworkRecord, Networks};
+use crate::error::Result;
+use crate::network::dns::{self, Config};
+use crate::support::resolv_conf::Servers;
+
+const PORT: u16 = 53;
+
+/// The host's.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now.
+pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<()> {
+    if !network.has_dns() && !stands_in(network) {
+        return Ok(());
+    }
+    let config = Config {
+        network: network.name.clone(),
+        interface: Some(network.interface.clone()),
+        gateways: network.subnets.iter().map(|subnet| subnet.gateway).collect(),
+        subnets: network.subnets.iter().map(|subnet| subnet.block).collect(),
+        is_internal: network.internal,
+        answers_names: network.has_dns(),
+        upstreams: network.dns_servers.clone(),
+        resolv_conf: RESOLV_CONF.into(),
+        namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+    };
+    dns::ensure(networks.run_folder(network)?.as_fd(), &config).map(drop)
+}
+
+/// Whether a network without names has a server all the same: the host's own are at loopback addresses (127.0.0.53 is
+/// systemd-resolved's), where no container reaches them.
+pub(super) fn stands_in(network: &NetworkRecord) -> bool {
+    let has_bridge = network.driver == Driver::Bridge && !network.subnets.is_empty();
+    has_bridge && !network.lacks_dns && hosts_are_out_of_reach(Path::new(RESOLV_CONF))
+}
+
+fn hosts_are_out_of_reach(path: &Path) -> bool {
+    // Without the file, the machine itself is asked.
+    Servers::read(path, PORT).is_ok_and(|servers| servers.addresses.iter().all(|server| server.ip().is_loopback()))
+}

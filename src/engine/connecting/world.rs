@@ -1,0 +1,98 @@
+//! Where the networks of a caller are: root's in this process's own network namespace, an ordinary user's in one that all of
+//! the user's containers share the user namespace of.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::engine::engine::Engine;
+use crate::error::{Error, Result};
+use crate::network::rootless::{self, Config, Handle};
+
+/// The network namespace that bridges and rules are in.
+pub(super) enum World {
+    /// This process's.
+    Host,
+    /// An ordinary user's, with the process that is its way out.
+    Users(Handle),
+    /// An ordinary user has none: nobody is in a network.
+    None,
+}
+
+impl World {
+    /// Finds it, or makes it, for a container that is to start.
+    pub(super) fn ensure(engine: &Engine) -> Result<Self> {
+        match &engine.maps {
+            None => Ok(Self::Host),
+            Some(maps) => {
+                let folder = engine.settings.run_root.join(rootless::FOLDER);
+                rootless::ensure(&Config { folder: &folder, maps, reaches_host: false }).map(Self::Users)
+            }
+        }
+    }
+
+    /// Finds it; makes nothing.
+    pub(super) fn find(engine: &Engine) -> Result<Self> {
+        if engine.maps.is_none() {
+            return Ok(Self::Host);
+        }
+        let found = rootless::find(&engine.settings.run_root.join(rootless::FOLDER))?;
+        Ok(found.map_or(Self::None, Self::Users))
+    }
+
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        match self {
+            Self::Users(handle) => Some(handle),
+            Self::Host | Self::None => None,
+        }
+    }
+
+    /// Does work in it. Where there is none there is nothing to be done.
+    pub(super) fn inside(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self {
+            Self::Host => work(),
+            Self::Users(handle) => handle.inside(work),
+            Self::None => Ok(()),
+        }
+    }
+
+    /// Has a container join the user namespace that the networks belong to: only there are rights over both ends of a link.
+    pub(super) fn enter(&self, spec: &mut Spec) {
+        let (Some(handle), Some(linux)) = (self.handle(), spec.linux_mut()) else { return };
+        linux.set_uid_mappings(None).set_gid_mappings(None);
+        let namespaces = linux.namespaces_mut().get_or_insert_default();
+        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::User);
+        let mut user = LinuxNamespace::default();
+        user.set_typ(LinuxNamespaceType::User).set_path(Some(handle.user_namespace_path().to_owned()));
+        namespaces.insert(0, user);
+    }
+
+    /// Has the way out live as long as a container's first process, whatever becomes of this one.
+    pub(super) fn keep(&self, pid: i32) -> Result<()> {
+        let (Some(handle), Some(pid)) = (self.handle(), Pid::from_raw(pid)) else { return Ok(()) };
+        let pidfd: OwnedFd = pidfd_open(pid, PidfdFlags::empty())?;
+        handle.keep(pidfd.as_fd())
+    }
+
+    /// The paths of the two namespaces, of an ordinary user's.
+    pub(super) fn paths(&self) -> Option<[&Path; 2]> {
+        self.handle().map(|handle| [handle.user_namespace_path(), handle.network_namespace_path()])
+    }
+}
+
+/// Refuses who cannot be in a network of an ordinary user: rights over the link's two ends are of one user namespace.
+pub fn check(engine: &Engine, options: &crate::engine::options::RunOptions) -> Result<()> {
+    use crate::engine::options::namespaces::UserMode;
+    if engine.maps.is_none() || options.network.attachments().is_empty() {
+        return Ok(());
+    }
+    match &options.namespaces.user {
+        UserMode::Default | UserMode::Private => Ok(()),
+        other => Err(Error::unsupported(format!(
+            "userns {other}: an ordinary user's networks have a user namespace of their own"
+        ))
+        .with_hint("--network none, or no --userns")),
+    }
+}
