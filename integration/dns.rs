@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::probe::raw::syscall;
 use super::support::husk::read_host;
+use super::support::image::Image;
 use super::support::scene::write;
 use super::support::suite::kit;
 use super::support::{Need, Scene, Test, test};
@@ -29,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         dns(test!(the_world_is_asked_and_not_believed)),
         dns(test!(it_stays_small_whoever_asks)),
         dns(test!(it_lives_while_there_are_leases)),
+        dns(test!(starts_see_to_it)).needs(Need::Busybox),
     ]
 }
 
@@ -161,12 +163,7 @@ impl World {
             .output()
             .expect("run husk");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let is_server = |pid: &i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"\0dns\0my_net\0"))
-        };
-        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.find(is_server).expect("the server lives")
+        server("my_net").expect("the server lives")
     }
 
     fn is_locked(&self) -> bool {
@@ -187,6 +184,16 @@ impl Drop for World {
         let _ = Command::new("ip").args(["link", "del", "hkdnsbr"]).output();
         self.lease(&json!({}));
     }
+}
+
+/// Finds the server of a network.
+fn server(network: &str) -> Option<i32> {
+    let end = format!("\0dns\0{network}\0");
+    let is_server =
+        |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(end.as_bytes()));
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(is_server)
 }
 
 fn is_dead(pid: i32) -> bool {
@@ -618,4 +625,37 @@ fn it_lives_while_there_are_leases(scene: &Scene) {
     std::fs::remove_dir_all(&world.folder).expect("remove the folder");
     wait_until("the server ends", || !Path::new(&format!("/proc/{pid}")).exists() || is_dead(pid));
     std::fs::create_dir(&world.folder).expect("make the folder");
+}
+
+fn starts_see_to_it(scene: &Scene) {
+    let layout = Image::busybox(scene).layout(scene, "layout");
+    let husk = |words: &[&str]| scene.husk().args(words).run();
+    husk(&["network", "create", "hk_names"]).success();
+    let flags = ["--network", "hk_names", "--network-alias", "app", "--name", "web"];
+    let sleeper = ["busybox", "sleep", "600"];
+    husk(&[&["run", "-d"], &flags[..], &[&layout.reference()], &sleeper].concat()).success();
+    let folder = scene.run_root().join("networks/hk_names");
+    let lives = || {
+        let lock = std::fs::File::open(folder.join("dns")).expect("open dns");
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+    };
+    let address = husk(&["inspect", "-f", "{{.NetworkSettings.Networks.hk_names.IPAddress}}", "web"]).success().stdout;
+    let look_up = |name: &str| {
+        let words = ["run", "--rm", "--network", "hk_names", &layout.reference(), "busybox", "nslookup", name];
+        husk(&words).success().stdout
+    };
+    for name in ["web", "app.hk_names"] {
+        let said = look_up(name);
+        assert!(said.contains(address.trim()), "{address}: {said}");
+    }
+    // Killed, it is there again with the next start.
+    let pid = server("hk_names").expect("it lives");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), rustix::process::Signal::KILL)
+        .expect("kill it");
+    wait_until("it is dead", || !lives());
+    assert!(look_up("app").contains(address.trim()));
+    assert!(lives());
+    husk(&["rm", "-f", "web"]).success();
+    wait_until("it ends with the last container", || !lives());
+    husk(&["network", "rm", "hk_names"]).success();
 }

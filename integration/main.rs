@@ -47,6 +47,7 @@ mod labels;
 mod landlock;
 mod lifecycle;
 mod limits;
+mod logging;
 mod login;
 mod making;
 mod mount_namespace;
@@ -69,6 +70,7 @@ mod push;
 mod referrers;
 mod registries;
 mod rootless;
+mod rootless_net;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -163,6 +165,7 @@ fn tests() -> Vec<support::Test> {
         cgroups::tests,
         pivot::tests,
         rootless::tests,
+        rootless_net::tests,
         bad_bundle::tests,
         executable::tests,
         images::tests,
@@ -179,6 +182,7 @@ fn tests() -> Vec<support::Test> {
         volumes::tests,
         host::tests,
         bad_image::tests,
+        logging::tests,
         login::tests,
         policy::tests,
         referrers::tests,

@@ -1,8 +1,11 @@
 //! Networks as people know them: definitions, who is in them, and what is shown of that. What packets do is not looked at here.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::support::image::{Image, Layout};
+use super::support::launch::Step;
 use super::support::{Need, Outcome, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -13,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(containers_say_which_networks_they_want).and_plain(),
         test!(networks_in_use_stay).and_plain(),
         test!(containers_share_a_network).and_plain(),
+        test!(containers_show_what_they_have).root().needs(Need::Program("unshare")),
     ]
     .into_iter()
     .map(engine)
@@ -285,4 +289,76 @@ fn containers_share_a_network(scene: &Scene) {
         assert_eq!(found.success().stdout, theirs);
     }
     scene.husk().args(["rm", "-f", "first"]).run().success();
+}
+
+/// What a container that runs has in its networks is shown by whoever is asked.
+fn containers_show_what_they_have(scene: &Scene) {
+    let layout = layout(scene);
+    let mut holder = scene.program("unshare").args(["--net", "sh", "-c", "echo $$; exec sleep 1000"]).start();
+    let namespace = PathBuf::from(format!("/proc/{}/ns/net", holder.line()));
+    let husk = |words: &[&str]| scene.husk().step(Step::Network(namespace.clone())).args(words).run();
+    let json = |words: &[&str]| serde_json::from_str::<Value>(&husk(words).success().stdout).unwrap();
+    husk(&["network", "create", "--subnet=10.99.3.0/24", "--subnet=fd00:99:3::/64", "front"]).success();
+    husk(&["network", "create", "--subnet=10.99.4.0/24", "back"]).success();
+    let place = "front:ip=10.99.3.5,mac=02:00:00:00:00:05,alias=www";
+    let flags = ["-p", "8080:80", "-p", "127.0.0.1::53/udp", "--expose", "9000"];
+    let image = layout.reference();
+    let command = [&image[..], "/bin/busybox", "sleep", "1000"];
+    let run = [&["run", "-d", "--name", "web", "--network", place][..], &flags, &command].concat();
+    let id = husk(&run).success().stdout.trim().to_owned();
+
+    let found = &json(&["inspect", "web"])[0];
+    let front = &found["NetworkSettings"]["Networks"]["front"];
+    for (name, expected) in [
+        ("IPAddress", Value::from("10.99.3.5")),
+        ("IPPrefixLen", 24.into()),
+        ("Gateway", "10.99.3.1".into()),
+        ("GlobalIPv6Address", "fd00:99:3::2".into()),
+        ("GlobalIPv6PrefixLen", 64.into()),
+        ("IPv6Gateway", "fd00:99:3::1".into()),
+        ("MacAddress", "02:00:00:00:00:05".into()),
+        ("DNSNames", serde_json::json!(["web", "www", &id[..12]])),
+    ] {
+        assert_eq!(front[name], expected, "{name}");
+    }
+    let own = husk(&["exec", "web", "/bin/busybox", "ip", "address", "show", "eth0"]).success().stdout;
+    for text in ["10.99.3.5/24", "fd00:99:3::2/64", "02:00:00:00:00:05"] {
+        assert!(own.contains(text), "{text}: {own}");
+    }
+    let ports = &found["NetworkSettings"]["Ports"];
+    let everywhere =
+        serde_json::json!([{ "HostIp": "0.0.0.0", "HostPort": "8080" }, { "HostIp": "::", "HostPort": "8080" }]);
+    assert_eq!((&ports["80/tcp"], &ports["9000/tcp"]), (&everywhere, &Value::Null));
+    let given = ports["53/udp"][0]["HostPort"].as_str().unwrap().to_owned();
+    assert_eq!(husk(&["port", "web", "80"]).success().stdout, "0.0.0.0:8080\n[::]:8080\n");
+    let lines = husk(&["port", "web"]).success().stdout;
+    assert_eq!(lines, format!("53/udp -> 127.0.0.1:{given}\n80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n"));
+    let cell = format!("9000/tcp, 127.0.0.1:{given}->53/udp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp\n");
+    assert_eq!(husk(&["ps", "--format", "{{.Ports}}"]).success().stdout, cell);
+
+    let containers = json(&["network", "inspect", "-f", "{{json .Containers}}", "front"]);
+    assert_eq!(containers[&id]["IPv4Address"], "10.99.3.5/24");
+    assert_eq!(containers[&id]["EndpointID"], front["EndpointID"]);
+    husk(&["rename", "web", "site"]).success();
+    let containers = json(&["network", "inspect", "-f", "{{json .Containers}}", "front"]);
+    assert_eq!(containers[&id]["Name"], "site");
+
+    husk(&["network", "connect", "--ip", "10.99.4.9", "back", "site"]).success();
+    let format = "{{.NetworkSettings.Networks.back.IPAddress}}";
+    assert_eq!(husk(&["inspect", "-f", format, "site"]).success().stdout, "10.99.4.9\n");
+    let own = husk(&["exec", "site", "/bin/busybox", "ip", "address", "show", "eth1"]).success().stdout;
+    assert!(own.contains("10.99.4.9/24"), "{own}");
+    husk(&["network", "rm", "back"]).exits_with(1).says("has active endpoints");
+    husk(&["network", "disconnect", "back", "site"]).success();
+    husk(&["network", "rm", "back"]).success();
+
+    // Another namespace has none of the rules that this one has.
+    let (told, untold) = (scene.husk().arg("ps").run().success(), husk(&["ps"]).success());
+    told.says("husk network reload");
+    assert_eq!(untold.stderr, "");
+    husk(&["rm", "-f", "site"]).success();
+    assert_eq!(json(&["network", "inspect", "-f", "{{json .Containers}}", "front"]), serde_json::json!({}));
+    husk(&["network", "rm", "front"]).success();
+    holder.signal(rustix::process::Signal::KILL);
+    holder.wait();
 }

@@ -20,6 +20,7 @@ use crate::image::registry::{proxy, resolver};
 use crate::image::sigstore::{PublicKey, Statement};
 use crate::image::tar::{Entry, Reader};
 use crate::image::{self, limits};
+use crate::network::dns;
 use crate::spec::mount_options::MountOptions;
 use crate::spec::{load, validate};
 use crate::support::{mountinfo, passwd};
@@ -148,6 +149,12 @@ pub fn registry_files(bytes: &[u8]) {
 /// Name servers' answers, and the files that precede them.
 pub fn names_of_hosts(bytes: &[u8]) {
     assert!(resolver::read_any(bytes) <= bytes.len());
+}
+
+/// What containers ask the name servers of their networks, and what other servers answer those: what is passed on is whole,
+/// fits, and can be read again.
+pub fn dns_messages(bytes: &[u8]) {
+    dns::check_any(bytes);
 }
 
 /// A layer's tar: every entry within its limits, and no more bytes handed out than came in.
@@ -342,6 +349,11 @@ impl Dice<'_> {
     }
 }
 
+/// A packet of a container: it is read within its bounds, or refused.
+pub fn packets(bytes: &[u8]) {
+    crate::network::rootless::check_packet(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -419,5 +431,5 @@ mod tests {
     }
 
     targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates
-             references challenges registry_files names_of_hosts);
+             references challenges registry_files names_of_hosts dns_messages packets);
 }

@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -31,6 +32,8 @@ pub(crate) enum Step {
     Data(u64),
     /// Change the root directory.
     Chroot(std::path::PathBuf),
+    /// Be in the network namespace of a path.
+    Network(std::path::PathBuf),
     /// Run on one processor alone, by its number, as taskset(1) has it.
     Processor(usize),
     /// Close a descriptor of the standard three.
@@ -54,6 +57,11 @@ impl Step {
             Self::Data(bytes) => format!("data={bytes}").into(),
             Self::Chroot(path) => {
                 let mut word = OsString::from("chroot=");
+                word.push(path);
+                word
+            }
+            Self::Network(path) => {
+                let mut word = OsString::from("network=");
                 word.push(path);
                 word
             }
@@ -133,6 +141,11 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         "chroot" => {
             rustix::process::chroot(value)?;
             rustix::process::chdir("/")?;
+        }
+        "network" => {
+            let namespace = std::fs::File::open(value)?;
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?;
         }
         "await" => {
             rustix::io::read(rustix::stdio::stdin(), &mut [0; 1])?;

@@ -128,6 +128,14 @@ fn describe(how: &How, kind: Option<Type>, size: bool, words: &[String]) -> Resu
             }
         }
     }
+    // One that has an address, as docker's answer has it.
+    let is_linked = |described: &Value| {
+        let networks = described["NetworkSettings"]["Networks"].as_object();
+        networks.is_some_and(|networks| networks.values().any(|network| network["EndpointID"] != ""))
+    };
+    if found.iter().any(is_linked) {
+        network::tell_lost_rules(&engine);
+    }
     let text = match template {
         None => array(&mut found)?,
         Some(template) => {

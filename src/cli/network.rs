@@ -288,6 +288,13 @@ fn has_ipv4(record: &NetworkRecord) -> bool {
     matches!(record.driver, Driver::Host | Driver::Null) || record.subnets.iter().any(|subnet| !subnet.block.is_ipv6())
 }
 
+/// Tells on standard error where a firewall lacks the rules that containers need: somebody has flushed it.
+pub(super) fn tell_lost_rules(engine: &Engine) {
+    if let Ok(true) = connecting::lacks_rules(engine) {
+        report::note("the rules of husk's networks are gone from the firewall: `husk network reload` brings them back");
+    }
+}
+
 /// Describes a network, for `network inspect` and `inspect --type network`.
 pub(super) fn inspected(engine: &Engine, word: &str) -> Result<Value> {
     let networks = Networks::of(engine);

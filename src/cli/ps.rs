@@ -127,6 +127,11 @@ pub(super) fn run(args: &Ps) -> Result<Status> {
     let now = SystemTime::now();
     let shows_ports = !*quiet && template.as_ref().is_none_or(|_| is_asked("Ports") || is_asked("table"));
     let held = if shows_ports { Networks::of(&engine).everybodys()? } else { BTreeMap::new() };
+    let mut leases =
+        chosen.iter().filter(|listed| listed.runs()).filter_map(|listed| held.get(listed.summary.id.as_str()));
+    if leases.next().is_some() {
+        super::network::tell_lost_rules(&engine);
+    }
     let rows = chosen.iter().map(|listed| {
         let id = &listed.summary.id;
         row(listed, held.get(id.as_str()), records.get(id), sizes.get(id), *no_trunc, now)

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::face::Manners;
 use crate::error::{Context, Error, Kind, Result};
+use crate::support::journal::{self, Journal};
 use crate::support::log;
 
-/// Where systemd's journal takes records (systemd.io/JOURNAL_NATIVE_PROTOCOL).
-const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// Where syslog takes them (RFC 3164).
 const SYSLOG_SOCKET: &str = "/dev/log";
 
@@ -160,12 +159,18 @@ impl Log {
             Destination::Journal(name) => {
                 let severity = level.severity().to_string();
                 let fields = [("MESSAGE", text), ("PRIORITY", &severity), ("SYSLOG_IDENTIFIER", name)];
-                send(JOURNAL_SOCKET, &fields.map(|(name, value)| journal_field(name, value)).concat());
+                let mut record = Vec::new();
+                for (name, value) in fields {
+                    journal::put_field(&mut record, name, value.as_bytes());
+                }
+                let _ = Journal::connect().and_then(|journal| journal.send(&record));
             }
             Destination::Syslog(name) => {
                 // Facility 3: a daemon.
                 let record = format!("<{}>{name}[{}]: {text}", 3 * 8 + level.severity(), std::process::id());
-                send(SYSLOG_SOCKET, record.as_bytes());
+                if let Ok(ours) = UnixDatagram::unbound() {
+                    let _ = ours.send_to(record.as_bytes(), SYSLOG_SOCKET);
+                }
             }
         }
     }
@@ -198,22 +203,6 @@ fn quoted(text: &str) -> String {
 
 fn open(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).mode(0o644).open(path)
-}
-
-/// A field of the journal. A value of several lines has its length before it: what follows a line's end would else be
-/// read as another field, whose name and value an image or a configuration could choose.
-fn journal_field(name: &str, value: &str) -> Vec<u8> {
-    if !value.contains('\n') {
-        return format!("{name}={value}\n").into_bytes();
-    }
-    let length = (value.len() as u64).to_le_bytes();
-    [name.as_bytes(), b"\n", &length, value.as_bytes(), b"\n"].concat()
-}
-
-fn send(socket: &str, record: &[u8]) {
-    if let Ok(ours) = UnixDatagram::unbound() {
-        let _ = ours.send_to(record, socket);
-    }
 }
 
 /// Tells of a failure of the engine.
@@ -250,12 +239,6 @@ mod tests {
         ] {
             assert_eq!(Destination::parse(Path::new(words)), destination, "{words}");
         }
-    }
-
-    #[test]
-    fn a_text_is_one_field_of_the_journal() {
-        assert_eq!(journal_field("MESSAGE", "a = b"), b"MESSAGE=a = b\n");
-        assert_eq!(journal_field("MESSAGE", "a\nX=1"), b"MESSAGE\n\x05\0\0\0\0\0\0\0a\nX=1\n");
     }
 
     #[test]

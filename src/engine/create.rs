@@ -16,6 +16,7 @@ use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNam
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
+use super::logs;
 use super::networks::Networks;
 use super::options::namespaces::NamespaceMode;
 use super::options::ports::ContainerPort;
@@ -114,6 +115,7 @@ pub fn create(
     joining::pin(engine, &mut options)?;
     attach(engine, &mut options, tell)?;
     Secrets::of(engine).check(&options.secrets)?;
+    logs::check(&options, purpose == Purpose::Start)?;
     let contents = if options.is_rootfs {
         bare_directory(Path::new(image)).with_context(|| format!("rootfs {image}"))?
     } else {

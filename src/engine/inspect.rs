@@ -114,7 +114,7 @@ impl Known<'_> {
             Status::Running { restarts, .. } => *restarts,
             _ => 0,
         };
-        let is_logged = record.options.log.format != log::Format::None;
+        let is_logged = record.options.log.format.keeps_files();
         json!({
             "Id": record.id,
             "Created": time(record.created),

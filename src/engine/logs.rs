@@ -1,5 +1,7 @@
 //! `logs`: what a container wrote, and what it writes from now on.
 
+mod journal;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
 use super::engine::Engine;
+use super::options::RunOptions;
 use super::record::{Container, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::read::{self, Entry, File};
@@ -25,6 +28,29 @@ pub struct LogsOptions {
     pub follows: bool,
 }
 
+/// Makes sure that what is asked for can be kept, or passed on by who calls, where the container starts now.
+pub(super) fn check(options: &RunOptions, starts_now: bool) -> Result<()> {
+    match options.log.format {
+        Format::Json | Format::K8s | Format::None => Ok(()),
+        Format::Journald if crate::support::journal::is_there() => Ok(()),
+        Format::Journald => Err(Error::unsupported("log driver journald: systemd's journal does not answer here")
+            .with_hint("json-file and k8s-file need none")),
+        // Podman's rule: a container that could write to a terminal could type into it (TIOCSTI).
+        Format::Passthrough if options.terminal => {
+            Err(Error::invalid("log driver passthrough: not with a terminal (-t)"))
+        }
+        Format::Passthrough => {
+            let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+            let passed = if options.interactive { &streams[..] } else { &streams[1..] };
+            if starts_now && passed.iter().any(rustix::termios::isatty) {
+                return Err(Error::invalid("log driver passthrough: the command's streams are a terminal")
+                    .with_hint("it is for services, whose streams are a file, a pipe or the journal"));
+            }
+            Ok(())
+        }
+    }
+}
+
 /// Hands the entries of a container's log to `show`, in the order in which they were written.
 pub fn logs(
     engine: &Engine,
@@ -33,9 +59,15 @@ pub fn logs(
     show: &mut dyn FnMut(&Entry) -> Result<()>,
 ) -> Result<()> {
     let record = container.record()?;
-    if record.options.log.format == Format::None {
+    let driver = match record.options.log.format {
+        Format::Json | Format::K8s => None,
+        Format::Journald => return journal::show(engine, container, &record, options, show),
+        Format::None => Some("none"),
+        Format::Passthrough => Some("passthrough"),
+    };
+    if let Some(driver) = driver {
         return Err(Error::new(Kind::State, format!("container {} keeps no log", record.name))
-            .with_hint("it was made with --log-driver none"));
+            .with_hint(format!("it was made with --log-driver {driver}")));
     }
     // Before anything is read: what is written meanwhile is noticed.
     let watch = if options.follows { Some(Watch::new(container)?) } else { None };

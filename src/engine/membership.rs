@@ -29,10 +29,17 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
         return Err(Error::new(Kind::Exists, text));
     }
     attachments.push(attachment.clone());
-    if is_running(container)? {
+    // The kernel first: what it refuses is not recorded.
+    let is_running = is_running(container)?;
+    if is_running {
         connecting::attach(engine, &record, &attachment)?;
     }
-    write(container, &record)?;
+    if let Err(error) = write(container, &record) {
+        if is_running {
+            let _ = connecting::detach(engine, &record, &network.name);
+        }
+        return Err(error);
+    }
     tell(engine, &network, &record, "connect");
     Ok(())
 }
@@ -49,10 +56,11 @@ pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<
         let text = format!("container {} is not connected to network {}", record.id, network.name);
         return Err(Error::new(Kind::State, text));
     }
+    // The record first: killed between the two, it is out of the network from its next start on.
+    write(container, &record)?;
     if is_running(container)? {
         connecting::detach(engine, &record, &network.name)?;
     }
-    write(container, &record)?;
     tell(engine, &network, &record, "disconnect");
     Ok(())
 }
@@ -70,8 +78,9 @@ fn attachments(record: &mut Record) -> Result<&mut Vec<Attachment>> {
     }
 }
 
+/// Between two runs there is nothing to be joined or parted: the next looks at the record.
 fn is_running(container: &Container) -> Result<bool> {
-    Ok(matches!(container.status()?, Status::Running { .. } | Status::Restarting(_)))
+    Ok(matches!(container.status()?, Status::Running { .. }))
 }
 
 fn write(container: &Container, record: &Record) -> Result<()> {

@@ -14,6 +14,7 @@ use super::events;
 use super::exec::{self, ExecOptions};
 use super::joining;
 use super::log_attributes;
+use super::logs;
 use super::mount;
 use super::record::{Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
 use super::secrets::Secrets;
@@ -50,6 +51,7 @@ pub fn take(engine: &Engine, word: &str) -> Result<Option<Created>> {
     }
     mount::refuse_mounted(engine, &container)?;
     let record = container.record()?;
+    logs::check(&record.options, true)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     let spec = configuration(engine, &record, &bundle)?;
     Ok(Some(Created { containers, container, supervision, record, spec, started: None }))
@@ -298,7 +300,10 @@ fn request<'a>(
 /// foreground runs may as well have its streams.
 fn serving(record: &Record, lifetime: Lifetime, wants: Wants) -> Serving {
     let has_input = record.interactive;
-    if record.terminal {
+    let format = record.options.log.format;
+    if format == Format::Passthrough {
+        Serving::Inherited { has_input }
+    } else if record.terminal {
         Serving::Terminal
     } else if lifetime == Lifetime::Own {
         // The command that starts it has an end of input to pass on where it attends to it.
@@ -308,7 +313,7 @@ fn serving(record: &Record, lifetime: Lifetime, wants: Wants) -> Serving {
             (true, false) => Input::Endless,
         };
         Serving::Fifos { input }
-    } else if record.options.log.format == Format::None && record.options.attached.is_empty() {
+    } else if format == Format::None && record.options.attached.is_empty() {
         Serving::Inherited { has_input }
     } else {
         Serving::Pipes { has_input }

@@ -1,34 +1,36 @@
-//! A container's log: what it wrote, line by line, in docker's or podman's format, in files that are rotated by size.
+//! A container's log: what it wrote, line by line, in docker's or podman's format in files of its folder, or in systemd's
+//! journal.
 //!
 //! ```text
-//! containers/<id>/log      the newest; made with the first line
-//! containers/<id>/log.1    the one before it, and so on up to the number of files
+//!  Log: lines ─┬─ blocking ─────────────── Files: log, log.1, …      the monitor writes them itself
+//!              ├─ non-blocking ── Queue ── Writer: a process, Files  who never waits for a disk
+//!              └─ journald ────── Queue ── the journal's socket
 //! ```
 //!
-//! Lines are written once they are complete, those that come together with one write(2); one that grows past [`LINE_SIZE`]
-//! goes in parts, as docker and containerd do it. A line that cannot be written is dropped and counted, and the next that can
-//! be says how many: the container goes on, whatever the disk says. One process writes: the container's monitor. What that
-//! has read and not written stays in the [`spool`], where the workload may outlive it.
+//! Lines are written once they are complete; one that grows past [`LINE_SIZE`] goes in parts, as docker and containerd do
+//! it. One that cannot be written is dropped and counted, and the next that can be says how many: the container goes on,
+//! whatever the disk says. What the monitor has read and not written to files of its own stays in the [`spool`], where the
+//! workload may outlive it.
 
+mod files;
 mod format;
+mod queue;
 pub mod read;
 mod spool;
+mod writer;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use spool::{Growth, Spool};
+use files::{Chunk, Files};
+use queue::Queue;
 
 use super::link::Stream;
-use crate::support::atomic::PRIVATE;
 
+pub use files::FILE;
 pub use format::Format;
-
-/// The newest file.
-pub const FILE: &str = "log";
 
 /// Where a line is cut, as docker and containerd cut it.
 pub const LINE_SIZE: usize = 16 << 10;
@@ -42,38 +44,33 @@ pub struct LogOptions {
     pub max_bytes: Option<u64>,
     /// How many files there are at most, the newest included; at least one.
     pub max_files: u32,
+    /// `mode=non-blocking`: the workload does not wait for the log. So many bytes wait in memory, and what comes on top is
+    /// lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffer_bytes: Option<u64>,
 }
 
 impl Default for LogOptions {
     /// Docker's format, bounded: what nobody reads must not fill the disk.
     fn default() -> Self {
-        Self { format: Format::Json, max_bytes: Some(10 << 20), max_files: 3 }
+        Self { format: Format::Json, max_bytes: Some(10 << 20), max_files: 3, buffer_bytes: None }
     }
 }
 
 /// The log of a container that runs.
 pub(super) struct Log<'a> {
-    directory: BorrowedFd<'a>,
     options: LogOptions,
-    attributes: &'a str,
-    file: Option<OwnedFd>,
-    inode: u64,
-    size: u64,
+    attributes: &'a [u8],
     output: Line,
     errors: Line,
-    /// Lines that could not be written.
-    lost: u64,
     batch: Batch,
-    spooling: Spooling,
+    sink: Sink<'a>,
 }
 
-/// Whether what is not in the log is held in files.
-enum Spooling {
-    /// The workload does not outlive this process, or the files cannot be written.
-    No,
-    /// From the first byte on.
-    Soon,
-    Yes(Spool),
+/// Where records go.
+enum Sink<'a> {
+    Files(Files<'a>),
+    Queue(Queue<'a>),
 }
 
 /// Records that go with one write.
@@ -93,50 +90,61 @@ const BATCH_SIZE: usize = 64 << 10;
 struct Line(Vec<u8>);
 
 impl<'a> Log<'a> {
-    pub(super) fn new(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
-        let (output, errors) = (Line::default(), Line::default());
-        let (batch, spooling) = (Batch::default(), Spooling::No);
-        Self { directory, options, attributes, file: None, inode: 0, size: 0, output, errors, lost: 0, batch, spooling }
+    pub(super) fn new(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a [u8]) -> Self {
+        Self::with(Files::new(directory, options), options, attributes)
     }
 
     /// The same for a workload that may outlive this process.
-    pub(super) fn new_spooled(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
-        Self { spooling: Spooling::Soon, ..Self::new(directory, options, attributes) }
+    pub(super) fn new_spooled(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a [u8]) -> Self {
+        Self::with(Files::new_spooled(directory, options), options, attributes)
     }
 
     /// Goes on where the monitor before was killed.
-    pub(super) fn resume(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a str) -> Self {
-        let mut log = Self::new_spooled(directory, options, attributes);
-        // What cannot be read is lost.
-        if let Ok(Some(spool)) = Spool::resume(directory) {
-            let rest = [Stream::Output, Stream::Errors].map(|stream| (stream, spool.rest(stream).unwrap_or_default()));
-            log.spooling = Spooling::Yes(spool);
-            for (stream, bytes) in rest {
-                log.write(stream, &bytes);
-            }
+    pub(super) fn resume(directory: BorrowedFd<'a>, options: LogOptions, attributes: &'a [u8]) -> Self {
+        let (files, rest) = Files::resume(directory, options);
+        let mut log = Self::with(files, options, attributes);
+        for (stream, bytes) in rest {
+            log.write(stream, &bytes);
         }
         log
     }
 
-    /// Takes what there is of a stream, as read(2) does, so that it is not lost with this process.
-    pub(super) fn take(&mut self, stream: Stream, from: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
-        if let Spooling::Soon = self.spooling {
-            self.spooling = Spool::make(self.directory).map_or(Spooling::No, Spooling::Yes);
-        }
-        if let Spooling::Yes(spool) = &mut self.spooling {
-            match spool.take(stream, from, buffer) {
-                Ok(count) => return Ok(count),
-                Err(errno @ (Errno::AGAIN | Errno::INTR)) => return Err(errno),
-                Err(_) => self.give_up_spool(),
-            }
-        }
-        // With its end of the FIFO a workload may outlive us, and what is read from here on will not.
-        rustix::io::read(from, buffer)
+    fn with(files: Files<'a>, options: LogOptions, attributes: &'a [u8]) -> Self {
+        let sink = match (options.format, options.buffer_bytes) {
+            (Format::Journald, _) => Sink::Queue(Queue::to_journal(options, attributes)),
+            (_, Some(_)) => Sink::Queue(Queue::to_writer(files.directory, options, attributes)),
+            (_, None) => Sink::Files(files),
+        };
+        let (output, errors, batch) = (Line::default(), Line::default(), Batch::default());
+        Self { options, attributes, output, errors, batch, sink }
     }
 
-    fn give_up_spool(&mut self) {
-        self.spooling = Spooling::No;
-        spool::remove(self.directory);
+    /// Takes what there is of a stream, as read(2) does; what the workload may outlive us with is not lost with this process.
+    pub(super) fn take(&mut self, stream: Stream, from: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match &mut self.sink {
+            Sink::Files(files) => files.take(stream, from, buffer),
+            Sink::Queue(_) => rustix::io::read(from, buffer),
+        }
+    }
+
+    /// Says whether the workload has to wait for the log.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(&self.sink, Sink::Queue(queue) if queue.is_full())
+    }
+
+    /// What becomes writable once more of what waits can be passed on.
+    pub(super) fn outlet(&self) -> Option<BorrowedFd<'_>> {
+        match &self.sink {
+            Sink::Files(_) => None,
+            Sink::Queue(queue) => queue.waits_for(),
+        }
+    }
+
+    /// Passes on what waits, as far as there is room.
+    pub(super) fn pass_on(&mut self) {
+        if let Sink::Queue(queue) = &mut self.sink {
+            queue.flush();
+        }
     }
 
     /// Takes what the workload wrote.
@@ -169,14 +177,13 @@ impl<'a> Log<'a> {
             line.0 = Vec::new();
         }
         *self.line(stream) = line;
-        if let Spooling::Yes(spool) = &mut self.spooling
-            && spool.tidy(stream).is_err()
-        {
-            self.give_up_spool();
+        if let Sink::Files(files) = &mut self.sink {
+            files.tidy(stream);
         }
     }
 
-    /// Writes what has no end of line yet: there will be none.
+    /// Writes what has no end of line yet: there will be none. What is passed on is so by then, or, should that take long,
+    /// lost.
     pub(super) fn finish(&mut self) {
         for stream in [Stream::Output, Stream::Errors] {
             let line = std::mem::take(self.line(stream));
@@ -185,9 +192,9 @@ impl<'a> Log<'a> {
                 self.flush(stream);
             }
         }
-        if let Spooling::Yes(_) = self.spooling {
-            self.spooling = Spooling::Soon;
-            spool::remove(self.directory);
+        match &mut self.sink {
+            Sink::Files(files) => files.finish(),
+            Sink::Queue(queue) => queue.finish(),
         }
     }
 
@@ -200,25 +207,20 @@ impl<'a> Log<'a> {
 
     /// Adds a line to what is written next.
     fn put(&mut self, now: jiff::Timestamp, stream: Stream, line: &[u8]) {
-        if self.file.is_none() {
-            // For its size. A failure is met again by the write.
-            let _ = self.open();
-        }
-        if self.batch.records.is_empty() && self.lost > 0 {
-            let notice = format!("husk: {} lines were lost: the log could not be written\n", self.lost);
-            self.options.format.write(&mut self.batch.records, now, Stream::Errors, notice.as_bytes(), "");
-        }
         let start = self.batch.records.len();
         self.options.format.write(&mut self.batch.records, now, stream, line, self.attributes);
-        let end = self.batch.records.len() as u64;
-        if start > 0 && self.options.max_bytes.is_some_and(|most| self.size + end > most) {
+        if let Sink::Files(files) = &mut self.sink
+            && start > 0
+            && files.is_outgrown_by(self.batch.records.len() as u64)
+        {
             let last = self.batch.records.split_off(start);
             self.flush(stream);
             self.batch.records = last;
         }
         self.batch.lines += 1;
         self.batch.bytes += line.len() as u64;
-        if self.batch.records.len() >= BATCH_SIZE {
+        // What waits is counted, and lost, line by line.
+        if self.batch.records.len() >= BATCH_SIZE || matches!(self.sink, Sink::Queue(_)) {
             self.flush(stream);
         }
     }
@@ -229,84 +231,14 @@ impl<'a> Log<'a> {
         if records.is_empty() {
             return;
         }
-        match self.append(stream, &records, bytes) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += lines,
-        }
-        if let Spooling::Yes(spool) = &mut self.spooling {
-            spool.advance(stream, bytes);
+        match &mut self.sink {
+            Sink::Files(files) => files.append(&records, Chunk { lines, taken: Some((stream, bytes)) }),
+            Sink::Queue(queue) => queue.push(&records),
         }
         if records.capacity() <= LINE_SIZE {
             records.clear();
             self.batch.records = records;
         }
-    }
-
-    fn is_full_by(&self, length: u64) -> bool {
-        self.options.max_bytes.is_some_and(|most| self.size > 0 && self.size + length > most)
-    }
-
-    fn append(&mut self, stream: Stream, records: &[u8], bytes: u64) -> Result<(), Errno> {
-        let length = records.len() as u64;
-        if self.file.is_none() {
-            self.open()?;
-        }
-        if self.is_full_by(length) {
-            self.rotate()?;
-            self.open()?;
-        }
-        if let Spooling::Yes(spool) = &self.spooling {
-            let growth = Growth { inode: self.inode, from: self.size, to: self.size + length };
-            if spool.note(stream, bytes, growth).is_err() {
-                self.give_up_spool();
-            }
-        }
-        let Some(file) = &self.file else { return Ok(()) };
-        match rustix::io::retry_on_intr(|| rustix::io::write(file, records)) {
-            Ok(count) if count == records.len() => {
-                self.size += length;
-                Ok(())
-            }
-            // Half a record would make a reader stumble over the next one.
-            answer => {
-                let _ = rustix::fs::ftruncate(file, self.size);
-                Err(answer.err().unwrap_or(Errno::NOSPC))
-            }
-        }
-    }
-
-    fn open(&mut self) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.directory, FILE, flags, Mode::from_raw_mode(PRIVATE))?;
-        let stat = rustix::fs::fstat(&file)?;
-        (self.inode, self.size) = (stat.st_ino, u64::try_from(stat.st_size).unwrap_or(0));
-        self.file = Some(file);
-        Ok(())
-    }
-
-    /// Begins a new file. `log` becomes `log.1`, that `log.2`, and the last one goes.
-    ///
-    /// From the back, up to the first name that is free: where a monitor was killed at this, there is one in between.
-    fn rotate(&mut self) -> Result<(), Errno> {
-        self.file = None;
-        self.size = 0;
-        let name = |number: u32| if number == 0 { FILE.to_owned() } else { format!("{FILE}.{number}") };
-        let last = self.options.max_files.saturating_sub(1);
-        if last == 0 {
-            return rustix::fs::unlinkat(self.directory, FILE, AtFlags::empty());
-        }
-        let is_free = |number: &u32| {
-            let found = rustix::fs::statat(self.directory, name(*number), AtFlags::SYMLINK_NOFOLLOW);
-            matches!(found, Err(Errno::NOENT))
-        };
-        let free = (1..last).find(is_free).unwrap_or(last);
-        for number in (0..free).rev() {
-            match rustix::fs::renameat(self.directory, name(number), self.directory, name(number + 1)) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -333,7 +265,7 @@ mod tests {
     fn lines_are_written_whole() {
         for format in [Format::Json, Format::K8s] {
             let (directory, folder) = scratch();
-            let mut log = Log::new(folder.as_fd(), LogOptions { format, ..LogOptions::default() }, "");
+            let mut log = Log::new(folder.as_fd(), LogOptions { format, ..LogOptions::default() }, b"");
             log.write(Stream::Output, b"one\ntw");
             log.write(Stream::Errors, b"oh\n");
             log.write(Stream::Output, b"o\n\"\\\xff\n");
@@ -354,7 +286,7 @@ mod tests {
     #[test]
     fn a_line_without_end_goes_in_parts() {
         let (directory, folder) = scratch();
-        let mut log = Log::new(folder.as_fd(), LogOptions::default(), "");
+        let mut log = Log::new(folder.as_fd(), LogOptions::default(), b"");
         let long = vec![b'x'; LINE_SIZE * 2 + 5];
         log.write(Stream::Output, &long);
         log.write(Stream::Output, b"\n");
@@ -366,7 +298,7 @@ mod tests {
     fn files_are_bounded_in_size_and_number() {
         let (directory, folder) = scratch();
         let options = LogOptions { max_bytes: Some(200), max_files: 3, ..LogOptions::default() };
-        let mut log = Log::new(folder.as_fd(), options, "");
+        let mut log = Log::new(folder.as_fd(), options, b"");
         for number in 0..20 {
             log.write(Stream::Output, format!("line {number}\n").as_bytes());
         }
@@ -385,7 +317,7 @@ mod tests {
         let (directory, folder) = scratch();
         let options = LogOptions { max_bytes: Some(200), max_files: 9, ..LogOptions::default() };
         let write = |range: std::ops::Range<u32>| {
-            let mut log = Log::new(folder.as_fd(), options, "");
+            let mut log = Log::new(folder.as_fd(), options, b"");
             range.for_each(|number| log.write(Stream::Output, format!("line {number}\n").as_bytes()));
         };
         write(0..9);
@@ -413,7 +345,7 @@ mod tests {
     #[test]
     fn what_could_not_be_written_is_counted() {
         let (directory, folder) = scratch();
-        let mut log = Log::new(folder.as_fd(), LogOptions::default(), "");
+        let mut log = Log::new(folder.as_fd(), LogOptions::default(), b"");
         // A directory in its place: the file cannot be opened.
         std::fs::create_dir(directory.path().join(FILE)).unwrap();
         log.write(Stream::Output, b"one\ntwo\n");
@@ -431,7 +363,7 @@ mod tests {
         for step in 0..5 {
             let (directory, folder) = scratch();
             let (reader, writer) = rustix::pipe::pipe().unwrap();
-            let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), "");
+            let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), b"");
             let mut buffer = [0; 100];
             let mut take = |log: &mut Log<'_>, text: &str| {
                 rustix::io::write(&writer, text.as_bytes()).unwrap();
@@ -456,7 +388,7 @@ mod tests {
                 _ => {}
             }
             drop(log);
-            let mut log = Log::resume(folder.as_fd(), LogOptions::default(), "");
+            let mut log = Log::resume(folder.as_fd(), LogOptions::default(), b"");
             let third = take(&mut log, "ree\n");
             log.write(Stream::Output, &third);
             log.finish();
@@ -474,7 +406,7 @@ mod tests {
     fn what_is_in_the_log_leaves_the_spool() {
         let (directory, folder) = scratch();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), "");
+        let mut log = Log::new_spooled(folder.as_fd(), LogOptions::default(), b"");
         let mut buffer = vec![0; 32 << 10];
         let mut largest = 0;
         for _ in 0..100 {
@@ -485,7 +417,7 @@ mod tests {
         }
         assert!(largest < 128 << 10, "{largest}");
         drop(log);
-        drop(Log::resume(folder.as_fd(), LogOptions::default(), ""));
+        drop(Log::resume(folder.as_fd(), LogOptions::default(), b""));
         assert_eq!(lines(&directory, FILE).len(), 100);
     }
 }

@@ -48,8 +48,8 @@ pub use supervise::{Beginning, Ending, Job, Lifetime, Outcome};
 
 /// Brings what a monitor that was killed has left into the log of a container that has ended.
 pub fn settle(folder: std::os::fd::BorrowedFd<'_>, options: log::LogOptions) {
-    if options.format != log::Format::None {
-        log::Log::resume(folder, options, "").finish();
+    if options.format.keeps_files() && options.buffer_bytes.is_none() {
+        log::Log::resume(folder, options, b"").finish();
     }
     streams::remove_fifos(folder);
 }

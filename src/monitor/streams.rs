@@ -37,6 +37,25 @@ pub enum Input {
     Ends,
 }
 
+/// The command's own streams, kept for a workload that is started again with them.
+pub(super) struct Kept([OwnedFd; 3]);
+
+impl Kept {
+    pub(super) fn new() -> Result<Self> {
+        let keep = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).context("keep the command's streams");
+        Ok(Self([keep(rustix::stdio::stdin())?, keep(rustix::stdio::stdout())?, keep(rustix::stdio::stderr())?]))
+    }
+
+    /// Makes them this process's again.
+    pub(super) fn restore(&self) -> Result<()> {
+        let [input, output, errors] = &self.0;
+        rustix::stdio::dup2_stdin(input)?;
+        rustix::stdio::dup2_stdout(output)?;
+        rustix::stdio::dup2_stderr(errors)?;
+        Ok(())
+    }
+}
+
 /// The FIFOs of a container's folder.
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";

@@ -19,9 +19,9 @@ use super::audience::{Audience, Heard};
 use super::checking::{Checking, HealthJob};
 use super::health::{CheckResult, Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
-use super::log::{Format, Log, LogOptions};
+use super::log::{Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
-use super::streams::{Serving, Streams, remove_fifos};
+use super::streams::{Kept, Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
@@ -45,8 +45,8 @@ pub struct Job<'a> {
     /// What of it the command that starts it reads.
     pub wants: Wants,
     pub log: LogOptions,
-    /// What each of its lines says of the container, as a JSON object; nothing for none.
-    pub log_attributes: &'a str,
+    /// What each of its lines says of the container, as its format has it.
+    pub log_attributes: &'a [u8],
     pub lifetime: Lifetime,
     pub restart: RestartPolicy,
     /// How long a run may take.
@@ -171,13 +171,15 @@ struct Monitor<'a> {
     is_to_restart: bool,
     checks: Option<Checks<'a>>,
     checking: Option<Checking>,
+    kept_streams: Option<Kept>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Monitor<'a> {
     fn new(job: &'a Job<'a>, client: Link) -> Self {
         let log = match (job.log.format, job.serving, job.beginning) {
-            (Format::None, _, _) | (_, Serving::Inherited { .. }, _) => None,
+            (format, _, _) if !format.keeps() => None,
+            (_, Serving::Inherited { .. }, _) => None,
             (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log, job.log_attributes)),
             (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log, job.log_attributes)),
             _ => Some(Log::new(job.folder, job.log, job.log_attributes)),
@@ -197,6 +199,7 @@ impl<'a> Monitor<'a> {
             is_to_restart: false,
             checks: None,
             checking: None,
+            kept_streams: None,
             buffer: vec![0; MESSAGE_SIZE],
         }
     }
@@ -254,9 +257,22 @@ impl<'a> Monitor<'a> {
         !self.is_stopping && (self.is_to_restart || self.job.restart.wants_restart(exit.status(), restarts))
     }
 
+    /// Says whether there may be another run.
+    fn may_restart(&self) -> bool {
+        let on_failure = self.job.health.as_ref().map(|health| health.check.on_failure);
+        self.job.restart != RestartPolicy::No || on_failure == Some(OnFailure::Restart)
+    }
+
     /// One run, from the launch to the last byte.
     fn launch(&mut self, request: &Request<'_>, restarts: u32) -> Result<Exit> {
         self.ending = None;
+        if let Serving::Inherited { .. } = self.job.serving {
+            match &self.kept_streams {
+                Some(kept) => kept.restore()?,
+                None if self.may_restart() => self.kept_streams = Some(Kept::new()?),
+                None => {}
+            }
+        }
         let mut streams = Streams::prepare(self.job.serving, self.job.folder)?;
         let mut running = self.job.runtime.launch(request, Mode::Foreground)?;
         let terminal = running.init.terminal.take();
@@ -383,8 +399,13 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.log_has_room
+                && let Some(log) = &mut self.log
+            {
+                log.pass_on();
+            }
             for stream in ready.streams {
-                if !self.audience.is_full() {
+                if !self.is_full() {
                     self.relay(streams, stream);
                 }
             }
@@ -442,7 +463,11 @@ impl<'a> Monitor<'a> {
             && let Some(first) = &self.audience.first
         {
             add(Source::ClientHasRoom, first.link.as_fd(), PollFlags::OUT);
-        } else {
+        }
+        if let Some(outlet) = self.log.as_ref().and_then(Log::outlet) {
+            add(Source::LogHasRoom, outlet, PollFlags::OUT);
+        }
+        if !self.is_full() {
             for (stream, fd) in streams.readable() {
                 add(Source::Stream(stream), fd, PollFlags::IN);
             }
@@ -487,6 +512,7 @@ impl<'a> Monitor<'a> {
                 Source::Newcomer => ready.newcomer = true,
                 Source::Member(place) => ready.heard.push(place),
                 Source::ClientHasRoom => ready.client_has_room = true,
+                Source::LogHasRoom => ready.log_has_room = true,
                 Source::Stream(stream) => ready.streams.push(stream),
                 Source::Input => ready.input = true,
                 Source::Check => ready.check = true,
@@ -653,6 +679,11 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// Says whether the workload has to wait, for the command or the log.
+    fn is_full(&self) -> bool {
+        self.audience.is_full() || self.log.as_ref().is_some_and(Log::is_full)
+    }
+
     /// Passes on what the workload wrote: to the log first.
     fn relay(&mut self, streams: &mut Streams, stream: Stream) {
         let count = streams.read(stream, &mut self.buffer[..link::CHUNK_SIZE], self.log.as_mut());
@@ -799,6 +830,7 @@ enum Source {
     Newcomer,
     Member(usize),
     ClientHasRoom,
+    LogHasRoom,
     Stream(Stream),
     Input,
     Check,
@@ -813,6 +845,7 @@ struct Ready {
     newcomer: bool,
     heard: Vec<usize>,
     client_has_room: bool,
+    log_has_room: bool,
     streams: Vec<Stream>,
     input: bool,
     check: bool,

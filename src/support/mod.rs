@@ -6,6 +6,7 @@ pub mod caller;
 pub mod config_file;
 pub mod csv;
 pub mod id;
+pub mod journal;
 pub mod lock;
 pub mod log;
 pub mod mode;

@@ -24,10 +24,10 @@ pub(super) struct SupervisionArgs {
     /// When to start it again: no, on-failure[:NUMBER], always, unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: RestartPolicy,
-    /// Where the log goes: json-file, k8s-file or none
+    /// Where the log goes: json-file, k8s-file, journald, passthrough or none
     #[arg(long, value_name = "DRIVER", default_value = "json-file")]
     log_driver: String,
-    /// Option of the log: max-size, max-file
+    /// Option of the log: max-size, max-file, mode, max-buffer-size, tag, labels, env
     #[arg(long, value_name = "NAME=VALUE", value_parser = options::parse_pair)]
     log_opt: Vec<(String, String)>,
     /// Command that tells whether the container is well; none for no check

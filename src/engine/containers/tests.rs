@@ -72,6 +72,7 @@ fn record(draft: &Draft<'_>) -> Record {
         stop_timeout_seconds: None,
         home_is_made: false,
         health: None,
+        exposed: Vec::new(),
         options: crate::engine::options::RunOptions::default(),
     }
 }

@@ -186,9 +186,13 @@ fn joined(names: &[String]) -> Option<String> {
 }
 
 fn log_config(log: &LogOptions, attributes: &LogAttributes) -> Value {
-    let LogOptions { format, max_bytes, max_files } = log;
+    let LogOptions { format, max_bytes, max_files, buffer_bytes } = log;
     let mut config = json!({});
-    if let Some(bytes) = max_bytes {
+    if let Some(bytes) = buffer_bytes {
+        config["mode"] = json!("non-blocking");
+        config["max-buffer-size"] = json!(bytes.to_string());
+    }
+    if let Some(bytes) = max_bytes.filter(|_| format.keeps_files()) {
         config["max-size"] = json!(bytes.to_string());
         config["max-file"] = json!(max_files.to_string());
     }

@@ -12,6 +12,9 @@ use crate::monitor::RestartPolicy;
 use crate::monitor::log::{Format, LogOptions};
 use crate::support::units;
 
+/// What waits for a log in non-blocking mode, as docker has it.
+const BUFFER_BYTES: u64 = 1 << 20;
+
 /// The most files of a log.
 const MOST_FILES: u32 = 1000;
 
@@ -121,8 +124,9 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions
     let list = |value: &str| value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let mut attributes = LogAttributes::default();
     let mut options = LogOptions { format: parse_driver(driver)?, ..LogOptions::default() };
-    let keeps_files = options.format != Format::None;
-    let has_attributes = options.format == Format::Json;
+    let (keeps, keeps_files) = (options.format.keeps(), options.format.keeps_files());
+    let has_attributes = matches!(options.format, Format::Json | Format::Journald);
+    let mut buffer_bytes = None;
     for (name, value) in words {
         let wrong = |cause: &str| Error::invalid(format!("log-opt {name}={value}: {cause}"));
         match name.as_str() {
@@ -136,7 +140,13 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions
                 Ok(count) if (1..=MOST_FILES).contains(&count) => options.max_files = count,
                 _ => return Err(wrong(&format!("not a number from 1 to {MOST_FILES}"))),
             },
-            "mode" if value == "blocking" => {}
+            "mode" if value == "blocking" => options.buffer_bytes = None,
+            "mode" if keeps && value == "non-blocking" => options.buffer_bytes = Some(BUFFER_BYTES),
+            "mode" if keeps => return Err(wrong("neither blocking nor non-blocking")),
+            "max-buffer-size" if keeps => match units::parse_size(value) {
+                Ok(bytes) if bytes > 0 => buffer_bytes = Some(bytes),
+                _ => return Err(wrong("not a positive size")),
+            },
             "tag" if has_attributes => {
                 check_tag(value)?;
                 attributes.tag = Some(value.clone()).filter(|tag| !tag.is_empty());
@@ -144,13 +154,19 @@ pub fn parse_log(driver: &str, words: &[(String, String)]) -> Result<(LogOptions
             "labels" if has_attributes => attributes.labels = list(value),
             "env" if has_attributes => attributes.env = list(value),
             "tag" | "labels" | "env" if keeps_files => {
-                return Err(wrong("only the lines of json-file have attributes"));
+                return Err(wrong("only the lines of json-file and journald have attributes"));
             }
-            "mode" | "max-buffer-size" | "labels-regex" | "env-regex" | "path" | "compress" => {
+            "labels-regex" | "env-regex" | "path" | "compress" => {
                 return Err(Error::unsupported(format!("log-opt {name}={value} is not supported yet")));
             }
             _ => return Err(wrong("unknown to this driver")),
         }
+    }
+    match (&mut options.buffer_bytes, buffer_bytes) {
+        (_, None) => {}
+        (Some(bytes), Some(wanted)) => *bytes = wanted,
+        // Docker's rule.
+        (None, Some(_)) => return Err(Error::invalid("log-opt max-buffer-size: only with mode=non-blocking")),
     }
     Ok((options, attributes))
 }
@@ -159,11 +175,12 @@ fn parse_driver(name: &str) -> Result<Format> {
     match name {
         "json-file" | "" => Ok(Format::Json),
         "k8s-file" => Ok(Format::K8s),
+        "journald" => Ok(Format::Journald),
         "none" => Ok(Format::None),
-        "journald" | "passthrough" => Err(Error::unsupported(format!("log driver {name:?} is not supported yet"))),
+        "passthrough" => Ok(Format::Passthrough),
         "local" | "syslog" | "fluentd" | "gelf" | "awslogs" | "gcplogs" | "splunk" | "etwlogs" | "passthrough-tty" => {
             Err(Error::unsupported(format!("log driver {name:?} is not supported"))
-                .with_hint("json-file, k8s-file and none are"))
+                .with_hint("json-file, k8s-file, journald, passthrough and none are"))
         }
         _ => Err(Error::invalid(format!("unknown log driver {name:?}"))),
     }
@@ -224,14 +241,25 @@ mod tests {
         };
         assert_eq!(parse("json-file", &[]).unwrap(), LogOptions::default());
         let bounded = parse("k8s-file", &[("max-size", "1m"), ("max-file", "2"), ("mode", "blocking")]).unwrap();
-        assert_eq!(bounded, LogOptions { format: Format::K8s, max_bytes: Some(1 << 20), max_files: 2 });
+        assert_eq!(
+            bounded,
+            LogOptions { format: Format::K8s, max_bytes: Some(1 << 20), max_files: 2, buffer_bytes: None }
+        );
         assert_eq!(parse("json-file", &[("max-size", "-1")]).unwrap().max_bytes, None);
+        let waiting = |driver, words: &[(&str, &str)]| parse(driver, words).unwrap().buffer_bytes;
+        assert_eq!(waiting("journald", &[("mode", "non-blocking")]), Some(1 << 20));
+        assert_eq!(waiting("k8s-file", &[("max-buffer-size", "4k"), ("mode", "non-blocking")]), Some(4096));
+        assert_eq!(waiting("json-file", &[("mode", "blocking")]), None);
         for (driver, name, value) in [
+            ("json-file", "max-buffer-size", "4k"),
+            ("none", "mode", "non-blocking"),
+            ("journald", "mode", "fast"),
+            ("journald", "max-size", "1m"),
+            ("passthrough", "tag", "x"),
             ("none", "max-size", "1m"),
             ("json-file", "max-file", "0"),
             ("json-file", "max-size", "x"),
             ("json-file", "max-size", "0"),
-            ("json-file", "mode", "non-blocking"),
             ("json-file", "compress", "true"),
             ("json-file", "tag", "{{.Nothing}}"),
             ("k8s-file", "tag", "x"),

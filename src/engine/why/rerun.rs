@@ -128,7 +128,7 @@ fn libc_number(name: &str) -> Option<u64> {
 fn copy_of(record: &Record) -> RunOptions {
     let log = match record.options.log.format {
         // Its output would be this command's.
-        Format::None => LogOptions::default(),
+        Format::None | Format::Passthrough => LogOptions::default(),
         _ => record.options.log,
     };
     let mut options = RunOptions {

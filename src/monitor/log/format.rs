@@ -1,10 +1,11 @@
-//! The two formats of a log's lines. Writes them; reading is in [`read`](super::read).
+//! The formats of a log's lines. Writes them; reading is in [`read`](super::read).
 
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
 use super::Stream;
+use crate::support::journal;
 
 /// How a line is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +19,25 @@ pub enum Format {
     /// is cut.
     #[serde(rename = "k8s-file")]
     K8s,
+    /// A record of systemd's journal, with docker's fields.
+    Journald,
     /// Nothing is kept.
     None,
+    /// Nothing is kept: the workload has the streams of the command that starts it.
+    Passthrough,
 }
 
 impl Format {
+    /// Whether the log is files of the container's folder.
+    pub fn keeps_files(self) -> bool {
+        matches!(self, Self::Json | Self::K8s)
+    }
+
+    /// Whether what the workload writes is kept at all.
+    pub fn keeps(self) -> bool {
+        !matches!(self, Self::None | Self::Passthrough)
+    }
+
     /// Appends the record of a line, or of a part of one where it has no end; with attributes, where it has room for them.
     pub(super) fn write(
         self,
@@ -30,7 +45,7 @@ impl Format {
         time: jiff::Timestamp,
         stream: Stream,
         line: &[u8],
-        attributes: &str,
+        attributes: &[u8],
     ) {
         let stream = stream.name();
         match self {
@@ -40,7 +55,8 @@ impl Format {
                 let _ = serde_json::to_writer(&mut *record, &String::from_utf8_lossy(line));
                 let _ = write!(record, ",\"stream\":\"{stream}\"");
                 if !attributes.is_empty() {
-                    let _ = write!(record, ",\"attrs\":{attributes}");
+                    record.extend_from_slice(b",\"attrs\":");
+                    record.extend_from_slice(attributes);
                 }
                 let _ = writeln!(record, ",\"time\":\"{time}\"}}");
             }
@@ -53,7 +69,17 @@ impl Format {
                 record.extend_from_slice(text);
                 record.push(b'\n');
             }
-            Self::None => {}
+            Self::Journald => {
+                let text = line.strip_suffix(b"\n");
+                journal::put_field(record, "MESSAGE", text.unwrap_or(line));
+                if text.is_none() {
+                    journal::put_field(record, "CONTAINER_PARTIAL_MESSAGE", b"true");
+                }
+                // Docker's: of an error, and of what is to be known.
+                journal::put_field(record, "PRIORITY", if stream == "stderr" { b"3" } else { b"6" });
+                record.extend_from_slice(attributes);
+            }
+            Self::None | Self::Passthrough => {}
         }
     }
 }

@@ -88,3 +88,62 @@ impl Cache {
 fn size(key: &Key, answer: &Answer) -> usize {
     answer.length() + key.name.wire().len() + size_of::<Key>() + size_of::<Kept>() + 2 * size_of::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::message::{self, Query, Said, kind};
+    use super::*;
+
+    fn question(text: &str) -> Question {
+        Question { name: Name::parse(text).unwrap(), kind: kind::A, class: message::IN }
+    }
+
+    /// An answer of so many addresses that lives so many seconds.
+    fn answer(text: &str, count: u8, life: u32) -> Rc<Answer> {
+        let asked = message::ask(1, &question(text), Manner::default(), false);
+        let query = Query::read(&asked).unwrap();
+        let mut reply = query.reply(message::Code::NoError);
+        (0..count).for_each(|last| reply.address(Ipv4Addr::new(10, 0, 0, last).into(), life));
+        match Answer::read(&reply.finish(message::LONGEST), 1, &question(text)) {
+            Some(Said::Answer(answer)) => Rc::new(answer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn key(text: &str, server: &str) -> Key {
+        Key::new(&question(text), Manner::default(), [server.parse().unwrap()].into())
+    }
+
+    #[test]
+    fn answers_live_as_long_as_they_say() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let found =
+            |cache: &Cache, key: &Key, seconds| cache.find(key, now + Duration::from_secs(seconds)).map(|(_, age)| age);
+        let here = key("a.example", "127.0.0.1:53");
+        cache.keep(here.clone(), &answer("a.example", 1, 60), now);
+        assert_eq!([0, 59, 60].map(|seconds| found(&cache, &here, seconds)), [Some(0), Some(59), None]);
+        assert_eq!(found(&cache, &key("A.EXAMPLE", "127.0.0.1:53"), 1), Some(1));
+        assert_eq!(found(&cache, &key("a.example", "127.0.0.2:53"), 1), None, "another server may say otherwise");
+        cache.keep(key("b.example", "127.0.0.1:53"), &answer("b.example", 1, 0), now);
+        cache.keep(key("c.example", "127.0.0.1:53"), &answer("c.example", 0, 60), now);
+        assert_eq!(cache.kept.len(), 1, "what has no life is not kept");
+        cache.keep(here.clone(), &answer("a.example", 1, 1 << 30), now);
+        assert_eq!([3599, 3600].map(|seconds| found(&cache, &here, seconds)), [Some(3599), None]);
+    }
+
+    #[test]
+    fn there_is_room_for_so_much() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        for number in 0..4000_u32 {
+            let text = format!("n{number}.example");
+            cache.keep(key(&text, "127.0.0.1:53"), &answer(&text, (number % 200) as u8, 60 + number), now);
+            assert!(cache.kept.len() <= ANSWERS && cache.bytes <= BYTES);
+        }
+        let bytes: usize = cache.kept.iter().map(|(key, kept)| size(key, &kept.answer)).sum();
+        assert_eq!(cache.bytes, bytes);
+        assert!(cache.find(&key("n3999.example", "127.0.0.1:53"), now).is_some(), "those that end first have gone");
+        assert!(cache.find(&key("n1.example", "127.0.0.1:53"), now).is_none());
+    }
+}

@@ -11,6 +11,9 @@ const MOST_OF_LABEL: u8 = 63;
 
 const POINTER: u8 = 0b1100_0000;
 
+/// A name that needs more pointers than it can have labels was written to cost time.
+const POINTERS: u32 = 127;
+
 /// A whole name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Name(Box<[u8]>);
@@ -22,13 +25,14 @@ impl Name {
     /// way to go round in a circle.
     pub(super) fn read(message: &[u8], start: usize) -> Option<(Self, usize)> {
         let mut wire = Vec::with_capacity(32);
-        let (mut at, mut part, mut end) = (start, start, None);
+        let (mut at, mut part, mut end, mut pointers) = (start, start, None, 0);
         loop {
             let length = *message.get(at)?;
             if length & POINTER == POINTER {
                 let target = usize::from(u16::from_be_bytes([length & !POINTER, *message.get(at + 1)?]));
                 end = end.or(Some(at + 2));
-                if target >= part {
+                pointers += 1;
+                if target >= part || pointers > POINTERS {
                     return None;
                 }
                 (at, part) = (target, target);
@@ -84,6 +88,26 @@ impl Name {
         })
         .collect();
         labels.into_iter()
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// Whether it is a host's: letters, digits, `-`, and in practice `_`.
+    pub(super) fn is_host(&self) -> bool {
+        let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        self.labels().all(|label| label.iter().all(is_usual))
+    }
+
+    /// The names above it, from the nearest to the root.
+    pub(super) fn parents(&self) -> impl Iterator<Item = Self> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let length = usize::from(*rest.first()?);
+            rest = rest.get(length + 1..).filter(|rest| !rest.is_empty())?;
+            Some(Self(rest.into()))
+        })
     }
 
     /// What is left of a folded name without the labels of another, folded one at its end; `None` where it does not end so,
@@ -157,6 +181,11 @@ mod tests {
         ] {
             assert_eq!(Name::read(message, 0), None, "{what}");
         }
+        let chain: Vec<u8> =
+            (0..200_u16).flat_map(|step| (0xc000 | step.saturating_sub(1) * 2).to_be_bytes()).collect();
+        let chain = [b"\x00\x00", &chain[2..]].concat();
+        assert!(Name::read(&chain, 2 * 127).is_some());
+        assert_eq!(Name::read(&chain, 2 * 128), None);
         let long = [&[63; 64][..], &[63; 64], &[63; 64], &[61; 62], &[0]].concat();
         assert_eq!(Name::read(&long, 0).unwrap().0.wire().len(), 255);
         let longer = [&long[..192], &[62; 63], &[0]].concat();
@@ -173,6 +202,8 @@ mod tests {
         for text in ["..", "a..b", ".a", &"x".repeat(64), &vec!["x".repeat(63); 4].join(".")] {
             assert_eq!(Name::parse(text), None, "{text}");
         }
+        assert_eq!(name("a.b").parents().collect::<Vec<_>>(), [name("b"), name(".")]);
+        assert_eq!(name(".").parents().count(), 0);
         assert_eq!(name("a.b.c").labels().rev().collect::<Vec<_>>(), [b"c", b"b", b"a"]);
     }
 

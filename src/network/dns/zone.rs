@@ -56,6 +56,7 @@ pub(super) struct Facts {
 /// The names, as of the leases that were read last.
 pub(super) struct Zone {
     facts: Facts,
+    hosts: Vec<Name>,
     /// The file that was read last. While it is open no other has its inode number, and none is written to: so that number
     /// tells whether it has been replaced.
     read: Option<(File, u64)>,
@@ -71,6 +72,7 @@ impl Zone {
     pub(super) fn new(facts: Facts) -> Self {
         Self {
             facts,
+            hosts: HOST.into_iter().filter_map(Name::parse).collect(),
             read: None,
             containers: Vec::new(),
             names: HashMap::new(),
@@ -115,7 +117,7 @@ impl Zone {
             let short = id.get(..SHORT_ID).filter(|_| id.len() > SHORT_ID);
             let texts = [Some(&lease.name[..]), Some(&id[..]), short].into_iter().flatten();
             for name in texts.chain(lease.aliases.iter().map(String::as_str)).filter_map(Name::parse) {
-                if name.wire().len() == 1 {
+                if name.is_root() {
                     continue;
                 }
                 let holders = self.names.entry(name.folded()).or_default();
@@ -157,7 +159,7 @@ impl Zone {
     /// Looks a name up.
     pub(super) fn find(&mut self, name: &Name) -> Found {
         let name = name.folded();
-        if HOST.iter().any(|host| Name::parse(host).as_ref() == Some(&name)) {
+        if self.hosts.contains(&name) {
             return Found::Addresses(self.facts.gateways.clone());
         }
         let mut labels = name.labels().rev();

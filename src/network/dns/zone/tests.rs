@@ -115,14 +115,14 @@ fn leases_are_read_when_they_change() {
     assert!(!zone.is_empty(), "there was no file, and there is none");
     let mut leases = Leases::open(folder.as_fd()).unwrap();
     let pool = crate::network::lease::Pool { block: "10.89.0.0/24".parse().unwrap(), range: None, reserved: vec![] };
-    leases.take("one", std::slice::from_ref(&pool), &Default::default(), &|_| true).unwrap();
+    let mut lease = leases.take("one", std::slice::from_ref(&pool), &Default::default()).unwrap();
     zone.refresh(folder.as_fd()).unwrap();
     assert_eq!(zone.container("10.89.0.1".parse().unwrap()).unwrap().0, "one");
     for _ in 0..3 {
-        leases.release("one").unwrap();
+        leases.release("one", &lease).unwrap();
         zone.refresh(folder.as_fd()).unwrap();
         assert!(zone.is_empty());
-        leases.take("one", std::slice::from_ref(&pool), &Default::default(), &|_| true).unwrap();
+        lease = leases.take("one", std::slice::from_ref(&pool), &Default::default()).unwrap();
         zone.refresh(folder.as_fd()).unwrap();
         assert!(!zone.is_empty(), "an inode's number is not used again while the file is open");
     }
