@@ -333,9 +333,8 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     husk(scene, &["network", "create", "front"]).success();
     let flags = ["--name", "web", "--network", "front", "-p", "8080:80"];
     start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
-    wait_until("it serves", || hear_ok("127.0.0.1:8080"));
     let is_reached = || stage.outside(|| hear_ok(&format!("{HOST}:8080")));
-    assert!(is_reached());
+    wait_until("it serves", is_reached);
     run("nft", "flush ruleset");
     husk(scene, &["network", "reload"]).success();
     assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
