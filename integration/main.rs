@@ -69,6 +69,7 @@ mod push;
 mod referrers;
 mod registries;
 mod rootless;
+mod rootless_net;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -163,6 +164,7 @@ fn tests() -> Vec<support::Test> {
         cgroups::tests,
         pivot::tests,
         rootless::tests,
+        rootless_net::tests,
         bad_bundle::tests,
         executable::tests,
         images::tests,

@@ -327,7 +327,7 @@ fn is_ipv6(socket: impl AsFd) -> bool {
 }
 
 /// Says whether the host lets this user send echo requests (`net.ipv4.ping_group_range`, icmp(7)).
-pub(super) fn may_ping() -> bool {
+pub fn may_ping() -> bool {
     let flags = SocketFlags::CLOEXEC;
     rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, Some(ipproto::ICMP)).is_ok()
 }

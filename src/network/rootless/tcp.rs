@@ -546,3 +546,6 @@ impl Connection {
 fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other)).cast_signed() < 0
 }
+
+#[cfg(test)]
+mod tests;
