@@ -13,6 +13,7 @@ mod forward;
 mod message;
 mod name;
 mod neighbours;
+mod policy;
 mod process;
 mod server;
 mod zone;
@@ -27,6 +28,7 @@ use crate::error::Result;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use message::check_any;
+pub use policy::Names;
 pub use process::{Standing, ensure, is_there, serve};
 pub use server::{Server, Sockets, Wait};
 
@@ -53,7 +55,7 @@ pub struct Config {
     pub namespaces: Option<[PathBuf; 2]>,
 }
 
-/// Says what containers may find by name, and hears what they found.
+/// Says what containers may find by name ([`Names`] knows which names are which), and hears what they found.
 pub trait Egress {
     /// Whether a container may ask for a name that its networks do not have. The name is as [RFC 1035, 5.1] writes it, in
     /// the letters that it was asked in, and without a dot at its end.
