@@ -175,7 +175,7 @@ impl<'a> Connecting<'a> {
             }
         })?;
         for place in &places {
-            names::ensure(&networks, &place.network, self.world())?;
+            self.ensure_names(&networks, &place.network)?;
         }
         self.relay.replace(Relay::default());
         self.relay.borrow_mut().extend(opened.doors);
@@ -244,6 +244,14 @@ impl<'a> Connecting<'a> {
         write_firewall(self.engine, self.world(), networks)
     }
 
+    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
+        if names::ensure(networks, network, self.world())? {
+            let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
+            self.world().inside(|| write_firewall(self.engine, self.world(), networks))?;
+        }
+        Ok(())
+    }
+
     /// Joins it to one network more, while it runs.
     fn attach(&self, attachment: &Attachment, namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
@@ -264,7 +272,7 @@ impl<'a> Connecting<'a> {
                     (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
                 self.add_to_firewall(&networks, &endpoints, false)
             })?;
-            names::ensure(&networks, &place.network, world)
+            self.ensure_names(&networks, &place.network)
         };
         join().map_err(|error| {
             let _ = self.part(&networks, &place.network.name, namespace);
@@ -445,13 +453,14 @@ fn endpoint(world: &World, lease: &Lease) -> Endpoint {
     }
 }
 
-fn segment(world: &World, network: &NetworkRecord) -> Result<Segment> {
+fn segment(world: &World, networks: &Networks<'_>, network: &NetworkRecord) -> Result<Segment> {
     Ok(Segment {
         interface: network.interface.clone(),
         subnets: network.subnets.iter().map(|subnet| (subnet.block.first(), subnet.block.prefix())).collect(),
         is_internal: network.internal,
         // The way out of a user's world knows its containers apart.
         masquerades: world.handle().is_none() && network.parsed()?.masquerades,
+        led: names::led(networks, network)?,
     })
 }
 
@@ -477,7 +486,7 @@ fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, remove
         network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
     };
     for network in networks.recorded()?.iter().filter(is_left) {
-        segments.push(segment(world, network)?);
+        segments.push(segment(world, networks, network)?);
         // A lease whose link is not there yet is added by who makes that.
         let linked = networks.leases(&network.name)?;
         endpoints.extend(linked.values().filter(|lease| !lease.port.is_empty()).map(|lease| endpoint(world, lease)));
