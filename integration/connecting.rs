@@ -184,9 +184,8 @@ fn containers_reach_each_other_and_the_world(scene: &Scene) {
         [listen(WORLD), listen(WORLD6)]
     });
     // In the host's name, since the world does not know the containers.
-    let served = thread::spawn(move || {
-        listeners.map(|listener| listener.accept().expect("a caller").1.ip().to_string())
-    });
+    let served =
+        thread::spawn(move || listeners.map(|listener| listener.accept().expect("a caller").1.ip().to_string()));
     let script = format!("nc {WORLD} 7000 </dev/null; nc {WORLD6} 7000 </dev/null");
     inside(scene, &layout, &["--network", "front"], &script).success();
     assert_eq!(served.join().unwrap(), [HOST, HOST6]);
@@ -214,7 +213,13 @@ fn networks_are_cut_off_from_each_other(scene: &Scene) {
     assert_eq!((get("front", &one).as_str(), get("deep", &two).as_str()), ("hello\n", "hello\n"));
     assert_eq!((get("back", &one), get("front", &two), get("deep", &one)), Default::default());
     // Nothing that was not published is reached, whoever knows the way (docker's moby-44325 and its kin).
-    assert_eq!(stage.outside({ let at = format!("{one}:80"); move || hear(&at) }), "");
+    assert_eq!(
+        stage.outside({
+            let at = format!("{one}:80");
+            move || hear(&at)
+        }),
+        ""
+    );
     let _listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
     let script = format!("timeout 1 nc {WORLD} 7000 </dev/null && echo reached");
     assert_eq!(inside(scene, &layout, &["--network", "deep"], &script).stdout, "");
@@ -238,7 +243,9 @@ fn published_ports_know_their_callers(scene: &Scene) {
             said.lines().last().unwrap_or_default().to_owned()
         }
     };
-    wait_until("it serves", || TcpStream::connect(("127.0.0.1", 8080)).is_ok_and(|_| get("127.0.0.1:8080".to_owned())() == "hello"));
+    wait_until("it serves", || {
+        TcpStream::connect(("127.0.0.1", 8080)).is_ok_and(|_| get("127.0.0.1:8080".to_owned())() == "hello")
+    });
     for at in [format!("{HOST}:8080"), format!("[{HOST6}]:8080"), format!("{HOST}:7000")] {
         assert_eq!(stage.outside(get(at.clone())), "hello", "{at}");
     }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::connecting;
 use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNamespace};
+use super::connecting;
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};

@@ -105,7 +105,9 @@ pub fn default_is_out_of_reach(engine: &Engine, user: &UserMode) -> Option<Strin
     if engine.maps.is_some() {
         let tun = rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK);
         return match tun {
-            _ if !shares_ids(user) => Some(format!("an ordinary user's container with userns {user} has none of the user's")),
+            _ if !shares_ids(user) => {
+                Some(format!("an ordinary user's container with userns {user} has none of the user's"))
+            }
             Err(errno) => Some(format!("open {TUN}: {}", Error::from(errno))),
             Ok(()) => None,
         };
