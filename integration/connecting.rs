@@ -179,6 +179,12 @@ fn containers_reach_each_other_and_the_world(scene: &Scene) {
     assert!(seen.starts_with("hello\n"), "{seen}");
     assert!(seen.contains("default via 172."), "{seen}");
     assert!(seen.contains("nameserver 172.") && seen.contains(" other\n"), "{seen}");
+    let read = |network: &str, setting: &str| {
+        let script = format!("cat /proc/sys/net/ipv6/conf/eth0/{setting}; ip -6 addr show eth0");
+        inside(scene, &layout, &["--network", network], &script).success().stdout
+    };
+    assert!(read("front", "accept_ra").starts_with("0\n"));
+    assert_eq!(read("bridge", "disable_ipv6"), "1\n");
     let listeners = stage.outside(|| {
         let listen = |at: &str| TcpListener::bind((at, 7000)).expect("listen in the world");
         [listen(WORLD), listen(WORLD6)]
