@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, Send
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
+use super::support::husk::read_host;
 use super::support::{Need, Running, Scene, Test, scene::write, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -27,8 +28,8 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN))
     };
     vec![
-        network(test!(streams_pass_both_ways)),
-        network(test!(datagrams_and_echoes_pass)),
+        network(test!(streams_pass_both_ways)).user(),
+        network(test!(datagrams_and_echoes_pass)).user(),
         network(test!(callers_keep_their_addresses)),
         network(test!(a_killed_process_is_replaced)).user(),
     ]
@@ -264,6 +265,12 @@ fn streams_pass_both_ways(scene: &Scene) {
     }
     drop(accepted);
 
+    // It has what the user has, and gives away what it does not need.
+    let status = read_host(format!("/proc/{}/status", networks.pid));
+    for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+
     // What fails, fails as it would on the host.
     drop(listener);
     let on_loopback = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -425,6 +432,14 @@ fn callers_keep_their_addresses(scene: &Scene) {
         scope.spawn(|| serve_once(&server, b"hi", b"there"));
         call(to, b"hi", b"there");
     });
+    // What goes on with an address that is somebody else's by now is cut off, on both sides.
+    let mut caller = TcpStream::connect(to).unwrap();
+    let (mut called, _) = server.accept().unwrap();
+    ask(&networks.link, &json!({ "forget": { "addresses": [INSIDE[0]] } }), None);
+    for stream in [&mut caller, &mut called] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+    }
     let file = std::fs::File::open("/dev/null").unwrap();
     let answer = networks.publish("tcp", "127.0.0.1:0", &guest, Some(file.as_fd()));
     assert!(answer["failed"]["message"].as_str().unwrap().contains("does not listen"), "{answer}");

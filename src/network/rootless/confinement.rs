@@ -11,7 +11,7 @@ use crate::sys;
 const REFUSED: u32 = 1;
 
 /// No other programs, no processes, no namespaces, no memory that is made executable.
-const CALLS: [&str; 60] = [
+const CALLS: [&str; 61] = [
     "accept4",
     "bind",
     "brk",
@@ -48,6 +48,7 @@ const CALLS: [&str; 60] = [
     "newfstatat",
     "openat",
     "poll",
+    "ppoll",
     "pread64",
     "read",
     "readlinkat",

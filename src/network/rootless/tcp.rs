@@ -96,7 +96,7 @@ pub(super) struct Connection {
     /// Acknowledged, and not yet thrown away.
     to_discard: u32,
     /// Where the host's stream ends, once that has been seen.
-    end: Option<u32>,
+    stream_end: Option<u32>,
     guest_window: u32,
     guest_scale: u8,
     cut: u16,
@@ -161,7 +161,7 @@ impl Connection {
             next: initial,
             furthest: initial,
             to_discard: 0,
-            end: None,
+            stream_end: None,
             guest_window: 0,
             guest_scale: 0,
             cut: DEFAULT_LONGEST,
@@ -322,7 +322,7 @@ impl Connection {
         let window = u32::from(segment.window) << self.guest_scale;
         let is_in_flight = self.furthest != self.unacknowledged;
         if news > 0 && is_in_flight {
-            let ends = self.end.is_some_and(|end| acknowledged == end.wrapping_add(1));
+            let ends = self.stream_end.is_some_and(|end| acknowledged == end.wrapping_add(1));
             self.to_discard += news - u32::from(ends);
             self.unacknowledged = acknowledged;
             if is_before(self.next, acknowledged) {
@@ -372,8 +372,7 @@ impl Connection {
                 Ok(taken) => taken,
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => 0,
                 Err(_) => {
-                    host.reset();
-                    self.fail(wire);
+                    self.end(host, wire);
                     return;
                 }
             };
@@ -406,7 +405,7 @@ impl Connection {
         if self.owes_ack && self.state == State::Open {
             self.say_ack(host, wire);
         }
-        let is_acknowledged = self.end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
+        let is_acknowledged = self.stream_end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
         if self.guest_has_ended && is_acknowledged {
             self.state = State::Over;
         }
@@ -421,7 +420,7 @@ impl Connection {
                 return Served::Through;
             }
             let in_flight = self.next.wrapping_sub(self.unacknowledged);
-            if self.end == Some(self.next) {
+            if self.stream_end == Some(self.next) {
                 let window = *window.get_or_insert_with(|| self.window(host));
                 self.emit(window, FIN | ACK, 0, wire);
                 self.advance(1);
@@ -435,7 +434,7 @@ impl Connection {
             }
             let wanted = room.min(tcp_room(self.guest.is_ipv4()));
             match host.peek(in_flight, &mut wire.payload()[..wanted]) {
-                Ok(0) => self.end = Some(self.next),
+                Ok(0) => self.stream_end = Some(self.next),
                 Ok(length) => {
                     let window = *window.get_or_insert_with(|| self.window(host));
                     self.emit(window, PSH | ACK, length, wire);
@@ -445,8 +444,7 @@ impl Connection {
                 }
                 Err(Errno::AGAIN) => self.is_drained = true,
                 Err(_) => {
-                    host.reset();
-                    self.fail(wire);
+                    self.end(host, wire);
                     return Served::Through;
                 }
             }
@@ -461,13 +459,19 @@ impl Connection {
         }
     }
 
-    /// When something has to be done though nothing arrives.
-    pub(super) fn deadline(&self) -> Instant {
-        match self.state {
-            State::Accepting | State::Opening => self.last_progress + self.patience(),
-            State::Open if self.is_waiting() => self.last_progress + self.patience(),
-            _ => self.last_heard + IDLE,
-        }
+    /// When something has to be done though nothing arrives; `None` where nothing is waited for.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let is_waiting = match self.state {
+            State::Accepting | State::Opening => true,
+            State::Open => self.is_waiting(),
+            State::Connecting | State::Over => false,
+        };
+        is_waiting.then(|| self.last_progress + self.patience())
+    }
+
+    /// Nobody has said a word for so long that nobody will miss it.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        now.duration_since(self.last_heard) > IDLE
     }
 
     /// Something was sent that is not acknowledged, or cannot be sent.
@@ -481,13 +485,11 @@ impl Connection {
 
     /// The deadline has come.
     pub(super) fn expire(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
-        let is_waiting = matches!(self.state, State::Accepting | State::Opening) || self.is_waiting();
         let most = if self.state == State::Open { TRIES } else { OPENING_TRIES };
         // A window may stay closed for as long as somebody says that it is (RFC 9293, 3.8.6.1).
         let is_held_off = self.guest_window == 0 && now.duration_since(self.last_heard) < LONGEST_PATIENCE * 2;
-        if !is_waiting || self.state == State::Connecting || (self.tries >= most && !is_held_off) {
-            host.reset();
-            self.fail(wire);
+        if self.tries >= most && !is_held_off {
+            self.end(host, wire);
             return;
         }
         self.tries = self.tries.saturating_add(1);
@@ -501,6 +503,12 @@ impl Connection {
             }
             _ => self.go_back(),
         }
+    }
+
+    /// Ends it for both sides.
+    pub(super) fn end(&mut self, host: &mut impl Host, wire: &mut impl Wire) {
+        host.reset();
+        self.fail(wire);
     }
 
     fn header(&self) -> Header {

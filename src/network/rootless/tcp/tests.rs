@@ -144,7 +144,7 @@ impl Bench {
 
     /// Lets time pass until something has to be done.
     fn expire(&mut self) {
-        self.now = self.connection.deadline();
+        self.now = self.connection.deadline().unwrap_or(self.now);
         self.connection.expire(self.now, &mut self.outside, &mut self.written);
         self.serve();
     }
@@ -162,8 +162,11 @@ fn bytes_pass_and_are_acknowledged_once_they_are_taken() {
     let (header, payload) = bench.said();
     assert_eq!((header.sequence, &payload[..]), (OURS.wrapping_add(1), &b"world"[..]));
     assert_eq!(bench.outside.arrived.len(), 5, "kept until it is acknowledged");
+    assert!(bench.connection.deadline().is_some());
     bench.hear(6, 6, ACK, b"");
     assert_eq!((bench.outside.arrived.len(), bench.is_silent()), (0, true));
+    assert_eq!(bench.connection.deadline(), None);
+    assert!(!bench.connection.is_forgotten(bench.now + IDLE) && bench.connection.is_forgotten(bench.now + IDLE * 2));
 }
 
 #[test]
@@ -401,7 +404,7 @@ fn everything_arrives_whatever_is_lost() {
             }
             guest.next += u32::try_from(chunk.len()).unwrap();
             bench.now += Duration::from_millis(50);
-            if bench.connection.deadline() <= bench.now {
+            if bench.connection.deadline().is_some_and(|deadline| deadline <= bench.now) {
                 bench.connection.expire(bench.now, &mut bench.outside, &mut bench.written);
             }
         }
