@@ -30,6 +30,10 @@ const DEFAULT_LONGEST: u16 = 536;
 /// Below this a segment is more header than payload; Linux's own least (tcp_min_snd_mss).
 const LEAST_LONGEST: u16 = 48;
 
+/// The longest segment that containers are told to send, five of which fill a packet. A window is told when a third of the
+/// socket is free, which of one that has just begun are 14 KiB; who has longer segments would wait for more (RFC 9293, 3.8.6.2.1).
+const ANNOUNCED: u16 = 13_095;
+
 /// The container is a few links of this machine away.
 const FIRST_PATIENCE: Duration = Duration::from_millis(300);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -521,7 +525,7 @@ impl Connection {
 
     fn say_syn(&mut self, wire: &mut impl Wire) {
         let flags = if self.state == State::Opening { SYN } else { SYN | ACK };
-        let longest = u16::try_from(tcp_room(self.guest.is_ipv4())).ok();
+        let longest = Some(ANNOUNCED);
         let scale = (self.own_scale > 0).then_some(self.own_scale);
         let sequence = self.unacknowledged;
         let header = Header { sequence, flags, window: u16::MAX, longest, scale, ..self.header() };

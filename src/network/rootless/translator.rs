@@ -52,6 +52,8 @@ struct Stream {
     socket: Socket,
     /// The earliest timer of it that will go off.
     armed: Option<Instant>,
+    /// The kernel was asked to say when there is room.
+    awaits_room: bool,
 }
 
 struct Socket {
@@ -298,7 +300,7 @@ impl Translator {
         let ends = connection.ends();
         let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
         epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed: None };
+        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.enqueue(token);
@@ -332,7 +334,7 @@ impl Translator {
 
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, .. } = stream;
+        let Stream { connection, socket, awaits_room, .. } = stream;
         if flags.contains(epoll::EventFlags::ERR) {
             let cause = sockopt::socket_error(&socket.fd).unwrap_or(Ok(())).err().unwrap_or(Errno::CONNRESET);
             self.failed(token, cause);
@@ -345,6 +347,7 @@ impl Translator {
             connection.readable(flags.contains(epoll::EventFlags::RDHUP));
         }
         if flags.contains(epoll::EventFlags::OUT) {
+            *awaits_room = false;
             connection.writable(socket, &mut self.device);
         }
         self.enqueue(token);
@@ -376,16 +379,15 @@ impl Translator {
 
     fn serve(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, armed } = stream;
+        let Stream { connection, socket, armed, awaits_room } = stream;
         connection.is_queued = false;
-        let wanted_room = connection.wants_room;
         let served = connection.serve(self.now, socket, &mut self.device);
         if connection.state == State::Over {
             self.of_ends.remove(&connection.ends());
             self.streams.remove(token);
             return;
         }
-        if connection.wants_room && !wanted_room {
+        if connection.wants_room && !std::mem::replace(awaits_room, true) {
             // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
             let _ = epoll::modify(&self.epoll, &socket.fd, epoll::EventData::new_u64(token.0), interest());
         }

@@ -109,7 +109,7 @@ impl Bench {
         bench.connection.connected(bench.now, &mut bench.written);
         let (header, _) = bench.said();
         assert_eq!((header.flags, header.sequence, header.acknowledged), (SYN | ACK, OURS, THEIRS.wrapping_add(1)));
-        assert_eq!((header.longest, header.scale), (Some(65_495), Some(SCALE)));
+        assert_eq!((header.longest, header.scale), (Some(ANNOUNCED), Some(SCALE)));
         bench.hear(1, 1, ACK, b"");
         assert_eq!(bench.connection.state, State::Open);
         bench
@@ -320,7 +320,7 @@ fn a_caller_is_let_in_or_not() {
 }
 
 fn begin_header() -> Header {
-    let (longest, scale) = (Some(65_495), Some(SCALE));
+    let (longest, scale) = (Some(ANNOUNCED), Some(SCALE));
     Header { sequence: OURS, flags: SYN, window: 65_535, longest, scale, cut: DEFAULT_LONGEST, ..Header::default() }
 }
 
