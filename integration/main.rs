@@ -18,6 +18,7 @@ mod cdi;
 mod cgroups;
 mod checkpoint;
 mod completion;
+mod connecting;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -173,6 +174,7 @@ fn tests() -> Vec<support::Test> {
         init::tests,
         secrets::tests,
         completion::tests,
+        connecting::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

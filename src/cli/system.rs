@@ -410,7 +410,9 @@ fn tell(pruned: &Pruned) -> Result<Status> {
         text.push('\n');
     }
     if !pruned.networks.is_empty() {
-        text.push_str(&format!("Deleted Networks:\n{}\n\n", pruned.networks.join("\n")));
+        text.push_str("Deleted Networks:\n");
+        text.extend(pruned.networks.iter().map(|name| format!("{name}\n")));
+        text.push('\n');
     }
     if !pruned.images.is_empty() {
         text.push_str("Deleted Images:\n");

@@ -20,7 +20,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::world::World;
-pub use self::world::check;
+pub use self::world::{check, default_is_out_of_reach};
 use super::engine::Engine;
 use super::networks::driver::{Driver, DriverOptions};
 use super::networks::{NetworkRecord, Networks, StaticRoute};
@@ -38,6 +38,9 @@ use crate::support::lock::{Lock, Sharing, open_lock_file};
 
 /// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
 const FIREWALL_LOCK: &str = ".firewall";
+
+/// How the names of bridges begin that husk makes.
+pub(super) const OWN_BRIDGE: &str = "hk-";
 
 /// A container's networks, while it starts, runs and ends.
 pub struct Connecting<'a> {
@@ -148,6 +151,10 @@ impl<'a> Connecting<'a> {
             (Some(place), Some(lease)) => ports::open(self.engine, self.world(), self.record, &place.options, lease)?,
             _ => ports::Opened::default(),
         };
+        if ports::are_anothers(&networks, self.record.id.as_str(), &opened.bound)? {
+            // The host let us have them: who had them is gone, and its rules are not.
+            sweep(self.engine)?;
+        }
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
             if number == first {
                 lease.published.clone_from(&opened.bound);
@@ -168,7 +175,7 @@ impl<'a> Connecting<'a> {
             }
         })?;
         for place in &places {
-            names::ensure(&networks, &place.network, self.world())?;
+            self.ensure_names(&networks, &place.network)?;
         }
         self.relay.replace(Relay::default());
         self.relay.borrow_mut().extend(opened.doors);
@@ -237,6 +244,14 @@ impl<'a> Connecting<'a> {
         write_firewall(self.engine, self.world(), networks)
     }
 
+    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
+        if names::ensure(networks, network, self.world())? {
+            let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
+            self.world().inside(|| write_firewall(self.engine, self.world(), networks))?;
+        }
+        Ok(())
+    }
+
     /// Joins it to one network more, while it runs.
     fn attach(&self, attachment: &Attachment, namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
@@ -257,7 +272,7 @@ impl<'a> Connecting<'a> {
                     (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
                 self.add_to_firewall(&networks, &endpoints, false)
             })?;
-            names::ensure(&networks, &place.network, world)
+            self.ensure_names(&networks, &place.network)
         };
         join().map_err(|error| {
             let _ = self.part(&networks, &place.network.name, namespace);
@@ -438,13 +453,14 @@ fn endpoint(world: &World, lease: &Lease) -> Endpoint {
     }
 }
 
-fn segment(world: &World, network: &NetworkRecord) -> Result<Segment> {
+fn segment(world: &World, networks: &Networks<'_>, network: &NetworkRecord) -> Result<Segment> {
     Ok(Segment {
         interface: network.interface.clone(),
         subnets: network.subnets.iter().map(|subnet| (subnet.block.first(), subnet.block.prefix())).collect(),
         is_internal: network.internal,
         // The way out of a user's world knows its containers apart.
         masquerades: world.handle().is_none() && network.parsed()?.masquerades,
+        led: names::led(networks, network)?,
     })
 }
 
@@ -460,10 +476,17 @@ fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
 
 /// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
 fn write_firewall(engine: &Engine, world: &World, networks: &Networks<'_>) -> Result<()> {
+    write_without(engine, world, networks, None)
+}
+
+fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, removed: Option<&str>) -> Result<()> {
     let mut segments = Vec::new();
     let mut endpoints = Vec::new();
-    for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
-        segments.push(segment(world, network)?);
+    let is_left = |network: &&NetworkRecord| {
+        network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
+    };
+    for network in networks.recorded()?.iter().filter(is_left) {
+        segments.push(segment(world, networks, network)?);
         // A lease whose link is not there yet is added by who makes that.
         let linked = networks.leases(&network.name)?;
         endpoints.extend(linked.values().filter(|lease| !lease.port.is_empty()).map(|lease| endpoint(world, lease)));
@@ -555,6 +578,25 @@ pub fn reload(engine: &Engine) -> Result<()> {
             }
         }
         write_firewall(engine, &world, &networks)
+    })
+}
+
+/// Removes the kernel's part of a network that is about to be removed: its bridge, where husk made it, and its rules.
+pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
+    if network.driver != Driver::Bridge {
+        return Ok(());
+    }
+    let networks = Networks::of(engine);
+    let world = World::find(engine)?;
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    world.inside(|| {
+        if network.interface.starts_with(OWN_BRIDGE) {
+            link::remove(&network.interface)?;
+        }
+        if world.handle().is_none() {
+            foreign::forget(&network.interface)?;
+        }
+        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name)) } else { Ok(()) }
     })
 }
 

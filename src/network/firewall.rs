@@ -77,6 +77,8 @@ pub struct Segment {
     pub is_internal: bool,
     /// What goes elsewhere goes in this host's name.
     pub masquerades: bool,
+    /// What is for ports of this host in it that others have, and hears at other ones.
+    pub led: Vec<Published>,
 }
 
 /// A container's connection to a network.
@@ -217,7 +219,12 @@ type Filling = Vec<(Family, Set, Vec<Element>)>;
 
 fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     let (mut bridges, mut internal, mut within) = (Vec::new(), Vec::new(), Vec::new());
+    let mut published = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for segment in segments {
+        for port in &segment.led {
+            let (place, element) = port.element();
+            published[place].push(element);
+        }
         let name = interface(&segment.interface)?;
         bridges.push(Element { key: name.to_vec(), value: None });
         within.push(Element { key: fields(&[&name, &name]), value: None });
@@ -225,7 +232,16 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
             internal.push(Element { key: name.to_vec(), value: None });
         }
     }
-    Ok(without_empty(vec![(INET, BRIDGES, bridges), (INET, INTERNAL, internal), (INET, WITHIN, within)]))
+    let [at4, any4, at6, any6] = published;
+    Ok(without_empty(vec![
+        (INET, BRIDGES, bridges),
+        (INET, INTERNAL, internal),
+        (INET, WITHIN, within),
+        (INET, AT_IPV4, at4),
+        (INET, ANY_IPV4, any4),
+        (INET, AT_IPV6, at6),
+        (INET, ANY_IPV6, any6),
+    ]))
 }
 
 fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {

@@ -26,10 +26,11 @@ use serde::{Deserialize, Serialize};
 use super::cidr::Cidr;
 use crate::error::Result;
 
+pub use forward::PORT;
 #[cfg(any(test, fuzzing))]
 pub(crate) use message::check_any;
 pub use policy::Names;
-pub use process::{Standing, ensure, is_there, serve};
+pub use process::{Ensured, Standing, ensure, is_there, serve, standing};
 pub use server::{Server, Sockets, Wait};
 
 /// What a network's name server has to know.
