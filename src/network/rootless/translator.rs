@@ -281,7 +281,7 @@ impl Translator {
         let opened = open_connection(SocketAddr::new(real, ends.1.port()));
         let added = opened.and_then(|fd| {
             let connection = Connection::from_guest(ends, segment, initial_sequence()?, self.now);
-            self.add(connection, fd)
+            self.add(connection, Socket::new(fd))
         });
         match added {
             Ok(_) => {}
@@ -296,11 +296,10 @@ impl Translator {
     }
 
     /// Puts a connection into the table; its ends are free.
-    fn add(&mut self, connection: Connection, fd: OwnedFd) -> Result<Token, Errno> {
+    fn add(&mut self, connection: Connection, socket: Socket) -> Result<Token, Errno> {
         let ends = connection.ends();
-        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
-        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed: None, awaits_room: false };
+        epoll::add(&self.epoll, &socket.fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
+        let stream = Stream { connection, socket, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.enqueue(token);
@@ -341,7 +340,7 @@ impl Translator {
             return;
         }
         if connection.state == State::Connecting && flags.contains(epoll::EventFlags::OUT) {
-            connection.connected(self.now, &mut self.device);
+            connection.connected(self.now, socket, &mut self.device);
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP) {
             connection.readable(flags.contains(epoll::EventFlags::RDHUP));
@@ -416,8 +415,9 @@ impl Translator {
                 if self.streams.is_full() {
                     return Err(Errno::NFILE);
                 }
-                let connection = Connection::from_host(ends, initial, self.now, &mut self.device);
-                self.add(connection, fd)
+                let mut socket = Socket::new(fd);
+                let connection = Connection::from_host(ends, initial, self.now, &mut socket, &mut self.device);
+                self.add(connection, socket)
             });
             if added.is_err() {
                 self.device.dropped.crowded += 1;
@@ -520,6 +520,13 @@ fn initial_sequence() -> Result<u32, Errno> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
+        Self { fd, looks_from }
+    }
 }
 
 impl Host for Socket {
