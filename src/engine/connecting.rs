@@ -297,6 +297,10 @@ impl<'a> Connecting<'a> {
                 Some(handle) => ports::publish_again(handle, self.record, lease),
                 None => self.relay.borrow_mut().extend(ports::reopen(lease)),
             }
+            for attachment in attachments {
+                // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
+                let _ = networks.find(&attachment.network).and_then(|network| self.ensure_names(&networks, &network));
+            }
         }
         Ok(())
     }

@@ -30,6 +30,12 @@ const DEFAULT_LONGEST: u16 = 536;
 /// Below this a segment is more header than payload; Linux's own least (tcp_min_snd_mss).
 const LEAST_LONGEST: u16 = 48;
 
+/// Of a host's socket that is full a third is free when it says that there is room. Who has segments that do not fit into that
+/// window would wait for a timer (RFC 9293, 3.8.6.2.1): so a container is told of none that is longer than half of it. A socket to
+/// this machine has megabytes, one to another some 50 KiB at first.
+const SOCKET_PER_SEGMENT: u32 = 6;
+const LEAST_ANNOUNCED: u32 = 1220;
+
 /// The container is a few links of this machine away.
 const FIRST_PATIENCE: Duration = Duration::from_millis(300);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -112,6 +118,8 @@ pub(super) struct Connection {
     expected: u32,
     guest_has_ended: bool,
     own_scale: u8,
+    /// The longest segment that the container was told of.
+    announced: u16,
     owes_ack: bool,
     /// The socket will say when it has more room, and the container is to be told.
     pub(super) wants_room: bool,
@@ -146,8 +154,15 @@ impl Connection {
     }
 
     /// Asks the container for a connection that the host has accepted.
-    pub(super) fn from_host(ends: (SocketAddr, SocketAddr), initial: u32, now: Instant, wire: &mut impl Wire) -> Self {
+    pub(super) fn from_host(
+        ends: (SocketAddr, SocketAddr),
+        initial: u32,
+        now: Instant,
+        host: &mut impl Host,
+        wire: &mut impl Wire,
+    ) -> Self {
         let mut connection = Self::new(ends, State::Opening, initial, now);
+        connection.announce(host);
         connection.say_syn(wire);
         connection
     }
@@ -172,6 +187,7 @@ impl Connection {
             expected: 0,
             guest_has_ended: false,
             own_scale: SCALE,
+            announced: DEFAULT_LONGEST,
             owes_ack: false,
             wants_room: false,
             has_refused: false,
@@ -203,9 +219,16 @@ impl Connection {
         self.own_scale = if segment.scale.is_some() { SCALE } else { 0 };
     }
 
+    fn announce(&mut self, host: &mut impl Host) {
+        let most = u32::try_from(tcp_room(self.guest.is_ipv4())).unwrap_or(LEAST_ANNOUNCED);
+        let announced = (host.room().0 / SOCKET_PER_SEGMENT).clamp(LEAST_ANNOUNCED, most);
+        self.announced = u16::try_from(announced).unwrap_or(DEFAULT_LONGEST);
+    }
+
     /// The host's socket is connected.
-    pub(super) fn connected(&mut self, now: Instant, wire: &mut impl Wire) {
+    pub(super) fn connected(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
         if self.state == State::Connecting {
+            self.announce(host);
             self.state = State::Accepting;
             self.last_progress = now;
             self.say_syn(wire);
@@ -521,7 +544,7 @@ impl Connection {
 
     fn say_syn(&mut self, wire: &mut impl Wire) {
         let flags = if self.state == State::Opening { SYN } else { SYN | ACK };
-        let longest = u16::try_from(tcp_room(self.guest.is_ipv4())).ok();
+        let longest = Some(self.announced);
         let scale = (self.own_scale > 0).then_some(self.own_scale);
         let sequence = self.unacknowledged;
         let header = Header { sequence, flags, window: u16::MAX, longest, scale, ..self.header() };

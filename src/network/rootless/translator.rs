@@ -52,6 +52,8 @@ struct Stream {
     socket: Socket,
     /// The earliest timer of it that will go off.
     armed: Option<Instant>,
+    /// The kernel was asked to say when there is room.
+    awaits_room: bool,
 }
 
 struct Socket {
@@ -279,7 +281,7 @@ impl Translator {
         let opened = open_connection(SocketAddr::new(real, ends.1.port()));
         let added = opened.and_then(|fd| {
             let connection = Connection::from_guest(ends, segment, initial_sequence()?, self.now);
-            self.add(connection, fd)
+            self.add(connection, Socket::new(fd))
         });
         match added {
             Ok(_) => {}
@@ -294,11 +296,10 @@ impl Translator {
     }
 
     /// Puts a connection into the table; its ends are free.
-    fn add(&mut self, connection: Connection, fd: OwnedFd) -> Result<Token, Errno> {
+    fn add(&mut self, connection: Connection, socket: Socket) -> Result<Token, Errno> {
         let ends = connection.ends();
-        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
-        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed: None };
+        epoll::add(&self.epoll, &socket.fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
+        let stream = Stream { connection, socket, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.enqueue(token);
@@ -332,19 +333,20 @@ impl Translator {
 
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, .. } = stream;
+        let Stream { connection, socket, awaits_room, .. } = stream;
         if flags.contains(epoll::EventFlags::ERR) {
             let cause = sockopt::socket_error(&socket.fd).unwrap_or(Ok(())).err().unwrap_or(Errno::CONNRESET);
             self.failed(token, cause);
             return;
         }
         if connection.state == State::Connecting && flags.contains(epoll::EventFlags::OUT) {
-            connection.connected(self.now, &mut self.device);
+            connection.connected(self.now, socket, &mut self.device);
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP) {
             connection.readable(flags.contains(epoll::EventFlags::RDHUP));
         }
         if flags.contains(epoll::EventFlags::OUT) {
+            *awaits_room = false;
             connection.writable(socket, &mut self.device);
         }
         self.enqueue(token);
@@ -376,16 +378,15 @@ impl Translator {
 
     fn serve(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, armed } = stream;
+        let Stream { connection, socket, armed, awaits_room } = stream;
         connection.is_queued = false;
-        let wanted_room = connection.wants_room;
         let served = connection.serve(self.now, socket, &mut self.device);
         if connection.state == State::Over {
             self.of_ends.remove(&connection.ends());
             self.streams.remove(token);
             return;
         }
-        if connection.wants_room && !wanted_room {
+        if connection.wants_room && !std::mem::replace(awaits_room, true) {
             // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
             let _ = epoll::modify(&self.epoll, &socket.fd, epoll::EventData::new_u64(token.0), interest());
         }
@@ -414,8 +415,9 @@ impl Translator {
                 if self.streams.is_full() {
                     return Err(Errno::NFILE);
                 }
-                let connection = Connection::from_host(ends, initial, self.now, &mut self.device);
-                self.add(connection, fd)
+                let mut socket = Socket::new(fd);
+                let connection = Connection::from_host(ends, initial, self.now, &mut socket, &mut self.device);
+                self.add(connection, socket)
             });
             if added.is_err() {
                 self.device.dropped.crowded += 1;
@@ -518,6 +520,13 @@ fn initial_sequence() -> Result<u32, Errno> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
+        Self { fd, looks_from }
+    }
 }
 
 impl Host for Socket {

@@ -106,7 +106,7 @@ impl Bench {
 
     fn open() -> Self {
         let mut bench = Self::connecting();
-        bench.connection.connected(bench.now, &mut bench.written);
+        bench.connection.connected(bench.now, &mut bench.outside, &mut bench.written);
         let (header, _) = bench.said();
         assert_eq!((header.flags, header.sequence, header.acknowledged), (SYN | ACK, OURS, THEIRS.wrapping_add(1)));
         assert_eq!((header.longest, header.scale), (Some(65_495), Some(SCALE)));
@@ -178,6 +178,16 @@ fn nothing_is_said_before_the_host_is_connected() {
     let (header, _) = bench.said();
     assert_eq!((header.flags, header.acknowledged), (RST | ACK, THEIRS.wrapping_add(1)));
     assert_eq!(bench.connection.state, State::Over);
+}
+
+#[test]
+fn segments_fit_the_socket_that_they_go_to() {
+    for (room, expected) in [(0, 1220), (46_080, 7680), (1 << 20, 65_495)] {
+        let mut bench = Bench::connecting();
+        bench.outside.room = room;
+        bench.connection.connected(bench.now, &mut bench.outside, &mut bench.written);
+        assert_eq!(bench.said().0.longest, Some(expected), "{room}");
+    }
 }
 
 #[test]
@@ -294,8 +304,8 @@ fn a_reset_counts_where_it_is_the_next_byte() {
 fn a_caller_is_let_in_or_not() {
     let begin = || {
         let (now, mut written) = (Instant::now(), Written::default());
-        let connection = Connection::from_host((guest(), remote()), OURS, now, &mut written);
-        let outside = Outside { room: 1 << 20, ..Outside::default() };
+        let mut outside = Outside { room: 1 << 20, ..Outside::default() };
+        let connection = Connection::from_host((guest(), remote()), OURS, now, &mut outside, &mut written);
         let mut bench = Bench { connection, outside, written, now };
         assert_eq!(bench.said().0.flags, SYN);
         bench
