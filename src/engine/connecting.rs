@@ -32,12 +32,12 @@ use super::networks::{NetworkRecord, Networks};
 use super::options::Attachment;
 use super::record::Record;
 use crate::error::{Context, Kind, Result};
+use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
 use crate::network::lease::{Lease, Leases, Wish};
 use crate::network::link;
 use crate::network::port::Protocol;
 use crate::network::relay::Relay;
-use crate::network::conntrack;
 use crate::support::id::ContainerId;
 use crate::support::lock::Sharing;
 
