@@ -198,7 +198,15 @@ fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'stati
 
 /// Opens a socket to nf_tables in this process's network namespace.
 pub fn open_socket() -> Result<Socket> {
-    Socket::open_netfilter().context("open a netlink socket to nf_tables")
+    Socket::open_netfilter().map_err(|errno| {
+        let error = Error::from(errno).context("open a netlink socket to nf_tables");
+        match errno {
+            Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
+                error.with_hint("this kernel has no nf_tables; --network none and --network host do without")
+            }
+            _ => error,
+        }
+    })
 }
 
 fn transact_by(
