@@ -18,6 +18,7 @@ mod cdi;
 mod cgroups;
 mod checkpoint;
 mod completion;
+mod connecting;
 mod containers_files;
 mod copy;
 mod crowd;
@@ -69,6 +70,7 @@ mod push;
 mod referrers;
 mod registries;
 mod rootless;
+mod rootless_net;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -163,6 +165,7 @@ fn tests() -> Vec<support::Test> {
         cgroups::tests,
         pivot::tests,
         rootless::tests,
+        rootless_net::tests,
         bad_bundle::tests,
         executable::tests,
         images::tests,
@@ -171,6 +174,7 @@ fn tests() -> Vec<support::Test> {
         init::tests,
         secrets::tests,
         completion::tests,
+        connecting::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

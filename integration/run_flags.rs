@@ -304,11 +304,8 @@ fn switches_have_values(scene: &Scene) {
 fn what_is_not_served_is_named(scene: &Scene) {
     let layout = layout(scene);
     for (flags, name) in [
-        (&["-p", "80:80"][..], "--publish"),
-        (&["-P"], "--publish-all"),
-        (&["--network", "bridge"], "--network bridge"),
-        (&["--ip", "10.0.0.2"], "--ip"),
-        (&["--mac-address", "02:00:00:00:00:01"], "--mac-address"),
+        (&["--network", "pasta"][..], "network pasta"),
+        (&["--link-local-ip", "169.254.0.2"], "--link-local-ip"),
         (&["--link", "db"], "--link"),
         (&["--pod", "p"], "--pod"),
         (&["--secret", "s"], "no such secret: s"),

@@ -349,6 +349,11 @@ impl Dice<'_> {
     }
 }
 
+/// A packet of a container: it is read within its bounds, or refused.
+pub fn packets(bytes: &[u8]) {
+    crate::network::rootless::check_packet(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -426,5 +431,5 @@ mod tests {
     }
 
     targets!(config documents seccomp seccomp_json mount_options layer image_documents dbus tables templates
-             references challenges registry_files names_of_hosts dns_messages);
+             references challenges registry_files names_of_hosts dns_messages packets);
 }

@@ -20,6 +20,7 @@ use refused::RefusedArgs;
 use security::SecurityArgs;
 
 use super::progress::Bar;
+use crate::engine::connecting;
 use crate::engine::engine::Engine;
 use crate::engine::options::environment::{self, EnvironmentEntry};
 use crate::engine::options::hosts::{self, HostEntry, HostsSource};
@@ -27,7 +28,7 @@ use crate::engine::options::namespaces::{IpcMode, NamespaceMode, UserMode};
 use crate::engine::options::network::{self, Alone};
 use crate::engine::options::ports;
 use crate::engine::options::secret::SecretRequest;
-use crate::engine::options::{self, ImageVolumes, PullPolicy, RunOptions, Stream};
+use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions, Stream};
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
@@ -299,8 +300,16 @@ impl ContainerArgs {
         files.fill(&mut options)?;
         security.fill(&mut options)?;
         limits.fill(&mut options)?;
+        let names_network = !network.network.is_empty();
         network.fill(&mut options, engine)?;
         namespaces.fill(&mut options);
+        if !names_network && !options.network.attachments().is_empty() {
+            // What nobody asked for by name is no reason to fail.
+            if let Some(reason) = connecting::default_is_out_of_reach(engine, &options.namespaces.user) {
+                options.network = Network::None;
+                super::report::note(&format!("the container has no network: {reason}"));
+            }
+        }
         supervision.fill(&mut options)?;
         Ok(options)
     }

@@ -114,7 +114,7 @@ pub(super) fn info(args: &Info) -> Result<Status> {
         "CPUSet": true,
         "PidsLimit": true,
         "LoggingDriver": "json-file",
-        "Plugins": { "Log": ["json-file", "k8s-file", "none"], "Network": ["none", "host"], "Volume": ["local"] },
+        "Plugins": { "Log": ["json-file", "k8s-file", "none"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Volume": ["local"] },
         "Runtimes": { "husk": {} },
         "DefaultRuntime": "husk",
         "SecurityOptions": security,

@@ -18,9 +18,9 @@ use crate::engine::images::{find, inspect as images};
 use crate::engine::{inspect as containers, settings};
 use crate::error::{Kind, Result};
 
-/// Show all that is known of containers and images
+/// Show all that is known of containers, images, networks and volumes
 ///
-/// A word is looked up as a container first, then as an image. Prints an array of JSON objects with docker's fields, or a line of
+/// A word is looked up as a container first, then as an image, a network and a volume. Prints an array of JSON objects with docker's fields, or a line of
 /// the template for each.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -197,10 +197,19 @@ fn find_one(engine: &Engine, all: &Containers, kind: Option<Type>, size: bool, w
             answer => return answer,
         }
     }
-    match images::inspect(engine, word) {
-        Err(error) if error.kind() == Kind::NotFound && kind.is_none() => Err(containers::unknown(word)),
-        answer => answer,
+    let not_found = |answer: &Result<Value>| matches!(answer, Err(error) if error.kind() == Kind::NotFound);
+    let answer = images::inspect(engine, word);
+    if kind.is_some() || !not_found(&answer) {
+        return answer;
     }
+    // As docker goes on where it is not said what the word is.
+    for inspected in [network::inspected, volume::inspected] {
+        let answer = inspected(engine, word);
+        if !not_found(&answer) {
+            return answer;
+        }
+    }
+    Err(containers::unknown(word))
 }
 
 /// Runs `image exists`.

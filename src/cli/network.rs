@@ -456,5 +456,11 @@ fn update(args: &Update, networks: &Networks<'_>) -> Result<Status> {
         }
         Ok(())
     })?;
+    if !networks.endpoints(&found)?.is_empty() {
+        report::note(&format!(
+            "network {}: its name server asks them once the containers in it have ended",
+            found.name
+        ));
+    }
     Ok(Status::Success)
 }

@@ -13,6 +13,7 @@ use super::report;
 use super::status::Status;
 use crate::engine::engine::Engine;
 use crate::engine::images::remove::Gone;
+use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::{Record, Status as Life};
 use crate::engine::settings;
 use crate::engine::system::check::{self, Checked};
@@ -64,7 +65,7 @@ pub(super) struct Df {
     format: Option<String>,
 }
 
-/// Remove containers that do not run, and images that nobody uses
+/// Remove containers that do not run, and networks and images that nobody uses
 #[derive(Debug, Args)]
 pub(super) struct Prune {
     /// Also images that have a name
@@ -325,6 +326,12 @@ impl Conditions {
         is_old && self.filters.pass_labels("label", |name| image.labels.get(name).map(String::as_str))
     }
 
+    fn pass_network(&self, record: &NetworkRecord) -> bool {
+        let then = UNIX_EPOCH + Duration::from_nanos(record.created);
+        self.until.is_none_or(|until| then < until)
+            && self.filters.pass_labels("label", |name| record.labels.get(name).map(String::as_str))
+    }
+
     fn pass_container(&self, record: &Record) -> bool {
         let then = UNIX_EPOCH + Duration::from_nanos(record.created);
         self.until.is_none_or(|until| then < until)
@@ -338,17 +345,20 @@ fn prune(args: &Prune) -> Result<Status> {
     let conditions = Conditions::parse(&what.filter)?;
     let images =
         if *all { "all images without at least one container associated to them" } else { "all dangling images" };
-    if !what.force && !confirm(&format!("This will remove:\n  - all stopped containers\n  - {images}\n"))? {
+    let networks = "all networks not used by at least one container";
+    let warning = format!("This will remove:\n  - all stopped containers\n  - {networks}\n  - {images}\n");
+    if !what.force && !confirm(&warning)? {
         return Ok(Status::Failure);
     }
     let engine = Engine::open(settings::File::default())?;
     let before = usage::measure(&engine)?;
     let containers = prune::containers(&engine, &|record| conditions.pass_container(record))?.containers;
+    let networks = Networks::of(&engine).prune(&|network| conditions.pass_network(network))?;
     let pruned = prune::images(&engine, reach(*all), &|image| conditions.pass_image(image))?;
     let after = usage::measure(&engine)?;
     let whole = |usages: &Usages| usages.images.size + usages.containers.size + usages.volumes.size;
     let bytes = whole(&before).saturating_sub(whole(&after));
-    tell(&Pruned { containers, bytes, ..pruned })
+    tell(&Pruned { containers, networks, bytes, ..pruned })
 }
 
 /// Runs `container prune`.
@@ -397,6 +407,11 @@ fn tell(pruned: &Pruned) -> Result<Status> {
     if !pruned.containers.is_empty() {
         text.push_str("Deleted Containers:\n");
         text.extend(pruned.containers.iter().map(|id| format!("{id}\n")));
+        text.push('\n');
+    }
+    if !pruned.networks.is_empty() {
+        text.push_str("Deleted Networks:\n");
+        text.extend(pruned.networks.iter().map(|name| format!("{name}\n")));
         text.push('\n');
     }
     if !pruned.images.is_empty() {

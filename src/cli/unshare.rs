@@ -55,8 +55,9 @@ pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
     ];
     let exit = if rootless_netns {
         let folder = engine.settings.run_root.join(rootless::FOLDER);
-        rootless::ensure(&rootless::Config { folder: &folder, maps, reaches_host: false })?
-            .run(|| exec(&command, &variables))?
+        let networks = rootless::ensure(&rootless::Config { folder: &folder, maps, reaches_host: false })?;
+        networks.hold()?;
+        networks.run(|| exec(&command, &variables))?
     } else {
         userns::run_program(maps, || exec(&command, &variables))?
     };

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNamespace};
+use super::connecting;
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
@@ -464,6 +465,7 @@ fn attach(engine: &Engine, options: &mut RunOptions, tell: &dyn Fn(&str)) -> Res
         }
         _ => {}
     }
+    connecting::check(engine, options)?;
     let Network::Joined(attachments) = &mut options.network else { return Ok(()) };
     let networks = Networks::of(engine);
     let mut names = BTreeSet::new();

@@ -76,6 +76,11 @@ impl Engine {
         self.data_root.as_fd()
     }
 
+    /// Whether it is in a user namespace of `husk unshare`.
+    pub(super) fn is_unshared(&self) -> bool {
+        self.unshared.is_some()
+    }
+
     /// Opens the containers.
     pub fn containers(&self) -> Result<Containers> {
         Containers::open(self.data_root.as_fd())

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::connecting;
 use super::engine::Engine;
 use super::events;
 use super::options::network::DEFAULT;
@@ -115,7 +116,7 @@ impl<'e> Networks<'e> {
             Some(interface) => interface,
             None if !is_bridge => String::new(),
             None if name == DEFAULT => "husk0".to_owned(),
-            None => format!("hk-{}", &id[..10]),
+            None => format!("{}{}", connecting::OWN_BRIDGE, &id[..10]),
         };
         if let Some(other) = others.iter().find(|other| is_bridge && other.interface == interface) {
             let text = format!("bridge name {interface} already in use by network {}", other.name);
@@ -239,9 +240,7 @@ impl<'e> Networks<'e> {
         }
         self.refuse_in_use(&record)?;
         let context = || format!("remove network {name}");
-        if self.engine.maps.is_none() && record.interface.starts_with("hk-") {
-            link::remove(&record.interface)?;
-        }
+        connecting::forget(self.engine, &record).with_context(context)?;
         let folder = open(&self.directory)?.ok_or_else(|| unknown(name))?;
         let of_it = open(&self.directory.join(name))?.ok_or_else(|| unknown(name))?;
         rustix::fs::unlinkat(&of_it, RECORD, AtFlags::empty()).with_context(context)?;

@@ -46,9 +46,9 @@ pub enum CgroupManager {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum DefaultNetwork {
-    #[default]
     None,
     Host,
+    #[default]
     Bridge,
 }
 
@@ -538,7 +538,7 @@ mod tests {
             data_root: "/var/lib/husk".into(),
             run_root: "/run/husk".into(),
             cgroup_manager: CgroupManager::Auto,
-            network: DefaultNetwork::None,
+            network: DefaultNetwork::Bridge,
             require_limits: false,
             sync_images: false,
             registry_timeout: Duration::from_mins(1),
@@ -622,7 +622,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_passed_over() {
         let machine = Machine::new().set("HUSK_TEST_STAGE", "1").set("HUSKY", "0").set("HUSK_NETWORK", "");
-        assert_eq!(machine.load(0, File::default()).unwrap().network, DefaultNetwork::None);
+        assert_eq!(machine.load(0, File::default()).unwrap().network, DefaultNetwork::Bridge);
     }
 
     #[test]

@@ -195,7 +195,7 @@ fn supervise(
     };
     connecting.as_ref().map_or(Ok(()), Connecting::prepare).map_err(not_started)?;
     let enter = |mut spec: Spec| {
-        connecting.iter().for_each(|connecting| connecting.enter(&mut spec));
+        connecting.as_ref().map_or(Ok(()), |connecting| connecting.enter(&mut spec))?;
         validated(spec)
     };
     let spec = enter(spec).map_err(not_started)?;

@@ -77,6 +77,8 @@ pub struct Segment {
     pub is_internal: bool,
     /// What goes elsewhere goes in this host's name.
     pub masquerades: bool,
+    /// What is for ports of this host in it that others have, and hears at other ones.
+    pub led: Vec<Published>,
 }
 
 /// A container's connection to a network.
@@ -121,12 +123,15 @@ impl<'a> Firewall<'a> {
 
     /// Adds containers' connections. Fails with ENOENT where the tables are not there, and with EEXIST where what is there
     /// is another's: they are to be written anew.
-    pub fn add(self, endpoints: &[Endpoint]) -> Result<()> {
+    ///
+    /// The socket is the caller's, who need not close it soon: to be closed, the kernel has it wait for whatever anybody
+    /// has taken out of tables before.
+    pub fn add(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
             filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
         };
-        transact(messages, "add a container to husk's tables in nf_tables")
+        transact_by(socket, messages, "add a container to husk's tables in nf_tables")
     }
 
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
@@ -188,7 +193,19 @@ impl<'a> Firewall<'a> {
 }
 
 fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
-    let socket = Socket::open_netfilter().context("open a netlink socket to nf_tables")?;
+    transact_by(&open_socket()?, messages, act)
+}
+
+/// Opens a socket to nf_tables in this process's network namespace.
+pub fn open_socket() -> Result<Socket> {
+    Socket::open_netfilter().context("open a netlink socket to nf_tables")
+}
+
+fn transact_by(
+    socket: &Socket,
+    messages: impl FnOnce() -> Result<Vec<Request>, Errno>,
+    act: &'static str,
+) -> Result<()> {
     let messages = messages().context(act)?;
     socket.transact(message::SUBSYSTEM, messages).map_err(|(place, errno)| {
         let place = place.map_or_else(String::new, |place| format!(" (message {place})"));
@@ -217,7 +234,12 @@ type Filling = Vec<(Family, Set, Vec<Element>)>;
 
 fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     let (mut bridges, mut internal, mut within) = (Vec::new(), Vec::new(), Vec::new());
+    let mut published = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for segment in segments {
+        for port in &segment.led {
+            let (place, element) = port.element();
+            published[place].push(element);
+        }
         let name = interface(&segment.interface)?;
         bridges.push(Element { key: name.to_vec(), value: None });
         within.push(Element { key: fields(&[&name, &name]), value: None });
@@ -225,7 +247,16 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
             internal.push(Element { key: name.to_vec(), value: None });
         }
     }
-    Ok(without_empty(vec![(INET, BRIDGES, bridges), (INET, INTERNAL, internal), (INET, WITHIN, within)]))
+    let [at4, any4, at6, any6] = published;
+    Ok(without_empty(vec![
+        (INET, BRIDGES, bridges),
+        (INET, INTERNAL, internal),
+        (INET, WITHIN, within),
+        (INET, AT_IPV4, at4),
+        (INET, ANY_IPV4, any4),
+        (INET, AT_IPV6, at6),
+        (INET, ANY_IPV6, any6),
+    ]))
 }
 
 fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {

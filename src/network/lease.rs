@@ -233,15 +233,13 @@ impl Mac {
     /// A MAC of the container's own: of its IPv4 address, as docker makes them, so that who keeps its address keeps its
     /// neighbours; else by chance.
     fn for_address(addresses: &[IpAddr]) -> Result<Self> {
-        let last: [u8; 4] = match addresses.iter().find(|address| address.is_ipv4()) {
-            Some(IpAddr::V4(address)) => address.octets(),
-            _ => {
-                let mut bytes = [0; 4];
-                rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-                    .context("make up a MAC address")?;
-                bytes
-            }
-        };
+        let mut last = [0; 4];
+        if let Some(IpAddr::V4(address)) = addresses.iter().find(|address| address.is_ipv4()) {
+            last = address.octets();
+        } else {
+            rustix::rand::getrandom(&mut last, rustix::rand::GetRandomFlags::empty())
+                .context("make up a MAC address")?;
+        }
         // Locally administered, for one.
         Ok(Self([0x02, 0x42, last[0], last[1], last[2], last[3]]))
     }
@@ -249,8 +247,10 @@ impl Mac {
 
 impl std::fmt::Display for Mac {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
-        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        for (place, byte) in self.0.iter().enumerate() {
+            write!(formatter, "{}{byte:02x}", if place == 0 { "" } else { ":" })?;
+        }
+        Ok(())
     }
 }
 

@@ -85,12 +85,11 @@ impl FromStr for BoundPort {
         let malformed = || Error::invalid(format!("{text:?}: not ADDRESS:PORT->PORT/PROTOCOL"));
         let (outside, inside) = text.split_once("->").ok_or_else(malformed)?;
         let (port, protocol) = inside.split_once('/').ok_or_else(malformed)?;
-        let (host, host_port) = match outside.strip_prefix("*:") {
-            Some(port) => (None, port.parse().map_err(|_| malformed())?),
-            None => {
-                let at: SocketAddr = outside.parse().map_err(|_| malformed())?;
-                (Some(at.ip()), at.port())
-            }
+        let (host, host_port) = if let Some(port) = outside.strip_prefix("*:") {
+            (None, port.parse().map_err(|_| malformed())?)
+        } else {
+            let at: SocketAddr = outside.parse().map_err(|_| malformed())?;
+            (Some(at.ip()), at.port())
         };
         Ok(Self { host, host_port, port: port.parse().map_err(|_| malformed())?, protocol: protocol.parse()? })
     }

@@ -43,7 +43,7 @@ pub(in crate::cli) struct Create {
     /// Give it a name-value pair
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// Option of the driver: mtu, isolate, metric, no_default_route, vlan, parent, mode, com.docker.network.…
+    /// Option of the driver: mtu, metric, no_default_route, parent, mode, com.docker.network.…
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_pair)]
     opt: Vec<(String, String)>,
     /// Who hands out addresses: default, or none for nobody

@@ -8,17 +8,18 @@ use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::error::Result;
 use crate::network::dns::{self, Config};
+use crate::network::firewall::Published;
+use crate::network::port::Protocol;
 use crate::support::resolv_conf::Servers;
-
-const PORT: u16 = 53;
 
 /// The host's.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now.
-pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<()> {
+/// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now. Says whether the
+/// firewall leads elsewhere than where it is.
+pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<bool> {
     if !network.has_dns() && !stands_in(network) {
-        return Ok(());
+        return Ok(false);
     }
     let config = Config {
         network: network.name.clone(),
@@ -31,7 +32,25 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &W
         resolv_conf: RESOLV_CONF.into(),
         namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
     };
-    dns::ensure(networks.run_folder(network)?.as_fd(), &config).map(drop)
+    Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
+}
+
+/// What leads to a network's name server where somebody else has its port, at all addresses of the host.
+pub(super) fn led(networks: &Networks<'_>, network: &NetworkRecord) -> Result<Vec<Published>> {
+    let Some(folder) = networks.existing_run_folder(&network.name)? else { return Ok(Vec::new()) };
+    let port = dns::standing(folder.as_fd()).and_then(|standing| standing.port);
+    let Some(to_port) = port.filter(|port| *port != dns::PORT) else { return Ok(Vec::new()) };
+    let gateways = network.subnets.iter().map(|subnet| subnet.gateway);
+    let led = |gateway| {
+        [Protocol::Udp, Protocol::Tcp].map(|protocol| Published {
+            protocol: protocol.number(),
+            host: Some(gateway),
+            host_port: dns::PORT,
+            to: gateway,
+            to_port,
+        })
+    };
+    Ok(gateways.flat_map(led).collect())
 }
 
 /// Whether a network without names has a server all the same: the host's own are at loopback addresses (127.0.0.53 is
@@ -43,5 +62,5 @@ pub(super) fn stands_in(network: &NetworkRecord) -> bool {
 
 fn hosts_are_out_of_reach(path: &Path) -> bool {
     // Without the file, the machine itself is asked.
-    Servers::read(path, PORT).is_ok_and(|servers| servers.addresses.iter().all(|server| server.ip().is_loopback()))
+    Servers::read(path, dns::PORT).is_ok_and(|servers| servers.addresses.iter().all(|server| server.ip().is_loopback()))
 }

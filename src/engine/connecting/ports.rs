@@ -213,18 +213,35 @@ fn name_owner(engine: &Engine, port: &PublishedPort, error: Error) -> Error {
 }
 
 fn owner(engine: &Engine, port: &PublishedPort) -> Option<String> {
-    let networks = Networks::of(engine);
     let has_it = |bound: &BoundPort| {
         bound.protocol == port.protocol
             && port.host_ports.is_some_and(|ports| ports.iter().any(|number| number == bound.host_port))
     };
-    let names = networks.in_use().ok()?;
-    names
-        .iter()
-        .filter_map(|name| networks.leases(name).ok())
-        .flat_map(std::collections::BTreeMap::into_values)
-        .find(|lease| lease.published.iter().any(has_it))
-        .map(|lease| lease.name)
+    let leases = everybody(&Networks::of(engine)).ok()?;
+    leases.into_iter().find(|(_, lease)| lease.published.iter().any(has_it)).map(|(_, lease)| lease.name)
+}
+
+/// Whether somebody else has a lease that says it has one of these ports.
+pub(super) fn are_anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort]) -> Result<bool> {
+    if bound.is_empty() {
+        return Ok(false);
+    }
+    let is_same = |one: &BoundPort, other: &BoundPort| {
+        one.protocol == other.protocol
+            && one.host_port == other.host_port
+            && (one.host == other.host || one.host.is_none() || other.host.is_none())
+    };
+    let has_one = |lease: &Lease| lease.published.iter().any(|theirs| bound.iter().any(|ours| is_same(ours, theirs)));
+    Ok(everybody(networks)?.iter().any(|(holder, lease)| holder != id && has_one(lease)))
+}
+
+/// The leases of all networks.
+fn everybody(networks: &Networks<'_>) -> Result<Vec<(String, Lease)>> {
+    let mut all = Vec::new();
+    for name in networks.in_use()? {
+        all.extend(networks.leases(&name)?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

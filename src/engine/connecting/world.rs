@@ -5,9 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::fs::Access;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::CapabilitySet;
 
 use crate::engine::engine::Engine;
+use crate::engine::options::RunOptions;
+use crate::engine::options::namespaces::UserMode;
 use crate::error::{Error, Result};
 use crate::network::rootless::{self, Config, Handle};
 
@@ -83,16 +87,43 @@ impl World {
 }
 
 /// Refuses who cannot be in a network of an ordinary user: rights over the link's two ends are of one user namespace.
-pub fn check(engine: &Engine, options: &crate::engine::options::RunOptions) -> Result<()> {
-    use crate::engine::options::namespaces::UserMode;
-    if engine.maps.is_none() || options.network.attachments().is_empty() {
+pub fn check(engine: &Engine, options: &RunOptions) -> Result<()> {
+    if engine.maps.is_none() || options.network.attachments().is_empty() || shares_ids(&options.namespaces.user) {
         return Ok(());
     }
-    match &options.namespaces.user {
-        UserMode::Default | UserMode::Private => Ok(()),
-        other => Err(Error::unsupported(format!(
-            "userns {other}: an ordinary user's networks have a user namespace of their own"
-        ))
-        .with_hint("--network none, or no --userns")),
-    }
+    let user = &options.namespaces.user;
+    Err(Error::unsupported(format!("userns {user}: an ordinary user's networks have a user namespace of their own"))
+        .with_hint("--network none, or no --userns"))
 }
+
+fn shares_ids(user: &UserMode) -> bool {
+    matches!(user, UserMode::Default | UserMode::Private)
+}
+
+/// Says why a container that names no network has none, where the one that it would have cannot be here.
+pub fn default_is_out_of_reach(engine: &Engine, user: &UserMode) -> Option<String> {
+    if engine.maps.is_some() {
+        let tun = rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK);
+        return match tun {
+            _ if !shares_ids(user) => {
+                Some(format!("an ordinary user's container with userns {user} has none of the user's"))
+            }
+            Err(errno) => Some(format!("open {TUN}: {}", Error::from(errno))),
+            Ok(()) => None,
+        };
+    }
+    let has_right = || {
+        let sets = rustix::thread::capabilities(None).ok()?;
+        Some(sets.effective.contains(CapabilitySet::NET_ADMIN))
+    };
+    let reason = if engine.is_unshared() {
+        "the user namespace of `husk unshare` has none of its own"
+    } else if has_right() == Some(false) {
+        "it takes CAP_NET_ADMIN"
+    } else {
+        return None;
+    };
+    Some(reason.to_owned())
+}
+
+const TUN: &str = "/dev/net/tun";

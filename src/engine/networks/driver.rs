@@ -13,9 +13,6 @@ use crate::error::{Context, Error, Result};
 /// `ETH_MIN_MTU` of linux/if_ether.h, and the largest IPv4 packet.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
 
-/// IEEE 802.1Q: 0 and 4095 are nobody's.
-const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
-
 /// What makes the interfaces of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,16 +85,12 @@ pub struct DriverOptions {
     /// What its bridge is called.
     pub bridge: Option<String>,
     pub mtu: Option<u32>,
-    /// Its containers are cut off from those of other networks.
-    pub isolates: bool,
     /// Its containers are in reach of each other.
     pub connects_containers: bool,
     /// What goes elsewhere goes in this host's name.
     pub masquerades: bool,
     /// Where ports are published that say nothing about it.
     pub host_binding: Option<IpAddr>,
-    /// Ports of the bridge are in this VLAN.
-    pub vlan: Option<u16>,
     /// The host's interface that macvlan and ipvlan are upon.
     pub parent: Option<String>,
     pub mode: Option<Mode>,
@@ -113,11 +106,9 @@ impl Default for DriverOptions {
         Self {
             bridge: None,
             mtu: None,
-            isolates: true,
             connects_containers: true,
             masquerades: true,
             host_binding: None,
-            vlan: None,
             parent: None,
             mode: None,
             metric: None,
@@ -187,13 +178,11 @@ impl DriverOptions {
                     return Err(Error::unsupported(format!("{value}: only nat is served")));
                 }
             }
-            (Bridge, "isolate") => self.isolates = value == "strict" || truth(value)?,
-            (Bridge, "vlan") => {
-                let vlan: u16 = number(value)?;
-                if !VLANS.contains(&vlan) {
-                    return Err(Error::invalid(format!("{value}: not from {} to {}", VLANS.start(), VLANS.end())));
-                }
-                self.vlan = Some(vlan);
+            // All are: podman's default since 6.0, and docker's.
+            (Bridge, "isolate") if value == "strict" || truth(value)? => {}
+            (Bridge, "isolate") => {
+                return Err(Error::unsupported("networks are cut off from each other")
+                    .with_hint("a container can be in several: --network ONE --network OTHER"));
             }
             (Bridge, "mode") if value == "managed" => {}
             (Bridge, "mode") => return Err(Error::unsupported(format!("{value}: only managed is served"))),
@@ -258,8 +247,7 @@ mod tests {
                 "com.docker.network.bridge.enable_ip_masquerade=false",
                 "com.docker.network.bridge.enable_icc=0",
                 "com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
-                "isolate=false",
-                "vlan=12",
+                "isolate=true",
                 "metric=7",
                 "no_default_route=true",
                 "com.docker.network.container_iface_prefix=net",
@@ -268,11 +256,9 @@ mod tests {
         let expected = DriverOptions {
             bridge: Some("br-x".to_owned()),
             mtu: Some(1400),
-            isolates: false,
             connects_containers: false,
             masquerades: false,
             host_binding: Some([127, 0, 0, 1].into()),
-            vlan: Some(12),
             parent: None,
             mode: None,
             metric: Some(7),
@@ -292,8 +278,9 @@ mod tests {
             (Driver::Bridge, "parent=eth0"),
             (Driver::Bridge, "mtu=67"),
             (Driver::Bridge, "mtu=+1400"),
-            (Driver::Bridge, "vlan=4095"),
+            (Driver::Bridge, "vlan=12"),
             (Driver::Bridge, "isolate=maybe"),
+            (Driver::Bridge, "isolate=false"),
             (Driver::Bridge, "mode=unmanaged"),
             (Driver::Bridge, "com.docker.network.bridge.name=a/b"),
             (Driver::Bridge, "com.docker.network.bridge.gateway_mode_ipv4=routed"),

@@ -30,10 +30,10 @@ const POOLS: [(&str, u8); 16] = [
 /// Chooses the blocks of a new network. `routed` are those that the host has a route to.
 pub(super) fn choose(asked: &Asked, others: &[NetworkRecord], routed: &[Cidr]) -> Result<Vec<Subnet>> {
     if asked.hands_out_nothing {
-        return match asked.subnets.is_empty() && asked.gateways.is_empty() && asked.ranges.is_empty() {
-            true => Ok(Vec::new()),
-            false => Err(Error::invalid("ipam-driver none: hands out no addresses, and has no subnet")),
-        };
+        if asked.subnets.is_empty() && asked.gateways.is_empty() && asked.ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        return Err(Error::invalid("ipam-driver none: hands out no addresses, and has no subnet"));
     }
     let ours = |block: &Cidr| {
         let of = |other: &&NetworkRecord| other.subnets.iter().any(|subnet| subnet.block.overlaps(block));

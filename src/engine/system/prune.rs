@@ -25,6 +25,8 @@ pub enum Reach {
 #[derive(Clone, Debug, Default)]
 pub struct Pruned {
     pub containers: Vec<ContainerId>,
+    /// By name.
+    pub networks: Vec<String>,
     pub images: Vec<Gone>,
     /// Bytes of blobs, and of the files in layers.
     pub bytes: u64,

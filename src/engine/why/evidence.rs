@@ -13,6 +13,7 @@ use super::kernel_log::{self, Event};
 use super::program::{Files, Mounted, Program, User, Wanted};
 use crate::engine::engine::Engine;
 use crate::engine::logs::{LogsOptions, logs};
+use crate::engine::options::Network;
 use crate::engine::record::{Container, ExitRecord, Record, Status, Timestamp, now};
 use crate::engine::view::View;
 use crate::error::Result;
@@ -41,7 +42,8 @@ pub(super) struct Evidence {
     /// Its first word.
     pub(super) command: String,
     pub(super) uid: u32,
-    pub(super) has_network: bool,
+    /// The network that it asked for.
+    pub(super) network: Network,
     pub(super) is_read_only: bool,
     pub(super) has_filter: bool,
     /// With CAP_SYS_ADMIN: a refusal is hardly for want of a capability.
@@ -129,7 +131,7 @@ pub(super) fn gather(engine: &Engine, container: &Container) -> Result<(Evidence
         is_foreground: !record.detached,
         command: record.command.first().cloned().unwrap_or_default(),
         uid: user.as_ref().map_or(0, |user| user.uid),
-        has_network: spec.as_ref().is_some_and(shares_network),
+        network: record.options.network.clone(),
         is_read_only: spec.as_ref().and_then(|spec| spec.root().as_ref()?.readonly()).unwrap_or(false),
         has_filter: spec.as_ref().and_then(|spec| spec.linux().as_ref()?.seccomp().as_ref()).is_some(),
         is_privileged: spec.as_ref().is_some_and(|spec| has_capability(spec, Capability::SysAdmin)),
@@ -153,13 +155,6 @@ fn booted() -> Timestamp {
 fn is_paused(engine: &Engine, container: &Container) -> bool {
     let state = engine.runtime(false).and_then(|runtime| runtime.state(container.id().as_str()));
     state.is_ok_and(|state| state.status == "paused")
-}
-
-/// The network of the host: with one of its own, there is none yet but the loopback device.
-fn shares_network(spec: &Spec) -> bool {
-    use oci_spec::runtime::LinuxNamespaceType;
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    !namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Network)
 }
 
 fn has_capability(spec: &Spec, capability: Capability) -> bool {

@@ -11,6 +11,7 @@ use super::program::Program;
 use super::words::{signal_meaning, signal_name, signal_of_status};
 use super::{Cause, Certainty, Verdict, complaints};
 use crate::cgroups::OutOfMemory;
+use crate::engine::options::Network;
 use crate::engine::record::{ExitRecord, Timestamp};
 use crate::image::platform::Platform;
 use crate::monitor::health::Status as Health;
@@ -381,14 +382,32 @@ fn judge_signal(evidence: &Evidence, exit: &ExitRecord) -> Option<Verdict> {
     Some(verdict)
 }
 
+/// What helps one that has a network.
+fn network_remedy(network: &Network) -> Option<String> {
+    match network {
+        Network::Host => Some("it has this host's network: see whether the host gets there".to_owned()),
+        Network::Container(_) | Network::Path(_) => Some(format!("its network is {}: see there", network.mode())),
+        Network::None => None,
+        Network::Joined(attachments) => {
+            let names: Vec<&str> = attachments.iter().map(|attachment| attachment.network.as_str()).collect();
+            let first = names.first()?;
+            let all = names.join(", ");
+            Some(format!(
+                "it is in {all}: see whether that is internal (husk network inspect {first}), and whether this host gets there"
+            ))
+        }
+    }
+}
+
 fn judge_complaint(evidence: &Evidence) -> Option<Verdict> {
     let (complaint, line) = complaints::find(&evidence.log)?;
-    let is_network = complaint.cause == Cause::Network;
-    if is_network && evidence.has_network {
+    if complaint.cause == Cause::Network
+        && let Some(remedy) = network_remedy(&evidence.network)
+    {
         return Some(
             likely(Cause::Network, format!("it ended by itself; most likely {}", complaint.meaning))
                 .shown(format!("it wrote: {line}"))
-                .remedy("it has this host's network: see whether the host gets there"),
+                .remedy(remedy),
         );
     }
     let mut verdict = likely(complaint.cause, format!("it ended by itself; most likely {}", complaint.meaning))

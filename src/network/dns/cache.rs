@@ -100,14 +100,9 @@ mod tests {
         Question { name: Name::parse(text).unwrap(), kind: kind::A, class: message::IN }
     }
 
-    fn plain() -> Manner {
-        // A question for the root, written by hand.
-        Query::read(&[0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]).unwrap().manner()
-    }
-
     /// An answer of so many addresses that lives so many seconds.
     fn answer(text: &str, count: u8, life: u32) -> Rc<Answer> {
-        let asked = message::ask(1, &question(text), plain(), false);
+        let asked = message::ask(1, &question(text), Manner::default(), false);
         let query = Query::read(&asked).unwrap();
         let mut reply = query.reply(message::Code::NoError);
         (0..count).for_each(|last| reply.address(Ipv4Addr::new(10, 0, 0, last).into(), life));
@@ -118,7 +113,7 @@ mod tests {
     }
 
     fn key(text: &str, server: &str) -> Key {
-        Key::new(&question(text), plain(), [server.parse().unwrap()].into())
+        Key::new(&question(text), Manner::default(), [server.parse().unwrap()].into())
     }
 
     #[test]

@@ -41,7 +41,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 const STRAYS: usize = 16;
 
 /// A name server's port.
-pub(super) const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 
 /// Who waits for an answer: `W` is the way back.
 pub(super) struct Waiter<W> {

@@ -251,7 +251,7 @@ impl Query {
 }
 
 /// See [`Query::manner`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Manner {
     wants_signatures: bool,
     checking_disabled: bool,
@@ -508,7 +508,7 @@ impl<'a> Records<'a> {
             section,
             kind: u16_at(self.message, at)?,
             class: u16_at(self.message, at + 2)?,
-            is_of_root: name.wire().len() == 1,
+            is_of_root: name.is_root(),
             life_at: at + 4,
             // RFC 2181, 8: what has the first bit set is taken for 0.
             life: if life > i32::MAX.cast_unsigned() { 0 } else { life },

@@ -13,6 +13,7 @@ mod forward;
 mod message;
 mod name;
 mod neighbours;
+mod policy;
 mod process;
 mod server;
 mod zone;
@@ -25,9 +26,11 @@ use serde::{Deserialize, Serialize};
 use super::cidr::Cidr;
 use crate::error::Result;
 
+pub use forward::PORT;
 #[cfg(any(test, fuzzing))]
 pub(crate) use message::check_any;
-pub use process::{Standing, ensure, is_there, serve};
+pub use policy::Names;
+pub use process::{Ensured, Standing, ensure, is_there, serve, standing};
 pub use server::{Server, Sockets, Wait};
 
 /// What a network's name server has to know.
@@ -53,7 +56,7 @@ pub struct Config {
     pub namespaces: Option<[PathBuf; 2]>,
 }
 
-/// Says what containers may find by name, and hears what they found.
+/// Says what containers may find by name ([`Names`] knows which names are which), and hears what they found.
 pub trait Egress {
     /// Whether a container may ask for a name that its networks do not have. The name is as [RFC 1035, 5.1] writes it, in
     /// the letters that it was asked in, and without a dot at its end.

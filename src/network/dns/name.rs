@@ -90,6 +90,26 @@ impl Name {
         labels.into_iter()
     }
 
+    pub(super) fn is_root(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// Whether it is a host's: letters, digits, `-`, and in practice `_`.
+    pub(super) fn is_host(&self) -> bool {
+        let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        self.labels().all(|label| label.iter().all(is_usual))
+    }
+
+    /// The names above it, from the nearest to the root.
+    pub(super) fn parents(&self) -> impl Iterator<Item = Self> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let length = usize::from(*rest.first()?);
+            rest = rest.get(length + 1..).filter(|rest| !rest.is_empty())?;
+            Some(Self(rest.into()))
+        })
+    }
+
     /// What is left of a folded name without the labels of another, folded one at its end; `None` where it does not end so,
     /// or has nothing before.
     pub(super) fn without(&self, suffix: &Self) -> Option<Self> {
@@ -182,6 +202,8 @@ mod tests {
         for text in ["..", "a..b", ".a", &"x".repeat(64), &vec!["x".repeat(63); 4].join(".")] {
             assert_eq!(Name::parse(text), None, "{text}");
         }
+        assert_eq!(name("a.b").parents().collect::<Vec<_>>(), [name("b"), name(".")]);
+        assert_eq!(name(".").parents().count(), 0);
         assert_eq!(name("a.b.c").labels().rev().collect::<Vec<_>>(), [b"c", b"b", b"a"]);
     }
 

@@ -65,23 +65,32 @@ pub struct Standing {
     pub port: Option<u16>,
 }
 
-/// Sees to it that a network, whose folder below the run root this is, has a name server; gives its port. To be called with a
+/// A network's name server, as [`ensure`] finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ensured {
+    /// Where it hears; questions are led there if it is not [`PORT`](super::PORT).
+    pub port: u16,
+    /// The one before it heard elsewhere; the first one of all is expected at [`PORT`](super::PORT).
+    pub has_moved: bool,
+}
+
+/// Sees to it that a network, whose folder below the run root this is, has a name server. To be called with a
 /// lease in the folder, and not while a lock on `dns` is held.
-pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<u16> {
+pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<Ensured> {
     let describe = || format!("start the name server of network {}", config.network);
     // Two who start containers at once wait for each other here, and not for the server's end.
     let starting = open_lock_file(folder, START, OFlags::CREATE).with_context(describe)?;
     let _starting = Lock::wait(starting, Sharing::Exclusive, |_| ()).with_context(describe)?;
     let file = open_lock_file(folder, STANDING, OFlags::CREATE).with_context(describe)?;
-    let port = match Lock::try_past_askers(file).with_context(describe)? {
-        Some(lock) => {
-            start(folder, config, lock).with_context(describe)?;
-            standing(folder)
-        }
-        None => standing(folder),
-    };
-    let port = port.and_then(|standing| standing.port);
-    port.ok_or_else(|| Error::new(Kind::Other, "it does not say where it hears").context(describe()))
+    let heard = |standing: Option<Standing>| standing.and_then(|standing| standing.port);
+    let mut before = None;
+    if let Some(lock) = Lock::try_past_askers(file).with_context(describe)? {
+        before = Some(heard(standing(folder)).unwrap_or(forward::PORT));
+        start(folder, config, lock).with_context(describe)?;
+    }
+    let port = heard(standing(folder));
+    let port = port.ok_or_else(|| Error::new(Kind::Other, "it does not say where it hears").context(describe()))?;
+    Ok(Ensured { port, has_moved: before.is_some_and(|before| before != port) })
 }
 
 /// Whether a network's name server lives.
@@ -94,7 +103,7 @@ pub fn is_there(folder: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// Reads what the network's name server was started with, whether it lives or not.
-pub(super) fn standing(folder: BorrowedFd<'_>) -> Option<Standing> {
+pub fn standing(folder: BorrowedFd<'_>) -> Option<Standing> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     read(&File::from(rustix::fs::openat(folder, STANDING, flags, Mode::empty()).ok()?)).ok()
 }

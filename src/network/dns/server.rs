@@ -543,3 +543,6 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Timespec>, wait: Wait) -> Re
         count => Ok(count),
     }
 }
+
+#[cfg(test)]
+mod tests;

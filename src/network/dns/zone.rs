@@ -117,7 +117,7 @@ impl Zone {
             let short = id.get(..SHORT_ID).filter(|_| id.len() > SHORT_ID);
             let texts = [Some(&lease.name[..]), Some(&id[..]), short].into_iter().flatten();
             for name in texts.chain(lease.aliases.iter().map(String::as_str)).filter_map(Name::parse) {
-                if name.wire().len() == 1 {
+                if name.is_root() {
                     continue;
                 }
                 let holders = self.names.entry(name.folded()).or_default();

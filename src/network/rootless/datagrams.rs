@@ -13,7 +13,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, ipproto};
 
-use super::device::Device;
+use super::device::{Device, Gateways};
 use super::frame::Obstacle;
 use super::packet::Packet;
 use super::table::{Kind, Table, Token};
@@ -69,7 +69,7 @@ impl Datagrams {
         Self { table: Table::new(Kind::Datagram, most), of_guest: HashMap::new() }
     }
 
-    /// Sends what a container sends. `to` is as the container sees it, `real` as the host does. Gives a new socket's token.
+    /// Sends what a container sends. `to` is as the container sees it, `real` as the host does.
     pub(super) fn send(
         &mut self,
         protocol: Protocol,
@@ -80,24 +80,21 @@ impl Datagrams {
         now: Instant,
         epoll: &OwnedFd,
         device: &mut Device,
-    ) -> Option<Token> {
+    ) {
         let (seen, real) = to;
-        let found = self.find(protocol, guest, seen);
-        let (token, is_new) = match found {
-            Some(token) => (token, false),
-            None => match self.open(protocol, guest, now, epoll) {
-                Ok(token) => (token, true),
-                Err(Errno::ACCESS | Errno::PERM) if protocol == Protocol::Echo => {
-                    device.dropped.echo += 1;
-                    return None;
-                }
-                Err(_) => {
-                    device.dropped.crowded += 1;
-                    return None;
-                }
-            },
+        let found = self.find(protocol, guest, seen).map_or_else(|| self.open(protocol, guest, now, epoll), Ok);
+        let token = match found {
+            Ok(token) => token,
+            Err(Errno::ACCESS | Errno::PERM) if protocol == Protocol::Echo => {
+                device.dropped.echo += 1;
+                return;
+            }
+            Err(_) => {
+                device.dropped.crowded += 1;
+                return;
+            }
         };
-        let mapping = self.table.get_mut(token)?;
+        let Some(mapping) = self.table.get_mut(token) else { return };
         mapping.last_used = now;
         mapping.remember(Peer { seen, real });
         // The first error may be of one that was sent before (IP_RECVERR).
@@ -105,7 +102,6 @@ impl Datagrams {
         if let Some(obstacle) = sent.err().and_then(obstacle) {
             device.send_unreachable(packet.source, packet.destination, obstacle, packet.whole);
         }
-        is_new.then_some(token)
     }
 
     /// Finds the socket through which a container's datagram goes: the published port that a caller used, or the container's own.
@@ -214,11 +210,17 @@ impl Datagrams {
         }
     }
 
-    /// When a socket is let go unless it is used before; `None` for a published port.
-    pub(super) fn deadline(&self, token: Token) -> Option<Instant> {
-        let mapping = self.table.get(token)?;
-        let idle = if mapping.asks_only { IDLE_OF_QUESTIONS } else { IDLE };
-        mapping.container.is_none().then(|| mapping.last_used + idle)
+    /// Lets go of sockets that nobody has used for long.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.forget(|mapping| {
+            let idle = if mapping.asks_only { IDLE_OF_QUESTIONS } else { IDLE };
+            mapping.container.is_none() && now.duration_since(mapping.last_used) > idle
+        });
+    }
+
+    /// Says whether there is something that may grow old.
+    pub(super) fn has_mappings(&self) -> bool {
+        self.table.iter().any(|mapping| mapping.container.is_none())
     }
 }
 
@@ -327,14 +329,14 @@ fn is_ipv6(socket: impl AsFd) -> bool {
 }
 
 /// Says whether the host lets this user send echo requests (`net.ipv4.ping_group_range`, icmp(7)).
-pub(super) fn may_ping() -> bool {
+pub fn may_ping() -> bool {
     let flags = SocketFlags::CLOEXEC;
     rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, Some(ipproto::ICMP)).is_ok()
 }
 
 /// Where on the host a container's packet goes: `None` is nowhere.
-pub(super) fn outside(destination: IpAddr, device: &Device, reaches_host: bool) -> Option<IpAddr> {
-    if device.gateways.contains(destination) {
+pub(super) fn outside(destination: IpAddr, gateways: Gateways, reaches_host: bool) -> Option<IpAddr> {
+    if gateways.contains(destination) {
         let loopback = match destination {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -352,4 +354,41 @@ pub(super) fn outside(destination: IpAddr, device: &Device, reaches_host: bool) 
         }
     };
     is_for_somebody.then_some(destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_no_disguise() {
+        let gateways = super::super::world::GATEWAYS;
+        for nowhere in [
+            "127.0.0.1",
+            "127.1.2.3",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "::ffff:192.0.2.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "ff02::1",
+            "fe80::1",
+            "10.0.2.2",
+            "fd00:6875:736b::2",
+        ] {
+            assert_eq!(outside(nowhere.parse().unwrap(), gateways, false), None, "{nowhere}");
+        }
+        for somewhere in ["192.0.2.1", "10.0.2.3", "2001:db8::1", "fd00::2", "64:ff9b::c000:201"] {
+            let somewhere = somewhere.parse().unwrap();
+            assert_eq!(outside(somewhere, gateways, false), Some(somewhere));
+        }
+        for (gateway, loopback) in [("10.0.2.2", "127.0.0.1"), ("fd00:6875:736b::2", "::1")] {
+            let expected = Some(loopback.parse().unwrap());
+            assert_eq!(outside(gateway.parse().unwrap(), gateways, true), expected, "where that is allowed");
+        }
+    }
 }

@@ -19,6 +19,9 @@ const CUT_V6: u8 = 4;
 
 const HOPS: u8 = 64;
 
+/// Every link takes this (RFC 8200, 5).
+const LEAST_WHOLE: u16 = 1280;
+
 /// Why a packet did not get where it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
@@ -45,11 +48,12 @@ pub(super) struct Header {
 /// A buffer for one packet.
 pub(super) struct Frame {
     bytes: Vec<u8>,
+    identifier: u16,
 }
 
 impl Default for Frame {
     fn default() -> Self {
-        Self { bytes: vec![0; HEAD + MAX_PAYLOAD] }
+        Self { bytes: vec![0; HEAD + MAX_PAYLOAD], identifier: 0 }
     }
 }
 
@@ -165,8 +169,14 @@ impl Frame {
                 header.copy_from_slice(&[0; 20]);
                 header[0] = 0x45;
                 header[2..4].copy_from_slice(&(length + 20).to_be_bytes());
-                // Not to be cut on the way: what is as long as this passes its only link.
-                header[6] = 0x40;
+                if length + 20 > LEAST_WHOLE && protocol != TCP {
+                    // The container's own link may be narrower: its namespace cuts this then, and has to tell the parts.
+                    self.identifier = self.identifier.wrapping_add(1);
+                    header[4..6].copy_from_slice(&self.identifier.to_be_bytes());
+                } else {
+                    // What is never cut needs no identifier (RFC 6864).
+                    header[6] = 0x40;
+                }
                 header[8] = HOPS;
                 header[9] = protocol;
                 header[12..16].copy_from_slice(&from.octets());

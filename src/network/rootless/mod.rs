@@ -9,6 +9,7 @@
 //! A tun device and not a tap: what is behind it are routes, so there is nobody whose Ethernet address would be asked for. Packets
 //! pass whole, up to 64 KiB, with checksums and cutting left to whoever needs them, which is mostly nobody.
 
+mod confinement;
 mod control;
 mod datagrams;
 mod device;
@@ -23,6 +24,23 @@ mod translator;
 mod world;
 
 pub use control::{Publication, Status, Transport};
+pub use datagrams::may_ping;
 pub use device::{Dropped, Gateways};
 pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
 pub use world::{DEVICE, GATEWAYS, open_inside};
+
+/// What the reader of packets promises, for [`crate::fuzzing`].
+#[cfg(any(test, fuzzing))]
+pub fn check_packet(bytes: &[u8]) {
+    let _ = packet::quoted_tcp(bytes);
+    let Ok(packet) = packet::read(bytes) else { return };
+    assert!(packet.whole.len() <= bytes.len() - packet::OFFLOAD_HEADER);
+    let payload = match packet.content {
+        packet::Content::Tcp(segment) => segment.payload,
+        packet::Content::Udp { payload, .. } => payload,
+        packet::Content::Echo { message, .. } => message,
+        packet::Content::Unreachable { quoted } => quoted,
+    };
+    assert!(payload.len() <= packet.whole.len() - 20);
+    assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
+}

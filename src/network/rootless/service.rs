@@ -7,13 +7,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::confinement;
 use super::control::{self, Answer, LOCK, Publication, Request, SOCKET, Status, Transport};
 use super::datagrams::may_ping;
 use super::state::{self, Holder, State};
 use super::table::{Kind, Table, Token};
 use super::translator::{Happened, Policy, Translator};
 use super::world::{GATEWAYS, World};
-use crate::error::{Context, Error, Kind as ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::support::lock::{Lock, Sharing};
 
@@ -88,7 +89,7 @@ pub(super) fn run(
     service.publish_again();
     service.save();
     // Nothing that it does from here on wants more than it has.
-    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    confinement::confine()?;
     ready()?;
     service.take_client(starter);
     service.serve()
@@ -254,7 +255,7 @@ impl Service {
                 check(&socket, *transport).with_context(describe)?;
                 socket
             }
-            None => open(*transport, *host).map_err(|errno| explain(errno, publication))?,
+            None => open(*transport, *host).map_err(|errno| self.explain(errno, publication))?,
         };
         rustix::io::ioctl_fionbio(&socket, true).with_context(describe)?;
         let bound = rustix::net::getsockname(&socket).with_context(describe)?;
@@ -262,6 +263,39 @@ impl Service {
         let is_udp = *transport == Transport::Udp;
         self.translator.publish(container, is_udp, *guest, socket).with_context(describe)?;
         Ok(port)
+    }
+
+    fn explain(&self, errno: Errno, publication: &Publication) -> Error {
+        let Publication { transport, host, .. } = publication;
+        let error = Error::from(errno).context(format!("publish {host}/{}", transport.name()));
+        match errno {
+            Errno::ACCESS => {
+                let first =
+                    std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+                error.with_hint(format!(
+                    "ports below {} are root's: sysctl net.ipv4.ip_unprivileged_port_start={} gives this one to all",
+                    first.trim(),
+                    host.port()
+                ))
+            }
+            Errno::ADDRINUSE => match self.owner(publication) {
+                Some(owner) => error.with_hint(format!("container {owner} has published it")),
+                None => error.with_hint(format!("`ss -Hlnp sport = {}` shows whose it is", host.port())),
+            },
+            _ => error,
+        }
+    }
+
+    /// Finds the container that has what another wants.
+    fn owner(&self, wanted: &Publication) -> Option<&str> {
+        let meets = |other: &&Publication| {
+            let (one, two) = (other.host, wanted.host);
+            let is_everywhere = one.ip().is_unspecified() || two.ip().is_unspecified();
+            other.transport == wanted.transport
+                && one.port() == two.port()
+                && (one.ip() == two.ip() || (is_everywhere && one.is_ipv4() == two.is_ipv4()))
+        };
+        self.state.published.iter().find(meets).map(|other| other.container.as_str())
     }
 
     /// Publishes what the process that died had published; what was handed to that is gone with it.
@@ -309,20 +343,3 @@ fn open(transport: Transport, host: std::net::SocketAddr) -> Result<OwnedFd, Err
 
 /// Callers that wait to be accepted; the kernel takes no more than net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-
-fn explain(errno: Errno, publication: &Publication) -> Error {
-    let Publication { transport, host, .. } = publication;
-    let error = Error::from(errno).context(format!("publish {host}/{}", transport.name()));
-    match errno {
-        Errno::ACCESS => {
-            let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
-            error.with_hint(format!(
-                "ports below {} are root's: sysctl net.ipv4.ip_unprivileged_port_start={} gives this one to everybody",
-                first.trim(),
-                host.port()
-            ))
-        }
-        Errno::ADDRINUSE => error.with_kind(ErrorKind::System(errno)),
-        _ => error,
-    }
-}

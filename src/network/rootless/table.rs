@@ -48,11 +48,13 @@ pub(super) struct Table<T> {
     most: usize,
     slots: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
+    /// With which turn a new slot begins: later than any that is gone.
+    first_turn: u32,
 }
 
 impl<T> Table<T> {
     pub(super) fn new(kind: Kind, most: usize) -> Self {
-        Self { kind, most, slots: Vec::new(), free: Vec::new() }
+        Self { kind, most, slots: Vec::new(), free: Vec::new(), first_turn: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,7 +68,7 @@ impl<T> Table<T> {
     /// Gives the token that the next entry gets.
     pub(super) fn next(&self) -> Token {
         let place = self.free.last().map_or(self.slots.len() as u64, |place| u64::from(*place));
-        let turn = self.slots.get(place as usize).map_or(0, |slot| slot.0);
+        let turn = self.slots.get(place as usize).map_or(self.first_turn, |slot| slot.0);
         Token((self.kind as u64) << 56 | u64::from(turn) << 32 | place)
     }
 
@@ -78,7 +80,7 @@ impl<T> Table<T> {
         let token = self.next();
         match self.free.pop() {
             Some(place) => self.slots[place as usize].1 = Some(entry),
-            None => self.slots.push((0, Some(entry))),
+            None => self.slots.push((self.first_turn, Some(entry))),
         }
         Ok(token)
     }
@@ -108,10 +110,11 @@ impl<T> Table<T> {
     /// Lets go of the memory; turns go on from the highest, so that no old token fits.
     fn first_turn_after_crowd(&mut self) {
         let highest = self.slots.iter().map(|slot| slot.0).max().unwrap_or(0);
+        self.first_turn = (highest + 1) & TURNS;
         self.slots.truncate(KEPT);
         self.slots.shrink_to_fit();
         for slot in &mut self.slots {
-            slot.0 = (highest + 1) & TURNS;
+            slot.0 = self.first_turn;
         }
         self.free = (0..KEPT as u32).rev().collect();
     }

@@ -30,6 +30,12 @@ const DEFAULT_LONGEST: u16 = 536;
 /// Below this a segment is more header than payload; Linux's own least (tcp_min_snd_mss).
 const LEAST_LONGEST: u16 = 48;
 
+/// Of a host's socket that is full a third is free when it says that there is room. Who has segments that do not fit into that
+/// window would wait for a timer (RFC 9293, 3.8.6.2.1): so a container is told of none that is longer than half of it. A socket to
+/// this machine has megabytes, one to another some 50 KiB at first.
+const SOCKET_PER_SEGMENT: u32 = 6;
+const LEAST_ANNOUNCED: u32 = 1220;
+
 /// The container is a few links of this machine away.
 const FIRST_PATIENCE: Duration = Duration::from_millis(300);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -96,7 +102,7 @@ pub(super) struct Connection {
     /// Acknowledged, and not yet thrown away.
     to_discard: u32,
     /// Where the host's stream ends, once that has been seen.
-    end: Option<u32>,
+    stream_end: Option<u32>,
     guest_window: u32,
     guest_scale: u8,
     cut: u16,
@@ -112,6 +118,8 @@ pub(super) struct Connection {
     expected: u32,
     guest_has_ended: bool,
     own_scale: u8,
+    /// The longest segment that the container was told of.
+    announced: u16,
     owes_ack: bool,
     /// The socket will say when it has more room, and the container is to be told.
     pub(super) wants_room: bool,
@@ -146,8 +154,15 @@ impl Connection {
     }
 
     /// Asks the container for a connection that the host has accepted.
-    pub(super) fn from_host(ends: (SocketAddr, SocketAddr), initial: u32, now: Instant, wire: &mut impl Wire) -> Self {
+    pub(super) fn from_host(
+        ends: (SocketAddr, SocketAddr),
+        initial: u32,
+        now: Instant,
+        host: &mut impl Host,
+        wire: &mut impl Wire,
+    ) -> Self {
         let mut connection = Self::new(ends, State::Opening, initial, now);
+        connection.announce(host);
         connection.say_syn(wire);
         connection
     }
@@ -161,7 +176,7 @@ impl Connection {
             next: initial,
             furthest: initial,
             to_discard: 0,
-            end: None,
+            stream_end: None,
             guest_window: 0,
             guest_scale: 0,
             cut: DEFAULT_LONGEST,
@@ -172,6 +187,7 @@ impl Connection {
             expected: 0,
             guest_has_ended: false,
             own_scale: SCALE,
+            announced: DEFAULT_LONGEST,
             owes_ack: false,
             wants_room: false,
             has_refused: false,
@@ -203,9 +219,16 @@ impl Connection {
         self.own_scale = if segment.scale.is_some() { SCALE } else { 0 };
     }
 
+    fn announce(&mut self, host: &mut impl Host) {
+        let most = u32::try_from(tcp_room(self.guest.is_ipv4())).unwrap_or(LEAST_ANNOUNCED);
+        let announced = (host.room().0 / SOCKET_PER_SEGMENT).clamp(LEAST_ANNOUNCED, most);
+        self.announced = u16::try_from(announced).unwrap_or(DEFAULT_LONGEST);
+    }
+
     /// The host's socket is connected.
-    pub(super) fn connected(&mut self, now: Instant, wire: &mut impl Wire) {
+    pub(super) fn connected(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
         if self.state == State::Connecting {
+            self.announce(host);
             self.state = State::Accepting;
             self.last_progress = now;
             self.say_syn(wire);
@@ -322,7 +345,7 @@ impl Connection {
         let window = u32::from(segment.window) << self.guest_scale;
         let is_in_flight = self.furthest != self.unacknowledged;
         if news > 0 && is_in_flight {
-            let ends = self.end.is_some_and(|end| acknowledged == end.wrapping_add(1));
+            let ends = self.stream_end.is_some_and(|end| acknowledged == end.wrapping_add(1));
             self.to_discard += news - u32::from(ends);
             self.unacknowledged = acknowledged;
             if is_before(self.next, acknowledged) {
@@ -372,8 +395,7 @@ impl Connection {
                 Ok(taken) => taken,
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => 0,
                 Err(_) => {
-                    host.reset();
-                    self.fail(wire);
+                    self.end(host, wire);
                     return;
                 }
             };
@@ -406,7 +428,7 @@ impl Connection {
         if self.owes_ack && self.state == State::Open {
             self.say_ack(host, wire);
         }
-        let is_acknowledged = self.end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
+        let is_acknowledged = self.stream_end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
         if self.guest_has_ended && is_acknowledged {
             self.state = State::Over;
         }
@@ -421,7 +443,7 @@ impl Connection {
                 return Served::Through;
             }
             let in_flight = self.next.wrapping_sub(self.unacknowledged);
-            if self.end == Some(self.next) {
+            if self.stream_end == Some(self.next) {
                 let window = *window.get_or_insert_with(|| self.window(host));
                 self.emit(window, FIN | ACK, 0, wire);
                 self.advance(1);
@@ -435,7 +457,7 @@ impl Connection {
             }
             let wanted = room.min(tcp_room(self.guest.is_ipv4()));
             match host.peek(in_flight, &mut wire.payload()[..wanted]) {
-                Ok(0) => self.end = Some(self.next),
+                Ok(0) => self.stream_end = Some(self.next),
                 Ok(length) => {
                     let window = *window.get_or_insert_with(|| self.window(host));
                     self.emit(window, PSH | ACK, length, wire);
@@ -445,8 +467,7 @@ impl Connection {
                 }
                 Err(Errno::AGAIN) => self.is_drained = true,
                 Err(_) => {
-                    host.reset();
-                    self.fail(wire);
+                    self.end(host, wire);
                     return Served::Through;
                 }
             }
@@ -461,13 +482,19 @@ impl Connection {
         }
     }
 
-    /// When something has to be done though nothing arrives.
-    pub(super) fn deadline(&self) -> Instant {
-        match self.state {
-            State::Accepting | State::Opening => self.last_progress + self.patience(),
-            State::Open if self.is_waiting() => self.last_progress + self.patience(),
-            _ => self.last_heard + IDLE,
-        }
+    /// When something has to be done though nothing arrives; `None` where nothing is waited for.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let is_waiting = match self.state {
+            State::Accepting | State::Opening => true,
+            State::Open => self.is_waiting(),
+            State::Connecting | State::Over => false,
+        };
+        is_waiting.then(|| self.last_progress + self.patience())
+    }
+
+    /// Nobody has said a word for so long that nobody will miss it.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        now.duration_since(self.last_heard) > IDLE
     }
 
     /// Something was sent that is not acknowledged, or cannot be sent.
@@ -481,13 +508,11 @@ impl Connection {
 
     /// The deadline has come.
     pub(super) fn expire(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
-        let is_waiting = matches!(self.state, State::Accepting | State::Opening) || self.is_waiting();
         let most = if self.state == State::Open { TRIES } else { OPENING_TRIES };
         // A window may stay closed for as long as somebody says that it is (RFC 9293, 3.8.6.1).
         let is_held_off = self.guest_window == 0 && now.duration_since(self.last_heard) < LONGEST_PATIENCE * 2;
-        if !is_waiting || self.state == State::Connecting || (self.tries >= most && !is_held_off) {
-            host.reset();
-            self.fail(wire);
+        if self.tries >= most && !is_held_off {
+            self.end(host, wire);
             return;
         }
         self.tries = self.tries.saturating_add(1);
@@ -503,6 +528,12 @@ impl Connection {
         }
     }
 
+    /// Ends it for both sides.
+    pub(super) fn end(&mut self, host: &mut impl Host, wire: &mut impl Wire) {
+        host.reset();
+        self.fail(wire);
+    }
+
     fn header(&self) -> Header {
         Header { sequence: self.furthest, acknowledged: self.expected, cut: self.cut, ..Header::default() }
     }
@@ -513,7 +544,7 @@ impl Connection {
 
     fn say_syn(&mut self, wire: &mut impl Wire) {
         let flags = if self.state == State::Opening { SYN } else { SYN | ACK };
-        let longest = u16::try_from(tcp_room(self.guest.is_ipv4())).ok();
+        let longest = Some(self.announced);
         let scale = (self.own_scale > 0).then_some(self.own_scale);
         let sequence = self.unacknowledged;
         let header = Header { sequence, flags, window: u16::MAX, longest, scale, ..self.header() };
@@ -546,3 +577,6 @@ impl Connection {
 fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other)).cast_signed() < 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
@@ -21,7 +21,7 @@ use super::packet::{self, ACK, Content, OFFLOAD_HEADER, Packet, RST, SYN, Segmen
 use super::table::{Kind, Table, Token};
 use super::tcp::{Connection, Host, Served, State, Wire};
 use crate::error::{Context, Result};
-use crate::sys::socket;
+use crate::sys::{memory, socket};
 
 /// Packets that are read before connections are served.
 const READS: usize = 32;
@@ -51,7 +51,9 @@ struct Stream {
     connection: Connection,
     socket: Socket,
     /// The earliest timer of it that will go off.
-    armed: Instant,
+    armed: Option<Instant>,
+    /// The kernel was asked to say when there is room.
+    awaits_room: bool,
 }
 
 struct Socket {
@@ -76,6 +78,7 @@ pub(super) struct Translator {
     datagrams: Datagrams,
     listeners: Table<Listener>,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
+    next_sweep: Option<Instant>,
     /// Connections to be served at the end of the turn.
     queue: Vec<Token>,
     packet: Vec<u8>,
@@ -101,6 +104,7 @@ impl Translator {
             datagrams: Datagrams::new(MOST_DATAGRAMS.min(spare / 4)),
             listeners: Table::new(Kind::Listener, MOST_LISTENERS),
             timers: BinaryHeap::new(),
+            next_sweep: None,
             queue: Vec::new(),
             packet: vec![0; OFFLOAD_HEADER + 40 + usize::from(MTU)],
             now: Instant::now(),
@@ -114,25 +118,39 @@ impl Translator {
 
     /// Waits until something happens, or somebody's time is up, or the caller's.
     pub(super) fn wait(&mut self, happened: &mut Vec<Happened>, most: Option<Duration>) -> Result<()> {
-        let patience = match self.timers.peek() {
+        let first = self.timers.peek().map(|Reverse((deadline, _))| *deadline).into_iter().chain(self.next_sweep).min();
+        let patience = match first {
             _ if !self.queue.is_empty() => Some(Duration::ZERO),
             // Rounded up: a moment too early would be another turn for nothing.
-            Some(Reverse((deadline, _))) => {
-                Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
-            }
+            Some(deadline) => Some(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1)),
             None => None,
         };
         let patience = patience.map_or(most, |patience| Some(most.map_or(patience, |most| most.min(patience))));
-        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         let mut events = Vec::with_capacity(EVENTS);
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), patience.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("wait for packets"),
+        let soon = patience.map_or(BUSY, |patience| patience.min(BUSY));
+        self.wait_for_events(&mut events, soon)?;
+        if events.is_empty() && patience.is_none_or(|patience| patience > BUSY) {
+            // Nothing came for a moment: it may be long, and that is waited for with little memory.
+            let rest = patience.and_then(|patience| Timespec::try_from(patience - BUSY).ok());
+            let mut fds = [PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN)];
+            match memory::wait_released(&mut fds, rest.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("wait for packets"),
+            }
+            self.wait_for_events(&mut events, Duration::ZERO)?;
         }
         happened.clear();
         happened.extend(events.iter().map(|event| (Token(event.data.u64()), event.flags)));
         self.now = Instant::now();
         Ok(())
+    }
+
+    fn wait_for_events(&self, events: &mut Vec<epoll::Event>, patience: Duration) -> Result<()> {
+        let patience = Timespec::try_from(patience).ok();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), patience.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno).context("wait for packets"),
+        }
     }
 
     /// Deals with what happened to something of the translator's own.
@@ -155,30 +173,44 @@ impl Translator {
             self.timers.pop();
             self.time_up(token);
         }
+        self.sweep();
         for token in std::mem::take(&mut self.queue) {
             self.serve(token);
+        }
+        // Of connections that are gone, or had another deadline before.
+        if self.timers.len() > 2 * self.streams.len() + SPARE_TIMERS {
+            let streams = &self.streams;
+            let is_armed = |deadline, token| streams.get(token).is_some_and(|stream| stream.armed == Some(deadline));
+            self.timers.retain(|Reverse((deadline, token))| is_armed(*deadline, *token));
         }
     }
 
     fn time_up(&mut self, token: Token) {
-        match token.kind() {
-            Some(Kind::Datagram) => match self.datagrams.deadline(token) {
-                Some(deadline) if deadline <= self.now => self.datagrams.remove(token),
-                Some(deadline) => self.timers.push(Reverse((deadline, token))),
-                None => {}
-            },
-            _ => {
-                let Some(stream) = self.streams.get_mut(token) else { return };
-                let deadline = stream.connection.deadline();
-                if deadline <= self.now {
-                    stream.connection.expire(self.now, &mut stream.socket, &mut self.device);
-                    stream.armed = self.now + FAR;
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        stream.armed = None;
+        if stream.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
+            stream.connection.expire(self.now, &mut stream.socket, &mut self.device);
+        }
+        self.enqueue(token);
+    }
+
+    /// Looks from time to time for what has grown old. Where there is nothing, nobody looks.
+    fn sweep(&mut self) {
+        let due = self.next_sweep.is_some_and(|due| due <= self.now);
+        if due {
+            for token in self.streams.tokens() {
+                let Some(stream) = self.streams.get_mut(token) else { continue };
+                if stream.connection.is_forgotten(self.now) {
+                    stream.connection.end(&mut stream.socket, &mut self.device);
                     self.enqueue(token);
-                } else {
-                    stream.armed = deadline;
-                    self.timers.push(Reverse((deadline, token)));
                 }
             }
+            self.datagrams.sweep(self.now);
+        }
+        if due || self.next_sweep.is_none() {
+            let period = if self.datagrams.has_mappings() { Some(SHORT_SWEEP) } else { None };
+            let period = period.or((self.streams.len() > 0).then_some(LONG_SWEEP));
+            self.next_sweep = period.map(|period| self.now + period);
         }
     }
 
@@ -211,16 +243,13 @@ impl Translator {
         let guest = SocketAddr::new(packet.source, ports.0);
         let seen = SocketAddr::new(packet.destination, ports.1);
         let called = self.datagrams.called_from(protocol, guest, seen);
-        let outside = || outside(seen.ip(), &self.device, self.policy.reaches_host);
+        let outside = || outside(seen.ip(), self.policy.gateways, self.policy.reaches_host);
         let Some(real) = called.or_else(|| outside().map(|real| SocketAddr::new(real, seen.port()))) else {
             self.device.dropped.forbidden += 1;
             return;
         };
         let to = (seen, real);
-        let made = self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
-        if let Some((token, deadline)) = made.and_then(|token| Some((token, self.datagrams.deadline(token)?))) {
-            self.timers.push(Reverse((deadline, token)));
-        }
+        self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
     }
 
     fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
@@ -239,7 +268,7 @@ impl Translator {
 
     /// Opens a connection of the host for a container's.
     fn connect(&mut self, ends: (SocketAddr, SocketAddr), packet: &Packet<'_>, segment: &Segment<'_>) {
-        let Some(real) = outside(ends.1.ip(), &self.device, self.policy.reaches_host) else {
+        let Some(real) = outside(ends.1.ip(), self.policy.gateways, self.policy.reaches_host) else {
             self.device.dropped.forbidden += 1;
             self.refuse(ends, segment);
             return;
@@ -252,7 +281,7 @@ impl Translator {
         let opened = open_connection(SocketAddr::new(real, ends.1.port()));
         let added = opened.and_then(|fd| {
             let connection = Connection::from_guest(ends, segment, initial_sequence()?, self.now);
-            self.add(connection, fd)
+            self.add(connection, Socket::new(fd))
         });
         match added {
             Ok(_) => {}
@@ -267,12 +296,10 @@ impl Translator {
     }
 
     /// Puts a connection into the table; its ends are free.
-    fn add(&mut self, connection: Connection, fd: OwnedFd) -> Result<Token, Errno> {
+    fn add(&mut self, connection: Connection, socket: Socket) -> Result<Token, Errno> {
         let ends = connection.ends();
-        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
-        epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let armed = self.now + FAR;
-        let stream = Stream { connection, socket: Socket { fd, looks_from }, armed };
+        epoll::add(&self.epoll, &socket.fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
+        let stream = Stream { connection, socket, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.enqueue(token);
@@ -306,19 +333,20 @@ impl Translator {
 
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, .. } = stream;
+        let Stream { connection, socket, awaits_room, .. } = stream;
         if flags.contains(epoll::EventFlags::ERR) {
             let cause = sockopt::socket_error(&socket.fd).unwrap_or(Ok(())).err().unwrap_or(Errno::CONNRESET);
             self.failed(token, cause);
             return;
         }
         if connection.state == State::Connecting && flags.contains(epoll::EventFlags::OUT) {
-            connection.connected(self.now, &mut self.device);
+            connection.connected(self.now, socket, &mut self.device);
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP) {
             connection.readable(flags.contains(epoll::EventFlags::RDHUP));
         }
         if flags.contains(epoll::EventFlags::OUT) {
+            *awaits_room = false;
             connection.writable(socket, &mut self.device);
         }
         self.enqueue(token);
@@ -350,22 +378,22 @@ impl Translator {
 
     fn serve(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, armed } = stream;
+        let Stream { connection, socket, armed, awaits_room } = stream;
         connection.is_queued = false;
-        let wanted_room = connection.wants_room;
         let served = connection.serve(self.now, socket, &mut self.device);
         if connection.state == State::Over {
             self.of_ends.remove(&connection.ends());
             self.streams.remove(token);
             return;
         }
-        if connection.wants_room && !wanted_room {
+        if connection.wants_room && !std::mem::replace(awaits_room, true) {
             // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
             let _ = epoll::modify(&self.epoll, &socket.fd, epoll::EventData::new_u64(token.0), interest());
         }
-        let deadline = connection.deadline();
-        if deadline < *armed {
-            *armed = deadline;
+        if let Some(deadline) = connection.deadline()
+            && armed.is_none_or(|armed| deadline < armed)
+        {
+            *armed = Some(deadline);
             self.timers.push(Reverse((deadline, token)));
         }
         if served == Served::Again {
@@ -387,8 +415,9 @@ impl Translator {
                 if self.streams.is_full() {
                     return Err(Errno::NFILE);
                 }
-                let connection = Connection::from_host(ends, initial, self.now, &mut self.device);
-                self.add(connection, fd)
+                let mut socket = Socket::new(fd);
+                let connection = Connection::from_host(ends, initial, self.now, &mut socket, &mut self.device);
+                self.add(connection, socket)
             });
             if added.is_err() {
                 self.device.dropped.crowded += 1;
@@ -442,8 +471,7 @@ impl Translator {
         for token in self.streams.tokens() {
             let Some(stream) = self.streams.get_mut(token) else { continue };
             if addresses.contains(&stream.connection.ends().0.ip()) {
-                stream.socket.reset();
-                stream.connection.fail(&mut self.device);
+                stream.connection.end(&mut stream.socket, &mut self.device);
                 self.enqueue(token);
             }
         }
@@ -461,8 +489,15 @@ impl Translator {
     }
 }
 
-/// Further than any deadline.
-const FAR: Duration = Duration::from_secs(1 << 20);
+/// For so long something may still come at once.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Between two looks for what has grown old: sockets for datagrams, and connections.
+const SHORT_SWEEP: Duration = Duration::from_secs(10);
+const LONG_SWEEP: Duration = Duration::from_mins(10);
+
+/// Timers that may be left over.
+const SPARE_TIMERS: usize = 1024;
 
 fn interest() -> epoll::EventFlags {
     epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
@@ -485,6 +520,13 @@ fn initial_sequence() -> Result<u32, Errno> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
+        Self { fd, looks_from }
+    }
 }
 
 impl Host for Socket {

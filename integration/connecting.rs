@@ -1,0 +1,466 @@
+//! What packets do between containers, this host and the world: links, addresses, rules and published ports, from a
+//! container's start to its end.
+//!
+//! Each scenario has a network namespace of its own for the host, and another for the world beyond it.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+use super::probe::raw::syscall;
+use super::support::image::{Image, Layout};
+use super::support::{Need, Outcome, Scene, Test, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let network = |test: Test| {
+        test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"))
+    };
+    vec![
+        test!(an_ordinary_user_s_containers_have_all_of_it)
+            .users()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
+        network(test!(containers_reach_each_other_and_the_world)),
+        network(test!(networks_are_cut_off_from_each_other)),
+        network(test!(published_ports_know_their_callers)),
+        network(test!(nobody_speaks_in_another_s_name)),
+        network(test!(what_is_flushed_or_killed_is_made_right)),
+        network(test!(networks_come_and_go_while_a_container_runs)),
+        network(test!(a_drop_policy_of_another_firewall_lets_containers_through)),
+    ]
+}
+
+/// The host's address towards the world, and the world's.
+const HOST: &str = "198.51.100.1";
+const HOST6: &str = "2001:db8::1";
+const WORLD: &str = "198.51.100.2";
+const WORLD6: &str = "2001:db8::2";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn run(program: &str, words: &str) -> String {
+    let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn ip(words: &str) {
+    run("ip", words);
+}
+
+fn unshare() {
+    syscall(libc::SYS_unshare, &[libc::CLONE_NEWNET.into()]).expect("make a network namespace");
+}
+
+type Order = Box<dyn FnOnce() + Send>;
+
+/// This thread, and all that it starts, in a network namespace that stands for the host; a thread in one for the world.
+struct Stage {
+    before: std::fs::File,
+    world: Option<mpsc::Sender<Order>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let before = std::fs::File::open("/proc/thread-self/ns/net").expect("open the network namespace");
+        unshare();
+        ip("link set lo up");
+        let (world, orders) = mpsc::channel::<Order>();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            unshare();
+            tell.send(syscall(libc::SYS_gettid, &[]).expect("a thread has an id")).expect("the test waits");
+            orders.into_iter().for_each(|order| order());
+        });
+        let id = told.recv().expect("the thread says its id");
+        ip(&format!("link add out0 type veth peer name in0 netns {id}"));
+        for (address, device) in [(HOST, "24 dev out0"), (HOST6, "64 dev out0 nodad")] {
+            ip(&format!("address add {address}/{device}"));
+        }
+        ip("link set out0 up");
+        let stage = Self { before, world: Some(world), thread: Some(thread) };
+        stage.outside(|| {
+            ip("link set lo up");
+            for (address, device) in [(WORLD, "24 dev in0"), (WORLD6, "64 dev in0 nodad")] {
+                ip(&format!("address add {address}/{device}"));
+            }
+            ip("link set in0 up");
+            // Whoever wants to get in knows the way.
+            ip(&format!("route add 172.16.0.0/12 via {HOST}"));
+        });
+        stage
+    }
+
+    /// Does something in the world.
+    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = mpsc::channel();
+        let order = Box::new(move || tell.send(work()).expect("the test waits"));
+        self.world.as_ref().expect("it is there").send(order).expect("the thread is there");
+        told.recv().expect("what was to be done in the world has failed")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.world = None;
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+        move_into_link_name_space(self.before.as_fd(), Some(LinkNameSpaceType::Network)).expect("go back");
+    }
+}
+
+/// Reads what a server says to who connects; nothing where there is none.
+fn hear(at: &str) -> String {
+    let at: SocketAddr = at.parse().expect("an address");
+    let mut said = String::new();
+    if let Ok(mut stream) = TcpStream::connect_timeout(&at, Duration::from_millis(500)) {
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = stream.read_to_string(&mut said);
+    }
+    said.trim().to_owned()
+}
+
+fn husk(scene: &Scene, words: &[&str]) -> Outcome {
+    scene.husk().args(words).run()
+}
+
+/// Runs a script of busybox's in a container that ends with it.
+fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+    let mut command = scene.husk();
+    command.args(["run", "--rm"]).args(flags).arg(layout.reference());
+    command.args(["/bin/busybox", "sh", "-c", script]).run()
+}
+
+fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
+    let mut command = scene.husk();
+    command.args(["run", "-d"]).args(flags).arg(layout.reference());
+    command.args(["/bin/busybox", "sh", "-c", script]).run().success();
+}
+
+fn image(scene: &Scene) -> Layout {
+    Image::busybox(scene).layout(scene, "layout")
+}
+
+fn leases(scene: &Scene, network: &str) -> Value {
+    let path: PathBuf = scene.run_root().join("networks").join(network).join("leases.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
+}
+
+fn inspect(scene: &Scene, name: &str) -> Value {
+    let found: Value = serde_json::from_str(&husk(scene, &["inspect", name]).success().stdout).expect("it is JSON");
+    found[0].clone()
+}
+
+fn address(scene: &Scene, network: &str, name: &str) -> String {
+    let leases = leases(scene, network);
+    let lease = leases.as_object().and_then(|all| all.values().find(|lease| lease["name"] == name));
+    lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A device that ordinary users may open: some hosts give it to root alone.
+struct Tun;
+
+impl Tun {
+    fn new(scene: &Scene) -> Self {
+        use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
+        use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+        let nodes = scene.path().join("nodes");
+        std::fs::create_dir(&nodes).expect("make a folder");
+        mount("tmpfs", &nodes, "tmpfs", MountFlags::empty(), None).expect("mount a tmpfs");
+        let (node, mode) = (nodes.join("tun"), Mode::from_raw_mode(0o666));
+        mknodat(CWD, &node, FileType::CharacterDevice, mode, makedev(10, 200)).expect("make a device node");
+        chmod(&node, mode).expect("open the node to all");
+        mount_bind(&node, "/dev/net/tun").expect("put the node in its place");
+        unmount(&nodes, UnmountFlags::DETACH).expect("unmount the tmpfs");
+        Self
+    }
+}
+
+impl Drop for Tun {
+    fn drop(&mut self) {
+        _ = rustix::mount::unmount("/dev/net/tun", rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = image(scene);
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    let flags = ["--name", "web", "--network", "front:alias=www", "-p", "127.0.0.1::80"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -vv -h /");
+    let get = "wget -q -O- http://www/a";
+    assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
+    let web = address(scene, "front", "web");
+    let elsewhere = format!("timeout 1 nc {web} 80 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "back"], &elsewhere).stdout, "", "another network's");
+    let port = husk(scene, &["port", "web", "80"]).success().stdout;
+    wait_until("the published port leads to it", || hear_ok(port.trim()));
+    let log = husk(scene, &["logs", "web"]).success();
+    let log = format!("{}{}", log.stdout, log.stderr);
+    assert!(log.contains("172."), "it has seen its neighbour: {log}");
+    husk(scene, &["restart", "-t", "0", "web"]).success();
+    assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
+    let refused = inside(scene, &layout, &["--network", "front", "--userns", "keep-id"], "true");
+    refused.exits_with(125).says("a user namespace of their own");
+    husk(scene, &["rm", "-f", "web"]).success();
+    assert_eq!(leases(scene, "front"), serde_json::json!({}));
+}
+
+fn containers_reach_each_other_and_the_world(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "--ipv6", "front"]).success();
+    start(scene, &layout, &["--name", "web", "--network", "front:alias=www"], "echo hello > /a; httpd -f -h /");
+    let script = "wget -q -O- http://www/a && ip route && cat /etc/resolv.conf /etc/hosts";
+    let seen = inside(scene, &layout, &["--network", "front", "--name", "other"], script).success().stdout;
+    assert!(seen.starts_with("hello\n"), "{seen}");
+    assert!(seen.contains("default via 172."), "{seen}");
+    assert!(seen.contains("nameserver 172.") && seen.contains(" other\n"), "{seen}");
+    let read = |network: &str, setting: &str| {
+        let script = format!("cat /proc/sys/net/ipv6/conf/eth0/{setting}; ip -6 addr show eth0");
+        inside(scene, &layout, &["--network", network], &script).success().stdout
+    };
+    assert!(read("front", "accept_ra").starts_with("0\n"));
+    assert_eq!(read("bridge", "disable_ipv6"), "1\n");
+    let listeners = stage.outside(|| {
+        let listen = |at: &str| TcpListener::bind((at, 7000)).expect("listen in the world");
+        [listen(WORLD), listen(WORLD6)]
+    });
+    // In the host's name, since the world does not know the containers.
+    let served =
+        thread::spawn(move || listeners.map(|listener| listener.accept().expect("a caller").1.ip().to_string()));
+    let script = format!("nc {WORLD} 7000 </dev/null; nc {WORLD6} 7000 </dev/null");
+    inside(scene, &layout, &["--network", "front"], &script).success();
+    assert_eq!(served.join().unwrap(), [HOST, HOST6]);
+    husk(scene, &["rm", "-f", "web"]).success();
+    wait_until("no lease, no rule, and no name server", || {
+        let rules = run("nft", "list ruleset");
+        leases(scene, "front") == serde_json::json!({}) && !rules.contains("hv") && !rules.contains(" . 02:42:")
+    });
+}
+
+fn networks_are_cut_off_from_each_other(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    husk(scene, &["network", "create", "--internal", "deep"]).success();
+    start(scene, &layout, &["--name", "one", "--network", "front"], "echo hello > /a; httpd -f -h /");
+    start(scene, &layout, &["--name", "two", "--network", "deep"], "echo hello > /a; httpd -f -h /");
+    let (one, two) = (address(scene, "front", "one"), address(scene, "deep", "two"));
+    let get = |network: &str, address: &str| {
+        let script = format!("printf 'GET /a HTTP/1.0\\r\\n\\r\\n' | timeout 1 nc {address} 80 | tail -n 1");
+        inside(scene, &layout, &["--network", network], &script).stdout
+    };
+    assert_eq!((get("front", &one).as_str(), get("deep", &two).as_str()), ("hello\n", "hello\n"));
+    assert_eq!((get("back", &one), get("front", &two), get("deep", &one)), Default::default());
+    // Nothing that was not published is reached, whoever knows the way (docker's moby-44325 and its kin).
+    assert_eq!(
+        stage.outside({
+            let at = format!("{one}:80");
+            move || hear(&at)
+        }),
+        ""
+    );
+    let _listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
+    let script = format!("timeout 1 nc {WORLD} 7000 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "deep"], &script).stdout, "");
+    husk(scene, &["rm", "-f", "one", "two"]).success();
+}
+
+fn published_ports_know_their_callers(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "--ipv6", "front"]).success();
+    let flags = ["--name", "web", "--network", "front", "-p", "8080:80", "-p", "7000-7010:81", "-p", "5300:53/udp"];
+    let script = "echo hello > /a; httpd -f -vv -h / -p 80 & httpd -f -h / -p 81";
+    start(scene, &layout, &flags, script);
+    let get = |at: String| {
+        move || {
+            let mut stream = TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).expect("connect");
+            stream.set_read_timeout(Some(PATIENCE)).expect("be patient");
+            std::io::Write::write_all(&mut stream, b"GET /a HTTP/1.0\r\n\r\n").expect("ask");
+            let mut said = String::new();
+            let _ = stream.read_to_string(&mut said);
+            said.lines().last().unwrap_or_default().to_owned()
+        }
+    };
+    wait_until("it serves", || {
+        TcpStream::connect(("127.0.0.1", 8080)).is_ok_and(|_| get("127.0.0.1:8080".to_owned())() == "hello")
+    });
+    for at in [format!("{HOST}:8080"), format!("[{HOST6}]:8080"), format!("{HOST}:7000")] {
+        assert_eq!(stage.outside(get(at.clone())), "hello", "{at}");
+    }
+    for at in ["127.0.0.1:8080".to_owned(), "[::1]:8080".to_owned(), format!("{HOST}:8080")] {
+        assert_eq!(get(at.clone())(), "hello", "{at}");
+    }
+    // The callers' own addresses, as the container saw them.
+    let log = husk(scene, &["logs", "web"]).success();
+    let log = format!("{}{}", log.stdout, log.stderr);
+    assert!(log.contains(&format!("{WORLD}]:")) && log.contains(&format!("{WORLD6}]:")), "{log}");
+    // A thread of ours stands for a server of datagrams.
+    let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
+    let (tell, told) = mpsc::channel();
+    let echo = thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the container's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+        let socket = UdpSocket::bind(("0.0.0.0", 53)).expect("hear in the container");
+        tell.send(()).expect("the test waits");
+        let mut buffer = [0; 16];
+        let mut callers = Vec::new();
+        for _ in 0..2 {
+            let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
+            socket.send_to(&buffer[..length], from).expect("answer");
+            callers.push(from.ip().to_string());
+        }
+        callers
+    });
+    told.recv().expect("the server hears");
+    let echoed = |at: &'static str| {
+        move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("be patient");
+            socket.send_to(b"echo", at).expect("send");
+            let mut buffer = [0; 16];
+            let (length, from) = socket.recv_from(&mut buffer).expect("an answer");
+            (String::from_utf8_lossy(&buffer[..length]).into_owned(), from.to_string())
+        }
+    };
+    assert_eq!(stage.outside(echoed("198.51.100.1:5300")), ("echo".to_owned(), "198.51.100.1:5300".to_owned()));
+    assert_eq!(echoed("127.0.0.1:5300")(), ("echo".to_owned(), "127.0.0.1:5300".to_owned()));
+    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1"]);
+    // A port has one owner, who is named.
+    let refused = inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true");
+    refused.exits_with(125).says("port is already allocated").says("container web has it");
+    let taken = TcpListener::bind(("0.0.0.0", 8081)).expect("take a port");
+    inside(scene, &layout, &["--network", "front", "-p", "8081:80"], "true").exits_with(125).says("already allocated");
+    drop(taken);
+    // Of a range the next.
+    let flags = ["--name", "next", "--network", "front", "-p", "7000-7010:81", "-p", "80", "-p", "127.0.0.1:8082:81"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h / -p 81");
+    let ports = husk(scene, &["port", "next"]).success().stdout;
+    assert!(ports.contains("81/tcp -> 0.0.0.0:7001\n") && ports.contains("80/tcp -> 0.0.0.0:"), "{ports}");
+    wait_until("it serves", || hear_ok("127.0.0.1:8082"));
+    // At a loopback address it is for this host alone.
+    assert_eq!(stage.outside(|| hear(&format!("{HOST}:8082"))), "");
+    husk(scene, &["rm", "-f", "web", "next"]).success();
+    assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
+    inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
+}
+
+fn hear_ok(at: &str) -> bool {
+    TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).is_ok()
+}
+
+fn nobody_speaks_in_another_s_name(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "front"]).success();
+    start(scene, &layout, &["--name", "web", "--network", "front"], "sleep 100");
+    let web = address(scene, "front", "web");
+    let other = "172.17.0.200";
+    // Another address of the block, another Ethernet address: with the right to change its own interface, and not believed.
+    let script = format!(
+        "ping -c 1 -W 1 {web} >/dev/null && echo own; \
+         ip addr flush dev eth0; ip addr add {other}/16 dev eth0; ping -c 1 -W 1 {web} >/dev/null && echo address; \
+         arping -c 1 -w 1 -I eth0 {web} >/dev/null && echo arp; true"
+    );
+    let said = inside(scene, &layout, &["--network", "front", "--cap-add", "NET_ADMIN"], &script).success().stdout;
+    assert_eq!(said, "own\n");
+    let script = format!(
+        "ip link set eth0 down; ip link set eth0 address 02:42:00:00:00:99; ip link set eth0 up; \
+         ping -c 1 -W 1 {web} >/dev/null && echo link; true"
+    );
+    let said = inside(scene, &layout, &["--network", "front", "--cap-add", "NET_ADMIN"], &script).success().stdout;
+    assert_eq!(said, "");
+    husk(scene, &["rm", "-f", "web"]).success();
+}
+
+fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "front"]).success();
+    let flags = ["--name", "web", "--network", "front", "-p", "8080:80"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
+    let is_reached = || stage.outside(|| hear_ok(&format!("{HOST}:8080")));
+    wait_until("it serves", is_reached);
+    run("nft", "flush ruleset");
+    husk(scene, &["ps"]).success().says("husk network reload");
+    husk(scene, &["network", "reload"]).success();
+    assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
+    // A start finds out by itself.
+    run("nft", "flush ruleset");
+    inside(scene, &layout, &["--network", "front"], "true").success();
+    assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
+    // Monitor and workload killed at once: the next command clears what they had.
+    let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("it has a parent");
+    run("kill", &format!("-KILL {parent} {pid}"));
+    inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
+    wait_until("nothing is left", || {
+        leases(scene, "front") == serde_json::json!({}) && !run("nft", "list ruleset").contains("8080")
+    });
+    husk(scene, &["rm", "-f", "web"]).success();
+    husk(scene, &["network", "rm", "front"]).success();
+    assert!(!run("ip", "-br link").contains("hk-"), "the bridge is gone");
+}
+
+fn networks_come_and_go_while_a_container_runs(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    start(scene, &layout, &["--name", "web", "--network", "front"], "echo hello > /a; httpd -f -h /");
+    start(scene, &layout, &["--name", "two", "--network", "back"], "sleep 100");
+    let get = || husk(scene, &["exec", "two", "/bin/busybox", "wget", "-q", "-O-", "http://web/a"]);
+    get().exits_with(1);
+    husk(scene, &["network", "connect", "front", "two"]).success();
+    assert_eq!(get().success().stdout, "hello\n");
+    husk(scene, &["network", "disconnect", "front", "two"]).success();
+    get().exits_with(1);
+    let links = husk(scene, &["exec", "two", "/bin/busybox", "ip", "link"]).success().stdout;
+    assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
+    // What was said while it ran holds for its next start.
+    husk(scene, &["network", "connect", "front", "two"]).success();
+    husk(scene, &["restart", "-t", "0", "two"]).success();
+    assert_eq!(get().success().stdout, "hello\n");
+    husk(scene, &["rm", "-f", "web", "two"]).success();
+}
+
+fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    run("nft", "add table ip filter");
+    run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
+    let served = thread::spawn(move || listener.accept().map(drop));
+    husk(scene, &["network", "create", "front"]).success();
+    inside(scene, &layout, &["--network", "front"], &format!("nc {WORLD} 7000 </dev/null")).success();
+    served.join().unwrap().expect("a caller");
+    husk(scene, &["network", "rm", "front"]).success();
+    let rules = run("nft", "list ruleset");
+    assert!(!rules.contains("hk-") && rules.contains("policy drop"), "{rules}");
+}

@@ -1,0 +1,513 @@
+//! The way out of an ordinary user's networks, and in: the process that carries packets to sockets of the host.
+//!
+//! The world is the suite's own network namespace, with addresses that the tests give it. What a container would do, a thread
+//! of the test does that has entered the user's network namespace.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::{Value, json};
+
+use super::support::husk::read_host;
+use super::support::{Need, Running, Scene, Test, scene::write, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let network = |test: Test| {
+        test.users()
+            .needs(Need::Husk)
+            .needs(Need::Program("ip"))
+            .needs(Need::Program("cat"))
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN))
+    };
+    vec![
+        network(test!(streams_pass_both_ways)).user(),
+        network(test!(datagrams_and_echoes_pass)).user(),
+        network(test!(callers_keep_their_addresses)),
+        network(test!(a_killed_process_is_replaced)).user(),
+    ]
+}
+
+/// Of the world outside.
+const OUTSIDE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+/// Of a caller from elsewhere.
+const CALLER: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
+/// Of the user's network namespace, and of its way out.
+const INSIDE: [&str; 2] = ["10.0.2.100", "fd00:6875:736b::100"];
+const GATEWAY: [&str; 2] = ["10.0.2.2", "fd00:6875:736b::2"];
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn ip(words: &str) {
+    let output = Command::new("ip").args(words.split(' ')).output().expect("run ip");
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The world's addresses, and a device that ordinary users may open.
+struct Outside;
+
+impl Outside {
+    fn new(scene: &Scene) -> Self {
+        ip("link add hk-out0 type veth peer name hk-out1");
+        let outside = Self;
+        for (address, length) in OUTSIDE.iter().chain(&CALLER).zip([24, 64, 24, 64]) {
+            ip(&format!("address add {address}/{length} dev hk-out0 {}", if length == 64 { "nodad" } else { "" })
+                .trim());
+        }
+        ip("link set hk-out1 up");
+        ip("link set hk-out0 up");
+        // Some hosts give the device to root alone.
+        let nodes = scene.path().join("nodes");
+        std::fs::create_dir(&nodes).expect("make a folder");
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", &nodes, "tmpfs", flags, None).expect("mount a tmpfs");
+        let node = nodes.join("tun");
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &node,
+            rustix::fs::FileType::CharacterDevice,
+            mode,
+            rustix::fs::makedev(10, 200),
+        )
+        .expect("make a device node");
+        rustix::fs::chmod(&node, mode).expect("open the node to all");
+        rustix::mount::mount_bind(&node, "/dev/net/tun").expect("put the node in its place");
+        rustix::mount::unmount(&nodes, rustix::mount::UnmountFlags::DETACH).expect("unmount the tmpfs");
+        outside
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        _ = rustix::mount::unmount("/dev/net/tun", rustix::mount::UnmountFlags::DETACH);
+        _ = Command::new("ip").args(["link", "del", "hk-out0"]).output();
+    }
+}
+
+/// The user's network process, leased by a command that stays, and a conversation with it.
+struct Networks<'a> {
+    command: Running<'a>,
+    link: OwnedFd,
+    pid: i32,
+    namespace: OwnedFd,
+}
+
+impl<'a> Networks<'a> {
+    fn start(scene: &'a Scene) -> Self {
+        let mut command = scene.husk().args(["unshare", "--rootless-netns", "cat"]).start();
+        command.write("there\n");
+        command.line_with("there");
+        let link = connect(&scene.run_root().join("rootless-network/control"));
+        let welcome = ask(&link, &json!("hello"), None)["welcome"].clone();
+        let pid = i32::try_from(welcome["pid"].as_i64().expect("a pid")).expect("a pid");
+        let namespace =
+            std::fs::File::open(format!("/proc/{pid}/fd/{}", welcome["network"])).expect("open the namespace");
+        Self { command, link, pid, namespace: namespace.into() }
+    }
+
+    /// Does something in the network namespace.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        inside(self.namespace.as_fd(), work)
+    }
+
+    fn publish(&self, transport: &str, host: &str, guest: &str, socket: Option<BorrowedFd<'_>>) -> Value {
+        let publication = json!({ "container": "one", "transport": transport, "host": host, "guest": guest });
+        ask(&self.link, &json!({ "publish": publication }), socket)
+    }
+
+    fn published(&self, transport: &str, host: &str, guest: &str) -> u16 {
+        let answer = self.publish(transport, host, guest, None);
+        let port = answer["published"]["port"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        u16::try_from(port).expect("a port")
+    }
+
+    fn status(&self) -> Value {
+        ask(&self.link, &json!("status"), None)["status"].clone()
+    }
+
+    /// Ends both leases, and waits for the process's end.
+    fn end(mut self, scene: &Scene) {
+        let pidfd = open_process(self.pid);
+        self.command.close_input();
+        self.command.finish().success();
+        drop(self.link);
+        wait(pidfd.as_fd());
+        let left: Vec<_> = std::fs::read_dir(scene.run_root().join("rootless-network"))
+            .expect("list the folder")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, ["lock"]);
+    }
+}
+
+fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).expect("enter the namespace");
+            work()
+        });
+        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn open_process(pid: i32) -> OwnedFd {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("open the process")
+}
+
+fn wait(pidfd: BorrowedFd<'_>) {
+    let patience = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(pidfd, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1), "the process goes on");
+}
+
+fn connect(path: &Path) -> OwnedFd {
+    let folder = std::fs::File::open(path.parent().expect("in a folder")).expect("open the folder");
+    let link =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let path = format!("/proc/self/fd/{}/control", std::os::fd::AsRawFd::as_raw_fd(&folder));
+    rustix::net::connect(&link, &rustix::net::SocketAddrUnix::new(path).unwrap()).expect("connect");
+    link
+}
+
+fn ask(link: &OwnedFd, request: &Value, fd: Option<BorrowedFd<'_>>) -> Value {
+    let bytes = request.to_string().into_bytes();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<_> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    }
+    rustix::net::sendmsg(link, &[std::io::IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).expect("ask");
+    let mut buffer = vec![0; 1 << 16];
+    let (length, _) = rustix::net::recv(link, &mut buffer[..], rustix::net::RecvFlags::empty()).expect("an answer");
+    serde_json::from_slice(&buffer[..length]).expect("JSON")
+}
+
+/// Bytes that are told from each other wherever they are.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u64).map(|place| (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Takes everything from a caller until it ends its half, and sends `answer` back.
+fn serve_once(listener: &TcpListener, expected: &[u8], answer: &[u8]) -> SocketAddr {
+    let (mut stream, from) = listener.accept().expect("a caller");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("read until the end");
+    assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
+    stream.write_all(answer).expect("answer");
+    from
+}
+
+/// Says everything, ends this half, and takes the answer; gives the own address.
+fn call(to: SocketAddr, said: &[u8], expected: &[u8]) -> SocketAddr {
+    let mut stream =
+        TcpStream::connect_timeout(&to, PATIENCE).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let own = stream.local_addr().unwrap();
+    stream.write_all(said).expect("speak");
+    stream.shutdown(Shutdown::Write).expect("end one half");
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("read until the end");
+    assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
+    own
+}
+
+fn streams_pass_both_ways(scene: &Scene) {
+    let _outside = Outside::new(scene);
+    let networks = Networks::start(scene);
+    let (much, more) = (pattern(50_000_000), pattern(49_999_999));
+    for (address, length) in OUTSIDE.iter().zip([much.len(), 3_000_000]) {
+        let listener = TcpListener::bind((*address, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let (up, down) = (&much[..length], &more[..length - 1]);
+        thread::scope(|scope| {
+            let server = scope.spawn(|| serve_once(&listener, up, down));
+            networks.inside(|| call(to, up, down));
+            assert_eq!(server.join().unwrap().ip(), to.ip(), "by the host's routes");
+        });
+    }
+
+    // Many at once, each a socket of the host's, and none of them left.
+    let listener = TcpListener::bind((OUTSIDE[0], 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    let (mut accepted, mut called) = thread::scope(|scope| {
+        let accepting = scope.spawn(|| (0..200).map(|_| listener.accept().unwrap().0).collect::<Vec<_>>());
+        let called = networks.inside(|| (0..200).map(|_| TcpStream::connect(to).unwrap()).collect::<Vec<_>>());
+        (accepting.join().unwrap(), called)
+    });
+    assert_eq!(networks.status()["connections"], 200);
+    for (number, stream) in called.iter_mut().enumerate() {
+        stream.write_all(&[number as u8]).unwrap();
+    }
+    for stream in &mut accepted {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        stream.write_all(&byte).unwrap();
+    }
+    for (number, stream) in called.iter_mut().enumerate() {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        assert_eq!(byte[0], number as u8);
+    }
+    drop(called);
+    for stream in &mut accepted {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    drop(accepted);
+
+    // It has what the user has, and gives away what it does not need.
+    let status = read_host(format!("/proc/{}/status", networks.pid));
+    for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+
+    // What fails, fails as it would on the host.
+    drop(listener);
+    let on_loopback = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = on_loopback.local_addr().unwrap().port();
+    let failures = networks.inside(|| {
+        let fail = |to: SocketAddr| TcpStream::connect_timeout(&to, PATIENCE).map(drop).unwrap_err().raw_os_error();
+        [
+            fail(to),
+            fail((OUTSIDE[1].parse::<IpAddr>().unwrap(), 9).into()),
+            fail("198.51.100.1:80".parse().unwrap()),
+            fail("[2001:db8:1::1]:80".parse().unwrap()),
+            fail((GATEWAY[0].parse::<IpAddr>().unwrap(), port).into()),
+        ]
+    });
+    let expected =
+        [libc::ECONNREFUSED, libc::ECONNREFUSED, libc::ENETUNREACH, libc::ENETUNREACH, libc::ECONNREFUSED].map(Some);
+    assert_eq!(failures, expected, "{}", networks.status());
+    on_loopback.set_nonblocking(true).unwrap();
+    assert!(on_loopback.accept().is_err(), "the host's loopback is nobody's but the host's");
+    networks.end(scene);
+}
+
+fn datagrams_and_echoes_pass(scene: &Scene) {
+    let _outside = Outside::new(scene);
+    let networks = Networks::start(scene);
+    let most = pattern(65_507);
+    for (address, other, length) in [(OUTSIDE[0], CALLER[0], 65_507), (OUTSIDE[1], CALLER[1], 65_400)] {
+        let server = UdpSocket::bind((address, 0)).unwrap();
+        let (stranger, friend) = (UdpSocket::bind((other, 0)).unwrap(), UdpSocket::bind((address, 0)).unwrap());
+        for socket in [&server, &stranger, &friend] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let to = server.local_addr().unwrap();
+        let client = networks.inside(|| {
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let client = UdpSocket::bind(any).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send_to(&most[..length], to).unwrap();
+            client
+        });
+        let mut buffer = vec![0; 1 << 16];
+        let (got, from) = server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..got] == most[..length], "{got} of {length} bytes");
+        // Nobody who was not spoken to is heard; another port of who was, is.
+        stranger.send_to(b"stranger", from).unwrap();
+        friend.send_to(b"friend", from).unwrap();
+        server.send_to(&most[..length], from).unwrap();
+        let (got, whose) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..got], whose), (&b"friend"[..], friend.local_addr().unwrap()));
+        let (got, whose) = client.recv_from(&mut buffer).unwrap();
+        assert!(whose == to && buffer[..got] == most[..length], "{got} of {length} bytes");
+        // The same socket for all whom one port speaks to.
+        client.send_to(b"hello", stranger.local_addr().unwrap()).unwrap();
+        assert_eq!(stranger.recv_from(&mut buffer).unwrap().1.port(), from.port());
+
+        drop(friend);
+        let closed = SocketAddr::new(to.ip(), to.port());
+        drop(server);
+        client.connect(closed).unwrap();
+        client.send(b"anybody?").unwrap();
+        assert_eq!(client.recv(&mut buffer).unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
+    }
+
+    let may_ping = |range: &str| write(Path::new("/proc/sys/net/ipv4/ping_group_range"), range);
+    may_ping("1 0");
+    let account = scene.account().gid;
+    assert!(!networks.inside(|| ping(OUTSIDE[0].parse().unwrap(), Duration::from_millis(50))));
+    assert_eq!((&networks.status()["may_ping"], &networks.status()["dropped"]["echo"]), (&json!(false), &json!(1)));
+    may_ping(&format!("{account} {account}"));
+    for address in OUTSIDE {
+        assert!(networks.inside(|| ping(address.parse().unwrap(), PATIENCE)), "{address}: {}", networks.status());
+    }
+    may_ping("1 0");
+    networks.end(scene);
+}
+
+/// Sends an echo request, and waits for its answer.
+fn ping(to: IpAddr, patience: Duration) -> bool {
+    use rustix::net::{ipproto, sockopt};
+    let (family, protocol, kinds) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, [8, 0]),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, [128, 129]),
+    };
+    let socket =
+        rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).expect("a socket");
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(patience)).unwrap();
+    let mut message = [kinds[0], 0, 0, 0, 0x12, 0x34, 0, 1, b'h', b'i'];
+    let sum = message.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    rustix::net::sendto(&socket, &message, SendFlags::empty(), &SocketAddr::new(to, 0)).expect("send");
+    let mut buffer = [0; 128];
+    while let Ok((length, _)) = rustix::net::recv(&socket, &mut buffer[..], rustix::net::RecvFlags::empty()) {
+        let answer = &buffer[if to.is_ipv4() { 20 } else { 0 }..length];
+        if answer[0] == kinds[1] && answer[4..] == message[4..] {
+            return true;
+        }
+    }
+    false
+}
+
+fn callers_keep_their_addresses(scene: &Scene) {
+    let _outside = Outside::new(scene);
+    let networks = Networks::start(scene);
+    let data = pattern(1_000_000);
+    for family in [0, 1] {
+        let at = |address: &str, port: u16| SocketAddr::new(address.parse().unwrap(), port);
+        let server = networks.inside(|| TcpListener::bind((INSIDE[family], 8080)).unwrap());
+        let guest = at(INSIDE[family], 8080).to_string();
+        let port = networks.published("tcp", &at(OUTSIDE[family], 0).to_string(), &guest);
+        thread::scope(|scope| {
+            let serving = scope.spawn(|| serve_once(&server, &data, &data[1..]));
+            let own = call_from(CALLER[family], at(OUTSIDE[family], port), &data, &data[1..]);
+            assert_eq!(serving.join().unwrap(), own);
+        });
+        // Who calls from the host's loopback could not be answered there.
+        let loopback = if family == 0 { "127.0.0.1" } else { "::1" };
+        let port = networks.published("tcp", &at(loopback, 0).to_string(), &guest);
+        thread::scope(|scope| {
+            let serving = scope.spawn(|| serve_once(&server, b"hi", b"there"));
+            let own = call(at(loopback, port), b"hi", b"there");
+            assert_eq!(serving.join().unwrap(), at(GATEWAY[family], own.port()));
+        });
+        drop(server);
+        let mut refused = TcpStream::connect(at(loopback, port)).unwrap();
+        refused.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(refused.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+
+        let server = networks.inside(|| UdpSocket::bind((INSIDE[family], 5353)).unwrap());
+        let guest = at(INSIDE[family], 5353).to_string();
+        for (host, caller, seen) in
+            [(OUTSIDE[family], CALLER[family], CALLER[family]), (loopback, loopback, GATEWAY[family])]
+        {
+            let port = networks.published("udp", &at(host, 0).to_string(), &guest);
+            let client = UdpSocket::bind((caller, 0)).unwrap();
+            for socket in [&client, &server] {
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            }
+            client.connect(at(host, port)).unwrap();
+            client.send(b"question").unwrap();
+            let mut buffer = [0; 64];
+            let (length, from) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&b"question"[..], at(seen, client.local_addr().unwrap().port())));
+            server.send_to(b"answer", from).unwrap();
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"answer");
+        }
+    }
+
+    // A socket of the caller's is as good as one of its own, and is not read as what it is not.
+    let passed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = passed.local_addr().unwrap();
+    let guest = format!("{}:8081", INSIDE[0]);
+    let answer = networks.publish("tcp", "127.0.0.1:0", &guest, Some(passed.as_fd()));
+    assert_eq!(answer["published"]["port"], to.port());
+    drop(passed);
+    let server = networks.inside(|| TcpListener::bind((INSIDE[0], 8081)).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| serve_once(&server, b"hi", b"there"));
+        call(to, b"hi", b"there");
+    });
+    // What goes on with an address that is somebody else's by now is cut off, on both sides.
+    let mut caller = TcpStream::connect(to).unwrap();
+    let (mut called, _) = server.accept().unwrap();
+    ask(&networks.link, &json!({ "forget": { "addresses": [INSIDE[0]] } }), None);
+    for stream in [&mut caller, &mut called] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+    }
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let answer = networks.publish("tcp", "127.0.0.1:0", &guest, Some(file.as_fd()));
+    assert!(answer["failed"]["message"].as_str().unwrap().contains("does not listen"), "{answer}");
+
+    let taken = networks.publish("tcp", &to.to_string(), &guest, None);
+    assert!(taken["failed"]["message"].as_str().unwrap().ends_with("(EADDRINUSE)"), "{taken}");
+    assert!(taken["failed"]["hint"].as_str().unwrap().contains("container one"), "{taken}");
+    let low = networks.publish("tcp", "127.0.0.1:80", &guest, None);
+    assert!(low["failed"]["hint"].as_str().unwrap().contains("net.ipv4.ip_unprivileged_port_start=80"), "{low}");
+    assert_eq!(networks.status()["published"], 9);
+    ask(&networks.link, &json!({ "withdraw": { "container": "one" } }), None);
+    assert_eq!(networks.status()["published"], 0);
+    drop(TcpListener::bind(to).expect("the port is free again"));
+    networks.end(scene);
+}
+
+/// Calls from an address of one's own choice.
+fn call_from(from: &str, to: SocketAddr, said: &[u8], expected: &[u8]) -> SocketAddr {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+    rustix::net::connect(&socket, &to).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let own = stream.local_addr().unwrap();
+    stream.write_all(said).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
+    own
+}
+
+/// The namespaces live as long as somebody in them; whoever comes next finds them, and gives them a way out again.
+fn a_killed_process_is_replaced(scene: &Scene) {
+    let _outside = Outside::new(scene);
+    let first = Networks::start(scene);
+    let port = first.published("tcp", &format!("{}:0", OUTSIDE[0]), &format!("{}:8080", INSIDE[0]));
+    let server = first.inside(|| TcpListener::bind((INSIDE[0], 8080)).unwrap());
+    let pidfd = open_process(first.pid);
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
+    wait(pidfd.as_fd());
+    let Networks { mut command, namespace, link, pid } = first;
+    drop(link);
+
+    let second = Networks::start(scene);
+    assert_ne!(second.pid, pid);
+    let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+    assert_eq!(inode(&second.namespace), inode(&namespace), "the same namespace");
+    let listener = TcpListener::bind((OUTSIDE[0], 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| serve_once(&listener, b"again", b"yes"));
+        inside(namespace.as_fd(), || call(to, b"again", b"yes"));
+        scope.spawn(|| serve_once(&server, b"still", b"there"));
+        call((OUTSIDE[0].parse::<IpAddr>().unwrap(), port).into(), b"still", b"there");
+    });
+
+    // It is kept by those who held the namespaces before, and not longer.
+    let Networks { command: mut other, link, pid, .. } = second;
+    other.close_input();
+    other.finish().success();
+    assert_eq!(ask(&link, &json!("status"), None)["status"]["kept_by"], 1);
+    drop(link);
+    let again = connect(&scene.run_root().join("rootless-network/control"));
+    drop(again);
+    let pidfd = open_process(pid);
+    command.close_input();
+    command.finish().success();
+    wait(pidfd.as_fd());
+}
