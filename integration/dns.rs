@@ -191,9 +191,12 @@ fn server(network: &str) -> Option<i32> {
     let end = format!("\0dns\0{network}\0");
     let is_server =
         |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(end.as_bytes()));
+    pids().find(is_server)
+}
+
+fn pids() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.find(is_server)
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn is_dead(pid: i32) -> bool {
@@ -648,13 +651,23 @@ fn starts_see_to_it(scene: &Scene) {
         let said = look_up(name);
         assert!(said.contains(address.trim()), "{address}: {said}");
     }
-    // Killed, it is there again with the next start.
-    let pid = server("hk_names").expect("it lives");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), rustix::process::Signal::KILL)
-        .expect("kill it");
+    // Killed, it is there again with the next start; with the monitor, with whoever starts that again.
+    let kill = |pid: i32| {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill it");
+    };
+    kill(server("hk_names").expect("it lives"));
     wait_until("it is dead", || !lives());
     assert!(look_up("app").contains(address.trim()));
     assert!(lives());
+    let is_monitor =
+        |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"husk:[monitor]\n");
+    let monitors: Vec<i32> = pids().filter(is_monitor).collect();
+    kill(server("hk_names").expect("it lives"));
+    monitors.into_iter().for_each(kill);
+    wait_until("it is dead", || !lives());
+    husk(&["ps"]).success();
+    wait_until("it lives again", lives);
     husk(&["rm", "-f", "web"]).success();
     wait_until("it ends with the last container", || !lives());
     // Somebody has the port of all addresses, as a resolver of the host's may: it is found all the same, and at its own port
