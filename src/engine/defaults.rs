@@ -11,7 +11,7 @@
 //! | mounts | `/proc /dev /dev/pts /dev/shm /dev/mqueue /sys /sys/fs/cgroup` | the same |
 //! | `/dev/shm` | 64 MiB | the same |
 //! | namespaces | pid mount ipc uts network; cgroup on v2 only | cgroup on v1, too: the host's tree is nobody's business |
-//! | network | `bridge` | `none`, until there are networks: a container is never put on the host's in silence |
+//! | network | `bridge` | the same; none where that cannot be, and a line that says why |
 //! | limits, ulimits | none of its own; the daemon's ulimits | none of its own; the caller's ulimits |
 //! | devices | null zero full random urandom tty console ptmx pts | the same |
 //! | sysctls of a private network | unprivileged ports and ping | the same; ping not in a user namespace, which lacks the ids |
