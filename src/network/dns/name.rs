@@ -9,7 +9,8 @@ const MOST: usize = 255;
 /// Bytes of a label; above them the first two bits say what else it is.
 const MOST_OF_LABEL: u8 = 63;
 
-const POINTER: u8 = 0b1100_0000;
+/// The first bits of what is no label, but the place of more of the name.
+pub(super) const POINTER: u8 = 0b1100_0000;
 
 /// A name that needs more pointers than it can have labels was written to cost time.
 const POINTERS: u32 = 127;
