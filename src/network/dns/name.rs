@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(Name::read(message, 0), None, "{what}");
         }
         let chain: Vec<u8> =
-            (0..200_u16).flat_map(|step| (0xc000 | step.saturating_sub(1) * 2).to_be_bytes()).collect();
+            (0..200_u16).flat_map(|step| (0xc000 + step.saturating_sub(1) * 2).to_be_bytes()).collect();
         let chain = [b"\x00\x00", &chain[2..]].concat();
         assert!(Name::read(&chain, 2 * 127).is_some());
         assert_eq!(Name::read(&chain, 2 * 128), None);
