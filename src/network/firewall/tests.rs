@@ -34,7 +34,10 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
     in_own_namespace(|| {
         let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
         assert_eq!(TABLES.add(&[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT), "there are no tables yet");
+        assert!(!TABLES.knows("husk0").unwrap());
         TABLES.write(&segments, &[endpoint("vh1")]).unwrap();
+        let known = ["husk0", "hk-1", "hk-2"].map(|bridge| TABLES.knows(bridge).unwrap());
+        assert_eq!(known, [true, true, false]);
         let again = TABLES.add(&[endpoint("vh1")]);
         assert!(again.is_ok(), "what is there is there: {again:?}");
         TABLES.remove(&[endpoint("vh1")]).unwrap();
