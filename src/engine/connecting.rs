@@ -22,7 +22,7 @@ use rustix::fs::{Mode, OFlags};
 
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
-use self::rules::{Gone, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
+use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::world::World;
 pub use self::world::{check, default_is_out_of_reach};
@@ -50,6 +50,7 @@ pub struct Connecting<'a> {
     hostname: &'a str,
     relay: &'a RefCell<Relay>,
     world: OnceCell<World>,
+    netfilter: Netfilter,
     /// The inode of this run's network namespace, once there is one.
     namespace: Cell<Option<u64>>,
 }
@@ -62,7 +63,15 @@ impl<'a> Connecting<'a> {
     }
 
     fn new(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Self {
-        Self { engine, record, hostname, relay, world: OnceCell::new(), namespace: Cell::default() }
+        Self {
+            engine,
+            record,
+            hostname,
+            relay,
+            world: OnceCell::new(),
+            netfilter: Netfilter::default(),
+            namespace: Cell::default(),
+        }
     }
 
     /// Finds or makes what the networks are in. To be called before anything is connected.
@@ -164,12 +173,12 @@ impl<'a> Connecting<'a> {
         self.world().inside(|| {
             let mut endpoints = Vec::new();
             for (number, (place, lease)) in places.iter().zip(&leases).enumerate() {
-                let linked = place.link(self.world(), lease, number == first, namespace);
+                let linked = place.link(self.world(), &self.netfilter, lease, number == first, namespace);
                 linked.with_context(|| format!("network {}", place.network.name))?;
                 endpoints.extend((!lease.port.is_empty()).then(|| endpoint(self.world(), lease)));
             }
             let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
-            add(self.engine, self.world(), &networks, &joined, &endpoints, follows_another)?;
+            add(self.engine, self.world(), &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
             match opened.datagram_ports() {
                 ports if ports.is_empty() => Ok(()),
                 ports => conntrack::forget(Protocol::Udp.number(), &ports),
@@ -253,10 +262,10 @@ impl<'a> Connecting<'a> {
             self.note(&networks, &place, &mut lease)?;
             let world = self.world();
             world.inside(|| {
-                place.link(world, &lease, held.is_empty(), namespace)?;
+                place.link(world, &self.netfilter, &lease, held.is_empty(), namespace)?;
                 let endpoints: Vec<Endpoint> =
                     (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
-                add(self.engine, world, &networks, &[&place.network], &endpoints, false)
+                add(self.engine, world, &networks, &[&place.network], &self.netfilter, &endpoints, false)
             })?;
             self.ensure_names(&networks, &place.network)
         };

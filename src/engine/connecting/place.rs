@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use super::rules::Netfilter;
 use super::world::World;
 use crate::engine::networks::driver::{Driver, DriverOptions};
 use crate::engine::networks::{NetworkRecord, StaticRoute};
@@ -27,12 +28,19 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Makes the link, and what it leads to.
-    pub(super) fn link(&self, world: &World, lease: &Lease, is_first: bool, namespace: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn link(
+        &self,
+        world: &World,
+        netfilter: &Netfilter,
+        lease: &Lease,
+        is_first: bool,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<()> {
         let NetworkRecord { subnets, routes, .. } = &self.network;
         let parent = self.parent()?;
         let wire = match self.network.driver {
             Driver::Bridge => {
-                self.make_bridge(world)?;
+                self.make_bridge(world, netfilter)?;
                 let is_isolated = !self.options.connects_containers;
                 Wire::Bridge { bridge: &self.network.interface, port: &self.port, is_isolated }
             }
@@ -84,7 +92,7 @@ impl Place<'_> {
         }
     }
 
-    fn make_bridge(&self, world: &World) -> Result<()> {
+    fn make_bridge(&self, world: &World, netfilter: &Netfilter) -> Result<()> {
         let NetworkRecord { interface, subnets, internal, ipv6, .. } = &self.network;
         let addresses: Vec<InterfaceAddress> =
             subnets.iter().map(|subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block }).collect();
@@ -92,7 +100,7 @@ impl Place<'_> {
         // A user's world forwards by itself, and has no firewall but ours.
         if !internal && world.handle().is_none() {
             forwarding::enable(*ipv6)?;
-            foreign::let_through(interface)?;
+            foreign::let_through(netfilter.socket()?, interface)?;
         }
         Ok(())
     }

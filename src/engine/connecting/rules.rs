@@ -1,6 +1,7 @@
 //! husk's tables in nf_tables, as they follow from the networks and from who is in them; and what containers that were killed
 //! have left there. Makes no link.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,6 +21,21 @@ use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
 use crate::network::lease::{Lease, Leases};
 use crate::network::{forwarding, link, rootless};
 use crate::support::lock::{Lock, Sharing, open_lock_file};
+use crate::sys::netlink::Socket;
+
+/// The socket by which a container's start speaks to nf_tables: opened where it is first used, and closed by nobody on the
+/// way to the start.
+#[derive(Default)]
+pub(super) struct Netfilter(OnceCell<Socket>);
+
+impl Netfilter {
+    pub(super) fn socket(&self) -> Result<&Socket> {
+        if self.0.get().is_none() {
+            let _ = self.0.set(firewall::open_socket()?);
+        }
+        Ok(self.0.get().expect("it was put there"))
+    }
+}
 
 /// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
 const FIREWALL_LOCK: &str = ".firewall";
@@ -92,10 +108,11 @@ pub(super) fn add(
     world: &World,
     networks: &Networks<'_>,
     joined: &[&NetworkRecord],
+    netfilter: &Netfilter,
     endpoints: &[Endpoint],
     follows_another: bool,
 ) -> Result<()> {
-    if !follows_another && add_alone(engine, joined, endpoints)? {
+    if !follows_another && add_alone(engine, joined, netfilter, endpoints)? {
         return Ok(());
     }
     let _lock = firewall_lock(engine, Sharing::Exclusive)?;
@@ -103,14 +120,19 @@ pub(super) fn add(
 }
 
 /// Adds elements to what is there; says whether that would do.
-fn add_alone(engine: &Engine, joined: &[&NetworkRecord], endpoints: &[Endpoint]) -> Result<bool> {
+fn add_alone(
+    engine: &Engine,
+    joined: &[&NetworkRecord],
+    netfilter: &Netfilter,
+    endpoints: &[Endpoint],
+) -> Result<bool> {
     let _lock = firewall_lock(engine, Sharing::Shared)?;
     for network in joined.iter().filter(|network| network.driver == Driver::Bridge) {
-        if !tables(engine).knows(&network.interface)? {
+        if !tables(engine).knows(netfilter.socket()?, &network.interface)? {
             return Ok(false);
         }
     }
-    match tables(engine).add(endpoints) {
+    match tables(engine).add(netfilter.socket()?, endpoints) {
         Ok(()) => Ok(true),
         // Not there yet, or gone; a published port that is still led to who had it.
         Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
@@ -198,7 +220,7 @@ pub fn reload(engine: &Engine) -> Result<()> {
         for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
             if world.handle().is_none() && !network.internal && !networks.leases(&network.name)?.is_empty() {
                 forwarding::enable(network.ipv6)?;
-                foreign::let_through(&network.interface)?;
+                foreign::let_through(&firewall::open_socket()?, &network.interface)?;
             }
         }
         write_firewall(engine, &world, &networks)
