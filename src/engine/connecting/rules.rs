@@ -184,7 +184,9 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
 /// Clears what containers have left in the networks whose monitors were killed.
 pub fn sweep(engine: &Engine) -> Result<()> {
     let networks = Networks::of(engine);
-    let names = networks.in_use()?;
+    let mut names = networks.in_use()?;
+    // Who has just ended gives back by itself, in a moment.
+    names.retain(|name| networks.is_quiet(name));
     if names.is_empty() {
         return Ok(());
     }
