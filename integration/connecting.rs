@@ -24,6 +24,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"))
     };
     vec![
+        test!(an_ordinary_user_s_containers_have_all_of_it)
+            .users()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
         network(test!(containers_reach_each_other_and_the_world)),
         network(test!(networks_are_cut_off_from_each_other)),
         network(test!(published_ports_know_their_callers)),
@@ -169,6 +175,57 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A device that ordinary users may open: some hosts give it to root alone.
+struct Tun;
+
+impl Tun {
+    fn new(scene: &Scene) -> Self {
+        use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
+        use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+        let nodes = scene.path().join("nodes");
+        std::fs::create_dir(&nodes).expect("make a folder");
+        mount("tmpfs", &nodes, "tmpfs", MountFlags::empty(), None).expect("mount a tmpfs");
+        let (node, mode) = (nodes.join("tun"), Mode::from_raw_mode(0o666));
+        mknodat(CWD, &node, FileType::CharacterDevice, mode, makedev(10, 200)).expect("make a device node");
+        chmod(&node, mode).expect("open the node to all");
+        mount_bind(&node, "/dev/net/tun").expect("put the node in its place");
+        unmount(&nodes, UnmountFlags::DETACH).expect("unmount the tmpfs");
+        Self
+    }
+}
+
+impl Drop for Tun {
+    fn drop(&mut self) {
+        _ = rustix::mount::unmount("/dev/net/tun", rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = image(scene);
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    let flags = ["--name", "web", "--network", "front:alias=www", "-p", "127.0.0.1::80"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -vv -h /");
+    let get = "wget -q -O- http://www/a";
+    assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
+    let web = address(scene, "front", "web");
+    let elsewhere = format!("timeout 1 nc {web} 80 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "back"], &elsewhere).stdout, "", "another network's");
+    let port = husk(scene, &["port", "web", "80"]).success().stdout;
+    wait_until("the published port leads to it", || hear_ok(port.trim()));
+    let log = husk(scene, &["logs", "web"]).success();
+    let log = format!("{}{}", log.stdout, log.stderr);
+    assert!(log.contains("172."), "it has seen its neighbour: {log}");
+    husk(scene, &["restart", "-t", "0", "web"]).success();
+    assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
+    let refused = inside(scene, &layout, &["--network", "front", "--userns", "keep-id"], "true");
+    refused.exits_with(125).says("a user namespace of their own");
+    husk(scene, &["rm", "-f", "web"]).success();
+    assert_eq!(leases(scene, "front"), serde_json::json!({}));
+}
+
 fn containers_reach_each_other_and_the_world(scene: &Scene) {
     let stage = Stage::new();
     let layout = image(scene);
@@ -179,6 +236,12 @@ fn containers_reach_each_other_and_the_world(scene: &Scene) {
     assert!(seen.starts_with("hello\n"), "{seen}");
     assert!(seen.contains("default via 172."), "{seen}");
     assert!(seen.contains("nameserver 172.") && seen.contains(" other\n"), "{seen}");
+    let read = |network: &str, setting: &str| {
+        let script = format!("cat /proc/sys/net/ipv6/conf/eth0/{setting}; ip -6 addr show eth0");
+        inside(scene, &layout, &["--network", network], &script).success().stdout
+    };
+    assert!(read("front", "accept_ra").starts_with("0\n"));
+    assert_eq!(read("bridge", "disable_ipv6"), "1\n");
     let listeners = stage.outside(|| {
         let listen = |at: &str| TcpListener::bind((at, 7000)).expect("listen in the world");
         [listen(WORLD), listen(WORLD6)]
@@ -343,6 +406,7 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     let is_reached = || stage.outside(|| hear_ok(&format!("{HOST}:8080")));
     wait_until("it serves", is_reached);
     run("nft", "flush ruleset");
+    husk(scene, &["ps"]).success().says("husk network reload");
     husk(scene, &["network", "reload"]).success();
     assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
     // A start finds out by itself.

@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(what_runs_is_not_removed_without_force).and_plain(),
         test!(a_failed_start_is_on_record).and_plain(),
         test!(of_two_starts_one_wins),
+        test!(of_a_start_and_a_removal_one_wins).and_plain(),
         test!(execs_see_the_container_and_its_users).and_plain(),
         test!(a_container_has_one_name_at_a_time),
     ]
@@ -396,6 +397,28 @@ fn of_two_starts_one_wins(scene: &Scene) {
     }
     soon("it writes", || yard.husk(&["logs", "wanted"]).stdout.contains("once"));
     assert_eq!(yard.husk(&["logs", "wanted"]).success().stdout, "once\n");
+}
+
+fn of_a_start_and_a_removal_one_wins(scene: &Scene) {
+    let yard = Yard::new(scene);
+    for force in [&["rm"][..], &["rm", "-f"]].repeat(4) {
+        yard.sh(&["create", "--name", "both"], "echo up; sleep 1000").success();
+        let (mut start, mut remove) = (scene.husk(), scene.husk());
+        let start = start.args(["start", "both"]).start();
+        let remove = remove.args([force, &["both"]].concat()).start();
+        let (started, removed) = (start.finish(), remove.finish());
+        let is_there = yard.husk(&["container", "exists", "both"]).code() == 0;
+        if removed.code() == 0 {
+            assert!(!is_there, "{} {}", started.stderr, removed.stderr);
+        } else {
+            // It was started first, and is whole.
+            assert!(is_there && started.code() == 0, "{} {}", started.stderr, removed.stderr);
+            assert!(yard.status("both").starts_with("Up "));
+            yard.husk(&["rm", "-f", "both"]).success();
+        }
+        assert_eq!(std::fs::read_dir(scene.store().join("containers")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(scene.store().join("names")).unwrap().count(), 0);
+    }
 }
 
 fn execs_see_the_container_and_its_users(scene: &Scene) {

@@ -61,6 +61,10 @@ fn a_log_that_hangs_keeps_nobody_waiting(scene: &Scene) {
     say(b"go\n");
     soon("all of it was written", || yard.husk(&["exec", "fast", "/bin/sh", "-c", "test -e /done"]).code() == 0);
     kill_process(writer, Signal::CONT).unwrap();
+    soon("all is there that is to come", || {
+        let last = yard.husk(&["logs", "--tail", "1", "fast"]).success();
+        last.stderr.contains("lines were lost") || last.stdout == format!("{LINES}\n")
+    });
     say(b"more\n");
     soon("it goes on", || yard.husk(&["logs", "--tail", "1", "fast"]).success().stdout == "last\n");
     let logs = yard.husk(&["logs", "fast"]).success();

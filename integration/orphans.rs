@@ -1,6 +1,8 @@
 //! Containers that outlive their monitors: the next command gives them another, and nothing of what they wrote is lost or
 //! doubled.
 
+use std::process::Stdio;
+
 use rustix::process::{Pid, Signal};
 
 use super::lifecycle::{Yard, monitor_of, soon};
@@ -16,6 +18,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(streams_are_the_users_to_open).and_plain(),
         test!(an_end_that_nobody_saw_is_on_record),
         test!(with_a_terminal_it_ends),
+        test!(a_rest_is_taken_over).and_plain(),
+        test!(a_stop_outlives_who_asked_and_who_was_asked),
+        test!(a_follower_gives_it_another_monitor),
     ]
     .into_iter()
     .map(engine)
@@ -185,4 +190,68 @@ fn with_a_terminal_it_ends(scene: &Scene) {
     soon("its end is on record", || yard.status("shown").starts_with("Exited (255)"));
     yard.husk(&["start", "shown"]).success();
     soon("it runs again", || yard.husk(&["logs", "shown"]).stdout == "up\r\nup\r\n");
+}
+
+/// Killed between two runs: who meets it starts it again, as it would have been.
+fn a_rest_is_taken_over(scene: &Scene) {
+    let yard = Yard::new(scene);
+    yard.sh(&["run", "-d", "--restart", "on-failure:6", "--name", "weak"], "echo run; exit 4").success();
+    let restarts = || yard.husk(&["inspect", "--format", "{{.RestartCount}}", "weak"]).success().stdout;
+    soon("its rests are long", || restarts() == "3\n" && yard.status("weak").starts_with("Restarting (4)"));
+    kill_monitor("weak");
+    soon("it goes on", || restarts() >= "4\n".to_owned());
+    soon("and gives up when it would have", || yard.status("weak").starts_with("Exited (4)"));
+    assert_eq!(restarts(), "6\n");
+    assert_eq!(yard.husk(&["logs", "weak"]).success().stdout, "run\n".repeat(7));
+}
+
+fn a_stop_outlives_who_asked_and_who_was_asked(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let script = "trap 'echo asked' TERM; echo up; while :; do sleep 0.01; done";
+    yard.sh(&["run", "-d", "--restart", "unless-stopped", "--name", "deaf"], script).success();
+    soon("it is up", || yard.husk(&["logs", "deaf"]).success().stdout == "up\n");
+    let mut stop = scene.husk();
+    let mut stop = stop.args(["stop", "-t", "2", "deaf"]).spawn(Stdio::null(), Stdio::null(), Stdio::null());
+    soon("it was asked", || yard.husk(&["logs", "deaf"]).success().stdout.contains("asked"));
+    stop.kill().unwrap();
+    stop.wait().unwrap();
+    kill_monitor("deaf");
+    assert!(yard.status("deaf").starts_with("Up "));
+    soon("it is killed", || yard.status("deaf").starts_with("Exited (137)"));
+    let why = yard.husk(&["inspect", "--format", "{{.State.Status}} {{.RestartCount}}", "deaf"]).success().stdout;
+    assert_eq!(why, "exited 0\n", "its policy leaves it at that");
+    // A start begins with nothing asked for.
+    yard.husk(&["start", "deaf"]).success();
+    kill_monitor("deaf");
+    assert!(yard.status("deaf").starts_with("Up "));
+    yard.husk(&["rm", "-f", "deaf"]).success();
+}
+
+fn a_follower_gives_it_another_monitor(scene: &Scene) {
+    let yard = Yard::new(scene);
+    let script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two";
+    yard.sh(&["run", "-d", "--name", "read"], script).success();
+    let mut follower = scene.husk();
+    let mut follower = follower.args(["logs", "-f", "read"]).start();
+    assert_eq!(follower.line(), "one");
+    kill_monitor("read");
+    let container = Pid::from_raw(monitor_soon("read")).unwrap();
+    assert!(!has_ended(container));
+    yard.husk(&["exec", "read", "/bin/sh", "-c", "echo > /go"]).success();
+    assert_eq!(follower.line(), "two");
+    follower.finish().success();
+    assert!(yard.status("read").starts_with("Exited (0)"));
+}
+
+/// The monitor that somebody gives a container, which nobody else has asked about.
+fn monitor_soon(name: &str) -> i32 {
+    let is_there = || {
+        std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let title = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            title.starts_with("husk:[monitor") && words.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
+        })
+    };
+    soon("the follower looks after it", is_there);
+    monitor_of(name)
 }

@@ -406,7 +406,7 @@ impl Draft<'_> {
         debug_assert!(record.id == self.id && Some(&record.name) == self.name.as_ref());
         let supervision = self.supervision.as_ref().expect("present until committed");
         if let Some(time) = started {
-            supervision.note_start(Start { time, restarts: 0 })?;
+            supervision.note_start(Start { time, restarts: 0, stop: None })?;
         }
         let document = serde_json::to_vec(record)?;
         record::check_size(&document)?;
@@ -493,6 +493,7 @@ impl Orphan {
                     started: self.started,
                     finished: now,
                     code: ExitRecord::UNKNOWN,
+                    was_stopped: self.supervision.start()?.is_some_and(|start| start.stop.is_some()),
                     error: Some(error.to_owned()),
                     ..ExitRecord::default()
                 };

@@ -237,6 +237,9 @@ impl Engine {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.context(format!("clear container {}", orphan.container.id().short()))),
         }
+        if self.unshared.is_none() && orphan.container.interrupted_rest()?.is_some() {
+            return self.hand_over(orphan);
+        }
         let (record, fate) = (orphan.record.clone(), orphan.fate);
         monitor::settle(orphan.container.directory(), record.options.log);
         let error = if had_fifos { ExitRecord::UNSEEN } else { ExitRecord::SUPERVISOR_LOST };

@@ -64,7 +64,7 @@ pub fn exec(
     }
     let options = &options;
     let process = process(&spec, options, &|user| identity(&runtime, id, user), variable)?;
-    match start(&runtime, id, &process, options) {
+    match start(&runtime, id, &process, options, None) {
         // It ended meanwhile.
         Err(error) if error.kind() == Kind::NotFound => Err(not_running(container)),
         Err(error) if error.kind() == Kind::State && !is_running(container) => Err(not_running(container)),
@@ -86,10 +86,16 @@ pub(super) fn exec_in(
 ) -> Result<Execution> {
     let id = container.id().as_str();
     let process = process(spec, options, &|user| identity(runtime, id, user), &|_| None)?;
-    start(runtime, id, &process, options)
+    start(runtime, id, &process, options, Some(&|| runtime.is_paused(id)))
 }
 
-fn start(runtime: &Runtime, id: &str, process: &Process, options: &ExecOptions) -> Result<Execution> {
+fn start(
+    runtime: &Runtime,
+    id: &str,
+    process: &Process,
+    options: &ExecOptions,
+    gives_up: Option<&dyn Fn() -> bool>,
+) -> Result<Execution> {
     runtime.exec(&ExecRequest {
         id,
         command: Command::Whole(process),
@@ -100,6 +106,7 @@ fn start(runtime: &Runtime, id: &str, process: &Process, options: &ExecOptions) 
         pid_file: None,
         console_socket: None,
         pidfd_socket: None,
+        gives_up,
     })
 }
 

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups::OutOfMemory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::digest::Digest;
-use crate::monitor::Ending;
 use crate::monitor::health::HealthCheck;
+use crate::monitor::{Ending, Stop};
 use crate::namespaces::idmap::IdMaps;
 use crate::support::id::{ContainerId, ContainerName};
 use crate::support::lock::{self, Lock, Sharing};
@@ -52,6 +52,11 @@ const EXIT_BYTES: usize = 2048;
 /// Digits of the numbers in the supervisor's file: of one width, so that newer ones cover the older whole.
 const TIME_DIGITS: usize = 20;
 const RESTARTS_DIGITS: usize = 10;
+const SIGNAL_DIGITS: usize = 3;
+
+/// The whole line: of a start, and of a stop that was asked for since.
+const START_BYTES: usize = TIME_DIGITS + 1 + RESTARTS_DIGITS + 1 + STOP_BYTES + 1;
+const STOP_BYTES: usize = SIGNAL_DIGITS + 1 + RESTARTS_DIGITS + 1 + TIME_DIGITS + 1 + 1;
 
 /// The form of [`Record`]; a newer one is refused rather than misread.
 pub const FORMAT: u32 = 1;
@@ -68,6 +73,15 @@ pub struct Start {
     pub time: Timestamp,
     /// How often its restart policy had started it again by then.
     pub restarts: u32,
+    /// Somebody has asked for its end since.
+    pub stop: Option<AskedStop>,
+}
+
+/// An end that somebody has asked a monitor for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedStop {
+    pub stop: Stop,
+    pub time: Timestamp,
 }
 
 /// Gives the time now.
@@ -189,6 +203,9 @@ pub struct ExitRecord {
     /// It is about to be started again.
     #[serde(default)]
     pub is_restarting: bool,
+    /// Its monitor may die and its policy goes on: whoever meets it starts it in that one's stead.
+    #[serde(default)]
+    pub outlives_monitor: bool,
     /// Somebody asked for its end: `unless-stopped` leaves it at that.
     #[serde(default)]
     pub was_stopped: bool,
@@ -343,6 +360,16 @@ impl Container {
         }
     }
 
+    /// Gives the record of the last run's end, where the container is to be started again and nobody is there who would: since
+    /// this machine was started, as before that is for `start --boot` to do.
+    pub(super) fn interrupted_rest(&self) -> Result<Option<ExitRecord>> {
+        let booted = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let up = u64::try_from(booted.tv_sec).unwrap_or_default().saturating_mul(1_000_000_000);
+        let since_boot = |exit: &ExitRecord| exit.finished >= now().saturating_sub(up);
+        let exit = read_exit(self.directory(), "")?;
+        Ok(exit.filter(|exit| exit.is_restarting && exit.outlives_monitor && since_boot(exit)))
+    }
+
     /// Records the end of a run. Only its supervisor knows it, or who holds the lock that a dead one left.
     pub fn record_exit(&self, _supervision: &Supervision, exit: &ExitRecord) -> Result<()> {
         let document = serde_json::to_vec(exit)?;
@@ -395,9 +422,18 @@ impl Supervision {
     }
 
     /// Writes a start down for others to see; from here on the container has been started.
-    pub(super) fn note_start(&self, Start { time, restarts }: Start) -> Result<()> {
-        let text = format!("{time:0TIME_DIGITS$} {restarts:0RESTARTS_DIGITS$}\n");
+    pub(super) fn note_start(&self, Start { time, restarts, .. }: Start) -> Result<()> {
+        let text = format!("{time:0TIME_DIGITS$} {restarts:0RESTARTS_DIGITS$} {:STOP_BYTES$}\n", "");
         rustix::io::pwrite(&self.0, text.as_bytes(), 0).map(drop).context("note the start")
+    }
+
+    /// Writes down that the container's end was asked for, so that whoever looks after it next knows. The room is there.
+    pub(super) fn note_stop(&self, AskedStop { stop, time }: AskedStop) -> Result<()> {
+        let (signal, kept) = (stop.signal, u8::from(stop.is_kept));
+        let seconds = stop.patience_seconds.unwrap_or(u32::MAX);
+        let text = format!("{signal:0SIGNAL_DIGITS$} {seconds:0RESTARTS_DIGITS$} {time:0TIME_DIGITS$} {kept}");
+        let place = START_BYTES - 1 - STOP_BYTES;
+        rustix::io::pwrite(&self.0, text.as_bytes(), place as u64).map(drop).context("note the stop")
     }
 }
 
@@ -463,13 +499,22 @@ pub(super) fn status_under(supervision: &Supervision, directory: BorrowedFd<'_>)
 
 /// Reads whether, and when, the container was last started.
 fn read_start(supervisor: BorrowedFd<'_>) -> Result<Option<Start>> {
-    let mut text = [0; TIME_DIGITS + 1 + RESTARTS_DIGITS];
+    let mut text = [0; START_BYTES];
     let length = rustix::io::pread(supervisor, &mut text, 0).with_context(|| format!("read {SUPERVISOR}"))?;
     // What a power cut left of it: that it was started is all that is known.
-    let mut words = str::from_utf8(&text[..length]).unwrap_or_default().split_ascii_whitespace();
-    let time = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
-    let restarts = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
-    Ok((length > 0).then_some(Start { time, restarts }))
+    let words: Vec<&str> = str::from_utf8(&text[..length]).unwrap_or_default().split_ascii_whitespace().collect();
+    let number = |place: usize| words.get(place).and_then(|word| word.parse::<u64>().ok());
+    let small = |place: usize| number(place).and_then(|number| u32::try_from(number).ok());
+    let stop = || {
+        let stop = Stop {
+            signal: small(2)?.try_into().ok()?,
+            patience_seconds: Some(small(3)?).filter(|seconds| *seconds != u32::MAX),
+            is_kept: number(5)? != 0,
+        };
+        Some(AskedStop { stop, time: number(4)? })
+    };
+    let start = Start { time: number(0).unwrap_or_default(), restarts: small(1).unwrap_or_default(), stop: stop() };
+    Ok((length > 0).then_some(start))
 }
 
 fn at_rest(directory: BorrowedFd<'_>, prefix: &str, start: Option<Start>) -> Result<Status> {

@@ -16,7 +16,7 @@ use super::joining;
 use super::log_attributes;
 use super::logs;
 use super::mount;
-use super::record::{Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
+use super::record::{AskedStop, Container, ExitRecord, Record, Start, Status, Supervision, Timestamp, now};
 use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
@@ -105,7 +105,7 @@ pub fn launch(
             time
         }
         None => {
-            let begun = Start { time: now(), restarts: 0 };
+            let begun = Start { time: now(), restarts: 0, stop: None };
             created.container.note_start(&created.supervision, begun)?;
             begun.time
         }
@@ -122,7 +122,7 @@ pub fn launch(
     Ok(client)
 }
 
-/// Gives a container that outlived its monitor another one.
+/// Gives a container that outlived its monitor another one: one that runs, or is about to be started again.
 pub fn take_over(engine: &Engine, container: Container, supervision: Supervision) -> Result<()> {
     let refuse = || Error::new(Kind::State, format!("container {} needs no monitor", container.id().short()));
     if !supervision.is_of(&container)? {
@@ -135,8 +135,15 @@ pub fn take_over(engine: &Engine, container: Container, supervision: Supervision
     let spec = load::load(&engine.container_directory(container.id()).join("bundle"))?.value;
     let started = Some(start.time);
     let created = Created { containers: engine.containers()?, container, supervision, record, spec, started };
-    let runs_for = Duration::from_nanos(now().saturating_sub(start.time));
-    let beginning = Beginning::TakeOver { runs_for, restarts: start.restarts };
+    let since = |time| Duration::from_nanos(now().saturating_sub(time));
+    let beginning = match created.container.interrupted_rest()? {
+        Some(exit) => Beginning::Restart { restarts: exit.restarts.saturating_add(1) },
+        None => Beginning::TakeOver {
+            runs_for: since(start.time),
+            restarts: start.restarts,
+            stop: start.stop.map(|asked| (asked.stop, since(asked.time))),
+        },
+    };
     let signals = Signals::block_all().context("block signals")?;
     supervise(engine, created, Lifetime::Own, Wants::default(), beginning, start.time, &signals).map(drop)
 }
@@ -154,7 +161,8 @@ fn supervise(
     let Created { containers, container, supervision, record, spec, started: _ } = created;
     let started = Cell::new(started);
     // A run ends once, whatever else is recorded of the container afterwards.
-    let has_run = Cell::new(beginning != Beginning::Launch);
+    let was_left = matches!(beginning, Beginning::TakeOver { .. });
+    let has_run = Cell::new(was_left);
     let serving = serving(&record, lifetime, wants);
     let hostname = spec.hostname().clone().unwrap_or_default();
     let relay = RefCell::default();
@@ -172,18 +180,22 @@ fn supervise(
             events::container(engine, &record, "destroy", &[]);
             return Ok(());
         }
-        container.record_exit(&supervision, &exit_record(outcome, started.get()))
+        let exit = ExitRecord {
+            outlives_monitor: matches!(serving, Serving::Fifos { .. }),
+            ..exit_record(outcome, started.get())
+        };
+        container.record_exit(&supervision, &exit)
     };
     let not_started = |error: Error| {
         // One that outlived its monitor lives, whatever keeps it from another.
-        if beginning == Beginning::Launch {
+        if !was_left {
             let _ = clear(&Outcome::not_started(&error, 0));
         }
         error
     };
     connecting.as_ref().map_or(Ok(()), Connecting::prepare).map_err(not_started)?;
     let enter = |mut spec: Spec| {
-        connecting.iter().for_each(|connecting| connecting.enter(&mut spec));
+        connecting.as_ref().map_or(Ok(()), |connecting| connecting.enter(&mut spec))?;
         validated(spec)
     };
     let spec = enter(spec).map_err(not_started)?;
@@ -192,7 +204,7 @@ fn supervise(
     // They stay in the monitor's memory: a restart by policy does not depend on the store.
     let secrets = match Secrets::of(engine).deliver(&record.options.secrets) {
         // It has them.
-        Err(_) if beginning != Beginning::Launch => Delivered::default(),
+        Err(_) if was_left => Delivered::default(),
         answer => answer.map_err(not_started)?,
     };
     let start_check = || exec::exec_in(&runtime, &container, spec.spec(), &check_options(&record, &secrets));
@@ -202,7 +214,7 @@ fn supervise(
     let log_attributes = log_attributes::of(&record, &hostname, environment);
     let connect =
         |namespace: BorrowedFd<'_>| connecting.as_ref().map_or(Ok(()), |connecting| connecting.connect(namespace));
-    if beginning != Beginning::Launch {
+    if was_left {
         // What it was called by goes on; what could not be opened again is this host's own way to it alone.
         let _ = connecting.as_ref().map(Connecting::resume);
     }
@@ -224,7 +236,7 @@ fn supervise(
         health,
         renew: &|restarts| {
             started.set(now());
-            container.note_start(&supervision, Start { time: started.get(), restarts })?;
+            container.note_start(&supervision, Start { time: started.get(), restarts, stop: None })?;
             enter(configuration(engine, &record, &bundle)?)
         },
         note_running: &|| {
@@ -234,6 +246,10 @@ fn supervise(
             if !has_run.replace(true) {
                 events::container(engine, &record, "start", &[]);
             }
+        },
+        note_stop: &|stop| {
+            // What cannot be written down is done all the same.
+            let _ = supervision.note_stop(AskedStop { stop, time: now() });
         },
         clear: &clear,
         release: &|| supervision.release(),

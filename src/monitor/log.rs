@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_torn_record_is_whole() {
+        let (directory, folder) = scratch();
+        let path = directory.path().join(FILE);
+        std::fs::write(&path, "{\"log\":\"to").unwrap();
+        Log::new(folder.as_fd(), LogOptions::default(), b"").write(Stream::Output, b"one\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (torn, rest) = text.split_once('\n').unwrap();
+        assert_eq!(torn, "{\"log\":\"to");
+        assert_eq!(read::parse(rest.as_bytes()).unwrap().bytes, b"one\n");
+    }
+
+    #[test]
     fn a_line_without_end_goes_in_parts() {
         let (directory, folder) = scratch();
         let mut log = Log::new(folder.as_fd(), LogOptions::default(), b"");

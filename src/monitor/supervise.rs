@@ -23,7 +23,7 @@ use super::log::{Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
 use super::streams::{Kept, Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
-use crate::cgroups::OutOfMemory;
+use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
@@ -56,6 +56,8 @@ pub struct Job<'a> {
     pub renew: &'a dyn Fn(u32) -> Result<Validated>,
     /// Called when the workload runs, before anybody is told.
     pub note_running: &'a dyn Fn(),
+    /// Called before a signal that is to end it is sent: notes that, for whoever looks after the container next.
+    pub note_stop: &'a dyn Fn(Stop),
     /// Called once when a run has ended, or could not be made: records the end, or removes the container.
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
@@ -71,8 +73,11 @@ pub struct Job<'a> {
 pub enum Beginning {
     /// A container that is to be launched.
     Launch,
-    /// One that outlived the monitor before: how long it runs, and how often its restart policy had started it again.
-    TakeOver { runs_for: Duration, restarts: u32 },
+    /// One that outlived the monitor before: how long it runs, how often its restart policy had started it again, and what
+    /// somebody had asked that one for, how long ago.
+    TakeOver { runs_for: Duration, restarts: u32, stop: Option<(Stop, Duration)> },
+    /// One that the monitor before was about to start again, for the so many'th time.
+    Restart { restarts: u32 },
 }
 
 /// What the end of the command that started a container means to it.
@@ -172,6 +177,10 @@ struct Monitor<'a> {
     checks: Option<Checks<'a>>,
     checking: Option<Checking>,
     kept_streams: Option<Kept>,
+    /// Tells when something ran out of memory, where nobody could say so afterwards.
+    memory: Option<MemoryWatch>,
+    /// What did, by then.
+    out_of_memory: Option<OutOfMemory>,
     buffer: Vec<u8>,
 }
 
@@ -180,7 +189,9 @@ impl<'a> Monitor<'a> {
         let log = match (job.log.format, job.serving, job.beginning) {
             (format, _, _) if !format.keeps() => None,
             (_, Serving::Inherited { .. }, _) => None,
-            (_, _, Beginning::TakeOver { .. }) => Some(Log::resume(job.folder, job.log, job.log_attributes)),
+            (_, Serving::Fifos { .. }, Beginning::TakeOver { .. } | Beginning::Restart { .. }) => {
+                Some(Log::resume(job.folder, job.log, job.log_attributes))
+            }
             (_, Serving::Fifos { .. }, _) => Some(Log::new_spooled(job.folder, job.log, job.log_attributes)),
             _ => Some(Log::new(job.folder, job.log, job.log_attributes)),
         };
@@ -200,6 +211,8 @@ impl<'a> Monitor<'a> {
             checks: None,
             checking: None,
             kept_streams: None,
+            memory: None,
+            out_of_memory: None,
             buffer: vec![0; MESSAGE_SIZE],
         }
     }
@@ -213,14 +226,14 @@ impl<'a> Monitor<'a> {
         let mut back_off = BackOff::default();
         let mut restarts = match self.job.beginning {
             Beginning::Launch => 0,
-            Beginning::TakeOver { restarts, .. } => restarts,
+            Beginning::TakeOver { restarts, .. } | Beginning::Restart { restarts } => restarts,
         };
         let mut is_first = true;
         loop {
             let begun = Instant::now();
             let ended = match self.job.beginning {
                 Beginning::Launch if is_first => self.launch(&self.job.request, restarts),
-                Beginning::TakeOver { runs_for, .. } if is_first => self.take_over(runs_for, restarts),
+                Beginning::TakeOver { runs_for, stop, .. } if is_first => self.take_over(runs_for, restarts, stop),
                 _ => (self.job.renew)(restarts)
                     .and_then(|spec| self.launch(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
             };
@@ -228,7 +241,9 @@ impl<'a> Monitor<'a> {
             let exit = match ended {
                 Ok(exit) => exit,
                 // It is as it was, and somebody else may have more luck with it.
-                Err(error) if !self.has_begun && self.job.beginning != Beginning::Launch => return Err(error),
+                Err(error) if !self.has_begun && matches!(self.job.beginning, Beginning::TakeOver { .. }) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
                     let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
@@ -278,12 +293,15 @@ impl<'a> Monitor<'a> {
         let terminal = running.init.terminal.take();
         streams.launched(terminal)?;
         let checks = self.job.health.as_ref().map(|health| Checks::begin(health.check, Instant::now()));
-        let run = Run { origin: Origin::Own, runs_for: Duration::ZERO, restarts };
+        let run = Run { origin: Origin::Own, runs_for: Duration::ZERO, restarts, stop: None };
         self.see_out(running, streams, checks, &run)
     }
 
     /// The rest of a run that the monitor before was killed in.
-    fn take_over(&mut self, runs_for: Duration, restarts: u32) -> Result<Exit> {
+    fn take_over(&mut self, runs_for: Duration, restarts: u32, stop: Option<(Stop, Duration)>) -> Result<Exit> {
+        if let Some((stop, _)) = stop {
+            (self.is_stopping, self.is_kept) = (true, stop.is_kept);
+        }
         let mut streams = Streams::reopen(self.job.folder)?;
         streams.launched(None)?;
         let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
@@ -295,7 +313,7 @@ impl<'a> Monitor<'a> {
         };
         let checks =
             self.job.health.as_ref().map(|health| Checks::resume(health.check, self.job.folder, Instant::now()));
-        self.see_out(running, streams, checks, &Run { origin: Origin::Left, runs_for, restarts })
+        self.see_out(running, streams, checks, &Run { origin: Origin::Left, runs_for, restarts, stop })
     }
 
     fn see_out(
@@ -307,12 +325,15 @@ impl<'a> Monitor<'a> {
     ) -> Result<Exit> {
         self.checks = checks;
         self.has_begun = true;
+        self.out_of_memory = None;
+        self.memory = running.watch_memory();
         match self.attend(&running, &mut streams, run) {
             Ok(end) => {
                 if let Some(checking) = &mut self.checking {
                     checking.abandon();
                 }
-                let out_of_memory = running.out_of_memory();
+                // Systemd may have removed the cgroup the moment that its last process ended.
+                let out_of_memory = running.out_of_memory().or(self.out_of_memory.take());
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
@@ -367,8 +388,16 @@ impl<'a> Monitor<'a> {
         self.audience.started(pidfd, streams.has_terminal());
         self.deadline = self.job.time_limit.map(|limit| Instant::now() + limit.saturating_sub(run.runs_for));
         self.is_to_restart = false;
+        if let Some((stop, ago)) = run.stop {
+            // Whether it was sent is not known: once more is better than not at all.
+            self.send(stop.signal)?;
+            self.is_asked_for(stop, ago);
+        }
         loop {
             let ready = self.wait(Some(pidfd), streams)?;
+            if ready.memory {
+                self.look_at_memory(running);
+            }
             if ready.deadline_passed {
                 self.deadline = None;
                 self.ending = Some(match self.ending {
@@ -433,6 +462,17 @@ impl<'a> Monitor<'a> {
         let _ = self.job.relay.borrow_mut().attend();
     }
 
+    /// Remembers what ran out of memory, before the cgroup that counts it can go.
+    fn look_at_memory(&mut self, running: &Running) {
+        let is_there = self.memory.as_ref().is_some_and(MemoryWatch::look);
+        if let Some(found) = running.out_of_memory() {
+            self.out_of_memory = Some(found);
+        }
+        if !is_there {
+            self.memory = None;
+        }
+    }
+
     /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
@@ -471,6 +511,9 @@ impl<'a> Monitor<'a> {
             for (stream, fd) in streams.readable() {
                 add(Source::Stream(stream), fd, PollFlags::IN);
             }
+        }
+        if let Some(memory) = self.memory.as_ref().filter(|_| pidfd.is_some()) {
+            add(Source::Memory, memory.as_fd(), PollFlags::PRI);
         }
         if let Some(input) = streams.writable() {
             add(Source::Input, input, PollFlags::OUT);
@@ -513,6 +556,7 @@ impl<'a> Monitor<'a> {
                 Source::Member(place) => ready.heard.push(place),
                 Source::ClientHasRoom => ready.client_has_room = true,
                 Source::LogHasRoom => ready.log_has_room = true,
+                Source::Memory => ready.memory = true,
                 Source::Stream(stream) => ready.streams.push(stream),
                 Source::Input => ready.input = true,
                 Source::Check => ready.check = true,
@@ -541,6 +585,11 @@ impl<'a> Monitor<'a> {
                 match Checking::start(job, now) {
                     Ok(checking) => {
                         self.checking = Some(checking);
+                        return Ok(());
+                    }
+                    // It was paused this moment.
+                    Err(_) if is_frozen() => {
+                        checks.postpone(now);
                         return Ok(());
                     }
                     Err(error) => CheckResult::not_started(&error),
@@ -659,16 +708,22 @@ impl<'a> Monitor<'a> {
             self.is_kept = stop.is_kept;
             return Ok(());
         }
+        (self.job.note_stop)(stop);
         self.send(stop.signal)?;
+        self.is_asked_for(stop, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Somebody has asked for the end, so long ago, and the signal is sent.
+    fn is_asked_for(&mut self, stop: Stop, ago: Duration) {
         self.is_stopping = true;
         // Who asks last: `rm -f` may come after `restart`.
         self.is_kept = stop.is_kept;
         self.ending = Some(Ending::Asked { signal: stop.signal });
         if let Some(seconds) = stop.patience_seconds {
             self.patience_seconds = seconds;
-            self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
+            self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()).saturating_sub(ago));
         }
-        Ok(())
     }
 
     fn send(&self, number: i32) -> Result<()> {
@@ -809,6 +864,8 @@ struct Run {
     /// How long it did before this monitor came.
     runs_for: Duration,
     restarts: u32,
+    /// What the monitor before was asked for, how long ago.
+    stop: Option<(Stop, Duration)>,
 }
 
 /// Whose child a workload is.
@@ -831,6 +888,7 @@ enum Source {
     Member(usize),
     ClientHasRoom,
     LogHasRoom,
+    Memory,
     Stream(Stream),
     Input,
     Check,
@@ -846,6 +904,7 @@ struct Ready {
     heard: Vec<usize>,
     client_has_room: bool,
     log_has_room: bool,
+    memory: bool,
     streams: Vec<Stream>,
     input: bool,
     check: bool,

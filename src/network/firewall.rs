@@ -123,12 +123,15 @@ impl<'a> Firewall<'a> {
 
     /// Adds containers' connections. Fails with ENOENT where the tables are not there, and with EEXIST where what is there
     /// is another's: they are to be written anew.
-    pub fn add(self, endpoints: &[Endpoint]) -> Result<()> {
+    ///
+    /// The socket is the caller's, who need not close it soon: to be closed, the kernel has it wait for whatever anybody
+    /// has taken out of tables before.
+    pub fn add(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
             filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
         };
-        transact(messages, "add a container to husk's tables in nf_tables")
+        transact_by(socket, messages, "add a container to husk's tables in nf_tables")
     }
 
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
@@ -138,6 +141,19 @@ impl<'a> Firewall<'a> {
             filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
         };
         transact(messages, "remove a container from husk's tables in nf_tables")
+    }
+
+    /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
+    /// in them.
+    pub fn knows(self, socket: &Socket, bridge: &str) -> Result<bool> {
+        let describe = "look for a network in husk's tables in nf_tables";
+        let key = interface(bridge).context(describe)?;
+        let request = self.table(INET).find_element(BRIDGES.name, &key).context(describe)?;
+        match socket.call(request, |_| ()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).context(describe),
+        }
     }
 
     /// Says whether the tables are there.
@@ -190,7 +206,27 @@ impl<'a> Firewall<'a> {
 }
 
 fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
-    let socket = Socket::open_netfilter().context("open a netlink socket to nf_tables")?;
+    transact_by(&open_socket()?, messages, act)
+}
+
+/// Opens a socket to nf_tables in this process's network namespace.
+pub fn open_socket() -> Result<Socket> {
+    Socket::open_netfilter().map_err(|errno| {
+        let error = Error::from(errno).context("open a netlink socket to nf_tables");
+        match errno {
+            Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
+                error.with_hint("this kernel has no nf_tables; --network none and --network host do without")
+            }
+            _ => error,
+        }
+    })
+}
+
+fn transact_by(
+    socket: &Socket,
+    messages: impl FnOnce() -> Result<Vec<Request>, Errno>,
+    act: &'static str,
+) -> Result<()> {
     let messages = messages().context(act)?;
     socket.transact(message::SUBSYSTEM, messages).map_err(|(place, errno)| {
         let place = place.map_or_else(String::new, |place| format!(" (message {place})"));

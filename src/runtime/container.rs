@@ -618,6 +618,11 @@ impl Running {
         self.cgroup.out_of_memory().ok().flatten()
     }
 
+    /// Tells when to ask that, where the answer may be gone by the end.
+    pub fn watch_memory(&self) -> Option<cgroups::MemoryWatch> {
+        self.cgroup.watch_memory()
+    }
+
     /// Removes what is kept of a container that has ended.
     pub fn remove(self) -> Result<()> {
         let removed_cgroup = self.cgroup.kill_all().and_then(|()| self.cgroup.delete());

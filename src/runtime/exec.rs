@@ -19,7 +19,7 @@ use super::console;
 use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
 use super::foreground::{self, Exit};
 use super::hooks::{HookPlan, Output};
-use super::parent::{Answers, Init, KillOnDrop, see_through};
+use super::parent::{Answers, Init, KillOnDrop, reap_left, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};
 use super::protocol::{Channel, Tag};
 use super::state::{State, StateDirectory};
@@ -57,6 +57,8 @@ pub struct ExecRequest<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where the pidfd is sent.
     pub pidfd_socket: Option<&'a Path>,
+    /// Who cannot wait for a container that is paused while it is entered says so here; it is asked now and then.
+    pub gives_up: Option<&'a dyn Fn() -> bool>,
 }
 
 /// A process that was started in a container.
@@ -138,6 +140,7 @@ impl Runtime {
     pub fn exec(&self, request: &ExecRequest<'_>) -> Result<Execution> {
         // What the caller left open is for nobody inside (CVE-2024-21626).
         close_range(3, CloseHow::OnExec).context("mark descriptors close-on-exec")?;
+        reap_left();
         let directory = self.root.open(request.id)?;
         let state = directory.load()?.ok_or_else(|| not_found(request.id))?;
         let first = first_process(&state)?;
@@ -147,7 +150,7 @@ impl Runtime {
             return Err(paused());
         }
         let (plan, warnings) = plan(request, &directory, &state, first.as_fd(), cgroup, &proc)?;
-        let mut init = launch(plan, &|_| hook_state(&state, "running", state.pid))?;
+        let mut init = launch(plan, &|_| hook_state(&state, "running", state.pid), request.gives_up)?;
         let wanted = HandOver {
             console_socket: request.console_socket,
             pidfd_socket: request.pidfd_socket,
@@ -275,7 +278,11 @@ fn cgroup_of_first(record: &Record, pid: i32, proc: &HostProc) -> Result<Cgroup>
 }
 
 /// Clones the entrant and sees it through.
-fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Result<Init> {
+fn launch(
+    mut plan: Plan<'_>,
+    state_for_listener: &dyn Fn(i32) -> Vec<u8>,
+    gives_up: Option<&dyn Fn() -> bool>,
+) -> Result<Init> {
     let (channel, their_channel) = Channel::pair()?;
     // Inherited: on v2 there is no moment between the birth and the cgroup.
     plan.affinity.set_initial(None)?;
@@ -329,6 +336,7 @@ fn launch(mut plan: Plan<'_>, state_for_listener: &dyn Fn(i32) -> Vec<u8>) -> Re
             leaves_init_waiting: false,
             state_for_hooks: &|_, _| Vec::new(),
             state_for_listener,
+            gives_up,
         },
         plan.appearance.stages(),
     )

@@ -7,9 +7,10 @@
 //! | root | the host's |
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use oci_spec::runtime::LinuxNamespaceType;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
@@ -90,6 +91,8 @@ pub(super) struct Answers<'a> {
     pub state_for_hooks: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// The state that whoever gets the seccomp listener is told, for a pid.
     pub state_for_listener: &'a dyn Fn(i32) -> Vec<u8>,
+    /// Asked now and then: who cannot wait any longer says so.
+    pub gives_up: Option<&'a dyn Fn() -> bool>,
 }
 
 /// Clones and sees init through until only the exec is left (`create`) or done.
@@ -123,6 +126,7 @@ pub(super) fn launch(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<Ini
         leaves_init_waiting: plan.exec_fifo.is_some(),
         state_for_hooks: surroundings.state_for_hooks,
         state_for_listener: surroundings.state_for_listener,
+        gives_up: None,
     };
     let launching = Launching { plan, surroundings };
     if stages == Stages::One {
@@ -169,6 +173,9 @@ fn attend(
     let mut terminal = None;
     let mut is_ready = false;
     loop {
+        if let Some(gives_up) = answers.gives_up {
+            guard.wait_with_patience(channel, gives_up)?;
+        }
         if is_child {
             guard.wait_for_word(channel)?;
         }
@@ -188,7 +195,7 @@ fn attend(
             }
             (Some(Message::Init { pid, pidfd }), launching) if is_child => {
                 is_child = false;
-                guard.hand_over(pid, pidfd)?;
+                guard.hand_over(pid, pidfd, answers.gives_up)?;
                 match launching {
                     Some(launching) if !is_hidden => launching.make_known(guard.pid(), channel)?,
                     Some(launching) => {
@@ -260,50 +267,91 @@ fn set_up_network(launching: &Launching<'_>, namespace: BorrowedFd<'_>, pid: i32
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.
-pub(super) struct KillOnDrop(Option<(Pid, OwnedFd)>);
+pub(super) struct KillOnDrop {
+    process: Option<(Pid, OwnedFd)>,
+    /// How long its end is waited for.
+    patience: Timespec,
+}
+
+/// A process that was killed ends within this time, unless it is frozen, or waits for a disk that does not answer.
+const KILL_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// How often who gives up is asked.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 impl KillOnDrop {
     /// Guards a child.
     pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
-        Self(Some((pid, pidfd)))
+        Self { process: Some((pid, pidfd)), patience: KILL_PATIENCE }
     }
 
     fn pid(&self) -> Pid {
         // Taken out only by `disarm`, which takes the guard too.
-        self.0.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
+        self.process.as_ref().map_or(Pid::INIT, |(pid, _)| *pid)
     }
 
     /// Guards init from now on, and reaps the child, which has ended with its work.
-    fn hand_over(&mut self, pid: i32, pidfd: OwnedFd) -> Result<()> {
+    fn hand_over(&mut self, pid: i32, pidfd: OwnedFd, gives_up: Option<&dyn Fn() -> bool>) -> Result<()> {
         let pid = Pid::from_raw(pid).ok_or_else(|| Error::new(Kind::Other, "the child sent no pid"))?;
-        if let Some((_, child)) = self.0.replace((pid, pidfd)) {
-            waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
+        if let Some((_, child)) = self.process.replace((pid, pidfd)) {
+            let has_ended = || Ok::<_, Error>(foreground::wait_at_most(&child, LOOK)?.is_some());
+            while let Some(gives_up) = gives_up
+                && !has_ended()?
+            {
+                if gives_up() {
+                    reap_later(child);
+                    return Err(self.give_up());
+                }
+            }
+            if gives_up.is_none() {
+                waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).context("wait for the child")?;
+            }
         }
         Ok(())
     }
 
     fn disarm(mut self) -> (Pid, OwnedFd) {
-        self.0.take().expect("a guard is disarmed once, by value")
+        self.process.take().expect("a guard is disarmed once, by value")
     }
 
     /// Gets a copy of a descriptor of the process, by its number there (pidfd_getfd(2), Linux 5.6).
     fn take_fd(&self, number: i32) -> Result<OwnedFd, Errno> {
-        let (_, pidfd) = self.0.as_ref().ok_or(Errno::SRCH)?;
+        let (_, pidfd) = self.process.as_ref().ok_or(Errno::SRCH)?;
         pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
     }
 
     /// Waits until there is something to receive. Init has the other end too, and waits for us: if the child ends without
     /// having told of it, there is no end of file.
     fn wait_for_word(&self, channel: &Channel) -> Result<()> {
-        let Some((_, pidfd)) = &self.0 else { return Ok(()) };
+        let Some((_, pidfd)) = &self.process else { return Ok(()) };
         let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("wait for the child")?;
         if fds[0].revents().is_empty() { Err(self.explain_end()) } else { Ok(()) }
     }
 
+    /// Waits as long as that makes sense to who waits; the process is not waited for then, either.
+    fn wait_with_patience(&mut self, channel: &Channel, gives_up: &dyn Fn() -> bool) -> Result<()> {
+        let Some((_, pidfd)) = &self.process else { return Ok(()) };
+        loop {
+            let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+            if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&LOOK))).context("wait for the child")? > 0 {
+                return Ok(());
+            }
+            if gives_up() {
+                return Err(self.give_up());
+            }
+        }
+    }
+
+    /// What is frozen is killed, and not waited for.
+    fn give_up(&mut self) -> Error {
+        self.patience = Timespec::default();
+        Error::new(Kind::State, "the container was paused meanwhile")
+    }
+
     /// Says how a process ended that sent no reason.
     fn explain_end(&self) -> Error {
-        let status = self.0.as_ref().and_then(|(_, pidfd)| {
+        let status = self.process.as_ref().and_then(|(_, pidfd)| {
             waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok().flatten()
         });
         let cause = match status {
@@ -317,11 +365,26 @@ impl KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if let Some((_, pidfd)) = &self.0 {
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        if let Some((_, pidfd)) = self.process.take() {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            if let Ok(None) = foreground::wait_at_most(&pidfd, self.patience) {
+                reap_later(pidfd);
+            }
         }
     }
+}
+
+/// Children that were killed and have yet to end.
+static UNREAPED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+fn reap_later(child: OwnedFd) {
+    UNREAPED.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+}
+
+/// Reaps those that have ended by now: who lives for long would gather them.
+pub(super) fn reap_left() {
+    let mut left = UNREAPED.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|child| matches!(foreground::try_wait(child), Ok(None)));
 }
 
 fn describe_end(status: &WaitIdStatus) -> String {

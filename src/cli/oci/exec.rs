@@ -114,6 +114,7 @@ fn exec(invocation: &Invocation, args: &Exec, fds: &Passed) -> Result<Status> {
         pid_file: pid_file.as_deref(),
         console_socket: console.as_deref(),
         pidfd_socket: pidfd.as_deref(),
+        gives_up: None,
     };
     let warn = |execution: &[String]| {
         invocation.log.warnings(warnings);

@@ -103,7 +103,7 @@ fn a_life_from_creation_to_removal() {
 
     for code in [0, 3] {
         let supervision = container.supervise().unwrap().unwrap();
-        container.note_start(&supervision, Start { time: 7, restarts: 0 }).unwrap();
+        container.note_start(&supervision, Start { time: 7, restarts: 0, stop: None }).unwrap();
         assert_eq!(container.status().unwrap(), Status::Running { started: Some(7), restarts: 0 });
         container.record_exit(&supervision, &exit(code)).unwrap();
         // Its end is on record, though somebody still looks after it, to whom it was handed on.

@@ -67,17 +67,23 @@ impl<'a> Queue<'a> {
     /// Takes the record of a line.
     pub(super) fn push(&mut self, record: &[u8]) {
         self.flush();
-        if self.lost > 0 {
-            let mut notice = Vec::new();
-            let text = format!("husk: {} lines were lost: the log was too slow, or not there\n", self.lost);
-            let now = jiff::Timestamp::now();
-            self.format.write(&mut notice, now, Stream::Errors, text.as_bytes(), self.attributes);
-            if self.has_room_for(notice.len() + record.len()) && self.put(notice) {
-                self.lost = 0;
-            }
-        }
+        self.tell_lost(record.len());
         if self.lost > 0 || !self.has_room_for(record.len()) || !self.put(record.to_vec()) {
             self.lost += 1;
+        }
+    }
+
+    /// Says what was lost, once there is room for that and for so much more.
+    fn tell_lost(&mut self, length: usize) {
+        if self.lost == 0 {
+            return;
+        }
+        let mut notice = Vec::new();
+        let text = format!("husk: {} lines were lost: the log was too slow, or not there\n", self.lost);
+        let now = jiff::Timestamp::now();
+        self.format.write(&mut notice, now, Stream::Errors, text.as_bytes(), self.attributes);
+        if self.has_room_for(notice.len() + length) && self.put(notice) {
+            self.lost = 0;
         }
     }
 
@@ -111,6 +117,8 @@ impl<'a> Queue<'a> {
         }
         // Nothing is kept of a burst.
         self.records = VecDeque::new();
+        // There may be no other line.
+        self.tell_lost(0);
     }
 
     /// Sees that what was taken arrives, unless that takes long.

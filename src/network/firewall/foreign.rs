@@ -46,20 +46,19 @@ struct Rule {
     interface: Vec<u8>,
 }
 
-/// Lets the packets of a bridge through the chains of others that would drop them.
-pub fn let_through(bridge: &str) -> Result<()> {
+/// Lets the packets of a bridge through the chains of others that would drop them, by a socket to nf_tables.
+pub fn let_through(socket: &Socket, bridge: &str) -> Result<()> {
     let describe = || format!("let packets of {bridge} through the firewalls of others");
-    let socket = Socket::open_netfilter().with_context(describe)?;
     let mut requests = Vec::new();
-    for chain in dropping_chains(&socket).with_context(describe)? {
-        let is_there = rules(&socket, &chain).with_context(describe)?.iter().any(|rule| rule.is_of(bridge));
+    for chain in dropping_chains(socket).with_context(describe)? {
+        let is_there = rules(socket, &chain).with_context(describe)?.iter().any(|rule| rule.is_of(bridge));
         if !is_there {
             for key in [Meta::IncomingName, Meta::OutgoingName] {
                 requests.push(chain.accept(key, bridge).with_context(describe)?);
             }
         }
     }
-    send(&socket, requests).with_context(describe)
+    send(socket, requests).with_context(describe)
 }
 
 /// Takes our rules for a bridge away again.
@@ -199,6 +198,8 @@ mod tests {
     #[test]
     fn a_chain_that_drops_gets_two_rules_and_loses_them() {
         in_own_namespace(|| {
+            let socket = Socket::open_netfilter().unwrap();
+            let let_through = |bridge| let_through(&socket, bridge);
             let_through("husk0").unwrap();
             make_foreign(DROP);
             assert_eq!(count("husk0"), 0);
@@ -216,8 +217,9 @@ mod tests {
     fn a_chain_that_accepts_is_left_alone() {
         in_own_namespace(|| {
             make_foreign(1);
-            let_through("husk0").unwrap();
-            assert_eq!(dropping_chains(&Socket::open_netfilter().unwrap()).unwrap(), []);
+            let socket = Socket::open_netfilter().unwrap();
+            let_through(&socket, "husk0").unwrap();
+            assert_eq!(dropping_chains(&socket).unwrap(), []);
         });
     }
 }

@@ -1,0 +1,107 @@
+//! One container's link to one network, and the bridge that it leads to.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+use super::rules::Netfilter;
+use super::world::World;
+use crate::engine::networks::driver::{Driver, DriverOptions};
+use crate::engine::networks::{NetworkRecord, StaticRoute};
+use crate::engine::options::Attachment;
+use crate::error::{Error, Kind, Result};
+use crate::network::firewall::foreign;
+use crate::network::forwarding;
+use crate::network::lease::Lease;
+use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
+
+/// A container's place in a network.
+pub(super) struct Place<'a> {
+    pub(super) attachment: &'a Attachment,
+    pub(super) network: NetworkRecord,
+    pub(super) options: DriverOptions,
+    /// The container's end of the link, and the host's.
+    pub(super) interface: String,
+    pub(super) port: String,
+}
+
+impl Place<'_> {
+    /// Makes the link, and what it leads to.
+    pub(super) fn link(
+        &self,
+        world: &World,
+        netfilter: &Netfilter,
+        lease: &Lease,
+        is_first: bool,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let NetworkRecord { subnets, routes, .. } = &self.network;
+        let parent = self.parent()?;
+        let wire = match self.network.driver {
+            Driver::Bridge => {
+                self.make_bridge(world, netfilter)?;
+                let is_isolated = !self.options.connects_containers;
+                Wire::Bridge { bridge: &self.network.interface, port: &self.port, is_isolated }
+            }
+            Driver::Macvlan | Driver::Ipvlan if world.handle().is_some() => {
+                return Err(Error::unsupported(format!(
+                    "driver {}: the host's interfaces are not an ordinary user's",
+                    self.network.driver
+                )));
+            }
+            Driver::Macvlan => Wire::Macvlan { parent: &parent, mode: self.options.macvlan_mode() },
+            Driver::Ipvlan => Wire::Ipvlan { parent: &parent, mode: self.options.ipvlan_mode() },
+            Driver::Host | Driver::Null => return Err(Error::invalid("no network that a container could be put into")),
+        };
+        let block_of = |address: &IpAddr| {
+            let subnet = subnets.iter().find(|subnet| subnet.block.contains(*address));
+            subnet.map(|subnet| InterfaceAddress { address: *address, block: subnet.block })
+        };
+        let leads_elsewhere = is_first && !self.network.internal && self.options.has_default_route;
+        let route = |route: &StaticRoute| Route { to: route.destination, gateway: route.gateway, metric: route.metric };
+        let link = Link {
+            wire,
+            name: &self.interface,
+            mac: lease.mac,
+            mtu: self.options.mtu,
+            addresses: lease.addresses.iter().filter_map(block_of).collect(),
+            gateways: if leads_elsewhere { subnets.iter().map(|subnet| subnet.gateway).collect() } else { Vec::new() },
+            routes: routes.iter().map(route).collect(),
+            metric: self.options.metric,
+        };
+        match link::connect(&link, namespace) {
+            // What a monitor that was killed has left: the other end is in a namespace that has ended, or is about to.
+            Err(error) if error.errno() == Some(Errno::EXIST) && !self.port.is_empty() => {
+                link::remove(&self.port)?;
+                link::connect(&link, namespace)
+            }
+            answer => answer,
+        }
+    }
+
+    /// The host's interface that the network is upon.
+    fn parent(&self) -> Result<String> {
+        match self.network.driver {
+            Driver::Macvlan | Driver::Ipvlan if self.network.interface.is_empty() => link::default_interface()?
+                .ok_or_else(|| {
+                    Error::new(Kind::NotFound, "this host has no default route, by which the parent would be found")
+                        .with_hint("husk network create -o parent=INTERFACE names one")
+                }),
+            _ => Ok(self.network.interface.clone()),
+        }
+    }
+
+    fn make_bridge(&self, world: &World, netfilter: &Netfilter) -> Result<()> {
+        let NetworkRecord { interface, subnets, internal, ipv6, .. } = &self.network;
+        let addresses: Vec<InterfaceAddress> =
+            subnets.iter().map(|subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block }).collect();
+        link::make_bridge(interface, self.options.mtu, &addresses)?;
+        // A user's world forwards by itself, and has no firewall but ours.
+        if !internal && world.handle().is_none() {
+            forwarding::enable(*ipv6)?;
+            foreign::let_through(netfilter.socket()?, interface)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! husk's tables in nf_tables, as they follow from the networks and from who is in them; and what containers that were killed
+//! have left there. Makes no link.
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::world::World;
+use super::{names, ports};
+use crate::engine::engine::Engine;
+use crate::engine::networks::driver::Driver;
+use crate::engine::networks::{NetworkRecord, Networks};
+use crate::engine::record::Status;
+use crate::engine::settings::SYSTEM_RUN_ROOT;
+use crate::error::Result;
+use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
+use crate::network::lease::{Lease, Leases};
+use crate::network::{forwarding, link, rootless};
+use crate::support::lock::{Lock, Sharing, open_lock_file};
+use crate::sys::netlink::Socket;
+
+/// The socket by which a container's start speaks to nf_tables: opened where it is first used, and closed by nobody on the
+/// way to the start.
+#[derive(Default)]
+pub(super) struct Netfilter(OnceCell<Socket>);
+
+impl Netfilter {
+    pub(super) fn socket(&self) -> Result<&Socket> {
+        if self.0.get().is_none() {
+            let _ = self.0.set(firewall::open_socket()?);
+        }
+        Ok(self.0.get().expect("it was put there"))
+    }
+}
+
+/// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
+const FIREWALL_LOCK: &str = ".firewall";
+
+/// How the names of bridges begin that husk makes.
+pub(in crate::engine) const OWN_BRIDGE: &str = "hk-";
+
+/// A lease, and whose it is: of one who has gone, as a rule.
+pub(super) struct Gone {
+    pub(super) network: String,
+    pub(super) holder: String,
+    pub(super) lease: Lease,
+}
+
+/// A user's ports are published by the way out, not by rules.
+pub(super) fn endpoint(world: &World, lease: &Lease) -> Endpoint {
+    Endpoint {
+        port: lease.port.clone(),
+        mac: lease.mac.0,
+        addresses: lease.addresses.clone(),
+        published: if world.handle().is_none() { ports::published(lease) } else { Vec::new() },
+    }
+}
+
+fn segment(world: &World, networks: &Networks<'_>, network: &NetworkRecord) -> Result<Segment> {
+    Ok(Segment {
+        interface: network.interface.clone(),
+        subnets: network.subnets.iter().map(|subnet| (subnet.block.first(), subnet.block.prefix())).collect(),
+        is_internal: network.internal,
+        // The way out of a user's world knows its containers apart.
+        masquerades: world.handle().is_none() && network.parsed()?.masquerades,
+        led: names::led(networks, network)?,
+    })
+}
+
+/// Each run root has tables of its own, so that two know nothing of each other.
+pub(super) fn tables(engine: &Engine) -> Firewall<'_> {
+    Firewall { name: &engine.firewall_name, gate: engine.maps.as_ref().map(|_| rootless::DEVICE) }
+}
+
+pub(super) fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
+    let folder = Networks::of(engine).run_root()?;
+    Lock::wait(open_lock_file(folder.as_fd(), FIREWALL_LOCK, OFlags::CREATE)?, sharing, |_| ())
+}
+
+/// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
+pub(super) fn write_firewall(engine: &Engine, world: &World, networks: &Networks<'_>) -> Result<()> {
+    write_without(engine, world, networks, None)
+}
+
+fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, removed: Option<&str>) -> Result<()> {
+    let mut segments = Vec::new();
+    let mut endpoints = Vec::new();
+    let is_left = |network: &&NetworkRecord| {
+        network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
+    };
+    for network in networks.recorded()?.iter().filter(is_left) {
+        segments.push(segment(world, networks, network)?);
+        // A lease whose link is not there yet is added by who makes that.
+        let linked = networks.leases(&network.name)?;
+        endpoints.extend(linked.values().filter(|lease| !lease.port.is_empty()).map(|lease| endpoint(world, lease)));
+    }
+    tables(engine).write(&segments, &endpoints)
+}
+
+/// Adds containers' connections to these networks. Where what is there may be of a run before, or is older than one of the
+/// networks, all is written anew.
+pub(super) fn add(
+    engine: &Engine,
+    world: &World,
+    networks: &Networks<'_>,
+    joined: &[&NetworkRecord],
+    netfilter: &Netfilter,
+    endpoints: &[Endpoint],
+    follows_another: bool,
+) -> Result<()> {
+    if !follows_another && add_alone(engine, joined, netfilter, endpoints)? {
+        return Ok(());
+    }
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    write_firewall(engine, world, networks)
+}
+
+/// Adds elements to what is there; says whether that would do.
+fn add_alone(
+    engine: &Engine,
+    joined: &[&NetworkRecord],
+    netfilter: &Netfilter,
+    endpoints: &[Endpoint],
+) -> Result<bool> {
+    let _lock = firewall_lock(engine, Sharing::Shared)?;
+    for network in joined.iter().filter(|network| network.driver == Driver::Bridge) {
+        if !tables(engine).knows(netfilter.socket()?, &network.interface)? {
+            return Ok(false);
+        }
+    }
+    match tables(engine).add(netfilter.socket()?, endpoints) {
+        Ok(()) => Ok(true),
+        // Not there yet, or gone; a published port that is still led to who had it.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the rules of containers away that have ended, and then their leases.
+pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>, gone: &[Gone]) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    let mut endpoints = Vec::new();
+    let mut released = Vec::new();
+    for Gone { network, holder, lease } in gone {
+        // Since then it may have started again.
+        if networks.leases(network)?.get(holder) == Some(lease) {
+            endpoints.extend((!lease.port.is_empty()).then(|| endpoint(world, lease)));
+            released.push((network, holder, lease));
+        }
+    }
+    for (network, holder, lease) in &released {
+        if let Some(folder) = networks.existing_run_folder(network)? {
+            Leases::open(folder.as_fd())?.release(holder, lease)?;
+        }
+    }
+    if let Some(handle) = world.handle() {
+        let addresses: Vec<IpAddr> =
+            released.iter().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
+        handle.forget(&addresses)?;
+    }
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    world.inside(|| match tables(engine).remove(&endpoints) {
+        // One of them was not there: what is there is made right, unless there is nothing.
+        Err(error) if error.errno() == Some(Errno::NOENT) => {
+            if tables(engine).is_there()? {
+                write_firewall(engine, world, networks)
+            } else {
+                Ok(())
+            }
+        }
+        answer => answer,
+    })
+}
+
+/// Clears what containers have left in the networks whose monitors were killed.
+pub fn sweep(engine: &Engine) -> Result<()> {
+    let networks = Networks::of(engine);
+    let mut names = networks.in_use()?;
+    // Who has just ended gives back by itself, in a moment.
+    names.retain(|name| networks.is_quiet(name));
+    if names.is_empty() {
+        return Ok(());
+    }
+    let world = World::find(engine)?;
+    names.iter().try_for_each(|name| sweep_named(engine, &world, &networks, name))
+}
+
+pub(super) fn sweep_named(engine: &Engine, world: &World, networks: &Networks<'_>, name: &str) -> Result<()> {
+    let gone = networks.leases(name)?.into_iter().filter(|(holder, _)| !holds(engine, holder));
+    let gone: Vec<Gone> = gone.map(|(holder, lease)| Gone { network: name.to_owned(), holder, lease }).collect();
+    give_back(engine, world, networks, &gone)
+}
+
+/// Whether a container may have what its lease says: it runs, or is about to.
+fn holds(engine: &Engine, id: &str) -> bool {
+    let find = || -> Result<bool> {
+        Ok(match engine.containers()?.find(id)?.status()? {
+            Status::Running { .. } | Status::Restarting(_) => true,
+            Status::Lost { .. } => engine.runtime(false)?.lives(id)?,
+            Status::Created | Status::Exited(_) => false,
+        })
+    };
+    find().unwrap_or(false)
+}
+
+/// Makes the kernel's part of all networks anew: rules that somebody has flushed, the firewalls of others.
+pub fn reload(engine: &Engine) -> Result<()> {
+    sweep(engine)?;
+    let networks = Networks::of(engine);
+    let world = World::find(engine)?;
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    world.inside(|| {
+        for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
+            if world.handle().is_none() && !network.internal && !networks.leases(&network.name)?.is_empty() {
+                forwarding::enable(network.ipv6)?;
+                foreign::let_through(&firewall::open_socket()?, &network.interface)?;
+            }
+        }
+        write_firewall(engine, &world, &networks)
+    })
+}
+
+/// Removes the kernel's part of a network that is about to be removed: its bridge, where husk made it, and its rules.
+pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
+    if network.driver != Driver::Bridge {
+        return Ok(());
+    }
+    let networks = Networks::of(engine);
+    let world = World::find(engine)?;
+    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    world.inside(|| {
+        if network.interface.starts_with(OWN_BRIDGE) {
+            link::remove(&network.interface)?;
+        }
+        if world.handle().is_none() {
+            foreign::forget(&network.interface)?;
+        }
+        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name)) } else { Ok(()) }
+    })
+}
+
+/// Whether husk's tables are missing that a container needs: somebody has flushed them.
+pub fn lacks_rules(engine: &Engine) -> Result<bool> {
+    let networks = Networks::of(engine);
+    let mut is_needed = false;
+    for name in networks.in_use()? {
+        is_needed |= networks.leases(&name)?.values().any(|lease| !lease.port.is_empty());
+    }
+    // Only root's can be flushed by somebody else.
+    Ok(is_needed && engine.maps.is_none() && !tables(engine).is_there()?)
+}
+
+/// The name of the tables for a run root: the system's own has the plain one.
+pub fn firewall_name(run_root: &Path) -> String {
+    if run_root == Path::new(SYSTEM_RUN_ROOT) {
+        return firewall::NAME.to_owned();
+    }
+    // FNV-1a: to tell a few from each other.
+    let hash = run_root
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("{}-{hash:08x}", firewall::NAME)
+}
