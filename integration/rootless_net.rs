@@ -58,8 +58,9 @@ impl Outside {
         ip("link add hk-out0 type veth peer name hk-out1");
         let outside = Self;
         for (address, length) in OUTSIDE.iter().chain(&CALLER).zip([24, 64, 24, 64]) {
-            ip(&format!("address add {address}/{length} dev hk-out0 {}", if length == 64 { "nodad" } else { "" })
-                .trim());
+            // Used at once: nobody else is there.
+            let how = if length == 64 { " nodad" } else { "" };
+            ip(&format!("address add {address}/{length} dev hk-out0{how}"));
         }
         ip("link set hk-out1 up");
         ip("link set hk-out0 up");
@@ -194,7 +195,11 @@ fn ask(link: &OwnedFd, request: &Value, fd: Option<BorrowedFd<'_>>) -> Value {
 
 /// Bytes that are told from each other wherever they are.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64).map(|place| (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    // Of a prime length, so that no packet is like another.
+    let block = (0..65_521_u64).map(|place| place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]);
+    let mut bytes = block.collect::<Vec<u8>>().repeat(length / 65_521 + 1);
+    bytes.truncate(length);
+    bytes
 }
 
 /// Takes everything from a caller until it ends its half, and sends `answer` back.
@@ -247,7 +252,7 @@ fn streams_pass_both_ways(scene: &Scene) {
     });
     assert_eq!(networks.status()["connections"], 200);
     for (number, stream) in called.iter_mut().enumerate() {
-        stream.write_all(&[number as u8]).unwrap();
+        stream.write_all(&[u8::try_from(number).unwrap()]).unwrap();
     }
     for stream in &mut accepted {
         let mut byte = [0];
@@ -257,7 +262,7 @@ fn streams_pass_both_ways(scene: &Scene) {
     for (number, stream) in called.iter_mut().enumerate() {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
-        assert_eq!(byte[0], number as u8);
+        assert_eq!(usize::from(byte[0]), number);
     }
     drop(called);
     for stream in &mut accepted {
@@ -359,7 +364,7 @@ fn ping(to: IpAddr, patience: Duration) -> bool {
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(patience)).unwrap();
     let mut message = [kinds[0], 0, 0, 0, 0x12, 0x34, 0, 1, b'h', b'i'];
     let sum = message.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("a sum of a few words");
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     rustix::net::sendto(&socket, &message, SendFlags::empty(), &SocketAddr::new(to, 0)).expect("send");
     let mut buffer = [0; 128];

@@ -1,4 +1,4 @@
-//! Containers as people run them, without a network: husk beside podman, both as root and as an ordinary user, and docker.
+//! Containers as people run them, without a network but where it is said: husk beside podman, both as root and as an ordinary user, and docker.
 //!
 //! Every comparison is a table: each peer in a session with its own directories, a few turns one after the other. What a
 //! daemon does meanwhile counts as the command's processor time.
@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LISTED: u32 = 100;
 const MANY: u32 = 1000;
 const MANY_MILLISECONDS: f64 = 50.0;
+
+/// What a container's network may add to its start and its end.
+const NETWORK_MILLISECONDS: f64 = 5.0;
 
 const LOG_BYTES: u32 = 100_000_000;
 /// How many run at once.
@@ -123,6 +126,26 @@ impl Bench<'_> {
         table.limit_share(Peer::Husk, Peer::Podman, 0.1);
         table.limit_share(Peer::Husk, Peer::Docker, 0.05);
         table.limit_share(Peer::HuskAsUser, Peer::PodmanAsUser, 0.1);
+        let alone = table.least(Peer::Husk, WALL);
+        tables.add(table)?;
+
+        // What a network adds. Docker has no bridge here.
+        let peers = [Peer::Husk, Peer::Podman, Peer::HuskAsUser, Peer::PodmanAsUser];
+        let mut table = self.compare_of(&peers, "run --rm --network bridge IMAGE true", TURNS, |peer, session| {
+            let network = if matches!(peer, Peer::Husk | Peer::HuskAsUser) { "bridge" } else { "podman" };
+            // The bridge, the rules and the way out are there, as they are on a machine with containers.
+            let stays = ["run", "-d", "--name", "stays", "--network", network, IMAGE, "sleep", "1000"];
+            Turn {
+                before: vec![session.client(&stays)],
+                timed: vec![session.client(&["run", "--rm", "--network", network, IMAGE, "true"])],
+                after: vec![remove(peer, session, "stays")],
+            }
+        });
+        if let (Some(alone), Some(with)) = (alone, table.least(Peer::Husk, WALL)) {
+            let found = (with - alone) / 1e6;
+            let unit = "ms more than without a network".to_owned();
+            table.limits.push(Limit { figure: WALL.0, found, at_most: NETWORK_MILLISECONDS, unit });
+        }
         tables.add(table)?;
 
         tables.add(self.compare("run -d, and rm -f", TURNS, |peer, session| Turn {

@@ -111,6 +111,7 @@ impl Session {
             Peer::Husk | Peer::HuskAsUser => environment.extend([
                 set("HUSK_DATA_ROOT", at("store")),
                 set("HUSK_RUN_ROOT", home.join("run").display().to_string()),
+                set("HUSK_NETWORK", "none".to_owned()),
             ]),
             Peer::Podman | Peer::PodmanAsUser => {
                 let below = |name: &str| home.join(name).display().to_string();

@@ -346,6 +346,7 @@ fn images_go_there_and_back(scene: &Scene) {
     let husk = |words: &[&str]| {
         let mut husk = docker.site.command(docker.site.runtime("husk"));
         husk.env("HUSK_DATA_ROOT", docker.site.path("husk-data")).env("HUSK_RUN_ROOT", docker.site.path("husk-run"));
+        husk.env("HUSK_NETWORK", "none");
         husk.args(words).run()
     };
     husk(&["load", "-i", there.to_str().unwrap()]).success();

@@ -44,7 +44,8 @@ impl<'a> Invocation<'a> {
             scene,
             program: program.into(),
             arguments: Vec::new(),
-            environment: Vec::new(),
+            // What is not about networks changes none of this machine's.
+            environment: vec![("HUSK_NETWORK".into(), "none".into())],
             directory: None,
             steps: Vec::new(),
             account: scene.account(),

@@ -110,8 +110,6 @@ impl Scene {
     pub(crate) fn husk(&self) -> Invocation<'_> {
         let mut command = Invocation::new(self, &kit().husk);
         command.env(STORE_VARIABLE, self.store()).env(RUN_VARIABLE, self.run_root());
-        // What is not about networks changes none of this machine's.
-        command.env("HUSK_NETWORK", "none");
         command
     }
 

@@ -21,6 +21,6 @@ pub(super) fn run(args: &NetworkProcess) -> Result<Status> {
     super::let_go_of_descriptors()?;
     let starter = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("take the starter's socket")?;
     super::take_no_input()?;
-    rootless::become_process(&args.folder, starter)?;
+    rootless::become_process(&args.folder, &starter)?;
     Ok(Status::Success)
 }

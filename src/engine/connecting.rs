@@ -31,13 +31,14 @@ use super::networks::driver::Driver;
 use super::networks::{NetworkRecord, Networks};
 use super::options::Attachment;
 use super::record::Record;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
 use crate::network::lease::{Lease, Leases, Wish};
 use crate::network::link;
 use crate::network::port::Protocol;
 use crate::network::relay::Relay;
+use crate::network::rootless::open_inside;
 use crate::support::id::ContainerId;
 use crate::support::lock::Sharing;
 
@@ -155,6 +156,8 @@ impl<'a> Connecting<'a> {
         }
         if let Some(handle) = self.world().handle() {
             handle.hold()?;
+            // What the run before had is published anew.
+            handle.withdraw(self.record.id.as_str())?;
         }
         let opened = match (places.get(first), leases.get(first)) {
             (Some(place), Some(lease)) => ports::open(self.engine, self.world(), self.record, &place.options, lease)?,
@@ -162,7 +165,9 @@ impl<'a> Connecting<'a> {
         };
         if ports::are_anothers(&networks, self.record.id.as_str(), &opened.bound)? {
             // The host let us have them: who had them is gone, and its rules are not.
-            sweep(self.engine)?;
+            for name in networks.in_use()? {
+                sweep_named(self.engine, self.world(), &networks, &name)?;
+            }
         }
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
             if number == first {
@@ -177,7 +182,8 @@ impl<'a> Connecting<'a> {
                 linked.with_context(|| format!("network {}", place.network.name))?;
                 endpoints.extend((!lease.port.is_empty()).then(|| endpoint(self.world(), lease)));
             }
-            add(self.engine, self.world(), &networks, &self.netfilter, &endpoints, follows_another)?;
+            let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
+            add(self.engine, self.world(), &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
             match opened.datagram_ports() {
                 ports if ports.is_empty() => Ok(()),
                 ports => conntrack::forget(Protocol::Udp.number(), &ports),
@@ -264,7 +270,7 @@ impl<'a> Connecting<'a> {
                 place.link(world, &self.netfilter, &lease, held.is_empty(), namespace)?;
                 let endpoints: Vec<Endpoint> =
                     (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
-                add(self.engine, world, &networks, &self.netfilter, &endpoints, false)
+                add(self.engine, world, &networks, &[&place.network], &self.netfilter, &endpoints, false)
             })?;
             self.ensure_names(&networks, &place.network)
         };
@@ -336,9 +342,9 @@ impl<'a> Connecting<'a> {
 /// Joins a container that runs to one network more.
 pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Result<()> {
     let relay = RefCell::default();
-    let namespace = namespace_of(engine, record)?;
     let connecting = Connecting::new(engine, record, "", &relay);
     connecting.prepare()?;
+    let namespace = namespace_of(engine, connecting.world(), record)?;
     connecting.note_namespace(namespace.as_fd())?;
     connecting.attach(attachment, namespace.as_fd())
 }
@@ -346,14 +352,21 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
 /// Takes a container that runs out of a network.
 pub fn detach(engine: &Engine, record: &Record, network: &str) -> Result<()> {
     let relay = RefCell::default();
-    let namespace = namespace_of(engine, record)?;
-    Connecting::new(engine, record, "", &relay).part(&Networks::of(engine), network, namespace.as_fd())
+    let connecting = Connecting::new(engine, record, "", &relay);
+    let namespace = namespace_of(engine, connecting.world(), record)?;
+    connecting.part(&Networks::of(engine), network, namespace.as_fd())
 }
 
-fn namespace_of(engine: &Engine, record: &Record) -> Result<OwnedFd> {
+fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {
     let state = engine.runtime(false)?.state(record.id.as_str())?;
     let path = format!("/proc/{}/ns/net", state.pid);
-    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
+    let open = || {
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
+    };
+    let Some(handle) = world.handle() else { return open() };
+    // A workload may have become somebody over whom the user has rights in the user namespace alone.
+    let opened = open_inside(handle.user_namespace(), handle.network_namespace(), 1, || Ok(vec![open()?]))?;
+    opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
 }
 
 /// Through which of them goes what is for elsewhere: that of the highest priority, and of equals the first.

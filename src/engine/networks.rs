@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -47,6 +48,9 @@ const NONE_ID: &str = "6e6f6e650000000000000000000000000000000000000000000000000
 
 /// Podman's name for the network of those who name none.
 const PODMANS_DEFAULT: &str = "podman";
+
+/// What a container that ends takes to give back what it had, and some more.
+const COMING_AND_GOING: Duration = Duration::from_secs(1);
 
 const RECORD: &str = "network.json";
 const LOCK: &str = ".lock";
@@ -315,6 +319,13 @@ impl<'e> Networks<'e> {
     /// The same, where there is one.
     pub fn existing_run_folder(&self, name: &str) -> Result<Option<OwnedFd>> {
         open(&self.run_directory().join(name))
+    }
+
+    /// Whether nobody has come or gone for a while.
+    pub fn is_quiet(&self, name: &str) -> bool {
+        let changed =
+            std::fs::metadata(self.run_directory().join(name).join(lease::LEASES)).and_then(|stat| stat.modified());
+        changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > COMING_AND_GOING))
     }
 
     /// The folder of all of these.

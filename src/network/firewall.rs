@@ -143,6 +143,19 @@ impl<'a> Firewall<'a> {
         transact(messages, "remove a container from husk's tables in nf_tables")
     }
 
+    /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
+    /// in them.
+    pub fn knows(self, socket: &Socket, bridge: &str) -> Result<bool> {
+        let describe = "look for a network in husk's tables in nf_tables";
+        let key = interface(bridge).context(describe)?;
+        let request = self.table(INET).find_element(BRIDGES.name, &key).context(describe)?;
+        match socket.call(request, |_| ()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).context(describe),
+        }
+    }
+
     /// Says whether the tables are there.
     pub fn is_there(self) -> Result<bool> {
         let describe = "look for husk's tables in nf_tables";
@@ -198,7 +211,15 @@ fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'stati
 
 /// Opens a socket to nf_tables in this process's network namespace.
 pub fn open_socket() -> Result<Socket> {
-    Socket::open_netfilter().context("open a netlink socket to nf_tables")
+    Socket::open_netfilter().map_err(|errno| {
+        let error = Error::from(errno).context("open a netlink socket to nf_tables");
+        match errno {
+            Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
+                error.with_hint("this kernel has no nf_tables; --network none and --network host do without")
+            }
+            _ => error,
+        }
+    })
 }
 
 fn transact_by(

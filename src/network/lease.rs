@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing};
 
-pub(super) const LEASES: &str = "leases.json";
+pub const LEASES: &str = "leases.json";
 const LOCK: &str = "lock";
 
 /// Sixty-four thousand containers' worth.

@@ -22,7 +22,7 @@ pub struct Room {
 /// Says how many bytes a socket takes before it is full (SO_MEMINFO, Linux 4.12).
 pub fn room(socket: impl AsFd) -> Result<Room, Errno> {
     let mut words = [0_u32; MEMINFO_WORDS];
-    let mut length = size_of_val(&words) as libc::socklen_t;
+    let mut length = length_of(&words);
     // SAFETY: the kernel writes at most `length` bytes to `words`, which is that long and outlives the call.
     let answer = unsafe {
         libc::getsockopt(
@@ -58,16 +58,15 @@ pub fn want_refusals(socket: impl AsFd, is_ipv6: bool) -> Result<(), Errno> {
     }
 }
 
+/// The length of what is small, as socket calls want it.
+fn length_of<T>(value: &T) -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of_val(value)).unwrap_or(0)
+}
+
 fn set_option(socket: impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
     // SAFETY: the kernel reads an int from `value`, which outlives the call.
     let answer = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length_of(&value))
     };
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }
@@ -132,7 +131,7 @@ pub fn refused(socket: impl AsFd) -> Result<Option<Refused>, Errno> {
     // SAFETY: an all-zero msghdr is valid: null pointers and lengths of nothing.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = (&raw mut name).cast();
-    message.msg_namelen = size_of_val(&name) as libc::socklen_t;
+    message.msg_namelen = length_of(&name);
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
@@ -226,7 +225,8 @@ mod tests {
         let (near, _far) = streams();
         assert!(matches!(room(&near), Ok(Room { free: 1.., is_low: false })));
         near.set_nonblocking(true).unwrap();
-        while (&near).write(&[0; 65_536]).is_ok() {}
+        let much = vec![0; 65_536];
+        while (&near).write(&much).is_ok() {}
         assert!(room(&near).unwrap().is_low);
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(room(&file), Err(Errno::NOTSOCK));

@@ -20,7 +20,7 @@ use super::table::{Kind, Table, Token};
 use crate::sys::socket;
 
 /// RFC 4787, REQ-5: at least two minutes, and less for those who ask a well-known port (names, time).
-const IDLE: Duration = Duration::from_secs(180);
+const IDLE: Duration = Duration::from_mins(3);
 const IDLE_OF_QUESTIONS: Duration = Duration::from_secs(30);
 const WELL_KNOWN: u16 = 1024;
 
@@ -58,6 +58,17 @@ struct Peer {
     real: SocketAddr,
 }
 
+/// A datagram of a container's.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    pub(super) protocol: Protocol,
+    pub(super) guest: SocketAddr,
+    /// Where to, as the container sees it, and as the host does.
+    pub(super) seen: SocketAddr,
+    pub(super) real: SocketAddr,
+    pub(super) payload: &'a [u8],
+}
+
 /// All sockets for datagrams.
 pub(super) struct Datagrams {
     pub(super) table: Table<Mapping>,
@@ -69,19 +80,16 @@ impl Datagrams {
         Self { table: Table::new(Kind::Datagram, most), of_guest: HashMap::new() }
     }
 
-    /// Sends what a container sends. `to` is as the container sees it, `real` as the host does.
+    /// Sends what a container sends, in this packet.
     pub(super) fn send(
         &mut self,
-        protocol: Protocol,
-        guest: SocketAddr,
-        to: (SocketAddr, SocketAddr),
+        outgoing: &Outgoing<'_>,
         packet: &Packet<'_>,
-        payload: &[u8],
         now: Instant,
         epoll: &OwnedFd,
         device: &mut Device,
     ) {
-        let (seen, real) = to;
+        let Outgoing { protocol, guest, seen, real, payload } = *outgoing;
         let found = self.find(protocol, guest, seen).map_or_else(|| self.open(protocol, guest, now, epoll), Ok);
         let token = match found {
             Ok(token) => token,
@@ -256,9 +264,8 @@ impl Mapping {
     }
 
     fn receive(&mut self, now: Instant, device: &mut Device) -> Result<(), Errno> {
-        let (length, _, from) =
-            rustix::net::recvfrom(&self.socket, device.frame.payload(), RecvFlags::DONTWAIT | RecvFlags::TRUNC)
-                .map(|(_, length, from)| (length, (), from))?;
+        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        let (_, length, from) = rustix::net::recvfrom(&self.socket, device.frame.payload(), flags)?;
         let Some(from) = from.and_then(address) else { return Ok(()) };
         let Some(seen) = self.seen(from, device) else { return Ok(()) };
         self.last_used = now;

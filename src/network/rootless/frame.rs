@@ -89,7 +89,8 @@ impl Frame {
         tcp[2..4].copy_from_slice(&to.port().to_be_bytes());
         tcp[4..8].copy_from_slice(&header.sequence.to_be_bytes());
         tcp[8..12].copy_from_slice(&header.acknowledged.to_be_bytes());
-        tcp[12] = ((head / 4) << 4) as u8;
+        // In words, in the upper half: five without options.
+        tcp[12] = 0x50 + u8::try_from(length * 4).unwrap_or(0);
         tcp[13] = header.flags;
         tcp[14..16].copy_from_slice(&header.window.to_be_bytes());
         tcp[16..18].copy_from_slice(&partial.to_be_bytes());
@@ -98,7 +99,7 @@ impl Frame {
         if payload > usize::from(header.cut) && header.cut > 0 {
             offload.kind = if from.is_ipv4() { CUT_V4 } else { CUT_V6 };
             offload.size = header.cut;
-            offload.head = head;
+            offload.head = 20;
         }
         self.finish(ends, TCP, start, total, offload)
     }
@@ -162,7 +163,8 @@ impl Frame {
     /// Writes the IP header and virtio's before what begins at `start`.
     fn finish(&mut self, ends: (IpAddr, IpAddr), protocol: u8, start: usize, length: usize, offload: Offload) -> &[u8] {
         let end = start + length;
-        let length = length as u16;
+        // Never more than the buffer holds behind the headers.
+        let length = u16::try_from(length).unwrap_or(u16::MAX - 20);
         let begin = match ends {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let header = &mut self.bytes[start - 20..start];
@@ -200,14 +202,14 @@ impl Frame {
                 start - 40
             }
         };
-        let ip = (start - begin) as u16;
+        let ip: u16 = if ends.0.is_ipv4() { 20 } else { 40 };
         let header = &mut self.bytes[begin - OFFLOAD_HEADER..begin];
         header.fill(0);
         if offload.checksum_at > 0 {
             header[0] = NEEDS_CHECKSUM;
             header[1] = offload.kind;
             if offload.kind > 0 {
-                header[2..4].copy_from_slice(&(ip + offload.head as u16).to_ne_bytes());
+                header[2..4].copy_from_slice(&(ip + offload.head).to_ne_bytes());
                 header[4..6].copy_from_slice(&offload.size.to_ne_bytes());
             }
             header[6..8].copy_from_slice(&ip.to_ne_bytes());
@@ -223,7 +225,7 @@ struct Offload {
     checksum_at: u16,
     kind: u8,
     size: u16,
-    head: usize,
+    head: u16,
 }
 
 fn ip_header(is_ipv4: bool) -> usize {

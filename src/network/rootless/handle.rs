@@ -111,15 +111,15 @@ fn start(config: &Config<'_>) -> Result<OwnedFd> {
 
 /// `husk internal network FOLDER`: leaves whoever called it, and is the network process until nobody needs it. `starter` is
 /// the socket that came as its standard input.
-pub fn become_process(folder: &Path, starter: OwnedFd) -> Result<()> {
+pub fn become_process(folder: &Path, starter: &OwnedFd) -> Result<()> {
     let (beginning, _) =
-        control::receive::<Beginning>(&starter)?.ok_or_else(|| Error::invalid("is started by husk alone"))?;
+        control::receive::<Beginning>(starter)?.ok_or_else(|| Error::invalid("is started by husk alone"))?;
     match clone3(CloneFlags::empty(), None).context("leave the command")? {
         Cloned::Parent(..) => Ok(()),
         Cloned::Child => {
-            let answer = serve(folder, &starter, &beginning);
+            let answer = serve(folder, starter, &beginning);
             if let Err(error) = &answer {
-                let _ = control::send(&starter, &Answer::failure(error), None);
+                let _ = control::send(starter, &Answer::failure(error), None);
             }
             exit_now(i32::from(answer.is_err()))
         }

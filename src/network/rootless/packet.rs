@@ -258,7 +258,7 @@ pub(super) fn checksum(start: u32, parts: &[&[u8]]) -> u16 {
 pub(super) fn fold(sum: u32) -> u16 {
     let once = (sum >> 16) + (sum & 0xffff);
     // A carry of a sum of two halves is at most 1, and then there is room for it.
-    ((once >> 16) + (once & 0xffff)) as u16
+    u16::try_from((once >> 16) + (once & 0xffff)).unwrap_or(u16::MAX)
 }
 
 /// Adds words in network order; for at most 128 KiB, whose sum fits.

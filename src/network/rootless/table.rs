@@ -28,15 +28,21 @@ impl Token {
     }
 
     pub(super) fn kind(self) -> Option<Kind> {
-        KINDS.get((self.0 >> 56) as usize).copied()
+        KINDS.get(usize::from(self.0.to_be_bytes()[0])).copied()
+    }
+
+    fn number(self) -> u32 {
+        let [.., a, b, c, d] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
     fn place(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
+        self.number() as usize
     }
 
     fn turn(self) -> u32 {
-        (self.0 >> 32) as u32 & TURNS
+        let [_, a, b, c, ..] = self.0.to_be_bytes();
+        u32::from_be_bytes([0, a, b, c])
     }
 }
 
@@ -68,7 +74,7 @@ impl<T> Table<T> {
     /// Gives the token that the next entry gets.
     pub(super) fn next(&self) -> Token {
         let place = self.free.last().map_or(self.slots.len() as u64, |place| u64::from(*place));
-        let turn = self.slots.get(place as usize).map_or(self.first_turn, |slot| slot.0);
+        let turn = self.slots.get(usize::try_from(place).unwrap_or(usize::MAX)).map_or(self.first_turn, |slot| slot.0);
         Token((self.kind as u64) << 56 | u64::from(turn) << 32 | place)
     }
 
@@ -99,9 +105,9 @@ impl<T> Table<T> {
         let (turn, entry) = self.slots.get_mut(token.place())?;
         let taken = if *turn == token.turn() { entry.take() } else { None }?;
         *turn = (*turn + 1) & TURNS;
-        self.free.push(token.place() as u32);
+        self.free.push(token.number());
         // What a crowd has taken is given back once it has left.
-        if self.free.len() == self.slots.len() && self.slots.len() > KEPT {
+        if self.free.len() == self.slots.len() && self.slots.len() > KEPT as usize {
             self.first_turn_after_crowd();
         }
         Some(taken)
@@ -111,12 +117,12 @@ impl<T> Table<T> {
     fn first_turn_after_crowd(&mut self) {
         let highest = self.slots.iter().map(|slot| slot.0).max().unwrap_or(0);
         self.first_turn = (highest + 1) & TURNS;
-        self.slots.truncate(KEPT);
+        self.slots.truncate(KEPT as usize);
         self.slots.shrink_to_fit();
         for slot in &mut self.slots {
             slot.0 = self.first_turn;
         }
-        self.free = (0..KEPT as u32).rev().collect();
+        self.free = (0..KEPT).rev().collect();
     }
 
     pub(super) fn tokens(&self) -> Vec<Token> {
@@ -132,7 +138,7 @@ impl<T> Table<T> {
 }
 
 /// Slots that an empty table keeps.
-const KEPT: usize = 64;
+const KEPT: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -158,8 +164,10 @@ mod tests {
     fn a_crowd_leaves_nothing_behind() {
         let mut table = Table::new(Kind::Stream, 10_000);
         let tokens: Vec<_> = (0..1000).map(|number| table.insert(number).unwrap()).collect();
-        tokens.iter().for_each(|token| drop(table.remove(*token)));
-        assert_eq!((table.len(), table.slots.len()), (0, KEPT));
+        for token in &tokens {
+            assert!(table.remove(*token).is_some());
+        }
+        assert_eq!((table.len(), table.slots.len()), (0, KEPT as usize));
         let again: Vec<_> = (0..100).map(|number| table.insert(number).unwrap()).collect();
         assert!(again.iter().all(|token| table.get(*token).is_some()));
         assert!(tokens.iter().all(|token| table.get(*token).is_none()));

@@ -44,7 +44,7 @@ const TRIES: u8 = 12;
 /// Of who has not yet said a word: some 19 seconds.
 const OPENING_TRIES: u8 = 6;
 /// RFC 5382, REQ-5: two hours and four minutes.
-const IDLE: Duration = Duration::from_secs(7440);
+const IDLE: Duration = Duration::from_mins(124);
 /// Packets that one connection sends before others have their turn.
 const TURN: u32 = 16;
 

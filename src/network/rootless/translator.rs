@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use super::datagrams::{Datagrams, Protocol, address, obstacle, outside, seen_as};
+use super::datagrams::{Datagrams, Outgoing, Protocol, address, obstacle, outside, seen_as};
 use super::device::{Device, Dropped, Gateways};
 use super::frame::{Header, MTU};
 use super::packet::{self, ACK, Content, OFFLOAD_HEADER, Packet, RST, SYN, Segment};
@@ -131,7 +131,7 @@ impl Translator {
         self.wait_for_events(&mut events, soon)?;
         if events.is_empty() && patience.is_none_or(|patience| patience > BUSY) {
             // Nothing came for a moment: it may be long, and that is waited for with little memory.
-            let rest = patience.and_then(|patience| Timespec::try_from(patience - BUSY).ok());
+            let rest = patience.and_then(|patience| Timespec::try_from(patience.saturating_sub(BUSY)).ok());
             let mut fds = [PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN)];
             match memory::wait_released(&mut fds, rest.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -248,8 +248,8 @@ impl Translator {
             self.device.dropped.forbidden += 1;
             return;
         };
-        let to = (seen, real);
-        self.datagrams.send(protocol, guest, to, packet, payload, self.now, &self.epoll, &mut self.device);
+        let outgoing = Outgoing { protocol, guest, seen, real, payload };
+        self.datagrams.send(&outgoing, packet, self.now, &self.epoll, &mut self.device);
     }
 
     fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
@@ -308,7 +308,9 @@ impl Translator {
 
     /// Answers a segment that nobody wants (RFC 9293, 3.10.7.1).
     fn refuse(&mut self, (guest, remote): (SocketAddr, SocketAddr), segment: &Segment<'_>) {
-        let length = segment.payload.len() as u32 + u32::from(segment.has(SYN)) + u32::from(segment.has(packet::FIN));
+        let length = u32::try_from(segment.payload.len()).unwrap_or(0)
+            + u32::from(segment.has(SYN))
+            + u32::from(segment.has(packet::FIN));
         let header = if segment.has(ACK) {
             Header { sequence: segment.acknowledged, flags: RST, ..Header::default() }
         } else {

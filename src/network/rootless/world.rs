@@ -194,11 +194,11 @@ fn set_up_namespace() -> Result<OwnedFd> {
 }
 
 fn add_way_out(socket: &Socket, index: u32, address: IpAddr) -> Result<(), Errno> {
-    let (family, octets) = match address {
-        IpAddr::V4(address) => (2, address.octets().to_vec()),
-        IpAddr::V6(address) => (10, address.octets().to_vec()),
+    let (family, length, octets) = match address {
+        IpAddr::V4(address) => (2, 32, address.octets().to_vec()),
+        IpAddr::V6(address) => (10, 128, address.octets().to_vec()),
     };
-    let mut body = [family, octets.len() as u8 * 8, 0, 0, 0, 0, 0, 0];
+    let mut body = [family, length, 0, 0, 0, 0, 0, 0];
     body[4..].copy_from_slice(&index.to_ne_bytes());
     let mut request = Request::act(NEW_ADDRESS, &body).with_flags(CREATE_NEW).attribute(ADDRESS_LOCAL, &octets)?;
     if address.is_ipv6() {

@@ -370,7 +370,8 @@ fn everything_arrives_whatever_is_lost() {
             dice ^= dice << 17;
             dice % sides
         };
-        let pattern = |salt: u32| (0..50_000_u32).map(move |place| (place * salt >> 3) as u8).collect::<Vec<u8>>();
+        let pattern =
+            |salt: u32| (0..50_000_u32).map(move |place| ((place * salt) >> 3).to_le_bytes()[0]).collect::<Vec<u8>>();
         let (down, up) = (pattern(7), pattern(13));
         let mut bench = Bench::open();
         bench.outside.arrived.extend(&down);
@@ -387,7 +388,7 @@ fn everything_arrives_whatever_is_lost() {
                 break;
             }
             assert!(turn < 99_999, "seed {seed}: {} down, {} up", guest.received.len(), bench.outside.sent.len());
-            bench.outside.room = roll(3) as usize * 700;
+            bench.outside.room = 700 * usize::try_from(roll(3)).unwrap();
             bench.connection.writable(&mut bench.outside, &mut bench.written);
             bench.serve();
             while let Some((header, payload)) = bench.written.segments.pop_front() {
@@ -400,7 +401,8 @@ fn everything_arrives_whatever_is_lost() {
                 guest.next = guest.acknowledged;
             }
             let start = (guest.next as usize).min(guest.outgoing.len());
-            let chunk = guest.outgoing[start..].iter().take(roll(3000) as usize).copied().collect::<Vec<u8>>();
+            let chunk =
+                guest.outgoing[start..].iter().take(usize::try_from(roll(3000)).unwrap()).copied().collect::<Vec<u8>>();
             if roll(7) > 0 {
                 let segment = Segment {
                     sequence: THEIRS.wrapping_add(1 + guest.next),
@@ -418,12 +420,9 @@ fn everything_arrives_whatever_is_lost() {
                 bench.connection.expire(bench.now, &mut bench.outside, &mut bench.written);
             }
         }
-        assert_eq!(
-            bench.outside.arrived.len() as u32,
-            down.len() as u32 - bench.connection.unacknowledged.wrapping_sub(OURS.wrapping_add(1))
-                + bench.connection.to_discard,
-            "seed {seed}"
-        );
+        let acknowledged =
+            bench.connection.unacknowledged.wrapping_sub(OURS.wrapping_add(1)) - bench.connection.to_discard;
+        assert_eq!(bench.outside.arrived.len() + acknowledged as usize, down.len(), "seed {seed}");
     }
 }
 
@@ -436,12 +435,12 @@ fn nonsense_does_no_harm() {
             dice ^= dice << 13;
             dice ^= dice >> 7;
             dice ^= dice << 17;
-            (dice % sides) as u32
+            u32::try_from(dice % sides).unwrap()
         };
         let mut bench = if seed % 2 == 0 { Bench::open() } else { Bench::connecting() };
         for _ in 0..60 {
             let payload = vec![0; roll(200) as usize];
-            let flags = roll(64) as u8;
+            let flags = u8::try_from(roll(64)).unwrap();
             match roll(6) {
                 0 => bench.outside.arrived.extend(&payload),
                 1 => bench.connection.readable(bench.outside.has_ended),
