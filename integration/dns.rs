@@ -62,7 +62,9 @@ impl Container {
         let thread = std::thread::spawn(move || {
             syscall(libc::SYS_unshare, &[libc::CLONE_NEWNET.into()]).expect("make a network namespace");
             tell.send(syscall(libc::SYS_gettid, &[]).expect("a thread has an id")).expect("the test waits");
-            orders.into_iter().for_each(|order| order());
+            for order in orders {
+                order();
+            }
         });
         let id = told.recv().expect("the thread says its id");
         let container = Self { work: Some(work), thread: Some(thread), id };

@@ -16,7 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(containers_say_which_networks_they_want).and_plain(),
         test!(networks_in_use_stay).and_plain(),
         test!(containers_share_a_network).and_plain(),
-        test!(containers_show_what_they_have).root().needs(Need::Program("unshare")),
+        test!(containers_show_what_they_have).root().needs(Need::Program("unshare")).needs(Need::Program("nft")),
     ]
     .into_iter()
     .map(engine)
@@ -299,7 +299,6 @@ fn containers_show_what_they_have(scene: &Scene) {
     let husk = |words: &[&str]| scene.husk().step(Step::Network(namespace.clone())).args(words).run();
     let json = |words: &[&str]| serde_json::from_str::<Value>(&husk(words).success().stdout).unwrap();
     husk(&["network", "create", "--subnet=10.99.3.0/24", "--subnet=fd00:99:3::/64", "front"]).success();
-    husk(&["network", "create", "--subnet=10.99.4.0/24", "back"]).success();
     let place = "front:ip=10.99.3.5,mac=02:00:00:00:00:05,alias=www";
     let flags = ["-p", "8080:80", "-p", "127.0.0.1::53/udp", "--expose", "9000"];
     let image = layout.reference();
@@ -343,11 +342,16 @@ fn containers_show_what_they_have(scene: &Scene) {
     let containers = json(&["network", "inspect", "-f", "{{json .Containers}}", "front"]);
     assert_eq!(containers[&id]["Name"], "site");
 
+    husk(&["network", "create", "--subnet=10.99.4.0/24", "back"]).success();
     husk(&["network", "connect", "--ip", "10.99.4.9", "back", "site"]).success();
     let format = "{{.NetworkSettings.Networks.back.IPAddress}}";
     assert_eq!(husk(&["inspect", "-f", format, "site"]).success().stdout, "10.99.4.9\n");
     let own = husk(&["exec", "site", "/bin/busybox", "ip", "address", "show", "eth1"]).success().stdout;
     assert!(own.contains("10.99.4.9/24"), "{own}");
+    // It was made after the rules of the other were written.
+    let rules = scene.program("nft").step(Step::Network(namespace.clone())).args(["list", "ruleset"]).run().success();
+    let interface = husk(&["network", "inspect", "-f", "{{.NetworkInterface}}", "back"]).success().stdout;
+    assert!(rules.stdout.contains(&format!("{0:?} . {0:?}", interface.trim())), "{}", rules.stdout);
     husk(&["network", "rm", "back"]).exits_with(1).says("has active endpoints");
     husk(&["network", "disconnect", "back", "site"]).success();
     husk(&["network", "rm", "back"]).success();

@@ -195,7 +195,11 @@ fn ask(link: &OwnedFd, request: &Value, fd: Option<BorrowedFd<'_>>) -> Value {
 
 /// Bytes that are told from each other wherever they are.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64).map(|place| place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]).collect()
+    // Of a prime length, so that no packet is like another.
+    let block = (0..65_521_u64).map(|place| place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]);
+    let mut bytes = block.collect::<Vec<u8>>().repeat(length / 65_521 + 1);
+    bytes.truncate(length);
+    bytes
 }
 
 /// Takes everything from a caller until it ends its half, and sends `answer` back.

@@ -1,7 +1,7 @@
 //! `husk internal dns NETWORK`: what becomes the name server of a network. The lock on that, which whoever calls has taken, is
 //! the standard input, and the network's folder the working directory. Nobody types it.
 
-use clap::Args;
+use clap::Parser;
 use rustix::fs::{Mode, OFlags};
 
 use super::status::Status;
@@ -10,7 +10,7 @@ use crate::network::dns;
 use crate::support::lock::Lock;
 
 /// Answer the questions for names in a network
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 pub(super) struct Dns {
     /// Name of the network, for who looks at processes
     network: String,
@@ -23,6 +23,6 @@ pub(super) fn run(_: &Dns) -> Result<Status> {
     super::take_no_input()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::open(c".", flags, Mode::empty()).context("open the network's folder")?;
-    dns::serve(Lock::from_fd(lock), folder)?;
+    dns::serve(&Lock::from_fd(lock), folder)?;
     Ok(Status::Success)
 }

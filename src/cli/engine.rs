@@ -124,11 +124,17 @@ pub(super) fn command() -> clap::Command {
 
 /// Parses the arguments, runs the command, and gives the exit status.
 pub(super) fn main(args: &[OsString]) -> ExitCode {
+    let second = args.get(2).and_then(|word| word.to_str());
     let parsed = match args.get(1).and_then(|word| word.to_str()) {
         // Only the parser of the command that was typed: the whole tree costs more than a container's start.
         Some("run") => parse::<run::Run>(args).map(|args| Command::Run(Box::new(args))),
         Some("create") => parse::<run::Create>(args).map(|args| Command::Create(Box::new(args))),
         Some("unshare") => parse::<unshare::Unshare>(args).map(Command::Unshare),
+        // These two stay, and what the tree leaves of the heap would stay with them: 300 KiB.
+        Some("internal") if second == Some("dns") => parse(&args[1..]).map(Internal::Dns).map(Command::Internal),
+        Some("internal") if second == Some("monitor") => {
+            parse(&args[1..]).map(Internal::Monitor).map(Command::Internal)
+        }
         _ => command()
             .try_get_matches_from(args)
             .and_then(|matches| Cli::from_arg_matches(&matches))

@@ -1,7 +1,7 @@
 //! `husk internal monitor ID`: what a command becomes the monitor of a container by that outlived its own. The lock on that,
 //! which whoever calls has taken, is the standard input. Nobody types it.
 
-use clap::Args;
+use clap::Parser;
 
 use super::status::Status;
 use crate::engine::engine::Engine;
@@ -10,7 +10,7 @@ use crate::engine::{settings, start};
 use crate::error::{Context, Result};
 
 /// Look after a container that lost its monitor
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 pub(super) struct Monitor {
     /// Id of the container
     container: String,

@@ -182,7 +182,8 @@ impl<'a> Connecting<'a> {
                 linked.with_context(|| format!("network {}", place.network.name))?;
                 endpoints.extend((!lease.port.is_empty()).then(|| endpoint(self.world(), lease)));
             }
-            add(self.engine, self.world(), &networks, &self.netfilter, &endpoints, follows_another)?;
+            let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
+            add(self.engine, self.world(), &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
             match opened.datagram_ports() {
                 ports if ports.is_empty() => Ok(()),
                 ports => conntrack::forget(Protocol::Udp.number(), &ports),
@@ -269,7 +270,7 @@ impl<'a> Connecting<'a> {
                 place.link(world, &self.netfilter, &lease, held.is_empty(), namespace)?;
                 let endpoints: Vec<Endpoint> =
                     (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
-                add(self.engine, world, &networks, &self.netfilter, &endpoints, false)
+                add(self.engine, world, &networks, &[&place.network], &self.netfilter, &endpoints, false)
             })?;
             self.ensure_names(&networks, &place.network)
         };

@@ -143,6 +143,19 @@ impl<'a> Firewall<'a> {
         transact(messages, "remove a container from husk's tables in nf_tables")
     }
 
+    /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
+    /// in them.
+    pub fn knows(self, socket: &Socket, bridge: &str) -> Result<bool> {
+        let describe = "look for a network in husk's tables in nf_tables";
+        let key = interface(bridge).context(describe)?;
+        let request = self.table(INET).find_element(BRIDGES.name, &key).context(describe)?;
+        match socket.call(request, |_| ()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).context(describe),
+        }
+    }
+
     /// Says whether the tables are there.
     pub fn is_there(self) -> Result<bool> {
         let describe = "look for husk's tables in nf_tables";

@@ -101,26 +101,43 @@ fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, remove
     tables(engine).write(&segments, &endpoints)
 }
 
-/// Adds containers' connections; where what is there may be of a run before, all is written anew.
+/// Adds containers' connections to these networks. Where what is there may be of a run before, or is older than one of the
+/// networks, all is written anew.
 pub(super) fn add(
     engine: &Engine,
     world: &World,
     networks: &Networks<'_>,
+    joined: &[&NetworkRecord],
     netfilter: &Netfilter,
     endpoints: &[Endpoint],
     follows_another: bool,
 ) -> Result<()> {
-    if !follows_another {
-        let _lock = firewall_lock(engine, Sharing::Shared)?;
-        match tables(engine).add(netfilter.socket()?, endpoints) {
-            Ok(()) => return Ok(()),
-            // Not there yet, or gone; a published port that is still led to who had it.
-            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => {}
-            Err(error) => return Err(error),
-        }
+    if !follows_another && add_alone(engine, joined, netfilter, endpoints)? {
+        return Ok(());
     }
     let _lock = firewall_lock(engine, Sharing::Exclusive)?;
     write_firewall(engine, world, networks)
+}
+
+/// Adds elements to what is there; says whether that would do.
+fn add_alone(
+    engine: &Engine,
+    joined: &[&NetworkRecord],
+    netfilter: &Netfilter,
+    endpoints: &[Endpoint],
+) -> Result<bool> {
+    let _lock = firewall_lock(engine, Sharing::Shared)?;
+    for network in joined.iter().filter(|network| network.driver == Driver::Bridge) {
+        if !tables(engine).knows(netfilter.socket()?, &network.interface)? {
+            return Ok(false);
+        }
+    }
+    match tables(engine).add(netfilter.socket()?, endpoints) {
+        Ok(()) => Ok(true),
+        // Not there yet, or gone; a published port that is still led to who had it.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the rules of containers away that have ended, and then their leases.

@@ -13,10 +13,10 @@ const ANSWERS: usize = 512;
 const BYTES: usize = 256 << 10;
 
 /// A longer life than this is taken for it: a laptop's networks change.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// The same for an answer that there is nothing (RFC 2308, 5, which allows three hours).
-const LONGEST_NOTHING: Duration = Duration::from_secs(300);
+const LONGEST_NOTHING: Duration = Duration::from_mins(5);
 
 /// What a question has been asked as, and whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

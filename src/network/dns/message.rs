@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use super::name::Name;
+use super::name::{Name, POINTER};
 
 /// Types of records, by IANA's numbers.
 pub(super) mod kind {
@@ -144,9 +144,7 @@ impl Query {
         let unfit = |code: Code| {
             let kept = flags & (flag::OPCODE | flag::RECURSION_DESIRED);
             let mut bytes = Vec::with_capacity(HEADER);
-            [id, flag::RESPONSE | kept | code as u16, 0, 0, 0, 0]
-                .into_iter()
-                .for_each(|word| put_u16(&mut bytes, word));
+            put_words(&mut bytes, &[id, flag::RESPONSE | kept | code as u16, 0, 0, 0, 0]);
             Unfit::Answer(bytes)
         };
         if flags & flag::OPCODE != 0 {
@@ -204,7 +202,7 @@ impl Query {
         let kept = self.flags & (flag::RECURSION_DESIRED | flag::CHECKING_DISABLED);
         let flags = flag::RESPONSE | flag::RECURSION_AVAILABLE | kept | code as u16 & flag::CODE;
         let mut bytes = Vec::with_capacity(128);
-        [self.id, flags, 1, 0, 0, 0].into_iter().for_each(|word| put_u16(&mut bytes, word));
+        put_words(&mut bytes, &[self.id, flags, 1, 0, 0, 0]);
         self.question.write(&mut bytes);
         Reply { query: self, bytes, code, explanation: None }
     }
@@ -243,7 +241,7 @@ impl Query {
         put_u16(&mut bytes, if edns.wants_signatures { 1 << 15 } else { 0 });
         match explanation {
             None => put_u16(&mut bytes, 0),
-            Some(explanation) => [6, 15, 2, explanation as u16].into_iter().for_each(|word| put_u16(&mut bytes, word)),
+            Some(explanation) => put_words(&mut bytes, &[6, 15, 2, explanation as u16]),
         }
         add_to_count(&mut bytes, Section::Additional);
         bytes
@@ -310,8 +308,8 @@ impl Reply<'_> {
 
     fn record(&mut self, section: Section, skipped: usize, kind: u16, life: u32, data: &[u8]) {
         // The asked name begins behind the header; of 255 bytes, its end can be pointed to as well.
-        let owner = u16::from(0b1100_0000_u8) << 8 | u16::try_from(HEADER + skipped).unwrap_or(HEADER as u16);
-        let Ok(length) = u16::try_from(data.len()) else { return };
+        let (Ok(place), Ok(length)) = (u16::try_from(HEADER + skipped), u16::try_from(data.len())) else { return };
+        let owner = u16::from(POINTER) << 8 | place;
         // Nobody gets more than this in any case.
         if self.bytes.len() + 12 + data.len() > LONGEST {
             set_truncated(&mut self.bytes);
@@ -331,8 +329,7 @@ impl Reply<'_> {
 pub(super) fn ask(id: u16, question: &Question, manner: Manner, with_edns: bool) -> Vec<u8> {
     let checking = if manner.checking_disabled { flag::CHECKING_DISABLED } else { 0 };
     let mut bytes = Vec::with_capacity(HEADER + question.name.wire().len() + 4 + OPT_LENGTH);
-    let words = [id, flag::RECURSION_DESIRED | checking, 1, 0, 0, u16::from(with_edns)];
-    words.into_iter().for_each(|word| put_u16(&mut bytes, word));
+    put_words(&mut bytes, &[id, flag::RECURSION_DESIRED | checking, 1, 0, 0, u16::from(with_edns)]);
     question.write(&mut bytes);
     if with_edns {
         bytes.push(0);
@@ -583,6 +580,12 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn set_u16(bytes: &mut [u8], at: usize, value: u16) {
     if let Some(place) = bytes.get_mut(at..at + 2) {
         place.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+fn put_words(bytes: &mut Vec<u8>, words: &[u16]) {
+    for word in words {
+        put_u16(bytes, *word);
     }
 }
 

@@ -9,7 +9,8 @@ const MOST: usize = 255;
 /// Bytes of a label; above them the first two bits say what else it is.
 const MOST_OF_LABEL: u8 = 63;
 
-const POINTER: u8 = 0b1100_0000;
+/// The first bits of what is no label, but the place of more of the name.
+pub(super) const POINTER: u8 = 0b1100_0000;
 
 /// A name that needs more pointers than it can have labels was written to cost time.
 const POINTERS: u32 = 127;
@@ -182,7 +183,7 @@ mod tests {
             assert_eq!(Name::read(message, 0), None, "{what}");
         }
         let chain: Vec<u8> =
-            (0..200_u16).flat_map(|step| (0xc000 | step.saturating_sub(1) * 2).to_be_bytes()).collect();
+            (0..200_u16).flat_map(|step| (0xc000 + step.saturating_sub(1) * 2).to_be_bytes()).collect();
         let chain = [b"\x00\x00", &chain[2..]].concat();
         assert!(Name::read(&chain, 2 * 127).is_some());
         assert_eq!(Name::read(&chain, 2 * 128), None);

@@ -141,7 +141,7 @@ fn start(folder: BorrowedFd<'_>, config: &Config, lock: Lock) -> Result<()> {
 /// Becomes a network's name server, with the lock on `dns` and the network's folder; returns once it is ready, in the process
 /// that was called, while the server is a child of it. To be called without threads, and with nothing open that is not
 /// needed.
-pub fn serve(lock: Lock, folder: OwnedFd) -> Result<()> {
+pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     let config = read(&File::from(lock.as_fd().try_clone_to_owned()?)).context("read dns")?.config;
     let (sockets, port) = match &config.namespaces {
         None => Sockets::open(&config)?,
@@ -157,7 +157,7 @@ pub fn serve(lock: Lock, folder: OwnedFd) -> Result<()> {
     if let Cloned::Parent(..) = clone3(CloneFlags::empty(), None).context("fork the name server")? {
         return Ok(());
     }
-    let status = match live(server, &lock, &confined, &null) {
+    let status = match live(server, lock, &confined, &null) {
         Ok(()) => 0,
         // Nobody is there to be told; who needs it starts another.
         Err(_) => 1,

@@ -230,7 +230,9 @@ impl Server {
         }
         let late: Vec<u64> =
             self.streams.iter().filter(|(_, stream)| stream.deadline <= now).map(|(number, _)| *number).collect();
-        late.into_iter().for_each(|number| self.drop_stream(number));
+        for number in late {
+            self.drop_stream(number);
+        }
     }
 
     /// What cannot be read now is as it was: the names of those who are there are the better answer.

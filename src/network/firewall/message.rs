@@ -18,6 +18,7 @@ const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
 const NEW_SET: u8 = 9;
 const NEW_ELEMENTS: u8 = 12;
+const GET_ELEMENTS: u8 = 13;
 const DELETE_ELEMENTS: u8 = 14;
 
 /// `NLM_F_CREATE`, with which a table or chain that is there is taken as it is; `NLM_F_APPEND`: a rule behind the others.
@@ -168,6 +169,14 @@ impl Table<'_> {
     /// Puts elements into a set.
     pub fn add_elements(self, set: &str, elements: &[Element]) -> Result<Request, Errno> {
         self.elements(NEW_ELEMENTS, CREATE, set, elements)
+    }
+
+    /// Asks whether an element is in a set: ENOENT where it is not, and where there is no set.
+    pub fn find_element(self, set: &str, key: &[u8]) -> Result<Request, Errno> {
+        Request::act(u16::from(SUBSYSTEM) << 8 | u16::from(GET_ELEMENTS), &[self.family as u8, 0, 0, 0])
+            .attribute(1, &terminated(self.name))?
+            .attribute(2, &terminated(set))?
+            .nested(3, |list| list.nested(1, |data| value(data, 1, key)))
     }
 
     /// Takes elements out of a set.

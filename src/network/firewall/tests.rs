@@ -33,13 +33,14 @@ fn endpoint(port: &str) -> Endpoint {
 fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
     in_own_namespace(|| {
         let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false), segment("hk-1", &[], true)];
-        assert_eq!(
-            TABLES.add(&open_socket().unwrap(), &[endpoint("vh1")]).unwrap_err().errno(),
-            Some(Errno::NOENT),
-            "there are no tables yet"
-        );
+        let socket = open_socket().unwrap();
+        let early = TABLES.add(&socket, &[endpoint("vh1")]).unwrap_err();
+        assert_eq!(early.errno(), Some(Errno::NOENT), "there are no tables yet");
+        assert!(!TABLES.knows(&socket, "husk0").unwrap());
         TABLES.write(&segments, &[endpoint("vh1")]).unwrap();
-        let again = TABLES.add(&open_socket().unwrap(), &[endpoint("vh1")]);
+        let known = ["husk0", "hk-1", "hk-2"].map(|bridge| TABLES.knows(&socket, bridge).unwrap());
+        assert_eq!(known, [true, true, false]);
+        let again = TABLES.add(&socket, &[endpoint("vh1")]);
         assert!(again.is_ok(), "what is there is there: {again:?}");
         TABLES.remove(&[endpoint("vh1")]).unwrap();
         assert_eq!(TABLES.remove(&[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT));

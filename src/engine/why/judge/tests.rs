@@ -16,7 +16,7 @@ fn evidence(state: State) -> Evidence {
         is_foreground: false,
         command: "/bin/server".into(),
         uid: 33,
-        network: crate::engine::options::Network::None,
+        network: Network::None,
         is_read_only: false,
         has_filter: true,
         is_privileged: false,

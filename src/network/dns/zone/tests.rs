@@ -1,5 +1,5 @@
 use super::*;
-use crate::network::lease::Leases;
+use crate::network::lease::{Leases, Wish};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -68,8 +68,9 @@ fn containers_have_names() {
     }
     let reverse = |address: &str| {
         let bytes = address.parse::<Ipv6Addr>().unwrap().octets();
-        let digits: String = bytes.iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4)).collect();
-        format!("{digits}ip6.arpa")
+        let digits = bytes.iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
+        let labels: Vec<String> = digits.map(|digit| format!("{digit:x}")).collect();
+        format!("{}.ip6.arpa", labels.join("."))
     };
     assert_eq!(found(zone, &reverse("fd00::2")), "Web.my_net");
     assert_eq!(found(zone, &reverse("fd00::3")), "nothing 1");
@@ -115,14 +116,14 @@ fn leases_are_read_when_they_change() {
     assert!(!zone.is_empty(), "there was no file, and there is none");
     let mut leases = Leases::open(folder.as_fd()).unwrap();
     let pool = crate::network::lease::Pool { block: "10.89.0.0/24".parse().unwrap(), range: None, reserved: vec![] };
-    let mut lease = leases.take("one", std::slice::from_ref(&pool), &Default::default()).unwrap();
+    let mut lease = leases.take("one", std::slice::from_ref(&pool), &Wish::default()).unwrap();
     zone.refresh(folder.as_fd()).unwrap();
     assert_eq!(zone.container("10.89.0.1".parse().unwrap()).unwrap().0, "one");
     for _ in 0..3 {
         leases.release("one", &lease).unwrap();
         zone.refresh(folder.as_fd()).unwrap();
         assert!(zone.is_empty());
-        lease = leases.take("one", std::slice::from_ref(&pool), &Default::default()).unwrap();
+        lease = leases.take("one", std::slice::from_ref(&pool), &Wish::default()).unwrap();
         zone.refresh(folder.as_fd()).unwrap();
         assert!(!zone.is_empty(), "an inode's number is not used again while the file is open");
     }
