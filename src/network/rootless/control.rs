@@ -204,7 +204,8 @@ mod tests {
         assert_eq!((heard, fd.is_some()), (said, true));
         fdpass::send(&here, &[b"{\"publish\":7}"], None).unwrap();
         assert!(receive::<Request>(&there).is_err());
-        drop(here);
+        // What was handed over is the other end, too.
+        drop((here, fd));
         assert!(receive::<Request>(&there).unwrap().is_none());
         let error = Error::from(Errno::ADDRINUSE).context("publish 80").with_hint("another");
         let told = Answer::failure(&error).into_result().unwrap_err();
