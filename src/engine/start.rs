@@ -99,17 +99,13 @@ pub fn launch(
     signals: &Signals,
     tell: &dyn Fn(&str),
 ) -> Result<Client> {
-    let started = match created.started {
-        Some(time) => {
-            created.container.reserve_exit();
-            time
-        }
-        None => {
-            let begun = Start { time: now(), restarts: 0, stop: None };
-            created.container.note_start(&created.supervision, begun)?;
-            begun.time
-        }
-    };
+    let started = created.started.unwrap_or_else(now);
+    if created.started.is_some() {
+        created.container.reserve_exit();
+    } else {
+        let begun = Start { time: started, restarts: 0, stop: None };
+        created.container.note_start(&created.supervision, begun)?;
+    }
     let client = supervise(engine, created, lifetime, wants, Beginning::Launch, started, signals)?;
     for warning in &client.warnings {
         tell(warning);
