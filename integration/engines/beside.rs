@@ -1,29 +1,36 @@
-//! husk beside podman and docker: the same command lines to all three, and their answers compared.
+//! husk beside podman and docker: the same command lines to both, and their answers compared; beside podman as an ordinary
+//! user, too.
 //!
 //! `beside/rows.txt` is the table. It says of each line whether a peer agrees, and where it does not, why husk is right; a
-//! claim that does not hold fails the test, in either direction. The engines answer side by side, each in a thread; the
-//! sections that are marked `quick` are run each time, the others with `HUSK_TEST_ALL=1`. The peers have their own runtime.
-//! What this machine lacks of them is said, and the others are compared.
+//! claim that does not hold fails the test, in either direction. The two engines answer side by side, each in a thread; the
+//! sections that are marked `quick` are run each time, the others with `HUSK_TEST_ALL=1`. The peers have their own runtime,
+//! and a test each: one that this machine lacks is counted under its name.
 
 mod column;
 mod table;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use column::{Answer, Column};
 use table::{Claim, Peer, Row, Section};
 
 use super::docker::Docker;
-use super::podman;
+use super::podman::Podman;
 use super::site::Site;
-use crate::support::needs::find_program;
 use crate::support::scene::{RUN_VARIABLE, STORE_VARIABLE};
 use crate::support::suite::kit;
-use crate::support::{Need, Scene, Test, test};
+use crate::support::{Invocation, Need, Scene, Test, test};
 
 pub(super) fn tests() -> Vec<Test> {
-    let engine = |test: Test| test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("runc"));
-    vec![engine(test!(the_same_lines))]
+    let engine = |test: Test| test.needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("runc"));
+    let needs_podman = |test: Test| engine(test).needs(Need::Program("podman"));
+    let needs_docker = |test: Test| engine(test).needs(Need::Program("dockerd")).needs(Need::Program("docker"));
+    vec![
+        needs_podman(test!(podman)).root(),
+        needs_docker(test!(docker)).root(),
+        needs_podman(test!(rootless_podman)).user().needs(Need::SubordinateIds).needs(Need::Overlay),
+    ]
 }
 
 /// As the lines name it.
@@ -38,81 +45,74 @@ const APPLETS: [&str; 30] = [
     "umask", "wc",
 ];
 
-fn the_same_lines(scene: &Scene) {
-    let is_all = std::env::var_os("HUSK_TEST_ALL").is_some();
-    let sections: Vec<Section<'_>> =
-        table::parse(ROWS).into_iter().filter(|section| is_all || section.is_quick).collect();
+fn podman(scene: &Scene) {
+    let podman = Podman::by_itself(scene, &archive(scene));
+    let function = format!(
+        "e() {{ case $1 in run|create) v=$1; shift; {podman} $v --cgroup-parent {} \"$@\";; *) {podman} \"$@\";; esac; }}",
+        Site::cgroup(),
+        podman = podman.words()
+    );
+    let problems = compare(scene, Peer::Podman, &function, || podman.program("timeout"));
+    podman.run("rm --all --force --time 0", &[]).success();
+    assert!(problems.is_empty(), "{problems}");
+}
+
+fn docker(scene: &Scene) {
+    let docker = Docker::with_own_runtime(scene, &archive(scene));
+    let problems = compare(scene, Peer::Docker, "e() { docker \"$@\"; }", || docker.client("timeout"));
+    assert!(problems.is_empty(), "{problems}");
+}
+
+fn rootless_podman(scene: &Scene) {
+    let podman = Podman::by_itself(scene, &archive(scene));
+    let function = format!("e() {{ {} \"$@\"; }}", podman.words());
+    let problems = compare(scene, Peer::Rootless, &function, || podman.program("timeout"));
+    podman.run("rm --all --force --time 0", &[]).success();
+    assert!(problems.is_empty(), "{problems}");
+}
+
+/// Makes the image of all engines, and gives it to husk.
+fn archive(scene: &Scene) -> PathBuf {
     let archive = super::image_with(scene, &APPLETS);
     scene.husk().args(["load", "--quiet", "--input"]).arg(&archive).run().success();
-    let podman = has(Peer::Podman).then(|| podman::site(scene, &archive));
-    let docker = has(Peer::Docker).then(|| Docker::with_own_runtime(scene, &archive));
+    archive
+}
 
+/// Asks husk and a peer side by side, holds their answers against the table, and tells what does not fit.
+fn compare<'a>(scene: &'a Scene, peer: Peer, function: &str, shell: impl Fn() -> Invocation<'a>) -> String {
+    let is_all = std::env::var_os("HUSK_TEST_ALL").is_some();
+    let sections: Vec<Section<'_>> =
+        table::parse(ROWS).into_iter().filter(|section| is_all || section.quick.contains(&peer)).collect();
     let directory = scene.tree("beside", &[]);
-    let function = format!("e() {{ {} \"$@\"; }}", kit().husk.display());
-    let husk = Column::prepare(&sections, None, &directory, &function, || {
+    let husks = format!("e() {{ {} \"$@\"; }}", kit().husk.display());
+    let husk = Column::prepare(&sections, None, &directory, &husks, || {
         let mut shell = scene.program("/usr/bin/timeout");
         shell.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root());
         shell
     });
-    let mut peers = Vec::new();
-    if let Some(site) = &podman {
-        let function = format!(
-            "e() {{ case $1 in run|create) v=$1; shift; podman $v --cgroup-parent {} \"$@\";; *) podman \"$@\";; esac; }}",
-            Site::cgroup()
-        );
-        let shell = || podman::configured(site, "timeout");
-        peers.push((Peer::Podman, Column::prepare(&sections, Some(Peer::Podman), &directory, &function, shell)));
-    }
-    if let Some(docker) = &docker {
-        let shell = || docker.client("timeout");
-        let function = "e() { docker \"$@\"; }";
-        peers.push((Peer::Docker, Column::prepare(&sections, Some(Peer::Docker), &directory, function, shell)));
-    }
-    let (own, others) = std::thread::scope(|scope| {
-        let start = |(peer, column): (Peer, Column)| (peer, scope.spawn(|| column.answers()));
-        let others: Vec<_> = peers.into_iter().map(start).collect();
-        let finish = |(peer, thread): (Peer, std::thread::ScopedJoinHandle<'_, _>)| {
-            (peer, thread.join().expect("a thread that asks"))
-        };
-        (husk.answers(), others.into_iter().map(finish).collect::<Vec<(Peer, Vec<Option<Answer>>)>>())
+    let other = Column::prepare(&sections, Some(peer), &directory, function, shell);
+    scene.account().own(&directory);
+    let (husk, other) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| other.answers());
+        (husk.answers(), thread.join().expect("a thread that asks"))
     });
-    if let Some(site) = &podman {
-        podman::configured(site, "podman").args(["rm", "--all", "--force", "--time", "0"]).run().success();
-    }
 
     let rows: Vec<&Row<'_>> = sections.iter().flat_map(|section| &section.rows).collect();
     let mut problems = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let answer = own[index].as_ref().expect("husk is asked everything");
-        if row.says.is_some_and(|text| !says(answer, text)) {
-            _ = writeln!(problems, "$ {}\n  husk does not say {:?}\n{}", row.line, row.says, show("husk", answer));
+    for ((row, husk), other) in rows.iter().zip(&husk).zip(&other) {
+        let (Some(husk), Some(other)) = (husk, other) else { continue };
+        if row.says.is_some_and(|text| !says(husk, text)) {
+            _ = writeln!(problems, "$ {}\n  husk does not say {:?}\n{}", row.line, row.says, show("husk", husk));
         }
-        for (peer, answers) in &others {
-            let Some(other) = &answers[index] else { continue };
-            let difference = difference(row, answer, other);
-            let problem = match (row.claim(*peer), difference) {
-                (Claim::Agrees, Some(what)) => format!("{} differs: {what}", peer.name()),
-                (Claim::Differs(_), None) => format!("{} agrees, and is said to differ", peer.name()),
-                _ => continue,
-            };
-            let (husks, others) = (show("husk", answer), show(peer.name(), other));
-            _ = writeln!(problems, "$ {}\n  {problem}\n{husks}\n{others}", row.line);
-        }
+        let problem = match (row.claim(peer), difference(row, husk, other)) {
+            (Claim::Agrees, Some(what)) => format!("{} differs: {what}", peer.name()),
+            (Claim::Differs(_), None) => format!("{} agrees, and is said to differ", peer.name()),
+            _ => continue,
+        };
+        let (husks, others) = (show("husk", husk), show(peer.name(), other));
+        _ = writeln!(problems, "$ {}\n  {problem}\n{husks}\n{others}", row.line);
     }
-    assert!(problems.is_empty(), "{} lines\n{problems}", rows.len());
-}
-
-/// Says whether a peer can take part, and else why not.
-fn has(peer: Peer) -> bool {
-    let programs: &[&str] = if peer == Peer::Podman { &["podman"] } else { &["dockerd", "docker"] };
-    let missing = programs.iter().find(|program| find_program(program).is_none());
-    if let Some(program) = missing {
-        _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            format!("beside::the_same_lines: no {program}, {} is not compared\n", peer.name()).as_bytes(),
-        );
-    }
-    missing.is_none()
+    problems
 }
 
 /// In what two answers differ. Words on standard error are each engine's own; that there are some is not.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::site::Site;
 use super::{IMAGE, ON_TERMINAL, image};
+use crate::support::needs::find_program;
 use crate::support::suite::{Flavour, kit};
 use crate::support::tty::Terminal;
 use crate::support::{Invocation, Need, Outcome, Scene, Test, Who, test};
@@ -55,6 +56,26 @@ impl<'a> Podman<'a> {
         configure(&site, "", &engine);
         let runtime = site.runtime("husk");
         Self { site, runtime }
+    }
+
+    /// Podman as its own master: with runc, and without a network.
+    pub(super) fn by_itself(scene: &'a Scene, image: &Path) -> Self {
+        let site = Site::open(scene);
+        configure(&site, "netns = \"none\"\n", "");
+        let podman = Self { site, runtime: find_program("runc").expect("declared as a need") };
+        podman.run("load --quiet --input", &[&image.display().to_string()]).success();
+        podman
+    }
+
+    /// A shell's words for [`Podman::command`], to be run by [`Podman::program`].
+    pub(super) fn words(&self) -> String {
+        let (graph, run) = (self.site.path("graph"), self.site.path("run"));
+        format!("podman --root {} --runroot {} --runtime {}", graph.display(), run.display(), self.runtime.display())
+    }
+
+    /// A program where this podman is.
+    pub(super) fn program(&self, name: &str) -> Invocation<'a> {
+        configured(&self.site, name)
     }
 
     /// Podman with words for it, and words of a container's command, which may hold blanks.
@@ -124,14 +145,6 @@ fn configure(site: &Site<'_>, containers: &str, engine: &str) {
     site.file("storage.conf", &storage);
     site.file("registries.conf", "unqualified-search-registries = []\n");
     site.expect_cgroup("conmon");
-}
-
-/// A place where `podman` is its own master, with one image and without a network.
-pub(super) fn site<'a>(scene: &'a Scene, image: &Path) -> Site<'a> {
-    let site = Site::open(scene);
-    configure(&site, "netns = \"none\"\n", "runtime = \"runc\"\n");
-    configured(&site, "podman").args(["load", "--quiet", "--input"]).arg(image).run().success();
-    site
 }
 
 /// A program of the containers project with the site's configuration.

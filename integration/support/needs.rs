@@ -27,6 +27,8 @@ pub(crate) enum Need {
     CgroupV2(&'static str),
     /// Overlay mounts by this identity in the scratch directory.
     Overlay,
+    /// A newuidmap and a newgidmap that give this identity its subordinate ids.
+    SubordinateIds,
     /// AppArmor, on.
     AppArmor,
     /// Landlock of at least this version.
@@ -57,6 +59,9 @@ impl Need {
                 lacking(has_v2(name), format!("no version 2 hierarchy with the controller \"{name}\""))
             }
             Self::Overlay => lacking(can_overlay(who), format!("no overlay mounts for {}", who.name())),
+            Self::SubordinateIds => {
+                lacking(can_map(who), format!("newuidmap gives {} no subordinate ids here", who.name()))
+            }
             Self::AppArmor => lacking(
                 std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
                 "no AppArmor in this kernel".to_owned(),
@@ -137,6 +142,15 @@ fn criu_problem() -> Option<String> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = said.lines().find(|line| line.contains("Error")).unwrap_or_default();
     (!output.status.success()).then(|| format!("criu does not work with this kernel: {line}"))
+}
+
+/// Tries: set-user-ID programs and user namespaces are forbidden in many a sandbox.
+fn can_map(who: Who) -> bool {
+    let Ok(account) = kit().account(who) else { return false };
+    let mut command = std::process::Command::new("unshare");
+    account.assume(&mut command);
+    command.args(["--user", "--map-root-user", "--map-auto", "true"]);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Tries: kernels, file systems and sandboxes differ too much to be guessed.

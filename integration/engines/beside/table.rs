@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::leak;
+
 /// Who is compared with husk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
     Podman,
     Docker,
+    /// Podman as an ordinary user, beside husk as the same user.
+    Rootless,
 }
 
 impl Peer {
-    pub(super) const ALL: [Self; 2] = [Self::Podman, Self::Docker];
+    pub(super) const ALL: [Self; 3] = [Self::Podman, Self::Docker, Self::Rootless];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Podman => "podman",
             Self::Docker => "docker",
+            Self::Rootless => "rootless",
         }
+    }
+
+    /// Whose notes hold where it has none of its own.
+    fn elder(self) -> Option<Self> {
+        (self == Self::Rootless).then_some(Self::Podman)
     }
 }
 
@@ -35,8 +45,8 @@ pub(super) enum Claim<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Section<'a> {
     pub(super) name: &'a str,
-    /// Runs with every `make test`, not with all tests alone.
-    pub(super) is_quick: bool,
+    /// Whose answers are compared with every `make test`, not with all tests alone.
+    pub(super) quick: Vec<Peer>,
     pub(super) rows: Vec<Row<'a>>,
 }
 
@@ -44,14 +54,15 @@ pub(super) struct Section<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Row<'a> {
     pub(super) line: &'a str,
-    /// What all that agree say on standard error.
+    /// What husk and a peer that agrees say on standard error.
     pub(super) says: Option<&'a str>,
     claims: BTreeMap<Peer, Claim<'a>>,
 }
 
 impl<'a> Row<'a> {
     pub(super) fn claim(&self, peer: Peer) -> Claim<'a> {
-        self.claims.get(&peer).copied().unwrap_or(Claim::Agrees)
+        let own = self.claims.get(&peer).copied();
+        own.or_else(|| Some(self.claim(peer.elder()?))).unwrap_or(Claim::Agrees)
     }
 }
 
@@ -59,6 +70,7 @@ impl<'a> Row<'a> {
 pub(super) fn parse(text: &str) -> Vec<Section<'_>> {
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut reasons = BTreeMap::new();
+    let has_v1 = leak::cgroup_v1("freezer").is_some();
     for (number, line) in text.lines().enumerate() {
         let wrong = |what: &str| -> ! { panic!("rows.txt:{}: {what}: {line}", number + 1) };
         if line.trim().is_empty() || line.starts_with('#') {
@@ -69,7 +81,13 @@ pub(super) fn parse(text: &str) -> Vec<Section<'_>> {
             reasons.insert(name, reason);
         } else if let Some(rest) = line.strip_prefix('[') {
             let (name, rest) = rest.split_once(']').unwrap_or_else(|| wrong("no end of the name"));
-            sections.push(Section { name, is_quick: rest == " quick", rows: Vec::new() });
+            let quick = match rest {
+                "" => Vec::new(),
+                " quick" => vec![Peer::Podman, Peer::Docker],
+                " quick, for users too" => Peer::ALL.to_vec(),
+                _ => wrong("no such mark"),
+            };
+            sections.push(Section { name, quick, rows: Vec::new() });
         } else if let Some(note) = line.strip_prefix("  ") {
             let row = sections.last_mut().and_then(|section| section.rows.last_mut());
             let row = row.unwrap_or_else(|| wrong("a note before the first line"));
@@ -85,6 +103,9 @@ pub(super) fn parse(text: &str) -> Vec<Section<'_>> {
             let claim = match &key[peer.name().len()..] {
                 "" => Claim::Differs(reason),
                 " not run" => Claim::NotRun(reason),
+                " agrees" => Claim::Agrees,
+                " on v1" if has_v1 => Claim::Differs(reason),
+                " on v1" => Claim::NotRun(reason),
                 _ => wrong("a note of nobody's"),
             };
             row.claims.insert(peer, claim);
