@@ -81,7 +81,9 @@ impl Stage {
         let thread = thread::spawn(move || {
             unshare();
             tell.send(syscall(libc::SYS_gettid, &[]).expect("a thread has an id")).expect("the test waits");
-            orders.into_iter().for_each(|order| order());
+            for order in orders {
+                order();
+            }
         });
         let id = told.recv().expect("the thread says its id");
         ip(&format!("link add out0 type veth peer name in0 netns {id}"));

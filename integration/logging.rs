@@ -80,7 +80,7 @@ fn a_log_that_hangs_keeps_nobody_waiting(scene: &Scene) {
     assert!(lost > 0 && kept > 100 && kept + lost == LINES + 2, "{kept} kept and {lost} lost");
     // What is on its way at the end arrives.
     yard.sh(&[&["run", "--name", "brief"], &flags[..]].concat(), "seq 50; printf end").success();
-    let all: String = (1..=50).map(|number| format!("{number}\n")).collect();
+    let all = (1..=50).fold(String::new(), |all, number| all + &number.to_string() + "\n");
     assert_eq!(yard.husk(&["logs", "brief"]).success().stdout, all + "end");
     say(b"end\n");
     attach.wait().unwrap();
@@ -121,13 +121,12 @@ impl<'a> Journal<'a> {
         let mut record = Record::new();
         while !rest.is_empty() {
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap();
-            let (name, value, used) = match rest[..end].iter().position(|byte| *byte == b'=') {
-                Some(equal) => (&rest[..equal], &rest[equal + 1..end], end + 1),
-                None => {
-                    let length = u64::from_le_bytes(rest[end + 1..end + 9].try_into().unwrap());
-                    let value_end = end + 9 + usize::try_from(length).unwrap();
-                    (&rest[..end], &rest[end + 9..value_end], value_end + 1)
-                }
+            let (name, value, used) = if let Some(equal) = rest[..end].iter().position(|byte| *byte == b'=') {
+                (&rest[..equal], &rest[equal + 1..end], end + 1)
+            } else {
+                let length = u64::from_le_bytes(rest[end + 1..end + 9].try_into().unwrap());
+                let value_end = end + 9 + usize::try_from(length).unwrap();
+                (&rest[..end], &rest[end + 9..value_end], value_end + 1)
             };
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             assert_eq!(record.insert(text(name), text(value)), None, "a field twice");

@@ -274,9 +274,7 @@ fn an_end_is_on_record_however_full_the_disk(scene: &Scene) {
     let reserved = |name: &str| folder(&yard, name).join("exit.next");
     assert_eq!(std::fs::metadata(reserved("once")).unwrap().len(), 2048);
     std::fs::remove_file(reserved("unkept")).unwrap();
-    soon("it rests for longer", || {
-        yard.husk(&["inspect", "-f", "{{.RestartCount}}", "weak"]).stdout >= "3\n".to_owned()
-    });
+    soon("it rests for longer", || yard.husk(&["inspect", "-f", "{{.RestartCount}}", "weak"]).stdout.as_str() >= "3\n");
     let mut ballast = std::fs::File::create_new(scene.store().join("ballast")).unwrap();
     let mut fill = || while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok() {};
     fill();

@@ -206,7 +206,7 @@ impl<'a> Connecting<'a> {
         let prefix = options.interface_prefix.as_deref().unwrap_or("eth");
         let interface = attachment.interface.clone().unwrap_or_else(|| format!("{prefix}{number}"));
         let port = if network.driver == Driver::Bridge { port_of(&self.record.id, number) } else { String::new() };
-        Ok(Place { attachment, port, interface, network, options })
+        Ok(Place { attachment, network, options, interface, port })
     }
 
     /// Gets addresses; gives besides what the run before has not given back yet.

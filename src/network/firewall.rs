@@ -341,8 +341,10 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 /// The address that an interface gives itself (RFC 4291, appendix A).
 fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    let [first, second, third, rest @ ..] = mac;
+    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, first ^ 2, second, third, 0xff, 0xfe, 0, 0, 0];
+    octets[13..].copy_from_slice(&rest);
+    Ipv6Addr::from(octets)
 }
 
 struct Chain<'a> {

@@ -1,7 +1,7 @@
 //! Has this host forward packets: what containers send elsewhere, and what comes back. Changes nothing where it does already.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::error::{Context, Result};
@@ -41,5 +41,7 @@ fn keep_advertisements() -> Result<()> {
 
 fn write(path: impl AsRef<Path>, value: &str) -> Result<()> {
     let path = path.as_ref();
-    fs::write(path, value).with_context(|| format!("write {value} to {}", path.display()))
+    // A setting is no file that a kill could leave half written.
+    let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.with_context(|| format!("write {value} to {}", path.display()))
 }

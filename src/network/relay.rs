@@ -274,9 +274,7 @@ impl Connection {
 
     fn go_on(&mut self) -> Result<(), Errno> {
         if !self.is_connected {
-            if let Err(errno) = sockopt::socket_error(&self.callee)? {
-                return Err(errno);
-            }
+            sockopt::socket_error(&self.callee)??;
             self.is_connected = true;
         }
         self.there.pump(&self.caller, &self.callee)?;

@@ -113,7 +113,7 @@ pub fn interface(name: &str) -> Result<[u8; 16], Errno> {
 impl Table<'_> {
     /// Makes the table, unless it is there.
     pub fn create(self) -> Result<Request, Errno> {
-        self.request(NEW_TABLE, CREATE)?.attribute(1, &terminated(self.name))
+        self.request(NEW_TABLE, CREATE).attribute(1, &terminated(self.name))
     }
 
     /// Asks whether the table is there: ENOENT where it is not.
@@ -124,12 +124,12 @@ impl Table<'_> {
 
     /// Removes the table with all that is in it.
     pub fn delete(self) -> Result<Request, Errno> {
-        self.request(DELETE_TABLE, 0)?.attribute(1, &terminated(self.name))
+        self.request(DELETE_TABLE, 0).attribute(1, &terminated(self.name))
     }
 
     /// Makes a chain: with a hook one that packets come to by themselves, and that accepts what no rule decides.
     pub fn add_chain(self, name: &str, hook: Option<Hook>) -> Result<Request, Errno> {
-        let request = self.request(NEW_CHAIN, CREATE)?;
+        let request = self.request(NEW_CHAIN, CREATE);
         let request = request.attribute(1, &terminated(self.name))?.attribute(3, &terminated(name))?;
         let Some(hook) = hook else { return Ok(request) };
         number(request, 5, 1)?
@@ -139,7 +139,7 @@ impl Table<'_> {
 
     /// Puts a rule behind those of a chain.
     pub fn add_rule(self, chain: &str, expressions: &[Expression<'_>]) -> Result<Request, Errno> {
-        self.request(NEW_RULE, CREATE | APPEND)?
+        self.request(NEW_RULE, CREATE | APPEND)
             .attribute(1, &terminated(self.name))?
             .attribute(2, &terminated(chain))?
             .nested(4, |list| expressions.iter().try_fold(list, |list, expression| expression.write(list)))
@@ -150,7 +150,7 @@ impl Table<'_> {
         let is_map = !set.value.is_empty();
         let is_concatenation = set.key.len() > 1;
         let flags = u32::from(is_map) * IS_MAP + u32::from(is_concatenation) * IS_CONCATENATION;
-        let mut request = self.request(NEW_SET, CREATE)?;
+        let mut request = self.request(NEW_SET, CREATE);
         request = request.attribute(1, &terminated(self.name))?.attribute(2, &terminated(set.name))?;
         let (kind, length) = shape(set.key);
         request = number(number(number(request, 3, flags)?, 4, kind)?, 5, length)?;
@@ -185,7 +185,7 @@ impl Table<'_> {
     }
 
     fn elements(self, kind: u8, flags: u16, set: &str, elements: &[Element]) -> Result<Request, Errno> {
-        self.request(kind, flags)?.attribute(1, &terminated(self.name))?.attribute(2, &terminated(set))?.nested(
+        self.request(kind, flags).attribute(1, &terminated(self.name))?.attribute(2, &terminated(set))?.nested(
             3,
             |list| {
                 elements.iter().try_fold(list, |list, element| {
@@ -201,10 +201,10 @@ impl Table<'_> {
         )
     }
 
-    fn request(self, kind: u8, flags: u16) -> Result<Request, Errno> {
+    fn request(self, kind: u8, flags: u16) -> Request {
         // `nfgenmsg`: the family, version 0, no resource.
         let body = [self.family as u8, 0, 0, 0];
-        Ok(Request::in_batch(u16::from(SUBSYSTEM) << 8 | u16::from(kind), &body).with_flags(flags))
+        Request::in_batch(u16::from(SUBSYSTEM) << 8 | u16::from(kind), &body).with_flags(flags)
     }
 }
 
