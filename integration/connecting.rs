@@ -225,7 +225,7 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     let refused = inside(scene, &layout, &["--network", "front", "--userns", "keep-id"], "true");
     refused.exits_with(125).says("a user namespace of their own");
     husk(scene, &["rm", "-f", "web"]).success();
-    assert_eq!(leases(scene, "front"), serde_json::json!({}));
+    wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
 }
 
 fn containers_reach_each_other_and_the_world(scene: &Scene) {

@@ -270,7 +270,7 @@ fn containers_share_a_network(scene: &Scene) {
     let joined = ["--rm", "--network", "container:first"];
     let namespace = |words: &[&str]| scene.husk().args(words).run().success().stdout;
     let theirs = namespace(&["exec", "first", "/bin/busybox", "readlink", "/proc/self/ns/net"]);
-    let script = "busybox readlink /proc/self/ns/net; busybox grep -c db /etc/hosts; busybox hostname";
+    let script = "busybox readlink /proc/self/ns/net; busybox grep -c 192.0.2.9 /etc/hosts; busybox hostname";
     let id = namespace(&["inspect", "-f", "{{.Id}}", "first"]);
     assert_eq!(run(&joined, script).success().stdout, format!("{theirs}1\n{}\n", &id[..12]));
     for (flags, cause) in [

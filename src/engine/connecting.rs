@@ -13,9 +13,9 @@ mod ports;
 mod rules;
 mod world;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::rc::Rc;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
@@ -42,15 +42,13 @@ use crate::network::rootless::open_inside;
 use crate::support::id::ContainerId;
 use crate::support::lock::Sharing;
 
-const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
-
 /// A container's networks, while it starts, runs and ends.
 pub struct Connecting<'a> {
     engine: &'a Engine,
     record: &'a Record,
     hostname: &'a str,
     relay: &'a RefCell<Relay>,
-    world: OnceCell<World>,
+    world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
     /// The inode of this run's network namespace, once there is one.
     namespace: Cell<Option<u64>>,
@@ -69,7 +67,7 @@ impl<'a> Connecting<'a> {
             record,
             hostname,
             relay,
-            world: OnceCell::new(),
+            world: RefCell::default(),
             netfilter: Netfilter::default(),
             namespace: Cell::default(),
         }
@@ -78,28 +76,16 @@ impl<'a> Connecting<'a> {
     /// Finds or makes what the networks are in. To be called before anything is connected.
     pub fn prepare(&self) -> Result<()> {
         let world = World::ensure(self.engine)?;
-        let _ = self.world.set(world);
+        self.world.replace(Some(Rc::new(world)));
         Ok(())
     }
 
-    /// Puts a container's configuration into the world of its networks.
+    /// Puts a container's configuration into the world of its networks; into a new one where the old one has gone.
     pub fn enter(&self, spec: &mut Spec) -> Result<()> {
+        if !self.world().lives() {
+            self.prepare()?;
+        }
         self.world().enter(spec);
-        if !Path::new(IPV6_SETTINGS).exists() {
-            return Ok(());
-        }
-        let networks = Networks::of(self.engine);
-        let Some(linux) = spec.linux_mut() else { return Ok(()) };
-        let sysctls = linux.sysctl_mut().get_or_insert_default();
-        for (number, attachment) in self.record.options.network.attachments().iter().enumerate() {
-            let Place { interface, network, .. } = self.place(&networks, number, attachment)?;
-            // Nobody else on the bridge is its router (CVE-2020-13401); and where it has no IPv6, it has no such address either.
-            let (setting, value) = if network.ipv6 { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
-            // A name with a dot in it is no part of a sysctl's name.
-            if !interface.contains('.') {
-                sysctls.entry(format!("net.ipv6.conf.{interface}.{setting}")).or_insert_with(|| value.to_owned());
-            }
-        }
         Ok(())
     }
 
@@ -112,8 +98,9 @@ impl<'a> Connecting<'a> {
         self.world().keep(state.pid)
     }
 
-    fn world(&self) -> &World {
-        self.world.get_or_init(|| World::find(self.engine).unwrap_or(World::None))
+    fn world(&self) -> Rc<World> {
+        let find = || Rc::new(World::find(self.engine).unwrap_or(World::None));
+        self.world.borrow_mut().get_or_insert_with(find).clone()
     }
 
     fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
@@ -142,7 +129,7 @@ impl<'a> Connecting<'a> {
 
     fn make(&self, attachments: &[Attachment], namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
-        let first = first_of(attachments);
+        let world = self.world();
         let mut leases = Vec::new();
         let mut places = Vec::new();
         let mut follows_another = false;
@@ -154,19 +141,23 @@ impl<'a> Connecting<'a> {
             leases.push(lease);
             places.push(place);
         }
-        if let Some(handle) = self.world().handle() {
+        let first = first_of(&places);
+        if let Some(handle) = world.handle() {
             handle.hold()?;
             // What the run before had is published anew.
             handle.withdraw(self.record.id.as_str())?;
         }
         let opened = match (places.get(first), leases.get(first)) {
-            (Some(place), Some(lease)) => ports::open(self.engine, self.world(), self.record, &place.options, lease)?,
+            // Nothing comes in to an internal one.
+            (Some(place), Some(lease)) if !place.network.internal => {
+                ports::open(self.engine, &world, self.record, &place.options, lease)?
+            }
             _ => ports::Opened::default(),
         };
         if ports::are_anothers(&networks, self.record.id.as_str(), &opened.bound)? {
             // The host let us have them: who had them is gone, and its rules are not.
             for name in networks.in_use()? {
-                sweep_named(self.engine, self.world(), &networks, &name)?;
+                sweep_named(self.engine, &self.world(), &networks, &name)?;
             }
         }
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
@@ -175,15 +166,16 @@ impl<'a> Connecting<'a> {
             }
             self.note(&networks, place, lease)?;
         }
-        self.world().inside(|| {
-            let mut endpoints = Vec::new();
+        let linked = leases.iter().filter(|lease| !lease.port.is_empty());
+        let endpoints: Vec<Endpoint> = linked.map(|lease| endpoint(&world, lease)).collect();
+        let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
+        world.inside(|| {
+            // Before the links, so that there is no moment in which a container could say what it wants.
+            add(self.engine, &world, &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
             for (number, (place, lease)) in places.iter().zip(&leases).enumerate() {
-                let linked = place.link(self.world(), &self.netfilter, lease, number == first, namespace);
+                let linked = place.link(&world, &self.netfilter, lease, number == first, namespace);
                 linked.with_context(|| format!("network {}", place.network.name))?;
-                endpoints.extend((!lease.port.is_empty()).then(|| endpoint(self.world(), lease)));
             }
-            let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
-            add(self.engine, self.world(), &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
             match opened.datagram_ports() {
                 ports if ports.is_empty() => Ok(()),
                 ports => conntrack::forget(Protocol::Udp.number(), &ports),
@@ -195,7 +187,7 @@ impl<'a> Connecting<'a> {
         self.relay.replace(Relay::default());
         self.relay.borrow_mut().extend(opened.doors);
         if let (Some(place), Some(lease)) = (places.get(first), leases.get(first)) {
-            files::write(self.engine, self.world(), self.record, self.hostname, &place.network, lease)?;
+            files::write(self.engine, &world, self.record, self.hostname, &place.network, lease)?;
         }
         Ok(())
     }
@@ -227,7 +219,7 @@ impl<'a> Connecting<'a> {
             Err(error) if error.kind() != Kind::Invalid => {
                 // Somebody may have been killed who would have given back what is wanted.
                 drop(leases);
-                sweep_named(self.engine, self.world(), networks, &network.name)?;
+                sweep_named(self.engine, &self.world(), networks, &network.name)?;
                 leases = Leases::open(folder.as_fd())?;
                 leases.take(id, &network.pools(), &wish)?
             }
@@ -245,9 +237,9 @@ impl<'a> Connecting<'a> {
     }
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(networks, network, self.world())? {
+        if names::ensure(networks, network, &self.world())? {
             let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
-            self.world().inside(|| write_firewall(self.engine, self.world(), networks))?;
+            self.world().inside(|| write_firewall(self.engine, &self.world(), networks))?;
         }
         Ok(())
     }
@@ -267,26 +259,29 @@ impl<'a> Connecting<'a> {
             self.note(&networks, &place, &mut lease)?;
             let world = self.world();
             world.inside(|| {
-                place.link(world, &self.netfilter, &lease, held.is_empty(), namespace)?;
                 let endpoints: Vec<Endpoint> =
-                    (!lease.port.is_empty()).then(|| endpoint(world, &lease)).into_iter().collect();
-                add(self.engine, world, &networks, &[&place.network], &self.netfilter, &endpoints, false)
+                    (!lease.port.is_empty()).then(|| endpoint(&world, &lease)).into_iter().collect();
+                add(self.engine, &world, &networks, &[&place.network], &self.netfilter, &endpoints, false)?;
+                place.link(&world, &self.netfilter, &lease, held.is_empty(), namespace)
             })?;
             self.ensure_names(&networks, &place.network)
         };
         join().map_err(|error| {
-            let _ = self.part(&networks, &place.network.name, namespace);
+            // Not by the name inside, which may be another's: a pair goes with its end out here.
+            let _ = self.part(&networks, &place.network.name, None);
             error.context(format!("network {}", place.network.name))
         })
     }
 
     /// Takes it out of a network, while it runs.
-    fn part(&self, networks: &Networks<'_>, network: &str, namespace: BorrowedFd<'_>) -> Result<()> {
+    fn part(&self, networks: &Networks<'_>, network: &str, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
         let held = self.held(networks)?;
         let Some(gone) = held.into_iter().find(|gone| gone.network == network) else { return Ok(()) };
-        let removed = self.world().inside(|| link::disconnect(&gone.lease.interface, namespace));
-        give_back(self.engine, self.world(), networks, &[gone])?;
-        removed
+        let world = self.world();
+        if let (true, Some(namespace)) = (gone.lease.port.is_empty(), namespace) {
+            world.inside(|| link::disconnect(&gone.lease.interface, namespace))?;
+        }
+        give_back(self.engine, &world, networks, &[gone])
     }
 
     /// What it has in all networks: those that it is in by its record, and those that it was joined to since it started.
@@ -304,18 +299,18 @@ impl<'a> Connecting<'a> {
     /// Opens the ports again of a container that has lost its monitor.
     pub fn resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
-        let attachments = self.record.options.network.attachments();
-        let Some(attachment) = attachments.get(first_of(attachments)) else { return Ok(()) };
-        if let Some(lease) = networks.leases(&attachment.network)?.get(self.record.id.as_str()) {
+        let world = self.world();
+        for Gone { network, lease, .. } in self.held(&networks)? {
             self.namespace.set(lease.namespace);
-            match self.world().handle() {
-                Some(handle) => ports::publish_again(handle, self.record, lease),
-                None => self.relay.borrow_mut().extend(ports::reopen(lease)),
+            match world.handle() {
+                Some(handle) => ports::publish_again(handle, self.record, &lease),
+                None => self.relay.borrow_mut().extend(ports::reopen(&lease)),
             }
-            for attachment in attachments {
-                // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
-                let _ = networks.find(&attachment.network).and_then(|network| self.ensure_names(&networks, &network));
-            }
+            // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
+            let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
+        }
+        if let Some(handle) = world.handle() {
+            handle.hold()?;
         }
         Ok(())
     }
@@ -332,10 +327,7 @@ impl<'a> Connecting<'a> {
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
         gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
-        if let Some(handle) = self.world().handle() {
-            handle.withdraw(self.record.id.as_str())?;
-        }
-        give_back(self.engine, self.world(), &networks, &gone)
+        give_back(self.engine, &self.world(), &networks, &gone)
     }
 }
 
@@ -344,7 +336,7 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
     let relay = RefCell::default();
     let connecting = Connecting::new(engine, record, "", &relay);
     connecting.prepare()?;
-    let namespace = namespace_of(engine, connecting.world(), record)?;
+    let namespace = namespace_of(engine, &connecting.world(), record)?;
     connecting.note_namespace(namespace.as_fd())?;
     connecting.attach(attachment, namespace.as_fd())
 }
@@ -353,8 +345,8 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
 pub fn detach(engine: &Engine, record: &Record, network: &str) -> Result<()> {
     let relay = RefCell::default();
     let connecting = Connecting::new(engine, record, "", &relay);
-    let namespace = namespace_of(engine, connecting.world(), record)?;
-    connecting.part(&Networks::of(engine), network, namespace.as_fd())
+    let namespace = namespace_of(engine, &connecting.world(), record)?;
+    connecting.part(&Networks::of(engine), network, Some(namespace.as_fd()))
 }
 
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {
@@ -369,10 +361,15 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
 }
 
-/// Through which of them goes what is for elsewhere: that of the highest priority, and of equals the first.
-fn first_of(attachments: &[Attachment]) -> usize {
-    let highest = attachments.iter().map(|attachment| attachment.gateway_priority).max();
-    attachments.iter().position(|attachment| Some(attachment.gateway_priority) == highest).unwrap_or_default()
+/// Through which of them goes what is for elsewhere: of those that lead there, that of the highest priority, and of equals the
+/// first.
+fn first_of(places: &[Place<'_>]) -> usize {
+    let leads = |place: &Place<'_>| !place.network.internal && place.options.has_default_route;
+    let any_leads = places.iter().any(leads);
+    let rank = |place: &Place<'_>| place.attachment.gateway_priority;
+    let candidates = || places.iter().enumerate().filter(|(_, place)| !any_leads || leads(place));
+    let highest = candidates().map(|(_, place)| rank(place)).max();
+    candidates().find(|(_, place)| Some(rank(place)) == highest).map_or(0, |(number, _)| number)
 }
 
 /// The host's end of a link, whose name has room for fifteen characters.

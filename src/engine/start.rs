@@ -163,15 +163,18 @@ fn supervise(
     let hostname = spec.hostname().clone().unwrap_or_default();
     let relay = RefCell::default();
     let connecting = Connecting::of(engine, &record, &hostname, &relay);
+    // One whose monitor could not take it over lives on, with all that it has.
+    let is_over = Cell::new(false);
     let clear = |outcome: &Outcome| {
         // Whoever hears of the end finds the ports free.
         connecting.iter().for_each(Connecting::close);
-        let is_over = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
+        let ends = !matches!(outcome, Outcome::Ended { restarts_now: true, .. });
+        is_over.set(ends);
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
         }
         let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
-        if record.remove && is_over && !is_kept {
+        if record.remove && ends && !is_kept {
             engine.remove(&containers, &container, &supervision)?;
             events::container(engine, &record, "destroy", &[]);
             return Ok(());
@@ -252,7 +255,9 @@ fn supervise(
         relay: &relay,
         farewell: &|| {
             // What cannot be given back now is found by the next command.
-            let _ = connecting.as_ref().map(Connecting::leave);
+            if is_over.get() {
+                let _ = connecting.as_ref().map(Connecting::leave);
+            }
         },
     };
     monitor::start(&job, signals)

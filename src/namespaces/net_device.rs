@@ -67,12 +67,17 @@ pub fn move_all(devices: &[NetDevice], namespace: BorrowedFd<'_>, path: &str) ->
 /// Opens a socket to rtnetlink in another network namespace. The process visits it for a moment; it has one thread, or this
 /// thread alone goes.
 pub fn open_socket_in(namespace: BorrowedFd<'_>) -> Result<Socket, Errno> {
+    visit(namespace, Socket::open)?
+}
+
+/// Does something in another network namespace. This thread goes there, and comes back.
+pub fn visit<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let own = rustix::fs::open(c"/proc/self/ns/net", flags, Mode::empty())?;
+    let own = rustix::fs::open(c"/proc/thread-self/ns/net", flags, Mode::empty())?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
-    let socket = Socket::open();
+    let done = work();
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
-    socket
+    Ok(done)
 }
 
 fn move_one(device: &NetDevice, here: &Socket, there: &Socket, namespace: BorrowedFd<'_>, path: &str) -> Result<()> {

@@ -14,9 +14,13 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const NESTED: u16 = 0x8000;
+
+/// `IPS_SRC_NAT`.
+const SOURCE_TRANSLATED: u32 = 0x10;
 
 /// `nfgenmsg`.
 const BODY_LENGTH: usize = 4;
@@ -62,6 +66,11 @@ impl Entry {
         let tuple = find_attribute(attributes, TUPLE_ORIGINAL)?;
         let of_protocol = find_attribute(tuple, TUPLE_PROTOCOL)?;
         if find_attribute(of_protocol, PROTOCOL_NUMBER)? != [protocol] {
+            return None;
+        }
+        // What this host or a container asks of the world by that port is nobody's former.
+        let status = find_attribute(attributes, STATUS)?.try_into().ok().map(u32::from_be_bytes)?;
+        if status & SOURCE_TRANSLATED != 0 {
             return None;
         }
         let port = find_attribute(of_protocol, PROTOCOL_DESTINATION_PORT)?.try_into().ok().map(u16::from_be_bytes)?;

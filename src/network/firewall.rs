@@ -54,6 +54,12 @@ const ETHER_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
 const ETHER_IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
 const ETHER_ARP: [u8; 2] = 0x0806_u16.to_be_bytes();
 
+/// `IPPROTO_ICMPV6`, and types of its messages (RFC 4861).
+const ICMPV6: u8 = 58;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
@@ -77,6 +83,8 @@ pub struct Segment {
     pub is_internal: bool,
     /// What goes elsewhere goes in this host's name.
     pub masquerades: bool,
+    /// Its containers are in reach of each other.
+    pub connects_containers: bool,
     /// What is for ports of this host in it that others have, and hears at other ones.
     pub led: Vec<Published>,
 }
@@ -263,7 +271,9 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
         }
         let name = interface(&segment.interface)?;
         bridges.push(Element { key: name.to_vec(), value: None });
-        within.push(Element { key: fields(&[&name, &name]), value: None });
+        if segment.connects_containers {
+            within.push(Element { key: fields(&[&name, &name]), value: None });
+        }
         if segment.is_internal {
             internal.push(Element { key: name.to_vec(), value: None });
         }
@@ -293,8 +303,10 @@ fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
                 IpAddr::V6(address) => v6.push(Element { key: fields(&[&name, &address.octets()]), value: None }),
             }
         }
-        // Without an address of the link there is no neighbour discovery.
-        v6.push(Element { key: fields(&[&name, &link_local(endpoint.mac).octets()]), value: None });
+        // Without an address of the link there is no neighbour discovery; and without IPv6 nothing of it is anybody's.
+        if endpoint.addresses.iter().any(IpAddr::is_ipv6) {
+            v6.push(Element { key: fields(&[&name, &link_local(endpoint.mac).octets()]), value: None });
+        }
         for port in &endpoint.published {
             let (place, element) = port.element();
             published[place].push(element);
@@ -537,7 +549,9 @@ fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
     rules
 }
 
-/// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP.
+/// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP; of IPv6 also who offers
+/// itself as a router, and who says that another's address is its own. Of anything else there is nobody who would look at it:
+/// a second VLAN tag would hide all of the above.
 fn source<'a>() -> Vec<Vec<Expression<'a>>> {
     let ether = |kind: [u8; 2]| [Expression::Meta { key: Meta::Protocol, into: FIRST }, equal(&kind)];
     let spoken = |header, offset, length, set| {
@@ -552,12 +566,28 @@ fn source<'a>() -> Vec<Vec<Expression<'a>>> {
         let kind = kind.map(ether);
         rule(&[&port, kind.as_ref().map_or(&[], |kind| &kind[..]), &what], Verdict::Drop)
     };
+    let says = |kind: u8, more: &[Expression<'a>]| {
+        let is_icmp = [Expression::Meta { key: Meta::Transport, into: FIRST }, equal(&[ICMPV6])];
+        let first = Expression::Payload { header: Header::Transport, offset: 0, length: 1, into: FIRST };
+        rule(&[&port, &ether(ETHER_IPV6), &is_icmp, &[first, equal(&[kind])], more], Verdict::Drop)
+    };
+    let is_not = |kind: [u8; 2]| Expression::Compare {
+        register: FIRST,
+        comparison: Comparison::NotEqual,
+        with: kind.to_vec(),
+    };
+    let protocol = Expression::Meta { key: Meta::Protocol, into: FIRST };
+    let anything_else = [protocol, is_not(ETHER_IPV4), is_not(ETHER_ARP), is_not(ETHER_IPV6)];
     vec![
         drop(None, spoken(Header::Link, 6, 6, PINNED_MAC.name)),
         drop(Some(ETHER_IPV4), spoken(Header::Network, 12, 4, PINNED_IPV4.name)),
         drop(Some(ETHER_ARP), spoken(Header::Network, 8, 6, PINNED_MAC.name)),
         drop(Some(ETHER_ARP), spoken(Header::Network, 14, 4, PINNED_IPV4.name)),
         drop(Some(ETHER_IPV6), spoken(Header::Network, 8, 16, PINNED_IPV6.name)),
+        says(ROUTER_ADVERTISEMENT, &[]),
+        says(REDIRECT, &[]),
+        says(NEIGHBOUR_ADVERTISEMENT, &spoken(Header::Transport, 8, 16, PINNED_IPV6.name)),
+        rule(&[&port, &anything_else], Verdict::Drop),
     ]
 }
 

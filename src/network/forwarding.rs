@@ -8,6 +8,7 @@ use crate::error::{Context, Result};
 
 const IPV4: &str = "/proc/sys/net/ipv4/ip_forward";
 const IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+const INTERFACES: &str = "/sys/class/net";
 const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 
 /// Turns forwarding on, of IPv4 and where it is wanted of IPv6.
@@ -30,7 +31,14 @@ fn is_on(path: &str) -> io::Result<bool> {
 /// this it would lose its way to the world some minutes later.
 fn keep_advertisements() -> Result<()> {
     for entry in fs::read_dir(IPV6_INTERFACES).context("list the interfaces' settings")? {
-        let path = entry?.path().join("accept_ra");
+        let entry = entry?;
+        let name = entry.file_name();
+        // What is to come has no router yet; and on a bridge are those who would like to be one.
+        let is_bridge = Path::new(INTERFACES).join(&name).join("bridge").exists();
+        if is_bridge || name == "all" || name == "default" {
+            continue;
+        }
+        let path = entry.path().join("accept_ra");
         // Interfaces come and go.
         if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
             let _ = write(&path, "2");

@@ -3,6 +3,7 @@
 //! A pair is made by one request, one end of it in the container's namespace from birth: so there is no moment at which a
 //! killed process would leave an end on the host, and with the namespace goes the pair.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use super::cidr::Cidr;
 use super::lease::Mac;
 use crate::error::{Context, Result};
-use crate::namespaces::net_device::{link_body, open_socket_in, set_up};
+use crate::namespaces::net_device::{link_body, open_socket_in, set_up, visit};
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
 /// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h, veth.h and netlink.h.
@@ -101,9 +102,11 @@ pub struct Route {
 pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<()> {
     let socket = Socket::open().context("open a netlink socket")?;
     let describe = || format!("make bridge {name}");
-    let request = new_link(name, "bridge", mtu, None).with_context(describe)?;
+    let request = new_bridge(name, mtu, addresses).with_context(describe)?;
     match socket.call(request, |_| ()) {
-        Ok(()) | Err(Errno::EXIST) => {}
+        Ok(()) => believe_no_router(name, addresses).with_context(describe)?,
+        // Perhaps it is somebody else's, with settings of its own.
+        Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno).with_context(describe),
     }
     let index = socket.index_of(name).with_context(describe)?;
@@ -116,6 +119,41 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
         }
     }
     socket.call(set_up(index, true), |_| ()).with_context(|| format!("bring up bridge {name}"))
+}
+
+/// A bridge that is down yet. Its Ethernet address is its own and stays: else it would be the lowest of its ports', and
+/// containers would lose their gateway whenever one comes or goes.
+fn new_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<Request, Errno> {
+    let mut request = Request::act(NEW_LINK, &link_body(0, 0, 0))
+        .with_flags(CREATE_NEW)
+        .attribute(LINK_NAME, &terminated(name))?;
+    if let Some(InterfaceAddress { address: IpAddr::V4(address), .. }) =
+        addresses.iter().find(|address| address.address.is_ipv4())
+    {
+        let [a, b, c, d] = address.octets();
+        request = request.attribute(LINK_ADDRESS, &[0x02, 0x42, a, b, c, d])?;
+    }
+    if let Some(mtu) = mtu {
+        request = request.attribute(LINK_MTU, &mtu.to_ne_bytes())?;
+    }
+    request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, b"bridge"))
+}
+
+/// Nobody on a bridge is the router of this host or of a container (CVE-2020-13401); and an interface without IPv6 has no
+/// address of it.
+fn believe_no_router(name: &str, addresses: &[InterfaceAddress]) -> std::io::Result<()> {
+    let has_ipv6 = addresses.iter().any(|address| address.address.is_ipv6());
+    let settings = std::path::Path::new("/proc/sys/net/ipv6/conf").join(name);
+    for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", if has_ipv6 { "0" } else { "1" })] {
+        let path = settings.join(setting);
+        match std::fs::read_to_string(&path) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(text) if text.trim() == value => {}
+            _ => std::fs::OpenOptions::new().write(true).open(&path)?.write_all(value.as_bytes())?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes an interface of the host; that there is none is no error.
@@ -147,6 +185,7 @@ pub fn connect(link: &Link<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
         let request = add_address(index, *address).with_context(inside)?;
         there.call(request, |_| ()).with_context(|| format!("give {} to the container", address.address))?;
     }
+    visit(namespace, || believe_no_router(link.name, &link.addresses)).with_context(inside)?.with_context(inside)?;
     there.call(set_up(index, true), |_| ()).with_context(inside)?;
     let everywhere = link.gateways.iter().map(|gateway| (None, *gateway, link.metric));
     let routes = link.routes.iter().map(|route| (Some(route.to), route.gateway, route.metric));
@@ -210,20 +249,16 @@ fn destination(object: &[u8]) -> Option<Cidr> {
     Cidr::around(address, body[1]).ok().filter(|block| block.prefix() > 0)
 }
 
-fn new_link(name: &str, kind: &str, mtu: Option<u32>, master: Option<u32>) -> Result<Request, Errno> {
-    let mut request = Request::act(NEW_LINK, &link_body(0, FLAG_UP, FLAG_UP))
+/// The host's end of a pair, at a bridge.
+fn new_port(name: &str, mtu: Option<u32>, bridge: u32) -> Result<Request, Errno> {
+    let request = Request::act(NEW_LINK, &link_body(0, FLAG_UP, FLAG_UP))
         .with_flags(CREATE_NEW)
-        .attribute(LINK_NAME, &terminated(name))?;
-    if let Some(mtu) = mtu {
-        request = request.attribute(LINK_MTU, &mtu.to_ne_bytes())?;
+        .attribute(LINK_NAME, &terminated(name))?
+        .attribute(LINK_MASTER, &bridge.to_ne_bytes())?;
+    match mtu {
+        Some(mtu) => request.attribute(LINK_MTU, &mtu.to_ne_bytes()),
+        None => Ok(request),
     }
-    if let Some(master) = master {
-        request = request.attribute(LINK_MASTER, &master.to_ne_bytes())?;
-    }
-    if kind == "veth" {
-        return Ok(request);
-    }
-    request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, kind.as_bytes()))
 }
 
 impl Wire<'_> {
@@ -239,7 +274,7 @@ impl Wire<'_> {
 impl Link<'_> {
     fn make(&self, here: &Socket, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
         let request = match self.wire {
-            Wire::Bridge { bridge, port, .. } => new_link(port, "veth", self.mtu, Some(here.index_of(bridge)?))?
+            Wire::Bridge { bridge, port, .. } => new_port(port, self.mtu, here.index_of(bridge)?)?
                 .nested(LINK_INFO, |info| {
                     info.attribute(INFO_KIND, b"veth")?
                         .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,10 +23,13 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
-use crate::sys::process::exit_now;
+use crate::sys::process::{close_all_but, exit_now};
 
 /// How long a relay waits for the next caller.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a door is left alone where it could not be attended to.
+const REST: Duration = Duration::from_secs(1);
 
 /// How long a caller without a connection is remembered.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -34,6 +37,9 @@ const SILENCE: Duration = Duration::from_secs(90);
 /// Callers at a time; those behind them wait in the sockets' queues, or are not heard.
 const CONNECTIONS: usize = 512;
 const CALLERS: usize = 256;
+
+/// Datagrams before it is somebody else's turn.
+const TURN: u32 = 64;
 
 const BACKLOG: i32 = 128;
 const CHUNK: usize = 64 << 10;
@@ -114,6 +120,8 @@ pub struct Relay {
     doors: Vec<Door>,
     /// The process that attends to them now.
     child: Option<OwnedFd>,
+    /// When the last one could not be started, or failed.
+    failed: Option<Instant>,
 }
 
 impl Relay {
@@ -131,7 +139,9 @@ impl Relay {
 
     /// What to wait for, to be read: callers, or the end of who attends to them.
     pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let doors = if self.child.is_none() { &self.doors[..] } else { &[] };
+        // Who could not be attended to waits until something else happens: asked again at once, it would fail at once.
+        let rests = self.failed.is_some_and(|failed| failed.elapsed() < REST);
+        let doors = if self.child.is_none() && !rests { &self.doors[..] } else { &[] };
         self.child.iter().map(AsFd::as_fd).chain(doors.iter().map(|door| door.socket.as_fd()))
     }
 
@@ -141,14 +151,25 @@ impl Relay {
             let ended = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
             if !matches!(ended, Ok(None)) {
                 self.child = None;
+                let is_well = matches!(&ended, Ok(Some(status)) if status.exit_status() == Some(0));
+                self.failed = (!is_well).then(Instant::now);
             }
             return Ok(());
         }
-        match clone3(CloneFlags::empty(), None).context("start a relay of published ports")? {
+        let cloned = clone3(CloneFlags::empty(), None);
+        self.failed = cloned.is_err().then(Instant::now);
+        match cloned.context("start a relay of published ports")? {
             Cloned::Parent(_, pidfd) => self.child = Some(pidfd),
             Cloned::Child => {
                 // The next monitor opens the doors anew.
                 let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+                // Nothing else of the monitor's may be held open by who only carries bytes: the workload would wait for the
+                // end of its input.
+                let mut kept: Vec<RawFd> = self.doors.iter().map(|door| door.socket.as_raw_fd()).collect();
+                if close_all_but(3, &mut kept).is_err() {
+                    exit_now(1);
+                }
+                let _ = raise_descriptors();
                 let _ = rustix::thread::set_name(c"husk:[ports]");
                 exit_now(i32::from(serve(&self.doors).is_err()));
             }
@@ -169,6 +190,13 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.dismiss();
     }
+}
+
+/// A connection takes six descriptors.
+fn raise_descriptors() -> Result<(), Errno> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, most)
 }
 
 /// Finds where a published port's own socket is to be: everywhere of a family, or at an address.
@@ -374,6 +402,7 @@ fn serve(doors: &[Door]) -> Result<()> {
     }
 }
 
+/// Where no descriptor is left for a caller, one is not answered rather than asked about for ever.
 fn accept(door: &Door) -> Option<Connection> {
     let caller = accept_with(&door.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
     Connection::begin(caller, door.to).ok()
@@ -386,7 +415,8 @@ fn hear(
     buffer: &mut [u8],
     now: Instant,
 ) {
-    while let Ok((length, _, Some(from))) = recvfrom(&door.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+    for _ in 0..TURN {
+        let Ok((length, _, Some(from))) = recvfrom(&door.socket, &mut *buffer, RecvFlags::DONTWAIT) else { return };
         let (Ok(from), Some(said)) = (SocketAddr::try_from(from), buffer.get(..length)) else { continue };
         if !callers.contains_key(&(place, from)) {
             let Some(caller) = (callers.len() < CALLERS).then(|| call(door.to, now)).and_then(Result::ok) else {

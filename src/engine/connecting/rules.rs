@@ -16,7 +16,7 @@ use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
 use crate::network::lease::{Lease, Leases};
 use crate::network::{forwarding, link, rootless};
@@ -67,6 +67,7 @@ fn segment(world: &World, networks: &Networks<'_>, network: &NetworkRecord) -> R
         is_internal: network.internal,
         // The way out of a user's world knows its containers apart.
         masquerades: world.handle().is_none() && network.parsed()?.masquerades,
+        connects_containers: network.parsed()?.connects_containers,
         led: names::led(networks, network)?,
     })
 }
@@ -83,10 +84,16 @@ pub(super) fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
 
 /// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
 pub(super) fn write_firewall(engine: &Engine, world: &World, networks: &Networks<'_>) -> Result<()> {
-    write_without(engine, world, networks, None)
+    write_without(engine, world, networks, None, &[])
 }
 
-fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, removed: Option<&str>) -> Result<()> {
+fn write_without(
+    engine: &Engine,
+    world: &World,
+    networks: &Networks<'_>,
+    removed: Option<&str>,
+    gone: &[(&str, &Lease)],
+) -> Result<()> {
     let mut segments = Vec::new();
     let mut endpoints = Vec::new();
     let is_left = |network: &&NetworkRecord| {
@@ -95,8 +102,11 @@ fn write_without(engine: &Engine, world: &World, networks: &Networks<'_>, remove
     for network in networks.recorded()?.iter().filter(is_left) {
         segments.push(segment(world, networks, network)?);
         // A lease whose link is not there yet is added by who makes that.
-        let linked = networks.leases(&network.name)?;
-        endpoints.extend(linked.values().filter(|lease| !lease.port.is_empty()).map(|lease| endpoint(world, lease)));
+        let leases = networks.leases(&network.name)?;
+        let stays = |(holder, lease): &(&String, &Lease)| {
+            !lease.port.is_empty() && !gone.iter().any(|(other, of)| *other == holder.as_str() && of == lease)
+        };
+        endpoints.extend(leases.iter().filter(stays).map(|(_, lease)| endpoint(world, lease)));
     }
     tables(engine).write(&segments, &endpoints)
 }
@@ -155,30 +165,40 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
             released.push((network, holder, lease));
         }
     }
+    // The lease goes last: what is killed before that is found by it.
+    let gone: Vec<(&str, &Lease)> = released.iter().map(|(_, holder, lease)| (holder.as_str(), *lease)).collect();
+    world.inside(|| {
+        // With the namespace goes the pair, if nobody else is in that; one that stays would be nobody's.
+        endpoints.iter().try_for_each(|endpoint| link::remove(&endpoint.port))?;
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        match tables(engine).remove(&endpoints) {
+            // One of them was not there: what is there is made right, unless there is nothing.
+            Err(error) if error.errno() == Some(Errno::NOENT) => {
+                if tables(engine).is_there()? {
+                    write_without(engine, world, networks, None, &gone)
+                } else {
+                    Ok(())
+                }
+            }
+            answer => answer,
+        }
+    })?;
+    if let Some(handle) = world.handle() {
+        for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
+            handle.withdraw(holder)?;
+        }
+        let addresses: Vec<IpAddr> =
+            released.iter().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
+        handle.forget(&addresses)?;
+    }
     for (network, holder, lease) in &released {
         if let Some(folder) = networks.existing_run_folder(network)? {
             Leases::open(folder.as_fd())?.release(holder, lease)?;
         }
     }
-    if let Some(handle) = world.handle() {
-        let addresses: Vec<IpAddr> =
-            released.iter().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
-        handle.forget(&addresses)?;
-    }
-    if endpoints.is_empty() {
-        return Ok(());
-    }
-    world.inside(|| match tables(engine).remove(&endpoints) {
-        // One of them was not there: what is there is made right, unless there is nothing.
-        Err(error) if error.errno() == Some(Errno::NOENT) => {
-            if tables(engine).is_there()? {
-                write_firewall(engine, world, networks)
-            } else {
-                Ok(())
-            }
-        }
-        answer => answer,
-    })
+    Ok(())
 }
 
 /// Clears what containers have left in the networks whose monitors were killed.
@@ -209,7 +229,11 @@ fn holds(engine: &Engine, id: &str) -> bool {
             Status::Created | Status::Exited(_) => false,
         })
     };
-    find().unwrap_or(false)
+    match find() {
+        Ok(holds) => holds,
+        // Who cannot be looked at keeps what it has.
+        Err(error) => error.kind() != Kind::NotFound,
+    }
 }
 
 /// Makes the kernel's part of all networks anew: rules that somebody has flushed, the firewalls of others.
@@ -244,7 +268,7 @@ pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
         if world.handle().is_none() {
             foreign::forget(&network.interface)?;
         }
-        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name)) } else { Ok(()) }
+        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name), &[]) } else { Ok(()) }
     })
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Access;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::CapabilitySet;
@@ -51,6 +52,15 @@ impl World {
             Self::Users(handle) => Some(handle),
             Self::Host | Self::None => None,
         }
+    }
+
+    /// Whether it is there still: an ordinary user's ends with its process.
+    pub(super) fn lives(&self) -> bool {
+        let Some(handle) = self.handle() else { return !matches!(self, Self::None) };
+        let lease = handle.lease();
+        let mut fds = [PollFd::from_borrowed_fd(lease, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&now)), Ok(0))
     }
 
     /// Does work in it. Where there is none there is nothing to be done.

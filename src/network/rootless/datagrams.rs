@@ -204,17 +204,17 @@ impl Datagrams {
     /// Hands over what a socket has received, and what the network refused of what it sent.
     pub(super) fn receive(&mut self, token: Token, now: Instant, device: &mut Device) {
         let Some(mapping) = self.table.get_mut(token) else { return };
+        let mut has_received = false;
         for _ in 0..TURN {
             match mapping.receive(now, device) {
-                Ok(()) => {}
+                Ok(()) => has_received = true,
                 Err(Errno::AGAIN) => break,
-                // Somebody's answer to what was sent before: it is in the queue.
-                Err(_) => {
-                    while let Ok(Some(refused)) = socket::refused(&mapping.socket) {
-                        mapping.tell(refused, device);
-                    }
-                }
+                Err(_) => mapping.tell_refusals(device),
             }
+        }
+        // Sending has taken the error away, and left what it is about in the queue: that would be told of for ever.
+        if !has_received {
+            mapping.tell_refusals(device);
         }
     }
 
@@ -233,6 +233,16 @@ impl Datagrams {
 }
 
 impl Mapping {
+    /// Hands on what the network refused of what was sent: somebody's answers, in a queue of their own.
+    fn tell_refusals(&mut self, device: &mut Device) {
+        for _ in 0..TURN {
+            match socket::refused(&self.socket) {
+                Ok(Some(refused)) => self.tell(refused, device),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     pub(super) fn guest(&self) -> IpAddr {
         self.guest.ip()
     }

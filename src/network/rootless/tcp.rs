@@ -275,7 +275,7 @@ impl Connection {
                     self.state = State::Over;
                 }
             }
-            State::Opening => self.receive_answer(segment, now, host),
+            State::Opening => self.receive_answer(segment, now, host, wire),
             State::Accepting | State::Open => {
                 if segment.has(RST) {
                     // RFC 5961, 3.2: only the very next byte's; anything else may be somebody's guess.
@@ -301,8 +301,17 @@ impl Connection {
         }
     }
 
-    fn receive_answer(&mut self, segment: &Segment<'_>, now: Instant, host: &mut impl Host) {
-        if !segment.has(ACK) || segment.acknowledged != self.furthest {
+    fn receive_answer(&mut self, segment: &Segment<'_>, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
+        if !segment.has(ACK) {
+            return;
+        }
+        if segment.acknowledged != self.furthest {
+            // It remembers another connection with these ends, which is over (RFC 9293, 3.10.7.3): told so, it takes the next
+            // SYN.
+            if !segment.has(RST) {
+                let header = Header { sequence: segment.acknowledged, flags: RST, ..Header::default() };
+                self.say(wire, header, 0);
+            }
             return;
         }
         if segment.has(RST) {
@@ -519,9 +528,10 @@ impl Connection {
         self.last_progress = now;
         match self.state {
             State::Accepting | State::Opening => self.say_syn(wire),
-            _ if self.furthest == self.unacknowledged => {
+            // A window that is closed with something on its way opens with an answer to this.
+            _ if self.furthest == self.unacknowledged || self.guest_window == 0 => {
                 let window = self.window(host);
-                let sequence = self.furthest.wrapping_sub(1);
+                let sequence = self.unacknowledged.wrapping_sub(1);
                 self.say(wire, Header { sequence, window, flags: ACK, ..self.header() }, 0);
             }
             _ => self.go_back(),

@@ -336,7 +336,9 @@ impl Translator {
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
         let Some(stream) = self.streams.get_mut(token) else { return };
         let Stream { connection, socket, awaits_room, .. } = stream;
-        if flags.contains(epoll::EventFlags::ERR) {
+        // What came before the error is still there to be read, and the error after it.
+        let is_open = connection.state == State::Open;
+        if flags.contains(epoll::EventFlags::ERR) && !(is_open && flags.contains(epoll::EventFlags::IN)) {
             let cause = sockopt::socket_error(&socket.fd).unwrap_or(Ok(())).err().unwrap_or(Errno::CONNRESET);
             self.failed(token, cause);
             return;
@@ -413,6 +415,7 @@ impl Translator {
             let Some(caller) = caller.and_then(address) else { continue };
             let added = self.free_ends(guest, caller).ok_or(Errno::ADDRINUSE).and_then(|ends| {
                 let _ = sockopt::set_tcp_nodelay(&fd, true);
+                let _ = sockopt::set_socket_oobinline(&fd, true);
                 let initial = initial_sequence()?;
                 if self.streams.is_full() {
                     return Err(Errno::NFILE);
@@ -511,6 +514,8 @@ fn open_connection(to: SocketAddr) -> Result<OwnedFd, Errno> {
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     // The container's own stack has waited for what it wanted to wait for.
     let _ = sockopt::set_tcp_nodelay(&fd, true);
+    // Urgent data are data (RFC 6093): a byte that is passed over would be counted by nobody.
+    let _ = sockopt::set_socket_oobinline(&fd, true);
     match rustix::net::connect(&fd, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
         Err(errno) => Err(errno),

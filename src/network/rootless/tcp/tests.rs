@@ -318,7 +318,7 @@ fn a_caller_is_let_in_or_not() {
     bench.expire();
     assert_eq!(bench.said().0, begin_header(), "once more");
     bench.hear(0, 2, SYN | ACK, b"");
-    assert_eq!(bench.connection.state, State::Opening, "of another");
+    assert_eq!((bench.connection.state, bench.said().0.flags), (State::Opening, RST), "of another, which is over");
     bench.hear(0, 1, SYN | ACK, b"");
     assert_eq!((bench.connection.state, bench.said().0.flags), (State::Open, ACK));
 
