@@ -102,10 +102,9 @@ pub(super) fn parse(text: &str) -> Vec<Section<'_>> {
             let reason = named.map_or(text, |reason| reason);
             let claim = match &key[peer.name().len()..] {
                 "" => Claim::Differs(reason),
-                " not run" => Claim::NotRun(reason),
                 " agrees" => Claim::Agrees,
                 " on v1" if has_v1 => Claim::Differs(reason),
-                " on v1" => Claim::NotRun(reason),
+                " not run" | " on v1" => Claim::NotRun(reason),
                 _ => wrong("a note of nobody's"),
             };
             row.claims.insert(peer, claim);
