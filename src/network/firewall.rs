@@ -571,11 +571,8 @@ fn source<'a>() -> Vec<Vec<Expression<'a>>> {
         let first = Expression::Payload { header: Header::Transport, offset: 0, length: 1, into: FIRST };
         rule(&[&port, &ether(ETHER_IPV6), &is_icmp, &[first, equal(&[kind])], more], Verdict::Drop)
     };
-    let is_not = |kind: [u8; 2]| Expression::Compare {
-        register: FIRST,
-        comparison: Comparison::NotEqual,
-        with: kind.to_vec(),
-    };
+    let is_not =
+        |kind: [u8; 2]| Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: kind.to_vec() };
     let protocol = Expression::Meta { key: Meta::Protocol, into: FIRST };
     let anything_else = [protocol, is_not(ETHER_IPV4), is_not(ETHER_ARP), is_not(ETHER_IPV6)];
     vec![

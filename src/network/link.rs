@@ -124,9 +124,8 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
 /// A bridge that is down yet. Its Ethernet address is its own and stays: else it would be the lowest of its ports', and
 /// containers would lose their gateway whenever one comes or goes.
 fn new_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<Request, Errno> {
-    let mut request = Request::act(NEW_LINK, &link_body(0, 0, 0))
-        .with_flags(CREATE_NEW)
-        .attribute(LINK_NAME, &terminated(name))?;
+    let mut request =
+        Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW).attribute(LINK_NAME, &terminated(name))?;
     if let Some(InterfaceAddress { address: IpAddr::V4(address), .. }) =
         addresses.iter().find(|address| address.address.is_ipv4())
     {
@@ -274,11 +273,12 @@ impl Wire<'_> {
 impl Link<'_> {
     fn make(&self, here: &Socket, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
         let request = match self.wire {
-            Wire::Bridge { bridge, port, .. } => new_port(port, self.mtu, here.index_of(bridge)?)?
-                .nested(LINK_INFO, |info| {
+            Wire::Bridge { bridge, port, .. } => {
+                new_port(port, self.mtu, here.index_of(bridge)?)?.nested(LINK_INFO, |info| {
                     info.attribute(INFO_KIND, b"veth")?
                         .nested(INFO_DATA, |data| data.nested(VETH_PEER, |peer| self.write_peer(peer, namespace)))
-                })?,
+                })?
+            }
             Wire::Macvlan { parent, mode } => self
                 .upon(here.index_of(parent)?, namespace)?
                 .attribute(LINK_ADDRESS, &self.mac.0)?

@@ -268,7 +268,11 @@ pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
         if world.handle().is_none() {
             foreign::forget(&network.interface)?;
         }
-        if tables(engine).is_there()? { write_without(engine, &world, &networks, Some(&network.name), &[]) } else { Ok(()) }
+        if tables(engine).is_there()? {
+            write_without(engine, &world, &networks, Some(&network.name), &[])
+        } else {
+            Ok(())
+        }
     })
 }
 

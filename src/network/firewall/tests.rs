@@ -5,7 +5,14 @@ const TABLES: Firewall<'_> = Firewall { name: NAME, gate: None };
 
 fn segment(interface: &str, subnets: &[(&str, u8)], is_internal: bool) -> Segment {
     let subnets = subnets.iter().map(|(address, prefix)| (address.parse().unwrap(), *prefix)).collect();
-    Segment { interface: interface.to_owned(), subnets, is_internal, masquerades: true, connects_containers: true, led: Vec::new() }
+    Segment {
+        interface: interface.to_owned(),
+        subnets,
+        is_internal,
+        masquerades: true,
+        connects_containers: true,
+        led: Vec::new(),
+    }
 }
 
 fn endpoint(port: &str) -> Endpoint {
