@@ -34,6 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
         network(test!(networks_are_cut_off_from_each_other)),
         network(test!(published_ports_know_their_callers)),
         network(test!(nobody_speaks_in_another_s_name)),
+        network(test!(frames_that_are_forged_are_dropped)),
         network(test!(what_is_flushed_or_killed_is_made_right)),
         network(test!(networks_come_and_go_while_a_container_runs)),
         network(test!(a_drop_policy_of_another_firewall_lets_containers_through)),
@@ -396,6 +397,80 @@ fn nobody_speaks_in_another_s_name(scene: &Scene) {
     );
     let said = inside(scene, &layout, &["--network", "front", "--cap-add", "NET_ADMIN"], &script).success().stdout;
     assert_eq!(said, "");
+    husk(scene, &["rm", "-f", "web"]).success();
+}
+
+/// Sends a frame from inside a container, as CAP_NET_RAW lets it.
+fn send_frame(pid: i64, frame: Vec<u8>) {
+    let sent = thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the container's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+        let links = run("ip", "-o link show eth0");
+        let index: u32 = links.split(':').next().expect("a number").trim().parse().expect("a number");
+        let socket = syscall(libc::SYS_socket, &[libc::AF_PACKET.into(), libc::SOCK_RAW.into(), 0]).expect("a socket");
+        // `sockaddr_ll`.
+        let mut to = vec![17, 0, 0, 3];
+        to.extend(index.to_ne_bytes());
+        to.extend([0, 0, 0, 6]);
+        to.extend(frame[..6].iter().chain(&[0, 0]));
+        let words = |bytes: &[u8]| [bytes.as_ptr() as i64, i64::try_from(bytes.len()).expect("short")];
+        let ([frame_at, length], [to_at, to_length]) = (words(&frame), words(&to));
+        let sent = syscall(libc::SYS_sendto, &[socket, frame_at, length, 0, to_at, to_length]).expect("send");
+        assert_eq!(sent, length);
+    });
+    sent.join().expect("the frame is sent");
+}
+
+/// How many frames the rules for bridges have dropped.
+fn dropped() -> u64 {
+    let rules = run("nft", "list ruleset bridge");
+    let counts = rules
+        .lines()
+        .filter(|line| line.ends_with("drop"))
+        .filter_map(|line| line.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok());
+    counts.sum()
+}
+
+/// What is not the container's own address in its frame, but is another's word in it.
+fn frames_that_are_forged_are_dropped(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "--ipv6", "front"]).success();
+    start(scene, &layout, &["--name", "web", "--network", "front"], "sleep 100");
+    let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
+    let lease =
+        leases(scene, "front").as_object().and_then(|all| all.values().next().cloned()).expect("it has a lease");
+    let text = lease["mac"].as_str().expect("an address");
+    let mac: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect();
+    let own: std::net::Ipv6Addr = lease["addresses"][1].as_str().expect("an address").parse().expect("of IPv6");
+    let mut gateway = own.octets();
+    gateway[15] = 1;
+    let ethernet = |kind: &[u8]| [&[0xff; 6][..], &mac, kind].concat();
+    let icmp = |message: &[u8]| {
+        let length = u16::try_from(message.len()).expect("short").to_be_bytes();
+        let header = [&[0x60, 0, 0, 0][..], &length, &[58, 255], &own.octets(), &[0xff, 2], &[0; 13], &[1]].concat();
+        [ethernet(&[0x86, 0xdd]), header, message.to_vec()].concat()
+    };
+    let advertisement = |target: &[u8; 16]| [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], target].concat();
+    let arp = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &mac, &[172, 17, 0, 1], &[0xff; 6], &[172, 17, 0, 9]].concat();
+    let before = dropped();
+    send_frame(pid, icmp(&advertisement(&own.octets())));
+    assert_eq!(dropped(), before, "its own address is its own to tell of");
+    for (number, frame) in (1..).zip([
+        icmp(&[&[134, 0, 0, 0, 64, 0, 7, 8][..], &[0; 8]].concat()),
+        icmp(&[&[137, 0, 0, 0, 0, 0, 0, 0][..], &gateway, &gateway].concat()),
+        icmp(&advertisement(&gateway)),
+        ethernet(&[&[8, 6][..], &arp].concat()),
+        ethernet(&[&[0x81, 0, 0, 0, 0x81, 0, 0, 0, 8, 6][..], &arp].concat()),
+    ]) {
+        send_frame(pid, frame);
+        assert_eq!(dropped(), before + number, "frame {number}");
+    }
+    // Nor is the host itself led astray: its bridge believes nobody.
+    let bridge = run("ip", "-br link");
+    let bridge = bridge.lines().find_map(|line| line.split_whitespace().next().filter(|name| name.starts_with("hk-")));
+    let path = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", bridge.expect("there is a bridge"));
+    assert_eq!(run("cat", &path), "0\n");
     husk(scene, &["rm", "-f", "web"]).success();
 }
 
