@@ -9,9 +9,16 @@ use rustix::io::Errno;
 
 use super::file;
 use super::handle::Cgroup;
+use super::usage::OutOfMemory;
 
 /// The file of a container's cgroup that changes when the kernel kills for want of memory.
-pub struct MemoryWatch(OwnedFd);
+pub struct MemoryWatch {
+    events: OwnedFd,
+    /// The same of the cgroup above, which stays, with what it counted when this one began.
+    above: Option<(OwnedFd, u64)>,
+    shown: String,
+    limit: Option<u64>,
+}
 
 impl Cgroup {
     /// Watches a cgroup of systemd's that has a limit of memory: it goes with its last process, and its counters with it. The
@@ -22,13 +29,21 @@ impl Cgroup {
         if limit == "max" {
             return None;
         }
-        MemoryWatch::open(&directory.path.join("memory.events")).ok()
+        let mut watch = MemoryWatch::open(&directory.path.join("memory.events")).ok()?;
+        watch.shown.clone_from(&directory.shown);
+        watch.limit = limit.parse().ok();
+        watch.above = directory.path.parent().and_then(|above| {
+            let above = open(&above.join("memory.events")).ok()?;
+            let before = kills(&above)?;
+            Some((above, before))
+        });
+        Some(watch)
     }
 }
 
 impl MemoryWatch {
     fn open(path: &Path) -> Result<Self, Errno> {
-        let watch = Self(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let watch = Self { events: open(path)?, above: None, shown: String::new(), limit: None };
         watch.look();
         Ok(watch)
     }
@@ -37,14 +52,34 @@ impl MemoryWatch {
     /// where the cgroup has gone, which polls as changed for ever.
     pub fn look(&self) -> bool {
         let mut bytes = [0; 512];
-        rustix::io::pread(&self.0, &mut bytes, 0).is_ok()
+        rustix::io::pread(&self.events, &mut bytes, 0).is_ok()
     }
+
+    /// What a cgroup that was gone before anybody could look must have died of: its workload got SIGKILL, and somewhere below
+    /// the cgroup above the kernel has killed for want of memory meanwhile.
+    pub fn infer(&self) -> Option<OutOfMemory> {
+        let (above, before) = self.above.as_ref()?;
+        let more = kills(above)?.checked_sub(*before).filter(|more| *more > 0)?;
+        Some(OutOfMemory { cgroup: self.shown.clone(), kills: more, limit: self.limit, is_own: true, peak: None })
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// How many processes of a cgroup, and of those below it, the kernel has killed for want of memory.
+fn kills(events: &OwnedFd) -> Option<u64> {
+    let mut bytes = [0; 512];
+    let length = rustix::io::pread(events, &mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok())
 }
 
 impl AsFd for MemoryWatch {
     /// Polls with `POLLPRI`.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.events.as_fd()
     }
 }
 

@@ -16,6 +16,7 @@ mod world;
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
@@ -41,6 +42,12 @@ use crate::network::relay::Relay;
 use crate::network::rootless::open_inside;
 use crate::support::id::ContainerId;
 use crate::support::lock::Sharing;
+use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::process::exit_now;
+
+/// How long links may take to go by themselves.
+const GOODBYE: Duration = Duration::from_millis(5);
+const GOODBYES: u32 = 40;
 
 /// A container's networks, while it starts, runs and ends.
 pub struct Connecting<'a> {
@@ -318,6 +325,34 @@ impl<'a> Connecting<'a> {
     /// Closes the doors, so that they are free for the next that wants them.
     pub fn close(&self) {
         self.relay.replace(Relay::default());
+    }
+
+    /// Gives back what the container had in a process that nobody waits for: before it takes rules away, the kernel waits some
+    /// 15 ms until nobody looks at them any more.
+    pub fn leave_alone(&self) {
+        self.close();
+        if self.namespace.get().is_none() {
+            return;
+        }
+        if let Ok(Cloned::Parent(..)) = clone3(CloneFlags::empty(), None) {
+            return;
+        }
+        let _ = rustix::thread::set_name(c"husk:[leaving]");
+        self.see_links_off();
+        let left = self.leave();
+        exit_now(i32::from(left.is_err()));
+    }
+
+    /// Waits a little for the pairs to go with their namespace, as they do: the kernel would make everybody wait who asks it for
+    /// that.
+    fn see_links_off(&self) {
+        let (Ok(held), World::Host) = (self.held(&Networks::of(self.engine)), &*self.world()) else { return };
+        for _ in 0..GOODBYES {
+            if held.iter().all(|gone| !link::is_there(&gone.lease.port)) {
+                return;
+            }
+            std::thread::sleep(GOODBYE);
+        }
     }
 
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.

@@ -256,7 +256,7 @@ fn supervise(
         farewell: &|| {
             // What cannot be given back now is found by the next command.
             if is_over.get() {
-                let _ = connecting.as_ref().map(Connecting::leave);
+                connecting.iter().for_each(Connecting::leave_alone);
             }
         },
     };

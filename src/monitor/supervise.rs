@@ -179,6 +179,8 @@ struct Monitor<'a> {
     kept_streams: Option<Kept>,
     /// Tells when something ran out of memory, where nobody could say so afterwards.
     memory: Option<MemoryWatch>,
+    /// The same, once its cgroup has gone.
+    memory_gone: Option<MemoryWatch>,
     /// What did, by then.
     out_of_memory: Option<OutOfMemory>,
     buffer: Vec<u8>,
@@ -212,6 +214,7 @@ impl<'a> Monitor<'a> {
             checking: None,
             kept_streams: None,
             memory: None,
+            memory_gone: None,
             out_of_memory: None,
             buffer: vec![0; MESSAGE_SIZE],
         }
@@ -326,6 +329,7 @@ impl<'a> Monitor<'a> {
         self.checks = checks;
         self.has_begun = true;
         self.out_of_memory = None;
+        self.memory_gone = None;
         self.memory = running.watch_memory();
         match self.attend(&running, &mut streams, run) {
             Ok(end) => {
@@ -334,6 +338,9 @@ impl<'a> Monitor<'a> {
                 }
                 // Systemd may have removed the cgroup the moment that its last process ended.
                 let out_of_memory = running.out_of_memory().or(self.out_of_memory.take());
+                let watch = self.memory.take().or(self.memory_gone.take());
+                let was_killed = end.is_some_and(|exit| exit.status() == KILLED);
+                let out_of_memory = out_of_memory.or_else(|| watch.filter(|_| was_killed)?.infer());
                 // Whoever is left is killed, and with that there are no more writers.
                 let removed = running.remove();
                 self.drain(&mut streams);
@@ -469,7 +476,7 @@ impl<'a> Monitor<'a> {
             self.out_of_memory = Some(found);
         }
         if !is_there {
-            self.memory = None;
+            self.memory_gone = self.memory.take();
         }
     }
 
@@ -850,6 +857,9 @@ const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 /// How long a workload may take to die that can no longer be attended to. The next command that meets it goes on.
 const LAST_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// The status of who got SIGKILL.
+const KILLED: u8 = 137;
 
 /// How long a container that is stopped for its health may take to end.
 const STOP_PATIENCE_SECONDS: u32 = 10;

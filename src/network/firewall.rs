@@ -143,12 +143,13 @@ impl<'a> Firewall<'a> {
     }
 
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
-    pub fn remove(self, endpoints: &[Endpoint]) -> Result<()> {
+    /// The socket is the caller's, to be closed while nobody waits for the caller.
+    pub fn remove(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
             filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
         };
-        transact(messages, "remove a container from husk's tables in nf_tables")
+        transact_by(socket, messages, "remove a container from husk's tables in nf_tables")
     }
 
     /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not

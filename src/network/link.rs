@@ -155,6 +155,11 @@ fn believe_no_router(name: &str, addresses: &[InterfaceAddress]) -> std::io::Res
     Ok(())
 }
 
+/// Whether there is an interface of the host by that name.
+pub fn is_there(name: &str) -> bool {
+    Socket::open().and_then(|socket| socket.index_of(name)).is_ok()
+}
+
 /// Removes an interface of the host; that there is none is no error.
 pub fn remove(name: &str) -> Result<()> {
     remove_by(&Socket::open().context("open a netlink socket")?, name)

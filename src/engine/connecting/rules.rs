@@ -155,6 +155,8 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
     if gone.is_empty() {
         return Ok(());
     }
+    // Closed behind the lock: the kernel has who closes it wait until nobody looks at what was taken away.
+    let netfilter = Netfilter::default();
     let _lock = firewall_lock(engine, Sharing::Exclusive)?;
     let mut endpoints = Vec::new();
     let mut released = Vec::new();
@@ -173,7 +175,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        match tables(engine).remove(&endpoints) {
+        match tables(engine).remove(netfilter.socket()?, &endpoints) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
                 if tables(engine).is_there()? {

@@ -49,8 +49,8 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
         assert_eq!(known, [true, true, false]);
         let again = TABLES.add(&socket, &[endpoint("vh1")]);
         assert!(again.is_ok(), "what is there is there: {again:?}");
-        TABLES.remove(&[endpoint("vh1")]).unwrap();
-        assert_eq!(TABLES.remove(&[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT));
+        TABLES.remove(&open_socket().unwrap(), &[endpoint("vh1")]).unwrap();
+        assert_eq!(TABLES.remove(&open_socket().unwrap(), &[endpoint("vh1")]).unwrap_err().errno(), Some(Errno::NOENT));
         TABLES.add(&open_socket().unwrap(), &[endpoint("vh1")]).unwrap();
         // More than fits into one message.
         let many: Vec<Endpoint> =
