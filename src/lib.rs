@@ -8,8 +8,8 @@
 //! | [`cli`] | words typed, words printed |
 //! | [`engine`] | containers as people know them: records, image to spec, lifecycle |
 //! | [`image`], [`storage`] | contents: images, layers, root file systems |
-//! | [`network`] | the containers' networks: links, addresses, rules |
 //! | [`monitor`] | the supervisor of one container |
+//! | [`network`] | the containers' networks: links, addresses, rules |
 //! | [`runtime`] | the OCI verbs: plan, parent, child, init, state |
 //! | [`rootfs`], [`namespaces`], [`cgroups`], [`seccomp`] | what a container is made of |
 //! | [`spec`] | config.json: load, validate, defaults |
