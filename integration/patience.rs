@@ -119,16 +119,6 @@ fn a_check_that_cannot_end_keeps_nothing_from_its_end(scene: &Scene) {
     std::thread::sleep(Duration::from_millis(500));
     yard.husk(&["stop", "-t", "0", "ice"]).success();
     yard.husk(&["rm", "ice"]).success();
-    // One that is about to enter is met, too.
-    let check = ["--health-cmd", "true", "--health-interval", "10ms"];
-    yard.sh(&[&["run", "-d", "--name", "snow"], &check[..]].concat(), "sleep 1000").success();
-    for _ in 0..10 {
-        yard.husk(&["pause", "snow"]).success();
-        let guest = Guest::new(&yard, "snow");
-        assert!(guest.says(&[HELLO, 0]) && guest.hears() == STARTED, "its monitor answers");
-        yard.husk(&["unpause", "snow"]).success();
-    }
-    yard.husk(&["rm", "-f", "snow"]).success();
 }
 
 fn a_container_that_goes_with_its_end_is_restarted(scene: &Scene) {
