@@ -421,12 +421,13 @@ fn send_frame(pid: i64, frame: Vec<u8>) {
     sent.join().expect("the frame is sent");
 }
 
-/// How many frames the rules for bridges have dropped.
+/// How many frames the rules for bridges have dropped, but for the rule that IPv6 itself runs into: it asks whether an address is
+/// free by packets from none.
 fn dropped() -> u64 {
     let rules = run("nft", "list ruleset bridge");
     let counts = rules
         .lines()
-        .filter(|line| line.ends_with("drop"))
+        .filter(|line| line.ends_with("drop") && !line.contains("ip6 saddr"))
         .filter_map(|line| line.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok());
     counts.sum()
 }
