@@ -11,7 +11,6 @@ use super::format::{Columns, Format, Row, ellipsis};
 use super::image_list::object;
 use super::status::Status;
 use super::{ports, printer, report};
-use crate::engine::connecting;
 use crate::engine::engine::Engine;
 use crate::engine::list::{self, Listed, Size};
 use crate::engine::networks::Networks;
@@ -102,10 +101,6 @@ pub(super) fn run(args: &Ps) -> Result<Status> {
     let overview = list::list(&engine)?;
     for failure in &overview.failures {
         report::note(&failure.report());
-    }
-    if connecting::lacks_rules(&engine).unwrap_or(false) {
-        report::note("the rules of containers' networks are gone from nf_tables, and published ports with them");
-        report::note("husk network reload writes them again");
     }
     let most =
         if *latest { Some(1) } else { last.and_then(|last| usize::try_from(last).ok()).filter(|last| *last > 0) };

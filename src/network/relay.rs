@@ -8,7 +8,7 @@
 //! it had nobody to attend to for a while: what is not used costs descriptors alone.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -95,11 +95,6 @@ impl Door {
         let address = getsockname(&self.socket).context("ask for a port's number")?;
         SocketAddr::try_from(address).map(|address| address.port()).context("ask for a port's number")
     }
-
-    /// Says where it leads, once that is known.
-    pub fn lead_to(&mut self, to: SocketAddr) {
-        self.to = to;
-    }
 }
 
 fn explain_bind(errno: Errno, at: SocketAddr) -> Error {
@@ -129,12 +124,6 @@ impl Relay {
     pub fn extend(&mut self, doors: impl IntoIterator<Item = Door>) {
         self.dismiss();
         self.doors.extend(doors);
-    }
-
-    /// Closes all doors that lead to an address.
-    pub fn close(&mut self, to: IpAddr) {
-        self.dismiss();
-        self.doors.retain(|door| door.to.ip() != to);
     }
 
     /// What to wait for, to be read: callers, or the end of who attends to them.
@@ -197,11 +186,6 @@ fn raise_descriptors() -> Result<(), Errno> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, most)
-}
-
-/// Finds where a published port's own socket is to be: everywhere of a family, or at an address.
-pub fn everywhere(is_ipv6: bool) -> IpAddr {
-    if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// One way of a connection: what came from the one side and is not yet with the other lies in a pipe.
@@ -442,7 +426,7 @@ fn call(to: SocketAddr, heard: Instant) -> Result<Caller, Errno> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+    use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
     use std::thread;
 
     use super::*;
