@@ -252,6 +252,7 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
         relay: &relay,
         farewell: &|| {
             // What cannot be given back now is found by the next command.

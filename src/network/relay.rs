@@ -8,7 +8,7 @@
 //! it had nobody to attend to for a while: what is not used costs descriptors alone.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ pub enum Transport {
 pub struct Door {
     transport: Transport,
     socket: OwnedFd,
+    at: IpAddr,
     /// Where it leads.
     to: SocketAddr,
 }
@@ -87,7 +88,7 @@ impl Door {
         if transport == Transport::Tcp {
             listen(&socket, BACKLOG).map_err(|errno| explain_bind(errno, at))?;
         }
-        Ok(Self { transport, socket, to })
+        Ok(Self { transport, socket, at: at.ip(), to })
     }
 
     /// The port it has.
@@ -124,6 +125,16 @@ impl Relay {
     pub fn extend(&mut self, doors: impl IntoIterator<Item = Door>) {
         self.dismiss();
         self.doors.extend(doors);
+    }
+
+    /// Has the doors lead elsewhere, by the address that each is at and the port that it led to; one that leads nowhere stays as it
+    /// is.
+    pub fn lead(&mut self, target: impl Fn(IpAddr, u16) -> Option<SocketAddr>) {
+        // Who calls by now is with the one before.
+        self.dismiss();
+        for door in &mut self.doors {
+            door.to = target(door.at, door.to.port()).unwrap_or(door.to);
+        }
     }
 
     /// What to wait for, to be read: callers, or the end of who attends to them.

@@ -13,7 +13,7 @@ use crate::network::port::Protocol;
 use crate::support::resolv_conf::Servers;
 
 /// The host's.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now. Says whether the
 /// firewall leads elsewhere than where it is.
