@@ -527,6 +527,36 @@ fn networks_come_and_go_while_a_container_runs(scene: &Scene) {
     husk(scene, &["restart", "-t", "0", "two"]).success();
     assert_eq!(get().success().stdout, "hello\n");
     husk(scene, &["rm", "-f", "web", "two"]).success();
+    husk(scene, &["network", "prune", "-f"]).success();
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let told = husk(scene, &["events", "--stream=false", "--since", "1h", "--format", format]).success().stdout;
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains("exec") && !line.starts_with("image")).collect();
+    let expected = [
+        "network create front",
+        "network create back",
+        "container create web",
+        "network connect front",
+        "container start web",
+        "container create two",
+        "network connect back",
+        "container start two",
+        "network connect front",
+        "network disconnect front",
+        "network connect front",
+        "container kill two",
+        "container die two",
+        "network disconnect back",
+        "network disconnect front",
+        "container stop two",
+        "network connect back",
+        "network connect front",
+        "container start two",
+        "container restart two",
+    ];
+    let begun: Vec<&str> = told.iter().take(expected.len()).copied().collect();
+    assert_eq!(begun, expected);
+    let ended = ["network destroy back", "network destroy front", "network prune "];
+    assert_eq!(told[told.len() - 3..].iter().map(|line| line.trim()).collect::<Vec<_>>(), ended.map(str::trim));
 }
 
 /// A container in several networks, of which the one goes that its ports were published by and its way out led through.
@@ -551,14 +581,15 @@ fn ports_and_ways_follow_the_networks(scene: &Scene) {
         let at = at.to_owned();
         stage.outside(move || hear_ok(&at))
     };
-    let ([by_ipv4, by_ipv6], here) = ([HOST, &format!("[{HOST6}]")].map(|host| format!("{host}:8080")), "127.0.0.1:8080");
+    let ([by_ipv4, by_ipv6], here) =
+        ([HOST, &format!("[{HOST6}]")].map(|host| format!("{host}:8080")), "127.0.0.1:8080");
     wait_until("it serves", || is_reached(&by_ipv4) && hear_ok(here));
     // The first that leads anywhere; and whom it asks knows names, which `bridge` does not.
     assert_eq!((default("-4").as_str(), default("-6").as_str()), ("eth1", ""));
     let files = read("cat /etc/resolv.conf /etc/hosts");
     let own = ["inner", "bridge", "front"].map(|network| address(scene, network, "web"));
     assert!(own.iter().all(|address| files.contains(&format!("{address}\t"))), "{files}");
-    assert!(files.contains("nameserver 172.18.0.1\n"), "{files}");
+    assert!(files.contains("nameserver 172.17.0.1\n"), "{files}");
     // Nobody else knows the way by IPv6: what comes from elsewhere is led by rules, or not at all.
     assert!(!is_reached(&by_ipv6) && hear_ok("[::1]:8080"), "a relay is for this host alone");
     husk(scene, &["network", "disconnect", "bridge", "web"]).success();
@@ -599,7 +630,14 @@ fn ports_and_ways_follow_the_networks(scene: &Scene) {
     refused.exits_with(125).says("port is already allocated").says("container web has it");
     let links = husk(scene, &["exec", "third", "/bin/busybox", "ip", "link"]).success().stdout;
     assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
-    husk(scene, &["rm", "-f", "web", "next", "third"]).success();
+    // A name server in a container, beside those of the networks, which go on answering.
+    let flags = ["--name", "names", "--network", "front", "-p", "53:53", "-p", "53:53/udp"];
+    start(scene, &layout, &flags, "nc -ll -p 53 -e echo hello");
+    wait_until("it is called", || hear("127.0.0.1:53") == "hello");
+    assert_eq!(stage.outside(|| hear(&format!("{HOST}:53"))), "hello");
+    let found = inside(scene, &layout, &["--network", "front"], "nslookup names").success().stdout;
+    assert!(found.contains(&address(scene, "front", "names")), "{found}");
+    husk(scene, &["rm", "-f", "web", "next", "third", "names"]).success();
 }
 
 fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {

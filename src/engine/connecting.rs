@@ -26,11 +26,12 @@ use rustix::fs::{Mode, OFlags};
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
-use self::ways::Ways;
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
+use self::ways::Ways;
 use self::world::World;
 pub use self::world::{check, default_is_out_of_reach};
 use super::engine::Engine;
+use super::events;
 use super::networks::driver::Driver;
 use super::networks::{NetworkRecord, Networks};
 use super::options::{Attachment, Network};
@@ -66,6 +67,8 @@ pub struct Connecting<'a> {
     /// Ports of the host that are open for it, and where they lead.
     bound: RefCell<Vec<BoundPort>>,
     targets: RefCell<Vec<IpAddr>>,
+    /// What it is in, as has been told.
+    joined: RefCell<Vec<NetworkRecord>>,
 }
 
 /// A container's place in a network, and what it holds there.
@@ -96,6 +99,7 @@ impl<'a> Connecting<'a> {
             namespace: Cell::default(),
             bound: RefCell::default(),
             targets: RefCell::default(),
+            joined: RefCell::default(),
         })
     }
 
@@ -200,7 +204,19 @@ impl<'a> Connecting<'a> {
             self.ensure_names(&networks, seat.network())?;
         }
         self.take(opened, targets);
-        files::write(self.engine, &world, record, self.hostname, &seats)
+        files::write(self.engine, &world, record, self.hostname, &seats)?;
+        for seat in &seats {
+            tell(self.engine, seat.network(), &record.id, "connect");
+        }
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        Ok(())
+    }
+
+    /// Tells that a run has left its networks.
+    pub fn tell_parted(&self) {
+        for network in self.joined.take() {
+            tell(self.engine, &network, &self.record.id, "disconnect");
+        }
     }
 
     /// Takes the container's ports from the host, if there is somewhere to lead them.
@@ -244,12 +260,7 @@ impl<'a> Connecting<'a> {
     }
 
     /// Gets addresses; gives besides what the run before has not given back yet.
-    fn lease(
-        &self,
-        networks: &Networks<'_>,
-        record: &Record,
-        place: &Place<'_>,
-    ) -> Result<(Lease, Option<Lease>)> {
+    fn lease(&self, networks: &Networks<'_>, record: &Record, place: &Place<'_>) -> Result<(Lease, Option<Lease>)> {
         let Place { attachment, network, .. } = place;
         let folder = networks.run_folder(network)?;
         let wish = Wish {
@@ -321,7 +332,10 @@ impl<'a> Connecting<'a> {
         }
         self.lead(&networks, &record, &mut seats, namespace)?;
         self.part(&networks, attachments, Some(namespace))?;
-        files::write(self.engine, &self.world(), &record, self.hostname, &seats)
+        files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
+        // Who asked for it tells of it.
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        Ok(())
     }
 
     /// Joins it to one network more, while it runs; no way to everywhere leads there yet.
@@ -440,12 +454,7 @@ impl<'a> Connecting<'a> {
     }
 
     /// Takes it out of the networks that it is not to be in.
-    fn part(
-        &self,
-        networks: &Networks<'_>,
-        stays: &[Attachment],
-        namespace: Option<BorrowedFd<'_>>,
-    ) -> Result<()> {
+    fn part(&self, networks: &Networks<'_>, stays: &[Attachment], namespace: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut gone = self.held(networks)?;
         gone.retain(|gone| !stays.iter().any(|attachment| attachment.network == gone.network));
         let world = self.world();
@@ -552,6 +561,21 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     // A workload may have become somebody over whom the user has rights in the user namespace alone.
     let opened = open_inside(handle.user_namespace(), handle.network_namespace(), 1, || Ok(vec![open()?]))?;
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
+}
+
+/// Tells that a container is in a network, or is no more, in docker's words.
+pub fn tell(engine: &Engine, network: &NetworkRecord, container: &ContainerId, action: &str) {
+    events::network(engine, network, action, &[("container", container.to_string())]);
+}
+
+/// Tells that a container has left its networks which ended with its monitor.
+pub fn tell_orphan_parted(engine: &Engine, record: &Record) {
+    let networks = Networks::of(engine);
+    for attachment in record.options.network.attachments() {
+        if let Ok(network) = networks.find(&attachment.network) {
+            tell(engine, &network, &record.id, "disconnect");
+        }
+    }
 }
 
 /// Who had a port before is forgotten by those who sent to it.

@@ -3,9 +3,9 @@
 
 use std::os::fd::AsFd;
 
+use super::connecting;
 use super::engine::Engine;
-use super::events;
-use super::networks::{NetworkRecord, Networks};
+use super::networks::Networks;
 use super::options::{Attachment, Network};
 use super::record::{Container, RECORD, Record};
 use super::start::connect as connect_to_monitor;
@@ -43,7 +43,7 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
         let _ = tell_monitor(container);
         return Err(error);
     }
-    tell(engine, &network, container, "connect");
+    connecting::tell(engine, &network, container.id(), "connect");
     Ok(())
 }
 
@@ -62,7 +62,7 @@ pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<
         Ok(())
     })?;
     tell_monitor(container)?;
-    tell(engine, &network, container, "disconnect");
+    connecting::tell(engine, &network, container.id(), "disconnect");
     Ok(())
 }
 
@@ -96,10 +96,6 @@ fn attachments(record: &mut Record) -> Result<&mut Vec<Attachment>> {
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
     }
-}
-
-fn tell(engine: &Engine, network: &NetworkRecord, container: &Container, action: &str) {
-    events::network(engine, network, action, &[("container", container.id().to_string())]);
 }
 
 /// Tells the networks of a container that runs what it is called now: others there look it up by that.

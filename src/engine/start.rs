@@ -173,6 +173,7 @@ fn supervise(
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
         }
+        connecting.iter().for_each(Connecting::tell_parted);
         let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
         if record.remove && ends && !is_kept {
             engine.remove(&containers, &container, &supervision)?;

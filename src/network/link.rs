@@ -403,12 +403,7 @@ fn by_gateway(request: Request, gateway: IpAddr) -> Result<Request, Errno> {
 }
 
 /// A route by an address that a neighbour has; to everywhere, where no block is named.
-pub(super) fn add_route(
-    index: u32,
-    to: Option<Cidr>,
-    gateway: IpAddr,
-    metric: Option<u32>,
-) -> Result<Request, Errno> {
+pub(super) fn add_route(index: u32, to: Option<Cidr>, gateway: IpAddr, metric: Option<u32>) -> Result<Request, Errno> {
     let mut body = [0; ROUTE_BODY_LENGTH];
     body[0] = if gateway.is_ipv4() { INET } else { INET6 };
     body[4..8].copy_from_slice(&ROUTE_KIND);

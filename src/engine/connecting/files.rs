@@ -31,13 +31,7 @@ const FILE_BYTES: u64 = 1 << 20;
 const MARK: &str = "# The name server of the container's network, by husk";
 
 /// Writes them.
-pub(super) fn write(
-    engine: &Engine,
-    world: &World,
-    record: &Record,
-    hostname: &str,
-    seats: &[Seat<'_>],
-) -> Result<()> {
+pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &str, seats: &[Seat<'_>]) -> Result<()> {
     change(engine, record, "hosts", |text| Ok(hosts(text, &Host::of(world, seats), record, hostname, seats)))?;
     let servers = servers(record, seats);
     change(engine, record, "resolv.conf", |text| match &servers {
@@ -67,7 +61,11 @@ impl Host {
     fn of(world: &World, seats: &[Seat<'_>]) -> Self {
         Self(match world.handle() {
             Some(_) => Some(IpAddr::V4(GATEWAYS.v4)),
-            None => seats.iter().find_map(|seat| seat.network().subnets.first()).map(|subnet| subnet.gateway),
+            None => {
+                let leads = |seat: &&Seat<'_>| !seat.network().internal;
+                let all = seats.iter().filter(leads).chain(seats);
+                all.filter_map(|seat| seat.network().subnets.first()).map(|subnet| subnet.gateway).next()
+            }
         })
     }
 }
@@ -133,7 +131,9 @@ fn without_servers(text: &str) -> String {
 fn read_resolver() -> Result<String> {
     let mut bytes = Vec::new();
     match File::open(names::RESOLV_CONF) {
-        Ok(file) => file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", names::RESOLV_CONF))?,
+        Ok(file) => {
+            file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", names::RESOLV_CONF))?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error).with_context(|| format!("read {}", names::RESOLV_CONF)),
     };
@@ -176,9 +176,6 @@ mod tests {
         let back = names_of_host(&ours, host, &HostFiles::default());
         assert_eq!(back, "search example.org\noptions ndots:2\nnameserver 192.0.2.7\n");
         let asked = HostFiles { servers: vec!["192.0.2.8".parse().unwrap()], ..HostFiles::default() };
-        assert_eq!(
-            names_of_host(&ours, host, &asked),
-            "search example.org\noptions ndots:2\nnameserver 192.0.2.8\n"
-        );
+        assert_eq!(names_of_host(&ours, host, &asked), "search example.org\noptions ndots:2\nnameserver 192.0.2.8\n");
     }
 }

@@ -54,8 +54,12 @@ pub(super) fn open(
 pub(super) fn reopen(bound: &[BoundPort], targets: &[IpAddr]) -> Vec<Door> {
     let open = |bound: &BoundPort| {
         let door = |at| {
-            Door::open(transport(bound.protocol)?, SocketAddr::new(at, bound.host_port), target(at, bound.port, targets)?)
-                .ok()
+            Door::open(
+                transport(bound.protocol)?,
+                SocketAddr::new(at, bound.host_port),
+                target(at, bound.port, targets)?,
+            )
+            .ok()
         };
         addresses(bound.host).into_iter().filter_map(door).collect::<Vec<_>>()
     };
@@ -138,12 +142,7 @@ fn open_one(port: &PublishedPort, targets: &[IpAddr], opener: &Opener<'_>) -> Re
 }
 
 /// Opens a port at all addresses where it is published, by the same number; 0 for any.
-fn open_at(
-    port: &PublishedPort,
-    number: u16,
-    targets: &[IpAddr],
-    opener: &Opener<'_>,
-) -> Result<(u16, Vec<Door>)> {
+fn open_at(port: &PublishedPort, number: u16, targets: &[IpAddr], opener: &Opener<'_>) -> Result<(u16, Vec<Door>)> {
     let Some(transport) = transport(port.protocol) else {
         // Nobody else can be asked whether it is free.
         return match number {

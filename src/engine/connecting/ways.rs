@@ -61,7 +61,8 @@ impl Ways {
 
     /// Whether callers of a family are led to the network at a place; where no network has that family, to what has the other.
     fn serves(self, number: usize, is_ipv6: bool, seats: &[Seat<'_>]) -> bool {
-        let has_bridge = |number: &usize| seats.get(*number).is_some_and(|seat| seat.network().driver == Driver::Bridge);
+        let has_bridge =
+            |number: &usize| seats.get(*number).is_some_and(|seat| seat.network().driver == Driver::Bridge);
         let [own, other] = [is_ipv6, !is_ipv6].map(|family| self.of_family(family).filter(has_bridge));
         own.or(other) == Some(number)
     }
@@ -111,9 +112,8 @@ mod tests {
 
     #[test]
     fn the_highest_leads_and_of_equals_the_first() {
-        let candidate = |is_internal, has_default_route, priority| {
-            Some(Candidate { is_internal, has_default_route, priority })
-        };
+        let candidate =
+            |is_internal, has_default_route, priority| Some(Candidate { is_internal, has_default_route, priority });
         for (candidates, expected) in [
             (vec![], None),
             (vec![candidate(false, true, 0), candidate(false, true, 0)], Some(0)),
