@@ -25,7 +25,7 @@ use rustix::fs::{Mode, OFlags};
 
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
-use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
+use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::ways::Ways;
 use self::world::World;
@@ -46,7 +46,6 @@ use crate::network::relay::Relay;
 use crate::network::rootless::open_inside;
 use crate::network::way;
 use crate::support::id::ContainerId;
-use crate::support::lock::Sharing;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::exit_now;
 
@@ -95,7 +94,8 @@ impl<'a> Connecting<'a> {
             hostname,
             relay,
             world: RefCell::default(),
-            netfilter: Netfilter::default(),
+            // Whoever asks for all of a container's networks is its monitor.
+            netfilter: Netfilter::of_a_keeper(),
             namespace: Cell::default(),
             bound: RefCell::default(),
             targets: RefCell::default(),
@@ -297,8 +297,8 @@ impl<'a> Connecting<'a> {
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
         if names::ensure(networks, network, &self.world())? {
-            let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
-            self.world().inside(|| write_firewall(self.engine, &self.world(), networks))?;
+            let world = self.world();
+            world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
         Ok(())
     }
@@ -448,8 +448,7 @@ impl<'a> Connecting<'a> {
         if !has_changed || world.handle().is_some() {
             return Ok(());
         }
-        let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
-        write_firewall(self.engine, &world, networks)?;
+        self.netfilter.turn(self.engine)?.rewrite(&world, networks)?;
         forget_conversations(&self.bound.borrow())
     }
 
@@ -502,6 +501,10 @@ impl<'a> Connecting<'a> {
             // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
             let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
         }
+        if world.handle().is_none() {
+            // From now on it keeps the tables, too.
+            self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
+        }
         self.change()
     }
 
@@ -523,6 +526,7 @@ impl<'a> Connecting<'a> {
             return;
         }
         let _ = rustix::thread::set_name(c"husk:[leaving]");
+        self.netfilter.let_go();
         self.see_links_off();
         let left = self.leave();
         exit_now(i32::from(left.is_err()));
