@@ -627,8 +627,8 @@ fn networks_come_and_go_while_a_container_runs(scene: &Scene) {
     ];
     let begun: Vec<&str> = told.iter().take(expected.len()).copied().collect();
     assert_eq!(begun, expected);
-    let ended = ["network destroy back", "network destroy front", "network prune "];
-    assert_eq!(told[told.len() - 3..].iter().map(|line| line.trim()).collect::<Vec<_>>(), ended.map(str::trim));
+    let ended = ["network destroy back", "network destroy front", "network prune <no value>"];
+    assert_eq!(told[told.len() - 3..], ended);
 }
 
 /// A container in several networks, of which the one goes that its ports were published by and its way out led through.

@@ -1,6 +1,7 @@
 //! Published ports of a container: takes them from the host, and says where they lead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -18,6 +19,10 @@ use crate::network::rootless::{self, Handle, Publication};
 
 /// How often the kernel is asked for a port that is free for IPv4 and for IPv6.
 const TRIES: usize = 16;
+
+/// How long it may take until a port is free that was a killed monitor's.
+const REOPENING: Duration = Duration::from_millis(5);
+const REOPENINGS: u32 = 40;
 
 /// What was taken from the host.
 #[derive(Debug, Default)]
@@ -50,20 +55,27 @@ pub(super) fn open(
 }
 
 /// Opens ports again that a container has. One that somebody has taken meanwhile stays theirs: callers from elsewhere do not
-/// need it.
+/// need it. What the monitor before had open may take a moment to go: a process that it relayed by ends with it.
 pub(super) fn reopen(bound: &[BoundPort], targets: &[IpAddr]) -> Vec<Door> {
-    let open = |bound: &BoundPort| {
-        let door = |at| {
-            Door::open(
-                transport(bound.protocol)?,
-                SocketAddr::new(at, bound.host_port),
-                target(at, bound.port, targets)?,
-            )
-            .ok()
-        };
-        addresses(bound.host).into_iter().filter_map(door).collect::<Vec<_>>()
+    let mut tries = REOPENINGS;
+    let mut open_again = |transport, at, to| loop {
+        match Door::open(transport, at, to) {
+            Err(error) if error.kind() == Kind::Exists && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(REOPENING);
+            }
+            answer => return answer.ok(),
+        }
     };
-    bound.iter().flat_map(open).collect()
+    let mut doors = Vec::new();
+    for bound in bound {
+        for at in addresses(bound.host) {
+            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, targets)) {
+                doors.extend(open_again(transport, SocketAddr::new(at, bound.host_port), to));
+            }
+        }
+    }
+    doors
 }
 
 /// What the rules say of a container's ports.
