@@ -18,11 +18,12 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 
+pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
@@ -44,6 +45,7 @@ use crate::network::link;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
 use crate::network::rootless::open_inside;
+use crate::network::watch::Watch;
 use crate::network::way;
 use crate::support::id::ContainerId;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -59,6 +61,8 @@ pub struct Connecting<'a> {
     record: &'a Record,
     hostname: &'a str,
     relay: &'a RefCell<Relay>,
+    /// Of its networks.
+    names: &'a Watch,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
     /// The inode of this run's network namespace, once there is one.
@@ -84,7 +88,13 @@ impl Seat<'_> {
 
 impl<'a> Connecting<'a> {
     /// `None` for a container that can be in no network.
-    pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
+    pub fn of(
+        engine: &'a Engine,
+        record: &'a Record,
+        hostname: &'a str,
+        relay: &'a RefCell<Relay>,
+        names: &'a Watch,
+    ) -> Option<Self> {
         if !matches!(record.options.network, Network::Joined(_)) {
             return None;
         }
@@ -93,6 +103,7 @@ impl<'a> Connecting<'a> {
             record,
             hostname,
             relay,
+            names,
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
@@ -209,7 +220,21 @@ impl<'a> Connecting<'a> {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.watch_names(&networks);
         Ok(())
+    }
+
+    /// Sees to it that all its networks have their name servers, of which one has died.
+    pub fn find_names(&self) -> Result<()> {
+        let networks = Networks::of(self.engine);
+        self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
+        self.watch_names(&networks);
+        Ok(())
+    }
+
+    fn watch_names(&self, networks: &Networks<'_>) {
+        let links = self.joined.borrow().iter().filter_map(|network| names::watch(networks, network)).collect();
+        self.names.hold(links, Instant::now());
     }
 
     /// Tells that a run has left its networks.
@@ -296,7 +321,7 @@ impl<'a> Connecting<'a> {
     }
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(networks, network, &self.world())? {
+        if names::ensure(networks, network, &self.world(), self.engine.helpers_home())? {
             let world = self.world();
             world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
@@ -335,6 +360,7 @@ impl<'a> Connecting<'a> {
         files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
         // Who asked for it tells of it.
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.watch_names(&networks);
         Ok(())
     }
 
@@ -513,6 +539,7 @@ impl<'a> Connecting<'a> {
         self.relay.replace(Relay::default());
         self.bound.replace(Vec::new());
         self.targets.replace(Vec::new());
+        self.names.let_go();
     }
 
     /// Gives back what the container had in a process that nobody waits for: before it takes rules away, the kernel waits some

@@ -21,6 +21,7 @@ use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
+use crate::network::watch::Watch;
 use crate::runtime::container::{Connect, Request};
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
@@ -161,8 +162,8 @@ fn supervise(
     let has_run = Cell::new(was_left);
     let serving = serving(&record, lifetime, wants);
     let hostname = spec.hostname().clone().unwrap_or_default();
-    let relay = RefCell::default();
-    let connecting = Connecting::of(engine, &record, &hostname, &relay);
+    let (relay, names) = (RefCell::default(), Watch::default());
+    let connecting = Connecting::of(engine, &record, &hostname, &relay, &names);
     // One whose monitor could not take it over lives on, with all that it has.
     let is_over = Cell::new(false);
     let clear = |outcome: &Outcome| {
@@ -254,6 +255,8 @@ fn supervise(
         clear: &clear,
         release: &|| supervision.release(),
         change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
+        names: &names,
+        find_names: &|| connecting.as_ref().map_or(Ok(()), Connecting::find_names),
         relay: &relay,
         farewell: &|| {
             // What cannot be given back now is found by the next command.

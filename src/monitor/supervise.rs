@@ -26,6 +26,7 @@ use super::{ATTACH, Stream};
 use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
+use crate::network::watch::Watch;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
@@ -64,6 +65,10 @@ pub struct Job<'a> {
     pub release: &'a dyn Fn(),
     /// Called when somebody has changed which networks the workload is to be in, while it runs.
     pub change_networks: &'a dyn Fn() -> Result<()>,
+    /// The name servers of its networks, while it runs.
+    pub names: &'a Watch,
+    /// Called when one of them has died: has another take its place.
+    pub find_names: &'a dyn Fn() -> Result<()>,
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
     /// Called when the command has been told, for what nobody needs to wait for.
@@ -437,6 +442,9 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.names {
+                self.look_after_names();
+            }
             if ready.log_has_room
                 && let Some(log) = &mut self.log
             {
@@ -463,6 +471,14 @@ impl<'a> Monitor<'a> {
                 self.hear_all(streams);
                 return Ok(end);
             }
+        }
+    }
+
+    /// Where there can be no name server, it is asked for again later.
+    fn look_after_names(&self) {
+        let now = Instant::now();
+        if self.job.names.is_due(now) && (self.job.find_names)().is_err() {
+            self.job.names.lost(now);
         }
     }
 
@@ -536,11 +552,15 @@ impl<'a> Monitor<'a> {
         for source in relay.sources() {
             add(Source::Relay, source, PollFlags::IN);
         }
+        let names = self.job.names.links();
+        for link in names.iter() {
+            add(Source::Names, link.as_fd(), PollFlags::IN);
+        }
         let due = self.checking.as_ref().and_then(Checking::deadline);
         let due = due.or_else(|| {
             self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
         });
-        let next = self.deadline.into_iter().chain(due).min();
+        let next = self.deadline.into_iter().chain(due).chain(self.job.names.due()).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let polled = match self.lifetime {
@@ -553,6 +573,7 @@ impl<'a> Monitor<'a> {
         }
         let mut ready = Ready {
             deadline_passed: self.deadline.is_some_and(|deadline| deadline <= Instant::now()),
+            names: self.job.names.due().is_some_and(|due| due <= Instant::now()),
             ..Ready::default()
         };
         for (source, fd) in sources.into_iter().zip(&fds) {
@@ -571,6 +592,7 @@ impl<'a> Monitor<'a> {
                 Source::Check => ready.check = true,
                 Source::CheckOutput => ready.check_output = true,
                 Source::Relay => ready.relay = true,
+                Source::Names => ready.names = true,
             }
         }
         // From the back, so that who goes does not change the places of the others.
@@ -914,6 +936,7 @@ enum Source {
     Check,
     CheckOutput,
     Relay,
+    Names,
 }
 
 /// What a wait brought.
@@ -930,5 +953,6 @@ struct Ready {
     check: bool,
     check_output: bool,
     relay: bool,
+    names: bool,
     deadline_passed: bool,
 }

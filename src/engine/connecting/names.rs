@@ -1,9 +1,10 @@
 //! The name servers of networks: which network has one, and what it is told.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::world::World;
+use crate::cgroups::Home;
 use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::error::Result;
@@ -17,7 +18,7 @@ pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now. Says whether the
 /// firewall leads elsewhere than where it is.
-pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<bool> {
+pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World, home: Home) -> Result<bool> {
     if !network.has_dns() && !stands_in(network) {
         return Ok(false);
     }
@@ -31,8 +32,25 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &W
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
         namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+        home,
     };
     Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
+}
+
+/// Connects to a network's name server, if it has one, to see its end.
+pub(super) fn watch(networks: &Networks<'_>, network: &NetworkRecord) -> Option<OwnedFd> {
+    if !network.has_dns() && !stands_in(network) {
+        return None;
+    }
+    dns::watch(networks.existing_run_folder(&network.name).ok()??.as_fd())
+}
+
+/// Has the name server of a network that has changed ask whom that says.
+pub fn change_servers(networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
+    match networks.existing_run_folder(&network.name)? {
+        Some(folder) => dns::change_servers(folder.as_fd(), &network.dns_servers),
+        None => Ok(()),
+    }
 }
 
 /// What leads to a network's name server: elsewhere, where somebody else has its port at all addresses of the host; and past

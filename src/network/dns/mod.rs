@@ -24,13 +24,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use crate::cgroups::Home;
 use crate::error::Result;
 
 pub use forward::PORT;
 #[cfg(any(test, fuzzing))]
 pub(crate) use message::check_any;
 pub use policy::Names;
-pub use process::{Ensured, Standing, ensure, is_there, serve, standing};
+pub use process::{Ensured, Standing, change_servers, ensure, is_there, serve, standing, watch};
 pub use server::{Server, Sockets, Wait};
 
 /// What a network's name server has to know.
@@ -54,6 +55,9 @@ pub struct Config {
     /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
     #[serde(default)]
     pub namespaces: Option<[PathBuf; 2]>,
+    /// Where its process lives.
+    #[serde(default)]
+    pub home: Home,
 }
 
 /// Says what containers may find by name ([`Names`] knows which names are which), and hears what they found.

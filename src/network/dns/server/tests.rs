@@ -6,6 +6,7 @@ use std::thread;
 use super::super::Names;
 use super::super::message::{Answer, Manner, Question, Said, ask};
 use super::*;
+use crate::cgroups::Home;
 use crate::error::{Error, Kind};
 use crate::network::lease::{LEASES, Lease};
 use crate::network::tests::in_own_namespace;
@@ -81,6 +82,7 @@ fn who_guards_it_is_asked_first_and_told_first() {
             upstreams: vec!["127.0.0.9".parse().unwrap()],
             resolv_conf: "/nothing".into(),
             namespaces: None,
+            home: Home::Starters,
         };
         let (sockets, port) = Sockets::open(&config).unwrap();
         assert_eq!(port, 53);
