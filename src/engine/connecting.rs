@@ -220,7 +220,7 @@ impl<'a> Connecting<'a> {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
-        self.watch_names(&networks);
+        self.begin_to_watch_names(&networks);
         Ok(())
     }
 
@@ -228,13 +228,21 @@ impl<'a> Connecting<'a> {
     pub fn find_names(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
         self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
-        self.watch_names(&networks);
+        self.watch_names(&networks)
+    }
+
+    fn watch_names(&self, networks: &Networks<'_>) -> Result<()> {
+        let joined = self.joined.borrow();
+        let links = joined.iter().filter_map(|network| names::watch(networks, network).transpose());
+        self.names.hold(links.collect::<Result<_>>()?, Instant::now());
         Ok(())
     }
 
-    fn watch_names(&self, networks: &Networks<'_>) {
-        let links = self.joined.borrow().iter().filter_map(|network| names::watch(networks, network)).collect();
-        self.names.hold(links, Instant::now());
+    /// Watches them from now on; what cannot be watched yet is looked for again.
+    fn begin_to_watch_names(&self, networks: &Networks<'_>) {
+        if self.watch_names(networks).is_err() {
+            self.names.lost(Instant::now());
+        }
     }
 
     /// Tells that a run has left its networks.
@@ -292,7 +300,7 @@ impl<'a> Connecting<'a> {
             addresses: attachment.addresses(),
             mac: attachment.mac,
             name: record.name.to_string(),
-            aliases: attachment.aliases.clone(),
+            aliases: aliases(record, attachment),
             resolvers: record.options.hosts.servers.clone(),
         };
         let mut leases = Leases::open(folder.as_fd())?;
@@ -360,7 +368,7 @@ impl<'a> Connecting<'a> {
         files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
         // Who asked for it tells of it.
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
-        self.watch_names(&networks);
+        self.begin_to_watch_names(&networks);
         Ok(())
     }
 
@@ -592,6 +600,14 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     // A workload may have become somebody over whom the user has rights in the user namespace alone.
     let opened = open_inside(handle.user_namespace(), handle.network_namespace(), 1, || Ok(vec![open()?]))?;
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
+}
+
+/// What a container is called in a network besides its own name: as docker has it, also by the name that it calls itself.
+fn aliases(record: &Record, attachment: &Attachment) -> Vec<String> {
+    let mut aliases = attachment.aliases.clone();
+    let hostname = record.options.hostname.as_ref().filter(|hostname| *hostname != record.name.as_str());
+    aliases.extend(hostname.filter(|hostname| !attachment.aliases.contains(hostname)).cloned());
+    aliases
 }
 
 /// Tells that a container is in a network, or is no more, in docker's words.

@@ -215,10 +215,6 @@ fn supervise(
     let log_attributes = log_attributes::of(&record, &hostname, environment);
     let connect =
         |namespace: BorrowedFd<'_>| connecting.as_ref().map_or(Ok(()), |connecting| connecting.connect(namespace));
-    if was_left {
-        // What it was called by goes on; what could not be opened again is this host's own way to it alone.
-        let _ = connecting.as_ref().map(Connecting::resume);
-    }
     let job = Job {
         runtime: &runtime,
         request: Request {
@@ -254,6 +250,10 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        resume: &|| {
+            // What it was called by goes on; what could not be opened again is this host's own way to it alone.
+            let _ = connecting.as_ref().map(Connecting::resume);
+        },
         change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
         names: &names,
         find_names: &|| connecting.as_ref().map_or(Ok(()), Connecting::find_names),

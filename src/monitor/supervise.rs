@@ -63,6 +63,8 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// Called where it takes over, before it attends to anything: takes over what the monitor before had open.
+    pub resume: &'a dyn Fn(),
     /// Called when somebody has changed which networks the workload is to be in, while it runs.
     pub change_networks: &'a dyn Fn() -> Result<()>,
     /// The name servers of its networks, while it runs.
@@ -312,6 +314,7 @@ impl<'a> Monitor<'a> {
         if let Some((stop, _)) = stop {
             (self.is_stopping, self.is_kept) = (true, stop.is_kept);
         }
+        (self.job.resume)();
         let mut streams = Streams::reopen(self.job.folder)?;
         streams.launched(None)?;
         let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {

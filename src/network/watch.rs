@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 /// What has lived for so long has died of something else than its beginning.
 const SETTLED: Duration = Duration::from_mins(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A process that dies has its sockets closed a moment before its locks are free.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Connections to such processes, and the next time to ask for them anew.
@@ -76,7 +77,7 @@ mod tests {
             assert!(watch.links().len() == 1 && watch.due().is_none());
             pauses.push((watch.is_due(now), (watch.due().unwrap() - now).as_millis()));
         }
-        let expected = [0, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000];
+        let expected = [0, 20, 40, 80, 160, 320, 640, 1280, 2560];
         assert_eq!(pauses, expected.map(|pause| (pause == 0, pause)));
         assert!(watch.is_due(now + LONGEST_PAUSE));
         watch.hold(Vec::new(), now);

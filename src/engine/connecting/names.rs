@@ -7,7 +7,7 @@ use super::world::World;
 use crate::cgroups::Home;
 use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::network::dns::{self, Config};
 use crate::network::firewall::Published;
 use crate::network::port::Protocol;
@@ -37,12 +37,14 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &W
     Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
 }
 
-/// Connects to a network's name server, if it has one, to see its end.
-pub(super) fn watch(networks: &Networks<'_>, network: &NetworkRecord) -> Option<OwnedFd> {
+/// Connects to a network's name server, if it is to have one, to see its end.
+pub(super) fn watch(networks: &Networks<'_>, network: &NetworkRecord) -> Result<Option<OwnedFd>> {
     if !network.has_dns() && !stands_in(network) {
-        return None;
+        return Ok(None);
     }
-    dns::watch(networks.existing_run_folder(&network.name).ok()??.as_fd())
+    let folder = networks.existing_run_folder(&network.name)?;
+    let link = folder.and_then(|folder| dns::watch(folder.as_fd()));
+    link.map(Some).ok_or_else(|| Error::new(Kind::NotFound, format!("network {} has no name server", network.name)))
 }
 
 /// Has the name server of a network that has changed ask whom that says.

@@ -225,8 +225,8 @@ fn owner(engine: &Engine, port: &PublishedPort) -> Option<String> {
         bound.protocol == port.protocol
             && port.host_ports.is_some_and(|ports| ports.iter().any(|number| number == bound.host_port))
     };
-    let leases = everybody(&Networks::of(engine)).ok()?;
-    leases.into_iter().find(|(_, lease)| lease.published.iter().any(has_it)).map(|(_, lease)| lease.name)
+    let leases = Networks::of(engine).everybodys().ok()?.into_values().flatten();
+    leases.map(|(_, lease)| lease).find(|lease| lease.published.iter().any(has_it)).map(|lease| lease.name)
 }
 
 /// Whether somebody else has a lease that says it has one of these ports.
@@ -240,16 +240,7 @@ pub(super) fn are_anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort
             && (one.host == other.host || one.host.is_none() || other.host.is_none())
     };
     let has_one = |lease: &Lease| lease.published.iter().any(|theirs| bound.iter().any(|ours| is_same(ours, theirs)));
-    Ok(everybody(networks)?.iter().any(|(holder, lease)| holder != id && has_one(lease)))
-}
-
-/// The leases of all networks.
-fn everybody(networks: &Networks<'_>) -> Result<Vec<(String, Lease)>> {
-    let mut all = Vec::new();
-    for name in networks.in_use()? {
-        all.extend(networks.leases(&name)?);
-    }
-    Ok(all)
+    Ok(networks.everybodys()?.iter().any(|(holder, leases)| holder != id && leases.values().any(has_one)))
 }
 
 #[cfg(test)]
