@@ -442,7 +442,7 @@ impl Server {
             return self.reply(&way, &query, Code::NxDomain, Some(Explanation::Blocked));
         }
         let over_tcp = matches!(way, Way::Connection(_));
-        let waiter = Waiter { way, client, query };
+        let waiter = Waiter { way, client, owner: id.into(), query };
         match self.forwarder.take(waiter, &servers, over_tcp, Instant::now()) {
             Taken::Now(waiter, outcome) => self.tell(vec![waiter], &outcome),
             Taken::Later => {}
@@ -451,7 +451,7 @@ impl Server {
 
     /// Tells those who wait what has become of their question.
     fn tell(&mut self, waiters: Vec<Waiter<Way>>, outcome: &Outcome) {
-        for Waiter { way, client, query } in waiters {
+        for Waiter { way, client, query, .. } in waiters {
             let Outcome::Answer(answer, age) = outcome else {
                 self.reply(&way, &query, Code::ServFail, Some(Explanation::NoReachable));
                 continue;
