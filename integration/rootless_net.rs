@@ -149,6 +149,13 @@ impl<'a> Networks<'a> {
     }
 }
 
+/// The user's network process.
+pub(crate) fn process_of(scene: &Scene) -> i32 {
+    let link = connect(&scene.run_root().join("rootless-network/control"));
+    let pid = ask(&link, &json!("hello"), None)["welcome"]["pid"].as_i64().expect("a pid");
+    i32::try_from(pid).expect("a pid")
+}
+
 fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let work = scope.spawn(|| {
@@ -482,7 +489,6 @@ fn call_from(from: &str, to: SocketAddr, said: &[u8], expected: &[u8]) -> Socket
 fn a_killed_process_is_replaced(scene: &Scene) {
     let _outside = Outside::new(scene);
     let first = Networks::start(scene);
-    let port = first.published("tcp", &format!("{}:0", OUTSIDE[0]), &format!("{}:8080", INSIDE[0]));
     let server = first.inside(|| TcpListener::bind((INSIDE[0], 8080)).unwrap());
     let pidfd = open_process(first.pid);
     rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
@@ -499,6 +505,10 @@ fn a_killed_process_is_replaced(scene: &Scene) {
     thread::scope(|scope| {
         scope.spawn(|| serve_once(&listener, b"again", b"yes"));
         inside(namespace.as_fd(), || call(to, b"again", b"yes"));
+        // Who publishes what it has published already is told so.
+        let guest = format!("{}:8080", INSIDE[0]);
+        let port = second.published("tcp", &format!("{}:0", OUTSIDE[0]), &guest);
+        assert_eq!(second.published("tcp", &format!("{}:{port}", OUTSIDE[0]), &guest), port);
         scope.spawn(|| serve_once(&server, b"still", b"there"));
         call((OUTSIDE[0].parse::<IpAddr>().unwrap(), port).into(), b"still", b"there");
     });

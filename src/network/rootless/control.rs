@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use super::device::Dropped;
-use super::state::Holder;
+use super::state::{Holder, Kept};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::fdpass;
 
@@ -64,8 +64,8 @@ pub(super) enum Request {
     },
     /// Says that the caller has the namespaces open.
     Hold(Holder),
-    /// Comes with a descriptor of a process: as long as that lives, so does this.
-    Keep,
+    /// Comes with a descriptor of a container's first process: as long as that lives, so does this.
+    Keep(Kept),
     Status,
 }
 
