@@ -16,17 +16,18 @@ mod world;
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::world::World;
-pub use self::world::{check, default_is_out_of_reach};
+pub use self::world::default_is_out_of_reach;
 use super::engine::Engine;
 use super::networks::driver::Driver;
 use super::networks::{NetworkRecord, Networks};
@@ -37,9 +38,12 @@ use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
 use crate::network::lease::{Lease, Leases, Wish};
 use crate::network::link;
+use crate::network::passed::PassedSockets;
 use crate::network::port::Protocol;
 use crate::network::relay::Relay;
-use crate::network::rootless::open_inside;
+use crate::network::rootless::{Lifeline, open_inside};
+use crate::runtime;
+use crate::support::activation::passed_descriptors;
 use crate::support::id::ContainerId;
 use crate::support::lock::Sharing;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -55,6 +59,9 @@ pub struct Connecting<'a> {
     record: &'a Record,
     hostname: &'a str,
     relay: &'a RefCell<Relay>,
+    lifeline: &'a Lifeline,
+    /// What the command's caller has bound already.
+    passed: RefCell<PassedSockets>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
     /// The inode of this run's network namespace, once there is one.
@@ -63,17 +70,31 @@ pub struct Connecting<'a> {
 
 impl<'a> Connecting<'a> {
     /// `None` for a container that is in no network.
-    pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
+    pub fn of(
+        engine: &'a Engine,
+        record: &'a Record,
+        hostname: &'a str,
+        relay: &'a RefCell<Relay>,
+        lifeline: &'a Lifeline,
+    ) -> Option<Self> {
         let is_in_any = !record.options.network.attachments().is_empty();
-        is_in_any.then(|| Self::new(engine, record, hostname, relay))
+        is_in_any.then(|| Self::new(engine, record, hostname, relay, lifeline))
     }
 
-    fn new(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Self {
+    fn new(
+        engine: &'a Engine,
+        record: &'a Record,
+        hostname: &'a str,
+        relay: &'a RefCell<Relay>,
+        lifeline: &'a Lifeline,
+    ) -> Self {
         Self {
             engine,
             record,
             hostname,
             relay,
+            lifeline,
+            passed: RefCell::default(),
             world: RefCell::default(),
             netfilter: Netfilter::default(),
             namespace: Cell::default(),
@@ -83,17 +104,32 @@ impl<'a> Connecting<'a> {
     /// Finds or makes what the networks are in. To be called before anything is connected.
     pub fn prepare(&self) -> Result<()> {
         let world = World::ensure(self.engine)?;
+        if let Some(handle) = world.handle() {
+            let lease = handle.lease().try_clone_to_owned().context("copy a descriptor")?;
+            self.lifeline.hold(lease, Instant::now());
+        }
         self.world.replace(Some(Rc::new(world)));
+        let listening = passed_descriptors();
+        if listening > 0 && !self.record.options.published.is_empty() {
+            self.passed.replace(PassedSockets::copy(listening));
+        }
         Ok(())
     }
 
-    /// Puts a container's configuration into the world of its networks; into a new one where the old one has gone.
-    pub fn enter(&self, spec: &mut Spec) -> Result<()> {
+    /// Finds the way out anew that has died, or has another made, and with it what died with it: ports, and names, which the same
+    /// may have befallen.
+    pub fn reconnect(&self) -> Result<()> {
+        self.prepare()?;
+        self.try_resume()?;
+        self.keep()
+    }
+
+    /// Refuses a configuration whose namespaces cannot be in the world of its networks; a new one where the old one has gone.
+    pub fn check(&self, spec: &Spec) -> Result<()> {
         if !self.world().lives() {
             self.prepare()?;
         }
-        self.world().enter(spec);
-        Ok(())
+        self.world().check(spec)
     }
 
     /// Says which process is the container's first, once it runs: the way out is kept for as long.
@@ -114,24 +150,6 @@ impl<'a> Connecting<'a> {
         let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
         self.namespace.set(Some(inode));
         Ok(())
-    }
-
-    /// Joins the container's network namespace to its networks. On failure nothing of it is left.
-    pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.namespace.get().is_some();
-        self.note_namespace(namespace)?;
-        let attachments = if is_again {
-            // Since the start before, it may have been put into others.
-            self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
-        } else {
-            self.record.options.network.clone()
-        };
-        let made = self.make(attachments.attachments(), namespace);
-        if made.is_err() {
-            // The failure is the one to tell; what remains is found by its lease.
-            let _ = self.leave();
-        }
-        made
     }
 
     fn make(&self, attachments: &[Attachment], namespace: BorrowedFd<'_>) -> Result<()> {
@@ -157,7 +175,7 @@ impl<'a> Connecting<'a> {
         let opened = match (places.get(first), leases.get(first)) {
             // Nothing comes in to an internal one.
             (Some(place), Some(lease)) if !place.network.internal => {
-                ports::open(self.engine, &world, self.record, &place.options, lease)?
+                ports::open(self.engine, &world, self.record, &place.options, lease, &self.passed.borrow())?
             }
             _ => ports::Opened::default(),
         };
@@ -303,23 +321,69 @@ impl<'a> Connecting<'a> {
         Ok(held)
     }
 
-    /// Opens the ports again of a container that has lost its monitor.
-    pub fn resume(&self) -> Result<()> {
+    /// Opens the ports again of a container that has lost its monitor. What could not be opened of an ordinary user's is tried
+    /// again later; of root's it is this host's own way to it alone.
+    pub fn resume(&self) {
+        if self.try_resume().is_err() && self.world().handle().is_some() {
+            self.lifeline.lost(Instant::now());
+        }
+    }
+
+    fn try_resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
         let world = self.world();
-        for Gone { network, lease, .. } in self.held(&networks)? {
-            self.namespace.set(lease.namespace);
-            match world.handle() {
-                Some(handle) => ports::publish_again(handle, self.record, &lease),
-                None => self.relay.borrow_mut().extend(ports::reopen(&lease)),
-            }
-            // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
-            let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
-        }
+        let held = self.held(&networks)?;
         if let Some(handle) = world.handle() {
             handle.hold()?;
+            if !self.is_linked(&held) {
+                self.link_again(&networks, &held)?;
+            }
         }
-        Ok(())
+        let mut published = Ok(());
+        for Gone { network, lease, .. } in &held {
+            self.namespace.set(lease.namespace);
+            match world.handle() {
+                Some(handle) => {
+                    published = published.and(ports::publish_again(handle, self.record, lease, &self.passed.borrow()))
+                }
+                None => self.relay.borrow_mut().extend(ports::reopen(lease)),
+            }
+            // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
+            let _ = networks.find(network).and_then(|network| self.ensure_names(&networks, &network));
+        }
+        published
+    }
+
+    /// Whether its links are there still: with the last process that held it, an ordinary user's network namespace goes, and all
+    /// that is in it.
+    fn is_linked(&self, held: &[Gone]) -> bool {
+        let is_there = |gone: &Gone| gone.lease.port.is_empty() || link::is_there(&gone.lease.port);
+        let look = || if held.iter().all(is_there) { Ok(()) } else { Err(Error::from(Errno::NODEV)) };
+        self.world().inside(look).is_ok()
+    }
+
+    /// Makes links anew for a container that runs, with the addresses that it has.
+    fn link_again(&self, networks: &Networks<'_>, held: &[Gone]) -> Result<()> {
+        let world = self.world();
+        let record = self.engine.containers()?.find(self.record.id.as_str())?.record()?;
+        let (mut places, mut leases) = (Vec::new(), Vec::new());
+        for (number, attachment) in record.options.network.attachments().iter().enumerate() {
+            let place = self.place(networks, number, attachment)?;
+            if let Some(Gone { lease, .. }) = held.iter().find(|gone| gone.network == place.network.name) {
+                places.push(Place { interface: lease.interface.clone(), port: lease.port.clone(), ..place });
+                leases.push(lease);
+            }
+        }
+        let first = first_of(&places);
+        let namespace = namespace_of(self.engine, &world, self.record)?;
+        let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
+        world.inside(|| {
+            add(self.engine, &world, networks, &joined, &self.netfilter, &[], true)?;
+            for (number, (place, lease)) in places.iter().zip(&leases).enumerate() {
+                place.link(&world, &self.netfilter, lease, number == first, namespace.as_fd())?;
+            }
+            Ok(())
+        })
     }
 
     /// Closes the doors, so that they are free for the next that wants them.
@@ -359,6 +423,12 @@ impl<'a> Connecting<'a> {
     pub fn leave(&self) -> Result<()> {
         self.close();
         let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        if !self.world().lives() {
+            // Another may have come in its place.
+            if let Ok(found @ World::Users(_)) = World::find(self.engine) {
+                self.world.replace(Some(Rc::new(found)));
+            }
+        }
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
         gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
@@ -366,10 +436,34 @@ impl<'a> Connecting<'a> {
     }
 }
 
+impl runtime::container::Networks for Connecting<'_> {
+    fn user_namespace(&self) -> Result<Option<OwnedFd>> {
+        self.world().user_namespace()
+    }
+
+    /// On failure nothing of it is left.
+    fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        let is_again = self.namespace.get().is_some();
+        self.note_namespace(namespace)?;
+        let attachments = if is_again {
+            // Since the start before, it may have been put into others.
+            self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
+        } else {
+            self.record.options.network.clone()
+        };
+        let made = self.make(attachments.attachments(), namespace);
+        if made.is_err() {
+            // The failure is the one to tell; what remains is found by its lease.
+            let _ = self.leave();
+        }
+        made
+    }
+}
+
 /// Joins a container that runs to one network more.
 pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Result<()> {
-    let relay = RefCell::default();
-    let connecting = Connecting::new(engine, record, "", &relay);
+    let (relay, lifeline) = (RefCell::default(), Lifeline::default());
+    let connecting = Connecting::new(engine, record, "", &relay, &lifeline);
     connecting.prepare()?;
     let namespace = namespace_of(engine, &connecting.world(), record)?;
     connecting.note_namespace(namespace.as_fd())?;
@@ -378,8 +472,8 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
 
 /// Takes a container that runs out of a network.
 pub fn detach(engine: &Engine, record: &Record, network: &str) -> Result<()> {
-    let relay = RefCell::default();
-    let connecting = Connecting::new(engine, record, "", &relay);
+    let (relay, lifeline) = (RefCell::default(), Lifeline::default());
+    let connecting = Connecting::new(engine, record, "", &relay, &lifeline);
     let namespace = namespace_of(engine, &connecting.world(), record)?;
     connecting.part(&Networks::of(engine), network, Some(namespace.as_fd()))
 }

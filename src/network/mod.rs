@@ -7,6 +7,7 @@ pub mod firewall;
 pub mod forwarding;
 pub mod lease;
 pub mod link;
+pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;

@@ -1,6 +1,7 @@
 //! Published ports of a container: takes them from the host, and says where they lead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
@@ -13,6 +14,7 @@ use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
 use crate::network::firewall::Published;
 use crate::network::lease::Lease;
+use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::{Door, Transport};
 use crate::network::rootless::{self, Handle, Publication};
@@ -42,14 +44,17 @@ pub(super) fn open(
     record: &Record,
     options: &DriverOptions,
     lease: &Lease,
+    passed: &PassedSockets,
 ) -> Result<Opened> {
     let mut opened = Opened::default();
     for port in &record.options.published {
         let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };
-        let opener = |at: SocketAddr, transport, to| match world.handle() {
-            Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
-            None => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
+        let open = |at: SocketAddr, transport, to| match (world.handle(), passed.find(transport, at)) {
+            (Some(handle), socket) => publish(handle, record, at, transport, to, socket).map(|port| (port, None)),
+            (None, Some(socket)) => Door::take(transport, socket, to).and_then(|door| Ok((door.port()?, Some(door)))),
+            (None, None) => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
         };
+        let opener = Opener { open: &open, passed };
         let (bound, doors) = open_one(&port, lease, &opener).map_err(|error| name_owner(engine, &port, error))?;
         opened.bound.push(bound);
         opened.doors.extend(doors);
@@ -93,32 +98,56 @@ pub(super) fn published(lease: &Lease) -> Vec<Published> {
 }
 
 /// Has the way out of a user's world listen, and gives the port.
-fn publish(handle: &Handle, record: &Record, at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<u16> {
+fn publish(
+    handle: &Handle,
+    record: &Record,
+    at: SocketAddr,
+    transport: Transport,
+    to: SocketAddr,
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<u16> {
     let transport = match transport {
         Transport::Tcp => rootless::Transport::Tcp,
         Transport::Udp => rootless::Transport::Udp,
     };
     let publication = Publication { container: record.id.to_string(), transport, host: at, guest: to };
-    handle.publish(&publication, None).map_err(|error| match error.errno() {
+    handle.publish(&publication, socket).map_err(|error| match error.errno() {
         Some(Errno::ADDRINUSE) => error.with_kind(Kind::Exists),
         _ => error,
     })
 }
 
-/// Publishes ports again of a container whose way out had died. One that is still there, or that somebody has taken
-/// meanwhile, stays as it is.
-pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease) {
+/// Publishes ports again of a container whose way out had died. What is still there stays as it is; all that can be is published,
+/// and the first failure told.
+pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease, passed: &PassedSockets) -> Result<()> {
+    let mut all = Ok(());
     for bound in &lease.published {
-        for at in addresses(bound.host) {
-            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, lease)) {
-                let _ = publish(handle, record, SocketAddr::new(at, bound.host_port), transport, to);
+        let Some(transport) = transport(bound.protocol) else { continue };
+        for at in heard_at(bound.host, bound.host_port, transport, passed) {
+            if let Some(to) = target(at, bound.port, lease) {
+                let place = SocketAddr::new(at, bound.host_port);
+                let answer = publish(handle, record, place, transport, to, passed.find(transport, place));
+                all = all.and(match answer {
+                    Err(error) if bound.host.is_none() && at.is_ipv6() && is_without_ipv6(&error) => Ok(()),
+                    answer => answer.map(drop),
+                });
             }
         }
     }
+    all
 }
 
-/// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
-type Opener<'a> = dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)> + 'a;
+/// A host without IPv6 has nobody who calls by it.
+fn is_without_ipv6(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// How ports are opened.
+struct Opener<'a> {
+    /// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
+    open: &'a dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)>,
+    passed: &'a PassedSockets,
+}
 
 fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
     let bound = |host_port| BoundPort { host: port.host, host_port, port: port.port, protocol: port.protocol };
@@ -156,20 +185,16 @@ fn open_at(port: &PublishedPort, number: u16, lease: &Lease, opener: &Opener<'_>
     };
     let mut doors: Vec<Door> = Vec::new();
     let mut number = number;
-    for at in addresses(port.host) {
+    for at in heard_at(port.host, number, transport, opener.passed) {
         let Some(to) = target(at, port.port, lease) else {
             return Err(Error::invalid(format!("publish {at}: the container has no address that it could lead to")));
         };
-        match opener(SocketAddr::new(at, number), transport, to) {
+        match (opener.open)(SocketAddr::new(at, number), transport, to) {
             Ok((taken, door)) => {
                 number = taken;
                 doors.extend(door);
             }
-            // A host without IPv6 has nobody who calls by it.
-            Err(error)
-                if port.host.is_none()
-                    && at.is_ipv6()
-                    && matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {}
+            Err(error) if port.host.is_none() && at.is_ipv6() && is_without_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -189,6 +214,17 @@ fn addresses(host: Option<IpAddr>) -> Vec<IpAddr> {
         Some(address) => vec![address],
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     }
+}
+
+/// The addresses where a port is opened: of one that is published everywhere, and that the caller has a socket for, those where
+/// that hears. Who has said where is not told otherwise.
+fn heard_at(host: Option<IpAddr>, port: u16, transport: Transport, passed: &PassedSockets) -> Vec<IpAddr> {
+    let mut at = addresses(host);
+    let has_socket = |at: &IpAddr| passed.find(transport, SocketAddr::new(*at, port)).is_some();
+    if at.iter().any(has_socket) {
+        at.retain(has_socket);
+    }
+    at
 }
 
 /// Where callers at an address are led: to the container's of that family, or to the one that it has.
@@ -259,6 +295,8 @@ mod tests {
 
     #[test]
     fn a_port_is_taken_of_both_families_or_of_none() {
+        let passed = PassedSockets::default();
+        let open = Opener { open: &open, passed: &passed };
         let any: PublishedPort = "80".parse().unwrap();
         let (bound, doors) = open_one(&any, &lease(), &open).unwrap();
         assert!(doors.iter().all(|door| door.port().unwrap() == bound.host_port));

@@ -187,7 +187,8 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
             answer => answer,
         }
     })?;
-    if let Some(handle) = world.handle() {
+    // What was published by a process that has died, has gone with it.
+    if let Some(handle) = world.handle().filter(|_| world.lives()) {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
             handle.withdraw(holder)?;
         }
