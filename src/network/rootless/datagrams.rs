@@ -330,7 +330,9 @@ impl Mapping {
 /// The address by which a container knows a caller: its own, where the container could answer there.
 pub(super) fn seen_as(caller: SocketAddr, guest: SocketAddr, device: &Device) -> SocketAddr {
     let is_link_local = matches!(caller.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
-    let is_ours = caller.ip().is_loopback() || is_link_local || caller.is_ipv4() != guest.is_ipv4();
+    // What has such an address inside is a neighbour, or nobody.
+    let is_near = || device.inside.iter().any(|block| block.contains(caller.ip()));
+    let is_ours = caller.ip().is_loopback() || is_link_local || caller.is_ipv4() != guest.is_ipv4() || is_near();
     let address = if is_ours { device.gateways.of(guest.is_ipv4()) } else { caller.ip() };
     SocketAddr::new(address, caller.port())
 }

@@ -17,6 +17,7 @@ use super::state::{Holder, Kept};
 use super::world;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::IdMaps;
+use crate::network::cidr::Cidr;
 use crate::runtime::foreground::{self, Exit};
 use crate::runtime::protocol::{Channel, Message, Tag};
 use crate::support::lock::{Lock, Sharing, open_lock_file};
@@ -183,6 +184,11 @@ impl Handle {
     pub fn keep(&self, pid: Pid) -> Result<()> {
         let (kept, pidfd) = Kept::of(pid)?;
         ask(&self.link, &Request::Keep(kept), Some(pidfd.as_fd())).map(drop)
+    }
+
+    /// Says which blocks of addresses networks have: a caller with such an address would be taken for a neighbour.
+    pub fn know(&self, blocks: Vec<Cidr>) -> Result<()> {
+        ask(&self.link, &Request::Know { blocks }, None).map(drop)
     }
 
     /// Publishes a port, and gives the host's, which is chosen where none is named. `socket` listens there already, or there

@@ -263,6 +263,10 @@ impl Service {
                 }
                 Err(error) => Answer::failure(&error),
             },
+            Request::Know { blocks } => {
+                self.translator.know(&blocks);
+                Answer::Done
+            }
             Request::Withdraw { container } => {
                 self.translator.withdraw(&container);
                 self.published.retain(|publication| publication.container != container);

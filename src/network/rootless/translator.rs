@@ -25,6 +25,7 @@ use super::table::{Kind, Table, Token};
 use super::tcp::{Connection, Host, Served, State, Wire};
 use super::world::OWN;
 use crate::error::{Context, Result};
+use crate::network::cidr::Cidr;
 use crate::sys::{memory, socket};
 
 /// Packets that are read before connections are served.
@@ -38,6 +39,7 @@ const SPARE_DESCRIPTORS: usize = 512;
 const MOST_STREAMS: usize = 16_384;
 const MOST_DATAGRAMS: usize = 4096;
 const MOST_LISTENERS: usize = 4096;
+const MOST_BLOCKS: usize = 1024;
 
 /// Ports for callers whose own is taken (RFC 6335: dynamic).
 const DYNAMIC: u16 = 49_152;
@@ -496,6 +498,15 @@ impl Translator {
             .chain(others)
             .map(|port| (guest, SocketAddr::new(seen.ip(), port)))
             .find(|ends| !self.of_ends.contains_key(ends))
+    }
+
+    /// Notes blocks of addresses that are inside. One that is inside no more may be known for as long as this lives.
+    pub(super) fn know(&mut self, blocks: &[Cidr]) {
+        for block in blocks {
+            if !self.device.inside.contains(block) && self.device.inside.len() < MOST_BLOCKS {
+                self.device.inside.push(*block);
+            }
+        }
     }
 
     /// Publishes a port of a container with a socket that listens, or, of UDP, is bound.
