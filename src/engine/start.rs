@@ -174,6 +174,7 @@ fn supervise(
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
         }
+        connecting.iter().for_each(Connecting::tell_parted);
         let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
         if record.remove && ends && !is_kept {
             engine.remove(&containers, &container, &supervision)?;
@@ -213,7 +214,7 @@ fn supervise(
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
     let log_attributes = log_attributes::of(&record, &hostname, environment);
     if was_left {
-        connecting.iter().for_each(Connecting::resume);
+        let _ = connecting.as_ref().map(Connecting::resume);
     }
     let job = Job {
         runtime: &runtime,
@@ -250,6 +251,7 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
         relay: &relay,
         lifeline: &lifeline,
         reconnect: &|| connecting.as_ref().map_or(Ok(()), Connecting::reconnect),

@@ -11,6 +11,7 @@ pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+pub mod way;
 
 #[cfg(test)]
 mod tests;
