@@ -262,9 +262,8 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     start(scene, &layout, &["--name", "alone", "--network", "none"], "sleep 1000");
     let refused = inside(scene, &layout, &["--network", "front", "--ipc", "container:alone"], "true");
     refused.exits_with(125).says("of no container that is in a network");
-    inside(scene, &layout, &["--ipc", "container:alone"], "true").success().says("has none");
     // A socket that the caller listens with serves the port that is published there, and nobody else could have that.
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = free_port();
     let mut given = scene.husk();
     given.args(["run", "-d", "--name", "given", "--network", "front", "-p", &format!("{free}:80")]);
     given.arg(layout.reference()).args(["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]);
@@ -298,8 +297,8 @@ fn an_ordinary_user_s_containers_have_no_rights_over_bridges(scene: &Scene) {
     };
     for flags in [&["--cap-add", "NET_ADMIN"][..], &["--privileged"]] {
         let tries = try_all(flags);
-        let refused = tries.as_object().expect("tries").values().all(|answer| answer == "EPERM");
-        assert!(refused, "{flags:?}: {tries}");
+        let is_refused = |answer: &Value| answer == "EPERM" || answer == "EACCES";
+        assert!(tries.as_object().expect("tries").values().all(is_refused), "{flags:?}: {tries}");
     }
     // Its own links are its own.
     let own = "/bin/busybox ip link set dev eth0 mtu 1400 && /bin/busybox ip link show eth0";
@@ -319,10 +318,11 @@ fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
     let _tun = Tun::new(scene);
     let layout = image(scene);
     husk(scene, &["network", "create", "ashes"]).success();
-    let flags = ["--name", "risen", "--network", "ashes", "--restart", "always", "-p", "127.0.0.1::80"];
+    let at = free_port().to_string();
+    let publish = format!("{at}:80");
+    let flags = ["--name", "risen", "--network", "ashes", "--restart", "always", "-p", &publish];
     start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
-    let port = husk(scene, &["port", "risen", "80"]).success().stdout;
-    let is_served = || page(port.trim()).ends_with("hello\n");
+    let is_served = || page(&at).ends_with("hello\n");
     wait_until("it serves", is_served);
     // No command is made, and its port leads to it again.
     let first = process_of(scene);
@@ -520,6 +520,11 @@ fn published_ports_know_their_callers(scene: &Scene) {
     husk(scene, &["rm", "-f", "web", "next"]).success();
     assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
+}
+
+/// A port of the loopback that nobody has.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
 /// What a web server has as `/a`; nothing where there is none.

@@ -51,7 +51,9 @@ pub(super) fn open(
         let port = PublishedPort { host: port.host.or(binding), ..*port };
         let open = |at: SocketAddr, transport, to| match (world.handle(), passed.find(transport, at)) {
             (Some(handle), socket) => publish(handle, record, at, transport, to, socket).map(|port| (port, None)),
-            (None, Some(socket)) => Door::take(transport, socket, at.ip(), to).and_then(|door| Ok((door.port()?, Some(door)))),
+            (None, Some(socket)) => {
+                Door::take(transport, socket, at.ip(), to).and_then(|door| Ok((door.port()?, Some(door))))
+            }
             (None, None) => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
         };
         let opener = Opener { open: &open, passed };
