@@ -26,7 +26,7 @@ pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::world::World;
-pub use self::world::{check, default_is_out_of_reach};
+pub use self::world::{check, check_egress, check_egress_in, default_is_out_of_reach};
 use super::engine::Engine;
 use super::networks::driver::Driver;
 use super::networks::{NetworkRecord, Networks};
@@ -238,13 +238,14 @@ impl<'a> Connecting<'a> {
     fn note(&self, networks: &Networks<'_>, place: &Place<'_>, lease: &mut Lease) -> Result<()> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
+        lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
         lease.namespace = self.namespace.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(networks, network, &self.world())? {
+        if names::ensure(self.engine, networks, network, &self.world())? {
             let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
             self.world().inside(|| write_firewall(self.engine, &self.world(), networks))?;
         }

@@ -23,6 +23,7 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
     networks.require(&network.name)?;
     let _lock = container.lock(|_| ())?;
     let mut record = container.record()?;
+    connecting::check_egress_in(record.options.egress.as_ref(), &network)?;
     let attachments = attachments(&mut record)?;
     if attachments.iter().any(|other| other.network == network.name) {
         let text = format!("endpoint with name {} already exists in network {}", record.name, network.name);

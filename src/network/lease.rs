@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use super::egress::Guarded;
 use super::port::BoundPort;
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
@@ -46,6 +47,9 @@ pub struct Lease {
     /// Ports of the host that lead to it over this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<BoundPort>,
+    /// What it may reach, where that is not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Guarded>,
     /// The inode of its network namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<u64>,

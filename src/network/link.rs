@@ -18,6 +18,7 @@ use crate::sys::netlink::{Request, Socket, find_attribute};
 /// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h, veth.h and netlink.h.
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
@@ -126,16 +127,41 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
 fn new_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<Request, Errno> {
     let mut request =
         Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW).attribute(LINK_NAME, &terminated(name))?;
-    if let Some(InterfaceAddress { address: IpAddr::V4(address), .. }) =
-        addresses.iter().find(|address| address.address.is_ipv4())
-    {
-        let [a, b, c, d] = address.octets();
-        request = request.attribute(LINK_ADDRESS, &[0x02, 0x42, a, b, c, d])?;
+    let own: Vec<IpAddr> = addresses.iter().map(|address| address.address).collect();
+    if let Some(Mac(bytes)) = bridge_mac(&own) {
+        request = request.attribute(LINK_ADDRESS, &bytes)?;
     }
     if let Some(mtu) = mtu {
         request = request.attribute(LINK_MTU, &mtu.to_ne_bytes())?;
     }
     request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, b"bridge"))
+}
+
+/// The Ethernet address of a bridge that is made with these addresses.
+pub fn bridge_mac(addresses: &[IpAddr]) -> Option<Mac> {
+    let last = match addresses.iter().find(|address| address.is_ipv4()).or(addresses.first())? {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => *address.octets().last_chunk()?,
+    };
+    let [a, b, c, d] = last;
+    Some(Mac([0x02, 0x42, a, b, c, d]))
+}
+
+/// The Ethernet address of an interface of this network namespace; `None` where there is no such.
+pub fn mac_of(name: &str) -> Result<Option<Mac>> {
+    let describe = || format!("look at interface {name}");
+    let socket = Socket::open().context("open a netlink socket")?;
+    let request = Request::act(GET_LINK, &link_body(0, 0, 0)).attribute(LINK_NAME, &terminated(name));
+    let mut found = None;
+    let read = |body: &[u8]| {
+        let attributes = body.get(link_body(0, 0, 0).len()..).unwrap_or_default();
+        found = find_attribute(attributes, LINK_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac);
+    };
+    match socket.call(request.with_context(describe)?, read) {
+        Ok(()) => Ok(found),
+        Err(Errno::NODEV) => Ok(None),
+        Err(errno) => Err(errno).with_context(describe),
+    }
 }
 
 /// Nobody on a bridge is the router of this host or of a container (CVE-2020-13401); and an interface without IPv6 has no

@@ -38,17 +38,19 @@ pub(super) fn write(
     lease: &Lease,
 ) -> Result<()> {
     change(engine, record, "hosts", |text| hosts(text, world, record, hostname, network, lease))?;
-    if let Some(servers) = servers(record, network) {
+    if let Some(servers) = servers(record, network, lease) {
         change(engine, record, "resolv.conf", |text| resolver(text, &servers))?;
     }
     Ok(())
 }
 
 /// Whom the container asks: the network's own server, if it has one. That asks whom the container names (`--dns`); where it
-/// stands in for the host's alone, those are asked by the container itself.
-fn servers(record: &Record, network: &NetworkRecord) -> Option<Vec<IpAddr>> {
+/// stands in for the host's alone, those are asked by the container itself. One that may not reach everything asks nobody
+/// else.
+fn servers(record: &Record, network: &NetworkRecord, lease: &Lease) -> Option<Vec<IpAddr>> {
     let stands_in = !network.has_dns() && record.options.hosts.servers.is_empty() && names::stands_in(network);
-    (network.has_dns() || stands_in).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
+    (network.has_dns() || stands_in || lease.egress.is_some())
+        .then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
 }
 
 fn hosts(text: &str, world: &World, record: &Record, hostname: &str, network: &NetworkRecord, lease: &Lease) -> String {

@@ -11,9 +11,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::CapabilitySet;
 
 use crate::engine::engine::Engine;
-use crate::engine::options::RunOptions;
+use crate::engine::networks::NetworkRecord;
+use crate::engine::networks::driver::Driver;
 use crate::engine::options::namespaces::UserMode;
+use crate::engine::options::{Network, RunOptions};
 use crate::error::{Error, Result};
+use crate::network::egress::Policy;
 use crate::network::rootless::{self, Config, Handle};
 
 /// The network namespace that bridges and rules are in.
@@ -104,6 +107,30 @@ pub fn check(engine: &Engine, options: &RunOptions) -> Result<()> {
     let user = &options.namespaces.user;
     Err(Error::unsupported(format!("userns {user}: an ordinary user's networks have a user namespace of their own"))
         .with_hint("--network none, or no --userns"))
+}
+
+/// Refuses to keep a container to what it may reach where no rule of husk's would see what it sends.
+pub fn check_egress(egress: Option<&Policy>, network: &Network) -> Result<()> {
+    let why = match network {
+        Network::Host => "its packets are the host's own",
+        Network::Container(_) => "it is that container's network; --egress is for that one",
+        Network::Path(_) => "what is in that namespace is not husk's",
+        Network::None | Network::Joined(_) => return Ok(()),
+    };
+    match egress {
+        Some(_) => Err(Error::invalid(format!("conflicting options: egress and --network {}: {why}", network.mode()))),
+        None => Ok(()),
+    }
+}
+
+/// The same, of one network.
+pub fn check_egress_in(egress: Option<&Policy>, network: &NetworkRecord) -> Result<()> {
+    if egress.is_none() || network.driver == Driver::Bridge {
+        return Ok(());
+    }
+    let text =
+        format!("egress: what is sent in network {} ({}) does not come to husk's rules", network.name, network.driver);
+    Err(Error::unsupported(text).with_hint("a network of driver bridge"))
 }
 
 fn shares_ids(user: &UserMode) -> bool {
