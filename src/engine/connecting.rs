@@ -23,7 +23,7 @@ use rustix::fs::{Mode, OFlags};
 
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
-use self::rules::{Gone, Netfilter, add, endpoint, firewall_lock, give_back, sweep_named, write_firewall};
+use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::world::World;
 pub use self::world::{check, check_egress, check_egress_in, default_is_out_of_reach};
@@ -41,7 +41,6 @@ use crate::network::port::Protocol;
 use crate::network::relay::Relay;
 use crate::network::rootless::open_inside;
 use crate::support::id::ContainerId;
-use crate::support::lock::Sharing;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::exit_now;
 
@@ -65,7 +64,9 @@ impl<'a> Connecting<'a> {
     /// `None` for a container that is in no network.
     pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
         let is_in_any = !record.options.network.attachments().is_empty();
-        is_in_any.then(|| Self::new(engine, record, hostname, relay))
+        let made = || Self::new(engine, record, hostname, relay);
+        // Whoever asks for all of a container's networks is its monitor.
+        is_in_any.then(|| Self { netfilter: Netfilter::of_a_keeper(), ..made() })
     }
 
     fn new(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Self {
@@ -246,8 +247,8 @@ impl<'a> Connecting<'a> {
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
         if names::ensure(self.engine, networks, network, &self.world())? {
-            let _lock = firewall_lock(self.engine, Sharing::Exclusive)?;
-            self.world().inside(|| write_firewall(self.engine, &self.world(), networks))?;
+            let world = self.world();
+            world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
         Ok(())
     }
@@ -317,10 +318,11 @@ impl<'a> Connecting<'a> {
             // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
             let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
         }
-        if let Some(handle) = world.handle() {
-            handle.hold()?;
+        match world.handle() {
+            Some(handle) => handle.hold(),
+            // From now on it keeps the tables, too.
+            None => self.netfilter.turn(self.engine)?.ensure(&world, &networks),
         }
-        Ok(())
     }
 
     /// Closes the doors, so that they are free for the next that wants them.
@@ -339,6 +341,7 @@ impl<'a> Connecting<'a> {
             return;
         }
         let _ = rustix::thread::set_name(c"husk:[leaving]");
+        self.netfilter.let_go();
         self.see_links_off();
         let left = self.leave();
         exit_now(i32::from(left.is_err()));

@@ -19,8 +19,10 @@
 pub mod egress;
 pub mod expression;
 pub mod foreign;
+pub mod keeper;
 pub mod message;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::io::Errno;
@@ -129,22 +131,34 @@ impl<'a> Firewall<'a> {
         Table { family, name: self.name }
     }
 
-    /// Writes the tables anew, in one transaction. What guarded containers have learned is kept.
-    pub fn write(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
-        let socket = open_socket()?;
+    /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
+    /// (Linux 6.9). Says whether they are. What guarded containers have learned is kept. Fails with EPERM where they are
+    /// another socket's.
+    pub fn write(self, socket: &Socket, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<bool> {
         let sources = egress::sources(endpoints);
-        let learned = if sources.is_empty() {
-            Vec::new()
-        } else {
-            let passes = |source: &[u8]| sources.iter().any(|own| own == source);
-            egress::learned(&socket, self.table(Family::Inet), &passes)
-        };
-        let messages = || {
-            let mut messages = self.whole(segments, endpoints)?;
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        let learned = if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) };
+        let messages = |owns| {
+            let mut messages = self.whole(owns, segments, endpoints)?;
             messages.extend(self.entries(&learned, Table::add_entries)?);
             Ok(messages)
         };
-        transact_by(&socket, messages, "write husk's tables into nf_tables")
+        let write = |owns| transact(socket, || messages(owns), "write husk's tables into nf_tables").map(|()| owns);
+        match write(owns) {
+            Err(error) if owns && error.errno() == Some(Errno::OPNOTSUPP) => write(false),
+            answer => answer,
+        }
+    }
+
+    /// Makes tables this socket's own that are there, and nobody's any more. Says whether they are.
+    pub fn adopt(self, socket: &Socket) -> Result<bool> {
+        let describe = "own husk's tables in nf_tables";
+        let messages = || [INET, BRIDGE].map(|family| self.table(family).own()).into_iter().collect();
+        match transact(socket, messages, describe) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds containers' connections. Fails with ENOENT where the tables are not there, and with EEXIST where what is there
@@ -161,7 +175,7 @@ impl<'a> Firewall<'a> {
             messages.extend(self.entries(&egress::grants(endpoints), Table::add_entries)?);
             Ok(messages)
         };
-        transact_by(socket, messages, "add a container to husk's tables in nf_tables")
+        transact(socket, messages, "add a container to husk's tables in nf_tables")
     }
 
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
@@ -175,7 +189,7 @@ impl<'a> Firewall<'a> {
             messages.extend(self.entries(&egress::grants(endpoints), Table::delete_entries)?);
             Ok(messages)
         };
-        transact_by(socket, messages, "remove a container from husk's tables in nf_tables")
+        transact(socket, messages, "remove a container from husk's tables in nf_tables")
     }
 
     /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
@@ -192,9 +206,8 @@ impl<'a> Firewall<'a> {
     }
 
     /// Says whether the tables are there.
-    pub fn is_there(self) -> Result<bool> {
+    pub fn is_there(self, socket: &Socket) -> Result<bool> {
         let describe = "look for husk's tables in nf_tables";
-        let socket = Socket::open_netfilter().context(describe)?;
         for family in [Family::Inet, Family::Bridge] {
             match socket.call(self.table(family).find().context(describe)?, |_| ()) {
                 Ok(()) => {}
@@ -205,20 +218,52 @@ impl<'a> Firewall<'a> {
         Ok(true)
     }
 
+    /// Says whether all of their rules are there, and these bridges: a table may have been emptied, or a chain of it.
+    pub fn is_whole(self, socket: &Socket, segments: &[Segment]) -> Result<bool> {
+        let describe = "read the rules of husk's tables in nf_tables";
+        let mut found: BTreeMap<(u8, Vec<u8>), usize> = BTreeMap::new();
+        for family in [INET, BRIDGE] {
+            let request = self.table(family).list_rules().context(describe)?;
+            let count = |object: &[u8]| {
+                if let Some(chain) = self.table(family).chain_of(object) {
+                    *found.entry((family as u8, chain.to_vec())).or_default() += 1;
+                }
+            };
+            match socket.call(request, count) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(describe),
+            }
+        }
+        let is_there = |chain: &Chain<'_>| {
+            let key = (chain.family as u8, expression::terminated(chain.name));
+            found.get(&key).copied().unwrap_or(0) >= chain.rules.len()
+        };
+        if !chains(segments, self.gate).iter().all(is_there) {
+            return Ok(false);
+        }
+        for segment in segments {
+            if !self.knows(socket, &segment.interface)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the tables; that they are not there is no error.
-    pub fn clear(self) -> Result<()> {
+    pub fn clear(self, socket: &Socket) -> Result<()> {
         let tables = [Family::Inet, Family::Bridge].map(|family| self.table(family));
         let messages = || tables.into_iter().flat_map(|table| [table.create(), table.delete()]).collect();
-        transact(messages, "remove husk's tables from nf_tables")
+        transact(socket, messages, "remove husk's tables from nf_tables")
     }
 
     /// Everything: away with what is there, then tables, sets, chains, and what is in them.
-    fn whole(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    fn whole(self, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
         let mut messages = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             let table = self.table(family);
             // Made first, so that there is something to remove.
-            messages.extend([table.create()?, table.delete()?, table.create()?]);
+            let create = if owns { table.own() } else { table.create() };
+            messages.extend([table.create()?, table.delete()?, create?]);
         }
         // What it takes of the kernel to guard somebody, nobody else needs.
         let guards = endpoints.iter().any(|endpoint| endpoint.bounds.is_some());
@@ -267,15 +312,11 @@ impl<'a> Firewall<'a> {
                 // The life of one may have ended meanwhile: it is made to be there.
                 let table = self.table(Family::Inet);
                 let messages = || Ok(vec![table.add_entries(set.name, some)?, table.delete_entries(set.name, some)?]);
-                transact_by(socket, messages, "remove what a container has learned from nf_tables")?;
+                transact(socket, messages, "remove what a container has learned from nf_tables")?;
             }
         }
         Ok(())
     }
-}
-
-fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
-    transact_by(&open_socket()?, messages, act)
 }
 
 /// Opens a socket to nf_tables in this process's network namespace.
@@ -291,11 +332,7 @@ pub fn open_socket() -> Result<Socket> {
     })
 }
 
-fn transact_by(
-    socket: &Socket,
-    messages: impl FnOnce() -> Result<Vec<Request>, Errno>,
-    act: &'static str,
-) -> Result<()> {
+fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
     let messages = messages().context(act)?;
     socket.transact(message::SUBSYSTEM, messages).map_err(|(place, errno)| {
         let place = place.map_or_else(String::new, |place| format!(" (message {place})"));

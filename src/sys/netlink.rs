@@ -175,6 +175,12 @@ impl Socket {
         }
     }
 
+    /// Throws away what the kernel has answered, and nobody has read: to who had a copy of this socket before.
+    pub fn discard_answers(&self) {
+        let mut buffer = [0; 256];
+        while rustix::io::retry_on_intr(|| recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)).is_ok() {}
+    }
+
     /// Has the kernel take a request of this size, which it copies whole into the socket's buffer for sending.
     fn make_room(&self, size: usize) -> Result<(), Errno> {
         // The kernel doubles what it is asked for, and wants some for itself.

@@ -111,7 +111,7 @@ impl Place<'_> {
         // A user's world forwards by itself, and has no firewall but ours.
         if (!internal || is_guarded) && world.handle().is_none() {
             forwarding::enable(*ipv6)?;
-            foreign::let_through(netfilter.socket()?, interface)?;
+            foreign::let_through(netfilter.socket()?.as_ref(), interface)?;
         }
         Ok(())
     }

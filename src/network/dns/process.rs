@@ -39,6 +39,7 @@ use super::server::{Server, Sockets, Wait};
 use super::{Config, Guarding, forward};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::egress::{Guard, Means};
+use crate::network::firewall::keeper::Seat;
 use crate::network::rootless;
 use crate::support::lock::{Lock, Sharing, open_lock_file};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -185,16 +186,9 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     // An ordinary user's has rights over the rules as the owner of their user namespace (user_namespaces(7)).
     let keeps =
         if means.is_some() && config.namespaces.is_none() { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
-    let guard = match (&config.guarding, means) {
-        (Some(Guarding { table, .. }), Some(means)) => {
-            Some(Guard::new(means, table.clone(), config.subnets.clone(), folder.try_clone()?))
-        }
-        _ => None,
-    };
-    let mut server = Server::new(config, sockets, folder)?;
-    if let Some(guard) = guard {
-        server.guard(Box::new(guard));
-    }
+    let guarding =
+        config.guarding.clone().zip(means).map(|(guarding, means)| (guarding, means, config.subnets.clone()));
+    let server = Server::new(config, sockets, folder)?;
     let null =
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
     // Who asks from now on is answered in a moment.
@@ -202,12 +196,27 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     if let Cloned::Parent(..) = clone3(CloneFlags::empty(), None).context("fork the name server")? {
         return Ok(());
     }
-    let status = match live(server, lock, &confined, &null, keeps) {
+    let live = || -> Result<()> {
+        let mut server = server;
+        if let Some((Guarding { table, .. }, means, subnets)) = guarding {
+            // By this process's id, and while it has the right to.
+            let seat = Seat::take(networks_of(&confined)?.as_fd())?;
+            server.guard(Box::new(Guard::new(means, seat, table, subnets, confined.try_clone()?)));
+        }
+        live(server, lock, &confined, &null, keeps)
+    };
+    let status = match live() {
         Ok(()) => 0,
         // Nobody is there to be told; who needs it starts another.
         Err(_) => 1,
     };
     exit_now(status);
+}
+
+/// The folder that has those of all networks.
+fn networks_of(folder: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, c"..", flags, Mode::empty()).context("open the networks' folder")
 }
 
 /// The server's life, in a process of its own.

@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::network::cidr::Cidr;
 use crate::network::dns::{Asker, Egress, Origin};
 use crate::network::firewall::egress::{self as rules, Learned};
+use crate::network::firewall::keeper::Seat;
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
 /// How long a learned address may be spoken to, whatever the answer says. Who has just looked a name up is yet to call; and
@@ -80,6 +81,7 @@ impl From<[OwnedFd; Self::COUNT]> for Means {
 /// The guard of one network's containers.
 pub struct Guard {
     means: Means,
+    seat: Seat,
     table: String,
     /// Of the network's containers, whose names are not the world's to give away.
     subnets: Vec<Cidr>,
@@ -91,10 +93,10 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The guard by the rules of a table; the folder is the network's, below the run root.
-    pub fn new(means: Means, table: String, subnets: Vec<Cidr>, folder: OwnedFd) -> Self {
+    /// The guard by the rules of a table, at which it has a seat; the folder is the network's, below the run root.
+    pub fn new(means: Means, seat: Seat, table: String, subnets: Vec<Cidr>, folder: OwnedFd) -> Self {
         let (learned, names) = (BTreeMap::new(), BTreeMap::new());
-        Self { means, table, subnets, folder, learned, names, last: 0 }
+        Self { means, seat, table, subnets, folder, learned, names, last: 0 }
     }
 
     /// Each entry has a time of its own, by which who follows knows what is new.
@@ -189,7 +191,12 @@ impl Egress for Guard {
         if learned.len() + fresh.iter().filter(|one| !learned.contains_key(one)).count() > LEARNED {
             return Err(Error::new(Kind::Other, "it has learned too much").context(describe()));
         }
-        rules::learn(&self.means.rules, &self.table, &fresh, life).with_context(describe)?;
+        if !fresh.is_empty() {
+            let learn =
+                |owner: Option<&Socket>| rules::learn(owner.unwrap_or(&self.means.rules), &self.table, &fresh, life);
+            let told = self.seat.in_turn(learn).unwrap_or(Err(Errno::TIMEDOUT));
+            told.with_context(describe)?;
+        }
         learned.extend(fresh.into_iter().map(|one| (one, now + life)));
         Ok(())
     }
@@ -223,7 +230,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = OwnedFd::from(std::fs::File::open(place.path()).unwrap());
         let means = Means { rules: Socket::open_netfilter().unwrap(), log: Socket::open_netfilter().unwrap() };
-        let guard = Guard::new(means, "husk".to_owned(), vec!["10.89.0.0/24".parse().unwrap()], folder);
+        let seat = Seat::take(folder.as_fd()).unwrap();
+        let guard = Guard::new(means, seat, "husk".to_owned(), vec!["10.89.0.0/24".parse().unwrap()], folder);
         for (address, expected) in [
             ("192.0.2.1", true),
             ("10.88.0.1", true),
