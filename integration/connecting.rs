@@ -48,7 +48,7 @@ const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn run(program: &str, words: &str) -> String {
+pub(crate) fn run(program: &str, words: &str) -> String {
     let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {words}: {error}");
@@ -66,14 +66,14 @@ fn unshare() {
 type Order = Box<dyn FnOnce() + Send>;
 
 /// This thread, and all that it starts, in a network namespace that stands for the host; a thread in one for the world.
-struct Stage {
+pub(crate) struct Stage {
     before: std::fs::File,
     world: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let before = std::fs::File::open("/proc/thread-self/ns/net").expect("open the network namespace");
         unshare();
         ip("link set lo up");
@@ -133,7 +133,7 @@ fn hear(at: &str) -> String {
     said.trim().to_owned()
 }
 
-fn husk(scene: &Scene, words: &[&str]) -> Outcome {
+pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
     scene.husk().args(words).run()
 }
 
@@ -154,7 +154,7 @@ fn image(scene: &Scene) -> Layout {
     Image::busybox(scene).layout(scene, "layout")
 }
 
-fn leases(scene: &Scene, network: &str) -> Value {
+pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     let path: PathBuf = scene.run_root().join("networks").join(network).join("leases.json");
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
@@ -170,7 +170,7 @@ fn address(scene: &Scene, network: &str, name: &str) -> String {
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
@@ -179,10 +179,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A device that ordinary users may open: some hosts give it to root alone.
-struct Tun;
+pub(crate) struct Tun;
 
 impl Tun {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
         use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
         let nodes = scene.path().join("nodes");
