@@ -49,7 +49,7 @@ lint: ## Check format, clippy, layers and unsafe code
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --test layering
 
-bench: ## Compare with crun, runc and a C program; and with podman, skopeo, containerd and docker (root; BENCH="--part engine")
+bench: ## Compare with crun, runc, a C program, podman, docker and others, and bare links (root; BENCH="--part network")
 	$(commit) $(CARGO) bench --bench compare -- $(BENCH)
 
 install: build ## Install below PREFIX, with manuals and completions

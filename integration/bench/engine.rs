@@ -1,4 +1,4 @@
-//! Containers as people run them, without a network but where it is said: husk beside podman, both as root and as an ordinary user, and docker.
+//! Containers as people run them, without a network: husk beside podman, both as root and as an ordinary user, and docker.
 //!
 //! Every comparison is a table: each peer in a session with its own directories, a few turns one after the other. What a
 //! daemon does meanwhile counts as the command's processor time.
@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -15,13 +15,13 @@ use crate::Result;
 use crate::environment::{self, Scratch};
 use crate::images::Place;
 use crate::measure::{self, CommandLine, Series};
-use crate::peers::{Peer, Session};
+use crate::peers::{Bridge, Peer, Session};
 use crate::table::{Limit, PROCESSOR, Table, Tables, WALL};
 use crate::tar::{self, Entry};
 
 const PEERS: [Peer; 5] = [Peer::Husk, Peer::Podman, Peer::Docker, Peer::HuskAsUser, Peer::PodmanAsUser];
 
-const IMAGE: &str = "localhost/bench";
+pub const IMAGE: &str = "localhost/bench";
 
 /// How often a command is timed; once more goes first, and isn't counted.
 const TURNS: u32 = 10;
@@ -35,9 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LISTED: u32 = 100;
 const MANY: u32 = 1000;
 const MANY_MILLISECONDS: f64 = 50.0;
-
-/// What a container's network may add to its start and its end.
-const NETWORK_MILLISECONDS: f64 = 5.0;
 
 const LOG_BYTES: u32 = 100_000_000;
 /// How many run at once.
@@ -77,15 +74,13 @@ pub fn compare(scratch: &Scratch, peers: &[Peer], in_memory: bool, json: bool) -
     fs::set_permissions(&place.directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let archive = place.directory.join("image.tar");
     write_image(&archive, &busybox)?;
-    let husk = std::env::var_os("HUSK").map_or_else(|| env!("CARGO_BIN_EXE_husk").into(), PathBuf::from);
-    // The ordinary user may not reach what cargo has built.
     let program = scratch.directory.join("husk");
-    fs::copy(husk, &program)?;
+    environment::copy_husk(&program)?;
 
     let mut sessions = Vec::new();
     for peer in peers {
         let home = place.directory.join(peer.name().replace(' ', "-"));
-        let opened = Session::open(peer, &program, &home, &home.join("data"))
+        let opened = Session::open(peer, &program, &home, &home.join("data"), Bridge::None)
             .and_then(|session| session.load(&archive).map(|()| session));
         match opened {
             Ok(session) => sessions.push((peer, session)),
@@ -126,26 +121,6 @@ impl Bench<'_> {
         table.limit_share(Peer::Husk, Peer::Podman, 0.1);
         table.limit_share(Peer::Husk, Peer::Docker, 0.05);
         table.limit_share(Peer::HuskAsUser, Peer::PodmanAsUser, 0.1);
-        let alone = table.least(Peer::Husk, WALL);
-        tables.add(table)?;
-
-        // What a network adds. Docker has no bridge here.
-        let peers = [Peer::Husk, Peer::Podman, Peer::HuskAsUser, Peer::PodmanAsUser];
-        let mut table = self.compare_of(&peers, "run --rm --network bridge IMAGE true", TURNS, |peer, session| {
-            let network = if matches!(peer, Peer::Husk | Peer::HuskAsUser) { "bridge" } else { "podman" };
-            // The bridge, the rules and the way out are there, as they are on a machine with containers.
-            let stays = ["run", "-d", "--name", "stays", "--network", network, IMAGE, "sleep", "1000"];
-            Turn {
-                before: vec![session.client(&stays)],
-                timed: vec![session.client(&["run", "--rm", "--network", network, IMAGE, "true"])],
-                after: vec![remove(peer, session, "stays")],
-            }
-        });
-        if let (Some(alone), Some(with)) = (alone, table.least(Peer::Husk, WALL)) {
-            let found = (with - alone) / 1e6;
-            let unit = "ms more than without a network".to_owned();
-            table.limits.push(Limit { figure: WALL.0, found, at_most: NETWORK_MILLISECONDS, unit });
-        }
         tables.add(table)?;
 
         tables.add(self.compare("run -d, and rm -f", TURNS, |peer, session| Turn {
@@ -298,18 +273,15 @@ impl Bench<'_> {
         table
     }
 
-    /// Podman keeps a process for an ordinary user's namespaces.
     fn clear(&self) {
-        for (peer, session) in &self.sessions {
-            if *peer == Peer::PodmanAsUser {
-                let _ = session.run(&session.client(&["system", "migrate"]));
-            }
+        for (_, session) in &self.sessions {
+            session.clear();
         }
     }
 }
 
 /// Nobody waits for a signal that `sleep` as process 1 does not hear.
-fn remove(peer: Peer, session: &Session, name: &str) -> CommandLine {
+pub fn remove(peer: Peer, session: &Session, name: &str) -> CommandLine {
     match peer {
         Peer::Podman | Peer::PodmanAsUser => session.client(&["rm", "-f", "-t", "0", name]),
         _ => session.client(&["rm", "-f", name]),
@@ -345,7 +317,7 @@ fn attendants() -> BTreeSet<u32> {
 }
 
 /// Writes busybox as a docker archive, which all of them load.
-fn write_image(path: &Path, busybox: &Path) -> Result<()> {
+pub fn write_image(path: &Path, busybox: &Path) -> Result<()> {
     let hex = |bytes: &[u8]| {
         Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");

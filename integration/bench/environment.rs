@@ -56,6 +56,15 @@ pub fn hide_unified() -> Result<Option<&'static str>> {
     ))
 }
 
+/// Copies the executable that is measured to where an ordinary user reaches it, who may not reach what cargo has built.
+pub fn copy_husk(to: &Path) -> Result<()> {
+    let husk = std::env::var_os("HUSK").map_or_else(|| env!("CARGO_BIN_EXE_husk").into(), PathBuf::from);
+    // There may be one: it is busy while anything of another part still runs it.
+    let _ = fs::remove_file(to);
+    fs::copy(&husk, to).map_err(|error| format!("copy {}: {error}", husk.display()))?;
+    Ok(())
+}
+
 /// The ordinary user that peers are run by.
 pub const USER_ID: u32 = 64_211;
 

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::docker_registry::DockerRegistry;
 use crate::environment::{self, Scratch};
 use crate::measure::{self, Plan, Sample, Series, Shuffler};
-use crate::peers::{PEERS, Peer, Session};
+use crate::peers::{Bridge, PEERS, Peer, Session};
 use crate::table::{Row, Table, Tables};
 
 /// How often the second pull is made.
@@ -113,7 +113,7 @@ impl Bench<'_> {
     /// Pulls into new directories, and once more.
     fn pull(&self, peer: Peer, reference: &str, name: &str) -> Result<(Vec<Sample>, Vec<Sample>)> {
         let home = self.place.directory.join(name);
-        let session = Session::open(peer, &self.husk, &home, &home.join("data"))?;
+        let session = Session::open(peer, &self.husk, &home, &home.join("data"), Bridge::None)?;
         let plan = session.pull(reference);
         rustix::fs::sync();
         let series = |times, first| Series { rest: Duration::ZERO, times, first };
@@ -154,7 +154,7 @@ impl Bench<'_> {
                 _ => corpus.directory.join(peer.name()),
             };
             let list = || -> Result<_> {
-                let session = Session::open(peer, &self.husk, &home, &data)?;
+                let session = Session::open(peer, &self.husk, &home, &data, Bridge::None)?;
                 let is_loaded = data.join("loaded");
                 if !is_loaded.exists() {
                     session.load(&corpus.catalogue())?;

@@ -1,5 +1,6 @@
 //! `make bench`: husk beside others in one run: as a runtime beside crun, runc and a C program that does the least, with
-//! images beside podman, skopeo, containerd and docker, and with containers beside podman and docker.
+//! images beside podman, skopeo, containerd and docker, with containers beside podman and docker, and with networks beside them,
+//! pasta, slirp4netns and the kernel alone.
 //!
 //! Of the runtimes, every round takes everybody's turn at everything, in an order of its own: once alone, after a rest, as a person meets it
 //! (the rest lets the kernel's grace periods and the processor's caches go cold), and several times back to back, as a busy
@@ -15,6 +16,7 @@ mod engine;
 mod environment;
 mod images;
 mod measure;
+mod network;
 mod peers;
 mod report;
 mod table;
@@ -55,12 +57,18 @@ struct Arguments {
     /// Only this part
     #[arg(long, value_enum)]
     part: Option<Part>,
-    /// With images and containers, only these beside husk
+    /// With images, containers and networks, only these beside husk
     #[arg(long = "peer", value_enum)]
     peers: Vec<peers::Peer>,
     /// How often everybody pulls each image into new directories
     #[arg(long, default_value_t = 2)]
     pulls: u32,
+    /// With networks, how often everybody's turn comes at each kind of traffic
+    #[arg(long, default_value_t = 4)]
+    turns: u32,
+    /// With networks, how many seconds a turn sends
+    #[arg(long, default_value_t = 1)]
+    seconds: u32,
     /// With containers, keep all files in memory, so that no disk is measured
     #[arg(long)]
     in_memory: bool,
@@ -76,6 +84,7 @@ struct Arguments {
 enum Part {
     Runtime,
     Engine,
+    Network,
     Images,
 }
 
@@ -118,6 +127,10 @@ fn compare(arguments: &Arguments) -> Result<()> {
     if is_chosen(Part::Engine) && arguments.cases.is_empty() {
         let tables = engine::compare(&scratch, &arguments.peers, arguments.in_memory, arguments.json)?;
         json.insert("engine".to_owned(), tables.to_json());
+    }
+    if is_chosen(Part::Network) && arguments.cases.is_empty() {
+        let amount = network::Amount { turns: arguments.turns, seconds: arguments.seconds };
+        json.insert("network".to_owned(), network::compare(&scratch, &arguments.peers, amount, arguments.json)?);
     }
     if is_chosen(Part::Images) && arguments.cases.is_empty() {
         let cache = env!("CARGO_TARGET_TMPDIR").as_ref();

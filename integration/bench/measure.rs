@@ -73,6 +73,16 @@ pub fn run(words: &CommandLine, plan: &Plan) -> Result<()> {
     Err(format!("{}: {status}: {}", words.join(" "), String::from_utf8_lossy(&text).trim()).into())
 }
 
+/// Runs a command as a plan has it, and gives what it says.
+pub fn read(words: &CommandLine, plan: &Plan) -> Result<String> {
+    let output = program(words[0].as_ref(), plan).args(&words[1..]).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}: {}", words.join(" "), output.status, errors.trim()).into())
+}
+
 fn program(path: &Path, plan: &Plan) -> Command {
     let mut command = Command::new(path);
     command.env_remove(OTHER_CRUN_VARIABLE).envs(plan.environment.iter().cloned());

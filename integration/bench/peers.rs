@@ -91,6 +91,15 @@ pub struct Session {
     daemon: Option<Child>,
 }
 
+/// What a daemon does about networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bridge {
+    /// Nothing: what is measured is the rest.
+    None,
+    /// It makes its default network.
+    Own,
+}
+
 /// What a daemon has taken so far.
 #[derive(Clone, Copy, Default)]
 struct Usage {
@@ -101,7 +110,7 @@ struct Usage {
 
 impl Session {
     /// Opens a session, and waits for its daemon. `home` is new, `data` may hold what an earlier one left.
-    pub fn open(peer: Peer, husk: &Path, home: &Path, data: &Path) -> Result<Self> {
+    pub fn open(peer: Peer, husk: &Path, home: &Path, data: &Path, bridge: Bridge) -> Result<Self> {
         fs::create_dir_all(home)?;
         fs::create_dir_all(data)?;
         let at = |name: &str| data.join(name).display().to_string();
@@ -152,11 +161,11 @@ impl Session {
             }
             fs::set_permissions(home.join("xdg"), fs::Permissions::from_mode(0o700))?;
         }
-        session.start_daemon()?;
+        session.start_daemon(bridge)?;
         Ok(session)
     }
 
-    fn start_daemon(&mut self) -> Result<()> {
+    fn start_daemon(&mut self, bridge: Bridge) -> Result<()> {
         let data = |name: &str| self.data.join(name).display().to_string();
         let home = |name: &str| self.home.join(name).display().to_string();
         let (program, words) = match self.peer {
@@ -174,8 +183,10 @@ impl Session {
             }
             Peer::Docker => {
                 fs::write(self.home.join("daemon.json"), "{}")?;
-                let mut words: Vec<String> =
-                    ["--storage-driver", "overlay2", "--bridge", "none", "--iptables=false"].map(Into::into).into();
+                let mut words: Vec<String> = ["--storage-driver", "overlay2"].map(Into::into).into();
+                if bridge == Bridge::None {
+                    words.extend(["--bridge", "none", "--iptables=false"].map(Into::into));
+                }
                 words.extend(["--config-file".to_owned(), home("daemon.json"), "--data-root".to_owned(), data("data")]);
                 words.extend(["--exec-root".to_owned(), home("exec"), "--pidfile".to_owned(), home("pid")]);
                 words.extend(["--host".to_owned(), format!("unix://{}", home("socket"))]);
@@ -286,6 +297,11 @@ impl Session {
         measure::run(line, &self.plan(Vec::new()))
     }
 
+    /// Runs a command of the peer's, and gives what it says.
+    pub fn read(&self, line: &CommandLine) -> Result<String> {
+        measure::read(line, &self.plan(Vec::new()))
+    }
+
     /// Carries a plan out, and counts what the daemon does meanwhile.
     pub fn time(&self, stopwatch: &Path, plan: &Plan, series: measure::Series) -> Result<Vec<Sample>> {
         let before = self.usage()?;
@@ -302,6 +318,13 @@ impl Session {
             sample.kilobytes = sample.kilobytes.max(after.peak_kilobytes);
         }
         Ok(samples)
+    }
+
+    /// Ends what would stay: podman keeps a process for an ordinary user's namespaces.
+    pub fn clear(&self) {
+        if self.peer == Peer::PodmanAsUser {
+            let _ = self.run(&self.client(&["system", "migrate"]));
+        }
     }
 
     fn usage(&self) -> Result<Usage> {
