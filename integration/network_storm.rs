@@ -17,9 +17,8 @@ use super::support::{Invocation, Need, Scene, Test, Who, test};
 use super::sweep::{choose, seed};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let network = |test: Test| {
-        test.needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"))
-    };
+    let network =
+        |test: Test| test.needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"));
     let traced = |test: Test| network(test).root().needs(Need::Capability(caps::Capability::CAP_SYS_PTRACE));
     vec![
         traced(test!(a_run_killed_anywhere)),
