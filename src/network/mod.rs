@@ -11,6 +11,7 @@ pub mod link;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+pub mod way;
 
 #[cfg(test)]
 mod tests;
