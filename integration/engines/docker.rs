@@ -56,6 +56,11 @@ impl<'a> Docker<'a> {
         })
     }
 
+    /// A dockerd that is its own master, with its bridge.
+    pub(super) fn with_networks(scene: &'a Scene, image: &Path) -> Self {
+        Self::serve(scene, image, |_, _| {})
+    }
+
     fn serve(scene: &'a Scene, image: &Path, prepare: impl FnOnce(&Site<'a>, &mut Invocation<'a>)) -> Self {
         let site = Site::open(scene);
         let configuration = site.file("daemon.json", "{}");

@@ -60,8 +60,17 @@ impl<'a> Podman<'a> {
 
     /// Podman as its own master: with runc, and without a network.
     pub(super) fn by_itself(scene: &'a Scene, image: &Path) -> Self {
+        Self::own(scene, image, "netns = \"none\"\n")
+    }
+
+    /// Podman as its own master, with its bridge.
+    pub(super) fn with_networks(scene: &'a Scene, image: &Path) -> Self {
+        Self::own(scene, image, "")
+    }
+
+    fn own(scene: &'a Scene, image: &Path, containers: &str) -> Self {
         let site = Site::open(scene);
-        configure(&site, "netns = \"none\"\n", "");
+        configure(&site, containers, "");
         let podman = Self { site, runtime: find_program("runc").expect("declared as a need") };
         podman.run("load --quiet --input", &[&image.display().to_string()]).success();
         podman

@@ -57,8 +57,8 @@ pub struct Connecting<'a> {
     relay: &'a RefCell<Relay>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
-    /// The inode of this run's network namespace, once there is one.
-    namespace: Cell<Option<u64>>,
+    /// What tells this run from others, once it has begun.
+    run: Cell<Option<u64>>,
 }
 
 impl<'a> Connecting<'a> {
@@ -76,7 +76,7 @@ impl<'a> Connecting<'a> {
             relay,
             world: RefCell::default(),
             netfilter: Netfilter::default(),
-            namespace: Cell::default(),
+            run: Cell::default(),
         }
     }
 
@@ -110,16 +110,9 @@ impl<'a> Connecting<'a> {
         self.world.borrow_mut().get_or_insert_with(find).clone()
     }
 
-    fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
-        self.namespace.set(Some(inode));
-        Ok(())
-    }
-
     /// Joins the container's network namespace to its networks. On failure nothing of it is left.
     pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.namespace.get().is_some();
-        self.note_namespace(namespace)?;
+        let is_again = self.run.replace(Some(nanoseconds_since_boot())).is_some();
         let attachments = if is_again {
             // Since the start before, it may have been put into others.
             self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
@@ -238,7 +231,7 @@ impl<'a> Connecting<'a> {
     fn note(&self, networks: &Networks<'_>, place: &Place<'_>, lease: &mut Lease) -> Result<()> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
-        lease.namespace = self.namespace.get();
+        lease.run = self.run.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
@@ -308,7 +301,7 @@ impl<'a> Connecting<'a> {
         let networks = Networks::of(self.engine);
         let world = self.world();
         for Gone { network, lease, .. } in self.held(&networks)? {
-            self.namespace.set(lease.namespace);
+            self.run.set(lease.run);
             match world.handle() {
                 Some(handle) => ports::publish_again(handle, self.record, &lease),
                 None => self.relay.borrow_mut().extend(ports::reopen(&lease)),
@@ -331,7 +324,7 @@ impl<'a> Connecting<'a> {
     /// 15 ms until nobody looks at them any more.
     pub fn leave_alone(&self) {
         self.close();
-        if self.namespace.get().is_none() {
+        if self.run.get().is_none() {
             return;
         }
         if let Ok(Cloned::Parent(..)) = clone3(CloneFlags::empty(), None) {
@@ -358,12 +351,18 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        let Some(run) = self.run.get() else { return Ok(()) };
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
+        gone.retain(|gone| gone.lease.run.is_none_or(|of| of == run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
+}
+
+/// By the clock that only goes on: no two runs of a container begin at once.
+fn nanoseconds_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 /// Joins a container that runs to one network more.
@@ -372,7 +371,9 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
     let connecting = Connecting::new(engine, record, "", &relay);
     connecting.prepare()?;
     let namespace = namespace_of(engine, &connecting.world(), record)?;
-    connecting.note_namespace(namespace.as_fd())?;
+    // Its monitor has written down which run it is.
+    let held = connecting.held(&Networks::of(engine))?;
+    connecting.run.set(held.iter().find_map(|gone| gone.lease.run));
     connecting.attach(attachment, namespace.as_fd())
 }
 
