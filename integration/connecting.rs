@@ -42,9 +42,9 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The host's address towards the world, and the world's.
-const HOST: &str = "198.51.100.1";
+pub(super) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
-const WORLD: &str = "198.51.100.2";
+pub(super) const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,14 +66,14 @@ fn unshare() {
 type Order = Box<dyn FnOnce() + Send>;
 
 /// This thread, and all that it starts, in a network namespace that stands for the host; a thread in one for the world.
-struct Stage {
+pub(super) struct Stage {
     before: std::fs::File,
     world: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let before = std::fs::File::open("/proc/thread-self/ns/net").expect("open the network namespace");
         unshare();
         ip("link set lo up");
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// Does something in the world.
-    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let order = Box::new(move || tell.send(work()).expect("the test waits"));
         self.world.as_ref().expect("it is there").send(order).expect("the thread is there");
@@ -133,7 +133,7 @@ fn hear(at: &str) -> String {
     said.trim().to_owned()
 }
 
-fn husk(scene: &Scene, words: &[&str]) -> Outcome {
+pub(super) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
     scene.husk().args(words).run()
 }
 
@@ -144,13 +144,13 @@ fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outco
     command.args(["/bin/busybox", "sh", "-c", script]).run()
 }
 
-fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
+pub(super) fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
     let mut command = scene.husk();
     command.args(["run", "-d"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run().success();
 }
 
-fn image(scene: &Scene) -> Layout {
+pub(super) fn image(scene: &Scene) -> Layout {
     Image::busybox(scene).layout(scene, "layout")
 }
 
@@ -170,7 +170,7 @@ fn address(scene: &Scene, network: &str, name: &str) -> String {
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
@@ -179,10 +179,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A device that ordinary users may open: some hosts give it to root alone.
-struct Tun;
+pub(super) struct Tun;
 
 impl Tun {
-    fn new(scene: &Scene) -> Self {
+    pub(super) fn new(scene: &Scene) -> Self {
         use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
         use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
         let nodes = scene.path().join("nodes");

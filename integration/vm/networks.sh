@@ -16,7 +16,7 @@ finish() {
     for name in $($husk network ls -q -f type=custom); do $husk network rm "$name" >/dev/null; done
     as_root ip link delete out0 2>/dev/null
     as_root ip link delete out1 2>/dev/null
-    world pkill busybox
+    as_root kill "$served"
     as_root ip netns delete hk-world
     [ "$me" = 0 ] || $husk unshare rm -rf "$scratch/data"
     as_root rm -rf "$scratch"
@@ -59,6 +59,7 @@ for number in 0 1; do
 done
 world ip link set lo up
 world busybox httpd -vv -f -p 80 -h "$scratch/world" 2>"$scratch/world.log" &
+served=$!
 
 # Names, ways out and in.
 $husk network create front >/dev/null
@@ -115,7 +116,8 @@ fi
 
 # What the kernel says of a container's interface: NAME.
 shown() { nsenter -t "$(field .State.Pid "$1")" -n ip -details link show eth0; }
-neighbour() { world ip neighbor show | sed -n "s/^$1 .*lladdr \([^ ]*\).*/\1/p"; }
+# What the world thinks who has an address: never nothing.
+neighbour() { world ip neighbor show | sed -n "s/^${1:-none} .*lladdr \([^ ]*\).*/\1/p" | grep . || echo "nobody has ${1:-none}"; }
 address_of() { field "(index .NetworkSettings.Networks \"$2\").IPAddress" "$1"; }
 
 # macvlan: containers at the wire, with Ethernet addresses of their own.
