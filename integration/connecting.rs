@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         network(test!(frames_that_are_forged_are_dropped)),
         network(test!(what_is_flushed_or_killed_is_made_right)),
         network(test!(networks_come_and_go_while_a_container_runs)),
+        network(test!(ports_and_ways_follow_the_networks)),
         network(test!(a_drop_policy_of_another_firewall_lets_containers_through)),
     ]
 }
@@ -475,6 +476,40 @@ fn frames_that_are_forged_are_dropped(scene: &Scene) {
     husk(scene, &["rm", "-f", "web"]).success();
 }
 
+/// Has nft do something in this network namespace.
+fn nft(script: &str) -> Result<(), String> {
+    let output = Command::new("nft").arg(script).output().expect("run nft");
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+fn kernel() -> (u32, u32) {
+    let release = run("uname", "-r");
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn parent_of(pid: i64) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("it has a parent").to_owned()
+}
+
+/// Kills the first monitors of those that keep husk's tables: at most so many.
+fn kill_keepers(scene: &Scene, number: usize) {
+    let text = std::fs::read_to_string(scene.run_root().join("networks/.firewall")).unwrap_or_default();
+    let pids = text.lines().filter_map(|line| line.split(' ').next());
+    let is_husk =
+        |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("husk"));
+    let living = pids.filter(is_husk);
+    for pid in living.take(number) {
+        run("kill", &format!("-KILL {pid}"));
+    }
+}
+
+/// How many of husk's two tables somebody keeps.
+fn owners() -> usize {
+    run("nft", "list ruleset").matches("flags owner").count()
+}
+
 fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     let stage = Stage::new();
     let layout = image(scene);
@@ -483,19 +518,57 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
     let is_reached = || stage.outside(|| hear_ok(&format!("{HOST}:8080")));
     wait_until("it serves", is_reached);
-    run("nft", "flush ruleset");
-    husk(scene, &["ps"]).success().says("husk network reload");
-    husk(scene, &["network", "reload"]).success();
-    assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
+    // What was not published stays closed, whoever flushes the ruleset or loads another: husk's tables are owned (Linux 6.9).
+    let hidden: SocketAddr = format!("{}:80", address(scene, "front", "web")).parse().expect("an address");
+    let is_open = || stage.outside(move || TcpStream::connect_timeout(&hidden, Duration::from_millis(300)).is_ok());
+    assert!(!is_open(), "it was not published");
+    if kernel() >= (6, 9) {
+        let tables = run("nft", "list tables inet");
+        let table = tables.trim();
+        nft("flush ruleset").expect("flush the ruleset");
+        nft("flush ruleset; table ip other { }").expect("load another ruleset");
+        for script in ["delete", "flush"] {
+            nft(&format!("{script} {table}")).expect_err("it is another's");
+        }
+        nft(&format!("flush chain {} between", &table["table ".len()..])).expect_err("it is another's");
+        assert!(is_reached() && !is_open());
+        assert_eq!(husk(scene, &["ps"]).success().stderr, "");
+        // The next container's monitor has a copy, and so has who looks after the first when its monitor was killed.
+        start(scene, &layout, &["--name", "second", "--network", "front"], "sleep 100");
+        kill_keepers(scene, 1);
+        husk(scene, &["rm", "-f", "second"]).success();
+        husk(scene, &["inspect", "web"]).success();
+        wait_until("somebody keeps them", || owners() == 2);
+        nft("flush ruleset").expect("flush the ruleset");
+        assert!(is_reached() && !is_open());
+    }
+    // Where nobody keeps them they stay, unless somebody takes them away: that is said and mended.
+    for loss in ["flush ruleset", "flush TABLE", "flush chain TABLE between; delete chain TABLE between"] {
+        kill_keepers(scene, usize::MAX);
+        wait_until("nobody keeps them", || owners() == 0);
+        assert!(is_reached() && !is_open());
+        let tables = run("nft", "list tables inet");
+        let table = tables.trim().strip_prefix("table ").expect("there is one");
+        let loss = loss.replace("flush TABLE", "flush table TABLE").replace("TABLE", table);
+        nft(&loss).expect("it is nobody's");
+        husk(scene, &["ps"]).success().says("husk network reload");
+        husk(scene, &["network", "reload"]).success();
+        assert_eq!(husk(scene, &["ps"]).success().stderr, "", "{loss}");
+        assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached(), "{loss}");
+    }
     // A start finds out by itself.
-    run("nft", "flush ruleset");
+    nft("flush ruleset").expect("flush the ruleset");
     inside(scene, &layout, &["--network", "front"], "true").success();
     assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached());
     // Monitor and workload killed at once: the next command clears what they had.
     let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("it has a parent");
-    run("kill", &format!("-KILL {parent} {pid}"));
+    if kernel() >= (6, 9) {
+        wait_until("its monitor is there", || owners() == 2);
+        kill_keepers(scene, usize::MAX);
+    } else {
+        run("kill", &format!("-KILL {}", parent_of(pid)));
+    }
+    run("kill", &format!("-KILL {pid}"));
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
     wait_until("nothing is left", || {
         leases(scene, "front") == serde_json::json!({}) && !run("nft", "list ruleset").contains("8080")
@@ -526,6 +599,117 @@ fn networks_come_and_go_while_a_container_runs(scene: &Scene) {
     husk(scene, &["restart", "-t", "0", "two"]).success();
     assert_eq!(get().success().stdout, "hello\n");
     husk(scene, &["rm", "-f", "web", "two"]).success();
+    husk(scene, &["network", "prune", "-f"]).success();
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let told = husk(scene, &["events", "--stream=false", "--since", "1h", "--format", format]).success().stdout;
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains("exec") && !line.starts_with("image")).collect();
+    let expected = [
+        "network create front",
+        "network create back",
+        "container create web",
+        "network connect front",
+        "container start web",
+        "container create two",
+        "network connect back",
+        "container start two",
+        "network connect front",
+        "network disconnect front",
+        "network connect front",
+        "container kill two",
+        "container die two",
+        "network disconnect back",
+        "network disconnect front",
+        "container stop two",
+        "network connect back",
+        "network connect front",
+        "container start two",
+        "container restart two",
+    ];
+    let begun: Vec<&str> = told.iter().take(expected.len()).copied().collect();
+    assert_eq!(begun, expected);
+    let ended = ["network destroy back", "network destroy front", "network prune <no value>"];
+    assert_eq!(told[told.len() - 3..], ended);
+}
+
+/// A container in several networks, of which the one goes that its ports were published by and its way out led through.
+fn ports_and_ways_follow_the_networks(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "--internal", "inner"]).success();
+    husk(scene, &["network", "create", "front"]).success();
+    husk(scene, &["network", "create", "--ipv6", "back"]).success();
+    let flags = ["--name", "web", "--network", "inner", "--network", "bridge", "--network", "front", "-p", "8080:80"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
+    let read = |script: &str| {
+        let flags = ["exec", "web", "/bin/busybox", "sh", "-c", script];
+        husk(scene, &flags).success().stdout
+    };
+    let default = |family: &str| {
+        let routes = read(&format!("ip {family} route"));
+        let found = routes.lines().find(|line| line.starts_with("default"));
+        found.map(|line| line.split_whitespace().nth(4).unwrap_or_default().to_owned()).unwrap_or_default()
+    };
+    let is_reached = |at: &str| {
+        let at = at.to_owned();
+        stage.outside(move || hear_ok(&at))
+    };
+    let ([by_ipv4, by_ipv6], here) =
+        ([HOST, &format!("[{HOST6}]")].map(|host| format!("{host}:8080")), "127.0.0.1:8080");
+    wait_until("it serves", || is_reached(&by_ipv4) && hear_ok(here));
+    // The first that leads anywhere; and whom it asks knows names, which `bridge` does not.
+    assert_eq!((default("-4").as_str(), default("-6").as_str()), ("eth1", ""));
+    let files = read("cat /etc/resolv.conf /etc/hosts");
+    let own = ["inner", "bridge", "front"].map(|network| address(scene, network, "web"));
+    assert!(own.iter().all(|address| files.contains(&format!("{address}\t"))), "{files}");
+    assert!(files.contains("nameserver 172.17.0.1\n"), "{files}");
+    // Nobody else knows the way by IPv6: what comes from elsewhere is led by rules, or not at all.
+    assert!(!is_reached(&by_ipv6) && hear_ok("[::1]:8080"), "a relay is for this host alone");
+    husk(scene, &["network", "disconnect", "bridge", "web"]).success();
+    start(scene, &layout, &["--name", "next", "--network", "bridge"], "echo other > /a; httpd -f -h /");
+    assert_eq!(address(scene, "bridge", "next"), own[1], "it has the address that has become free");
+    assert_eq!(default("-4"), "eth2");
+    let get = || run("wget", &format!("-q -O- http://{here}/a"));
+    assert_eq!((get().as_str(), is_reached(&by_ipv4)), ("hello\n", true), "ports lead where the container is");
+    let files = read("cat /etc/hosts");
+    assert!(!files.contains(&own[1]), "{files}");
+    // Of each family another one.
+    husk(scene, &["network", "connect", "back", "web"]).success();
+    assert_eq!((default("-4").as_str(), default("-6").as_str()), ("eth2", "eth1"));
+    wait_until("it is reached by both", || is_reached(&by_ipv6) && is_reached(&by_ipv4) && hear_ok("[::1]:8080"));
+    assert_eq!(husk(scene, &["port", "web"]).success().stdout, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n");
+    // Without a network that leads anywhere there is no port.
+    for network in ["front", "back"] {
+        husk(scene, &["network", "disconnect", network, "web"]).success();
+    }
+    assert_eq!(default("-4"), "");
+    assert!(!hear_ok(here) && !is_reached(&by_ipv4), "nobody has the port");
+    assert!(!run("nft", "list ruleset").contains("8080"), "no rule either");
+    husk(scene, &["network", "disconnect", "inner", "web"]).success();
+    let files = read("cat /etc/resolv.conf /etc/hosts");
+    assert!(!files.contains("nameserver 172.") && files.contains("127.0.1.1\t"), "{files}");
+    // And again, whoever has the monitor's place by then.
+    let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("it has a parent");
+    husk(scene, &["network", "connect", "front", "web"]).success();
+    assert_eq!((get().as_str(), default("-4").as_str()), ("hello\n", "eth0"));
+    run("kill", &format!("-KILL {parent}"));
+    husk(scene, &["network", "connect", "back", "web"]).success();
+    assert_eq!((get().as_str(), is_reached(&by_ipv6)), ("hello\n", true));
+    // What is taken is refused, and changes nothing.
+    start(scene, &layout, &["--name", "third", "--network", "inner", "-p", "8080:80"], "sleep 100");
+    let refused = husk(scene, &["network", "connect", "bridge", "third"]);
+    refused.exits_with(125).says("port is already allocated").says("container web has it");
+    let links = husk(scene, &["exec", "third", "/bin/busybox", "ip", "link"]).success().stdout;
+    assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
+    // A name server in a container, beside those of the networks, which go on answering.
+    let flags = ["--name", "names", "--network", "front", "-p", "53:53", "-p", "53:53/udp"];
+    start(scene, &layout, &flags, "nc -ll -p 53 -e echo hello");
+    wait_until("it is called", || hear("127.0.0.1:53") == "hello");
+    assert_eq!(stage.outside(|| hear(&format!("{HOST}:53"))), "hello");
+    let found = inside(scene, &layout, &["--network", "front"], "nslookup names").success().stdout;
+    assert!(found.contains(&address(scene, "front", "names")), "{found}");
+    husk(scene, &["rm", "-f", "web", "next", "third", "names"]).success();
 }
 
 fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {

@@ -57,7 +57,8 @@ pub(super) fn are_unharmed(scene: &Scene, site: &Site<'_>, engine: impl Fn(&str,
     let said = husk(&["exec", "ours", "/bin/busybox", "wget", "-q", "-O-", "http://198.51.100.1:8081/a"]);
     assert_eq!(said.stdout, "theirs\n", "by the port that the other has published");
     let mut server = site.command("ip");
-    let _server = server.args(["netns", "exec", "hk-world", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc"]).start();
+    let _server =
+        server.args(["netns", "exec", "hk-world", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc"]).start();
     let listens = "ip netns exec hk-world cat /proc/net/tcp /proc/net/tcp6 | grep ':0050 [^ ]* 0A '";
     Site::wait_until("the world serves", || shell(listens).status.success());
     husk(&["exec", "ours", "/bin/busybox", "wget", "-q", "-O", "/dev/null", "http://198.51.100.2/hostname"]);

@@ -111,7 +111,8 @@ mod tests {
         in_own_namespace(|| {
             crate::sys::net::bring_up_loopback().unwrap();
             // Something that looks at connections, or the kernel does not.
-            Firewall { name: NAME, gate: None }.write(&[], &[]).unwrap();
+            let rules = crate::network::firewall::open_socket().unwrap();
+            Firewall { name: NAME, gate: None }.write(&rules, false, &[], &[]).unwrap();
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             for port in [7000, 7001] {
                 socket.send_to(b"x", ("127.0.0.1", port)).unwrap();

@@ -16,8 +16,10 @@
 
 pub mod expression;
 pub mod foreign;
+pub mod keeper;
 pub mod message;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::io::Errno;
@@ -124,9 +126,28 @@ impl<'a> Firewall<'a> {
         Table { family, name: self.name }
     }
 
-    /// Writes the tables anew, in one transaction.
-    pub fn write(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
-        transact(|| self.whole(segments, endpoints), "write husk's tables into nf_tables")
+    /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
+    /// (Linux 6.9). Says whether they are. Fails with EPERM where they are another socket's.
+    pub fn write(self, socket: &Socket, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<bool> {
+        let write = |owns| {
+            transact(socket, || self.whole(owns, segments, endpoints), "write husk's tables into nf_tables")
+                .map(|()| owns)
+        };
+        match write(owns) {
+            Err(error) if owns && error.errno() == Some(Errno::OPNOTSUPP) => write(false),
+            answer => answer,
+        }
+    }
+
+    /// Makes tables this socket's own that are there, and nobody's any more. Says whether they are.
+    pub fn adopt(self, socket: &Socket) -> Result<bool> {
+        let describe = "own husk's tables in nf_tables";
+        let messages = || [INET, BRIDGE].map(|family| self.table(family).own()).into_iter().collect();
+        match transact(socket, messages, describe) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds containers' connections. Fails with ENOENT where the tables are not there, and with EEXIST where what is there
@@ -139,7 +160,7 @@ impl<'a> Firewall<'a> {
             let filling = elements(endpoints)?.into_iter();
             filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
         };
-        transact_by(socket, messages, "add a container to husk's tables in nf_tables")
+        transact(socket, messages, "add a container to husk's tables in nf_tables")
     }
 
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
@@ -149,7 +170,7 @@ impl<'a> Firewall<'a> {
             let filling = elements(endpoints)?.into_iter();
             filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
         };
-        transact_by(socket, messages, "remove a container from husk's tables in nf_tables")
+        transact(socket, messages, "remove a container from husk's tables in nf_tables")
     }
 
     /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
@@ -166,9 +187,8 @@ impl<'a> Firewall<'a> {
     }
 
     /// Says whether the tables are there.
-    pub fn is_there(self) -> Result<bool> {
+    pub fn is_there(self, socket: &Socket) -> Result<bool> {
         let describe = "look for husk's tables in nf_tables";
-        let socket = Socket::open_netfilter().context(describe)?;
         for family in [Family::Inet, Family::Bridge] {
             match socket.call(self.table(family).find().context(describe)?, |_| ()) {
                 Ok(()) => {}
@@ -179,20 +199,52 @@ impl<'a> Firewall<'a> {
         Ok(true)
     }
 
+    /// Says whether all of their rules are there, and these bridges: a table may have been emptied, or a chain of it.
+    pub fn is_whole(self, socket: &Socket, segments: &[Segment]) -> Result<bool> {
+        let describe = "read the rules of husk's tables in nf_tables";
+        let mut found: BTreeMap<(u8, Vec<u8>), usize> = BTreeMap::new();
+        for family in [INET, BRIDGE] {
+            let request = self.table(family).list_rules().context(describe)?;
+            let count = |object: &[u8]| {
+                if let Some(chain) = self.table(family).chain_of(object) {
+                    *found.entry((family as u8, chain.to_vec())).or_default() += 1;
+                }
+            };
+            match socket.call(request, count) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(describe),
+            }
+        }
+        let is_there = |chain: &Chain<'_>| {
+            let key = (chain.family as u8, expression::terminated(chain.name));
+            found.get(&key).copied().unwrap_or(0) >= chain.rules.len()
+        };
+        if !chains(segments, self.gate).iter().all(is_there) {
+            return Ok(false);
+        }
+        for segment in segments {
+            if !self.knows(socket, &segment.interface)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the tables; that they are not there is no error.
-    pub fn clear(self) -> Result<()> {
+    pub fn clear(self, socket: &Socket) -> Result<()> {
         let tables = [Family::Inet, Family::Bridge].map(|family| self.table(family));
         let messages = || tables.into_iter().flat_map(|table| [table.create(), table.delete()]).collect();
-        transact(messages, "remove husk's tables from nf_tables")
+        transact(socket, messages, "remove husk's tables from nf_tables")
     }
 
     /// Everything: away with what is there, then tables, sets, chains, and what is in them.
-    fn whole(self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    fn whole(self, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
         let mut messages = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             let table = self.table(family);
             // Made first, so that there is something to remove.
-            messages.extend([table.create()?, table.delete()?, table.create()?]);
+            let create = if owns { table.own() } else { table.create() };
+            messages.extend([table.create()?, table.delete()?, create?]);
         }
         for (id, (family, set)) in (1..).zip(SETS) {
             messages.push(self.table(family).add_set(set, id)?);
@@ -214,10 +266,6 @@ impl<'a> Firewall<'a> {
     }
 }
 
-fn transact(messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
-    transact_by(&open_socket()?, messages, act)
-}
-
 /// Opens a socket to nf_tables in this process's network namespace.
 pub fn open_socket() -> Result<Socket> {
     Socket::open_netfilter().map_err(|errno| {
@@ -231,11 +279,7 @@ pub fn open_socket() -> Result<Socket> {
     })
 }
 
-fn transact_by(
-    socket: &Socket,
-    messages: impl FnOnce() -> Result<Vec<Request>, Errno>,
-    act: &'static str,
-) -> Result<()> {
+fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Errno>, act: &'static str) -> Result<()> {
     let messages = messages().context(act)?;
     socket.transact(message::SUBSYSTEM, messages).map_err(|(place, errno)| {
         let place = place.map_or_else(String::new, |place| format!(" (message {place})"));

@@ -4,7 +4,7 @@
 //! Every length is a field of 16 or 32 bits that is checked where it is written: a longer attribute would be read by the
 //! kernel as a short one and further ones of the sender's choice (runc's CVE-2021-43784).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sendto, socket_with};
@@ -172,6 +172,12 @@ impl Socket {
         }
     }
 
+    /// Throws away what the kernel has answered, and nobody has read: to who had a copy of this socket before.
+    pub fn discard_answers(&self) {
+        let mut buffer = [0; 256];
+        while rustix::io::retry_on_intr(|| recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)).is_ok() {}
+    }
+
     /// Has the kernel take a request of this size, which it copies whole into the socket's buffer for sending.
     fn make_room(&self, size: usize) -> Result<(), Errno> {
         // The kernel doubles what it is asked for, and wants some for itself.
@@ -214,6 +220,18 @@ impl Socket {
                 rest = next;
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
     }
 }
 

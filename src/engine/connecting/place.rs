@@ -27,13 +27,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Makes the link, and what it leads to.
+    /// Makes the link, and what it leads to; `gateways` are those that the container's packets to everywhere go by.
     pub(super) fn link(
         &self,
         world: &World,
         netfilter: &Netfilter,
         lease: &Lease,
-        is_first: bool,
+        gateways: Vec<IpAddr>,
         namespace: BorrowedFd<'_>,
     ) -> Result<()> {
         let NetworkRecord { subnets, routes, .. } = &self.network;
@@ -58,7 +58,6 @@ impl Place<'_> {
             let subnet = subnets.iter().find(|subnet| subnet.block.contains(*address));
             subnet.map(|subnet| InterfaceAddress { address: *address, block: subnet.block })
         };
-        let leads_elsewhere = is_first && !self.network.internal && self.options.has_default_route;
         let route = |route: &StaticRoute| Route { to: route.destination, gateway: route.gateway, metric: route.metric };
         let link = Link {
             wire,
@@ -66,7 +65,7 @@ impl Place<'_> {
             mac: lease.mac,
             mtu: self.options.mtu,
             addresses: lease.addresses.iter().filter_map(block_of).collect(),
-            gateways: if leads_elsewhere { subnets.iter().map(|subnet| subnet.gateway).collect() } else { Vec::new() },
+            gateways,
             routes: routes.iter().map(route).collect(),
             metric: self.options.metric,
         };
@@ -100,7 +99,7 @@ impl Place<'_> {
         // A user's world forwards by itself, and has no firewall but ours.
         if !internal && world.handle().is_none() {
             forwarding::enable(*ipv6)?;
-            foreign::let_through(netfilter.socket()?, interface)?;
+            foreign::let_through(netfilter.socket()?.as_ref(), interface)?;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! husk's tables in nf_tables, as they follow from the networks and from who is in them; and what containers that were killed
 //! have left there. Makes no link.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::world::World;
@@ -16,29 +17,162 @@ use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
-use crate::error::{Kind, Result};
-use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign};
+use crate::error::{Error, Kind, Result};
+use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
 use crate::network::lease::{Lease, Leases};
 use crate::network::{forwarding, link, rootless};
-use crate::support::lock::{Lock, Sharing, open_lock_file};
 use crate::sys::netlink::Socket;
 
-/// The socket by which a container's start speaks to nf_tables: opened where it is first used, and closed by nobody on the
-/// way to the start.
+/// How long the kernel may take to notice that the last who kept the tables has ended.
+const ENDING: Duration = Duration::from_millis(2);
+const ENDINGS: u32 = 500;
+
+/// The sockets by which a process speaks to nf_tables: opened where they are first used, and closed by nobody on the way to
+/// a container's start.
 #[derive(Default)]
-pub(super) struct Netfilter(OnceCell<Socket>);
+pub(super) struct Netfilter {
+    own: RefCell<Option<Rc<Socket>>>,
+    /// A copy of the one that owns husk's tables, of who stays.
+    kept: RefCell<Option<Rc<Socket>>>,
+    stays: bool,
+}
 
 impl Netfilter {
-    pub(super) fn socket(&self) -> Result<&Socket> {
-        if self.0.get().is_none() {
-            let _ = self.0.set(firewall::open_socket()?);
+    /// Those of a process that stays, and keeps the tables for as long.
+    pub(super) fn of_a_keeper() -> Self {
+        Self { stays: true, ..Self::default() }
+    }
+
+    /// This process's own.
+    pub(super) fn socket(&self) -> Result<Rc<Socket>> {
+        if let Some(socket) = &*self.own.borrow() {
+            return Ok(Rc::clone(socket));
         }
-        Ok(self.0.get().expect("it was put there"))
+        let socket = Rc::new(firewall::open_socket()?);
+        self.own.replace(Some(Rc::clone(&socket)));
+        Ok(socket)
+    }
+
+    /// Keeps the tables no longer: for a copy of the process, which nobody knows of.
+    pub(super) fn let_go(&self) {
+        self.kept.replace(None);
+        self.own.replace(None);
+    }
+
+    /// Waits for the turn to change husk's tables.
+    pub(super) fn turn<'t>(&'t self, engine: &'t Engine) -> Result<Turn<'t>> {
+        let folder = Networks::of(engine).run_root()?;
+        let mut turn = keeper::Turn::wait(folder.as_fd())?;
+        let firewall = tables(engine);
+        // In a user's world there is nobody else who would flush them; and this may be called outside of it.
+        if engine.maps.is_some() {
+            return Ok(Turn { netfilter: self, firewall, socket: None, turn, owns: false });
+        }
+        let found = turn.find().map(Rc::new);
+        let is_kept = found.is_some();
+        let socket = match found {
+            Some(found) => found,
+            None => self.socket()?,
+        };
+        let owns = is_kept || keeper::can_be_shared(&socket);
+        let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), turn, owns };
+        if is_kept || owns && turn.adopt()? {
+            turn.keep()?;
+        }
+        Ok(turn)
     }
 }
 
-/// Held shared by who adds to husk's tables, and by who writes them anew, or takes from them, alone.
-const FIREWALL_LOCK: &str = ".firewall";
+/// husk's tables, in the turn of who changes them.
+pub(super) struct Turn<'t> {
+    netfilter: &'t Netfilter,
+    firewall: Firewall<'t>,
+    /// The one that owns the tables, or is to; none where nobody does.
+    socket: Option<Rc<Socket>>,
+    turn: keeper::Turn,
+    owns: bool,
+}
+
+impl Turn<'_> {
+    fn socket(&self) -> Result<Rc<Socket>> {
+        self.socket.as_ref().map_or_else(|| self.netfilter.socket(), |socket| Ok(Rc::clone(socket)))
+    }
+
+    /// Takes over what nobody keeps any more.
+    fn adopt(&self) -> Result<bool> {
+        if !self.is_there()? {
+            return Ok(false);
+        }
+        let socket = self.socket()?;
+        for _ in 0..ENDINGS {
+            match self.firewall.adopt(&socket) {
+                Err(error) if error.errno() == Some(Errno::PERM) => std::thread::sleep(ENDING),
+                answer => return answer,
+            }
+        }
+        let hint = "of a container's monitor, or of what was started by one; it goes with the last of them";
+        Err(Error::new(Kind::State, "husk's tables in nf_tables belong to a socket that is out of reach")
+            .with_hint(hint))
+    }
+
+    /// Has whoever is next find the tables with this process, if it stays.
+    fn keep(&mut self) -> Result<()> {
+        let socket = self.socket()?;
+        let cookie = |socket: &Socket| rustix::net::sockopt::socket_cookie(socket).ok();
+        let is_same = |kept: &Rc<Socket>| cookie(kept) == cookie(&socket);
+        if self.netfilter.stays && !self.netfilter.kept.borrow().as_ref().is_some_and(is_same) {
+            self.turn.enter(&socket)?;
+            self.netfilter.kept.replace(Some(socket));
+        }
+        Ok(())
+    }
+
+    /// Writes them anew.
+    fn write(&mut self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
+        if self.firewall.write(self.socket()?.as_ref(), self.owns, segments, endpoints)? {
+            self.keep()?;
+        }
+        Ok(())
+    }
+
+    fn is_there(&self) -> Result<bool> {
+        self.firewall.is_there(self.socket()?.as_ref())
+    }
+
+    /// Writes them anew, from the networks and their leases.
+    pub(super) fn rewrite(&mut self, world: &World, networks: &Networks<'_>) -> Result<()> {
+        self.rewrite_without(world, networks, None, &[])
+    }
+
+    /// Writes them where they are not there.
+    pub(super) fn ensure(&mut self, world: &World, networks: &Networks<'_>) -> Result<()> {
+        if self.is_there()? { Ok(()) } else { self.rewrite(world, networks) }
+    }
+
+    fn rewrite_without(
+        &mut self,
+        world: &World,
+        networks: &Networks<'_>,
+        removed: Option<&str>,
+        gone: &[(&str, &Lease)],
+    ) -> Result<()> {
+        let mut segments = Vec::new();
+        let mut endpoints = Vec::new();
+        let is_left = |network: &&NetworkRecord| {
+            network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
+        };
+        for network in networks.recorded()?.iter().filter(is_left) {
+            segments.push(segment(world, networks, network)?);
+            // A lease whose link is not there yet is added by who makes that.
+            let leases = networks.leases(&network.name)?;
+            let stays = |(holder, lease): &(&String, &Lease)| {
+                !lease.port.is_empty() && !gone.iter().any(|(other, of)| *other == holder.as_str() && of == lease)
+            };
+            endpoints.extend(leases.iter().filter(stays).map(|(_, lease)| endpoint(world, lease)));
+        }
+        self.write(&segments, &endpoints)
+    }
+}
 
 /// How the names of bridges begin that husk makes.
 pub(in crate::engine) const OWN_BRIDGE: &str = "hk-";
@@ -77,40 +211,6 @@ pub(super) fn tables(engine: &Engine) -> Firewall<'_> {
     Firewall { name: &engine.firewall_name, gate: engine.maps.as_ref().map(|_| rootless::DEVICE) }
 }
 
-pub(super) fn firewall_lock(engine: &Engine, sharing: Sharing) -> Result<Lock> {
-    let folder = Networks::of(engine).run_root()?;
-    Lock::wait(open_lock_file(folder.as_fd(), FIREWALL_LOCK, OFlags::CREATE)?, sharing, |_| ())
-}
-
-/// Writes husk's tables anew, from the networks and their leases. The caller has the lock.
-pub(super) fn write_firewall(engine: &Engine, world: &World, networks: &Networks<'_>) -> Result<()> {
-    write_without(engine, world, networks, None, &[])
-}
-
-fn write_without(
-    engine: &Engine,
-    world: &World,
-    networks: &Networks<'_>,
-    removed: Option<&str>,
-    gone: &[(&str, &Lease)],
-) -> Result<()> {
-    let mut segments = Vec::new();
-    let mut endpoints = Vec::new();
-    let is_left = |network: &&NetworkRecord| {
-        network.driver == Driver::Bridge && removed.is_none_or(|removed| removed != network.name)
-    };
-    for network in networks.recorded()?.iter().filter(is_left) {
-        segments.push(segment(world, networks, network)?);
-        // A lease whose link is not there yet is added by who makes that.
-        let leases = networks.leases(&network.name)?;
-        let stays = |(holder, lease): &(&String, &Lease)| {
-            !lease.port.is_empty() && !gone.iter().any(|(other, of)| *other == holder.as_str() && of == lease)
-        };
-        endpoints.extend(leases.iter().filter(stays).map(|(_, lease)| endpoint(world, lease)));
-    }
-    tables(engine).write(&segments, &endpoints)
-}
-
 /// Adds containers' connections to these networks. Where what is there may be of a run before, or is older than one of the
 /// networks, all is written anew.
 pub(super) fn add(
@@ -122,27 +222,21 @@ pub(super) fn add(
     endpoints: &[Endpoint],
     follows_another: bool,
 ) -> Result<()> {
-    if !follows_another && add_alone(engine, joined, netfilter, endpoints)? {
+    let mut turn = netfilter.turn(engine)?;
+    if !follows_another && add_alone(&turn, joined, endpoints)? {
         return Ok(());
     }
-    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
-    write_firewall(engine, world, networks)
+    turn.rewrite(world, networks)
 }
 
 /// Adds elements to what is there; says whether that would do.
-fn add_alone(
-    engine: &Engine,
-    joined: &[&NetworkRecord],
-    netfilter: &Netfilter,
-    endpoints: &[Endpoint],
-) -> Result<bool> {
-    let _lock = firewall_lock(engine, Sharing::Shared)?;
+fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint]) -> Result<bool> {
     for network in joined.iter().filter(|network| network.driver == Driver::Bridge) {
-        if !tables(engine).knows(netfilter.socket()?, &network.interface)? {
+        if !turn.firewall.knows(turn.socket()?.as_ref(), &network.interface)? {
             return Ok(false);
         }
     }
-    match tables(engine).add(netfilter.socket()?, endpoints) {
+    match turn.firewall.add(turn.socket()?.as_ref(), endpoints) {
         Ok(()) => Ok(true),
         // Not there yet, or gone; a published port that is still led to who had it.
         Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
@@ -157,7 +251,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
     }
     // Closed behind the lock: the kernel has who closes it wait until nobody looks at what was taken away.
     let netfilter = Netfilter::default();
-    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
+    let mut turn = netfilter.turn(engine)?;
     let mut endpoints = Vec::new();
     let mut released = Vec::new();
     for Gone { network, holder, lease } in gone {
@@ -175,11 +269,11 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        match tables(engine).remove(netfilter.socket()?, &endpoints) {
+        match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
-                if tables(engine).is_there()? {
-                    write_without(engine, world, networks, None, &gone)
+                if turn.is_there()? {
+                    turn.rewrite_without(world, networks, None, &gone)
                 } else {
                     Ok(())
                 }
@@ -243,15 +337,16 @@ pub fn reload(engine: &Engine) -> Result<()> {
     sweep(engine)?;
     let networks = Networks::of(engine);
     let world = World::find(engine)?;
-    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
     world.inside(|| {
+        let netfilter = Netfilter::default();
+        let mut turn = netfilter.turn(engine)?;
         for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
             if world.handle().is_none() && !network.internal && !networks.leases(&network.name)?.is_empty() {
                 forwarding::enable(network.ipv6)?;
-                foreign::let_through(&firewall::open_socket()?, &network.interface)?;
+                foreign::let_through(netfilter.socket()?.as_ref(), &network.interface)?;
             }
         }
-        write_firewall(engine, &world, &networks)
+        turn.rewrite(&world, &networks)
     })
 }
 
@@ -262,31 +357,34 @@ pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
     }
     let networks = Networks::of(engine);
     let world = World::find(engine)?;
-    let _lock = firewall_lock(engine, Sharing::Exclusive)?;
     world.inside(|| {
+        let netfilter = Netfilter::default();
+        let mut turn = netfilter.turn(engine)?;
         if network.interface.starts_with(OWN_BRIDGE) {
             link::remove(&network.interface)?;
         }
         if world.handle().is_none() {
             foreign::forget(&network.interface)?;
         }
-        if tables(engine).is_there()? {
-            write_without(engine, &world, &networks, Some(&network.name), &[])
-        } else {
-            Ok(())
-        }
+        if turn.is_there()? { turn.rewrite_without(&world, &networks, Some(&network.name), &[]) } else { Ok(()) }
     })
 }
 
 /// Whether husk's tables are missing that a container needs: somebody has flushed them.
 pub fn lacks_rules(engine: &Engine) -> Result<bool> {
-    let networks = Networks::of(engine);
-    let mut is_needed = false;
-    for name in networks.in_use()? {
-        is_needed |= networks.leases(&name)?.values().any(|lease| !lease.port.is_empty());
-    }
     // Only root's can be flushed by somebody else.
-    Ok(is_needed && engine.maps.is_none() && !tables(engine).is_there()?)
+    if engine.maps.is_some() {
+        return Ok(false);
+    }
+    let networks = Networks::of(engine);
+    let mut needed = Vec::new();
+    for name in networks.in_use()? {
+        // Only on bridges is there a port.
+        if networks.leases(&name)?.values().any(|lease| !lease.port.is_empty()) {
+            needed.push(segment(&World::Host, &networks, &networks.find(&name)?)?);
+        }
+    }
+    Ok(!needed.is_empty() && !tables(engine).is_whole(&firewall::open_socket()?, &needed)?)
 }
 
 /// The name of the tables for a run root: the system's own has the plain one.

@@ -5,7 +5,7 @@
 use rustix::io::Errno;
 
 use super::expression::{Expression, number, terminated, value};
-use crate::sys::netlink::Request;
+use crate::sys::netlink::{Request, find_attribute};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 pub const SUBSYSTEM: u8 = 10;
@@ -16,6 +16,7 @@ const GET_TABLE: u8 = 1;
 const DELETE_TABLE: u8 = 2;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
+const GET_RULE: u8 = 7;
 const NEW_SET: u8 = 9;
 const NEW_ELEMENTS: u8 = 12;
 const GET_ELEMENTS: u8 = 13;
@@ -28,6 +29,10 @@ const APPEND: u16 = 0x800;
 /// `NFT_SET_MAP`, `NFT_SET_CONCAT`.
 const IS_MAP: u32 = 0x8;
 const IS_CONCATENATION: u32 = 0x80;
+
+/// `NFT_TABLE_F_OWNER` (Linux 5.12), `NFT_TABLE_F_PERSIST` (6.9).
+const IS_OWNED: u32 = 0x2;
+const PERSISTS: u32 = 0x4;
 
 /// A family of tables (`NFPROTO_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,12 @@ impl Table<'_> {
         self.request(NEW_TABLE, CREATE).attribute(1, &terminated(self.name))
     }
 
+    /// Makes it the sender's socket's own, which stays when that is closed; EOPNOTSUPP where the kernel knows no such tables, and
+    /// where it is there and is none that nobody owns.
+    pub fn own(self) -> Result<Request, Errno> {
+        number(self.create()?, 2, IS_OWNED | PERSISTS)
+    }
+
     /// Asks whether the table is there: ENOENT where it is not.
     pub fn find(self) -> Result<Request, Errno> {
         Request::act(u16::from(SUBSYSTEM) << 8 | u16::from(GET_TABLE), &[self.family as u8, 0, 0, 0])
@@ -143,6 +154,19 @@ impl Table<'_> {
             .attribute(1, &terminated(self.name))?
             .attribute(2, &terminated(chain))?
             .nested(4, |list| expressions.iter().try_fold(list, |list, expression| expression.write(list)))
+    }
+
+    /// Asks for all rules of the table; kernels before 4.20 tell of those of others as well.
+    pub fn list_rules(self) -> Result<Request, Errno> {
+        Request::dump(u16::from(SUBSYSTEM) << 8 | u16::from(GET_RULE), &[self.family as u8, 0, 0, 0])
+            .attribute(1, &terminated(self.name))
+    }
+
+    /// The chain that a rule of such a list is in, with the zero behind its name, if it is one of this table.
+    pub fn chain_of(self, object: &[u8]) -> Option<&[u8]> {
+        let (_, attributes) = object.split_at_checked(4)?;
+        let is_of_table = find_attribute(attributes, 1)? == terminated(self.name);
+        is_of_table.then(|| find_attribute(attributes, 2))?
     }
 
     /// Makes a set. `id` tells it from the others of the transaction.
