@@ -43,9 +43,9 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The host's address towards the world, and the world's.
-const HOST: &str = "198.51.100.1";
+pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
-const WORLD: &str = "198.51.100.2";
+pub(crate) const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -107,7 +107,7 @@ impl Stage {
     }
 
     /// Does something in the world.
-    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let order = Box::new(move || tell.send(work()).expect("the test waits"));
         self.world.as_ref().expect("it is there").send(order).expect("the thread is there");
@@ -145,13 +145,13 @@ fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outco
     command.args(["/bin/busybox", "sh", "-c", script]).run()
 }
 
-fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
+pub(crate) fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
     let mut command = scene.husk();
     command.args(["run", "-d"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run().success();
 }
 
-fn image(scene: &Scene) -> Layout {
+pub(crate) fn image(scene: &Scene) -> Layout {
     Image::busybox(scene).layout(scene, "layout")
 }
 

@@ -61,8 +61,8 @@ pub struct Connecting<'a> {
     relay: &'a RefCell<Relay>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
-    /// The inode of this run's network namespace, once there is one.
-    namespace: Cell<Option<u64>>,
+    /// What tells this run from others, once it has begun.
+    run: Cell<Option<u64>>,
     /// Ports of the host that are open for it, and where they lead.
     bound: RefCell<Vec<BoundPort>>,
     targets: RefCell<Vec<IpAddr>>,
@@ -96,7 +96,7 @@ impl<'a> Connecting<'a> {
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
-            namespace: Cell::default(),
+            run: Cell::default(),
             bound: RefCell::default(),
             targets: RefCell::default(),
             joined: RefCell::default(),
@@ -133,16 +133,9 @@ impl<'a> Connecting<'a> {
         self.world.borrow_mut().get_or_insert_with(find).clone()
     }
 
-    fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
-        self.namespace.set(Some(inode));
-        Ok(())
-    }
-
     /// Joins the container's network namespace to its networks. On failure nothing of it is left.
     pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.namespace.get().is_some();
-        self.note_namespace(namespace)?;
+        let is_again = self.run.replace(Some(nanoseconds_since_boot())).is_some();
         let made = self.make(&self.record_now()?, is_again, namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
@@ -291,7 +284,7 @@ impl<'a> Connecting<'a> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
         lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
-        lease.namespace = self.namespace.get();
+        lease.run = self.run.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
@@ -486,7 +479,7 @@ impl<'a> Connecting<'a> {
             handle.hold()?;
         }
         for Gone { network, lease, .. } in self.held(&networks)? {
-            self.namespace.set(lease.namespace);
+            self.run.set(lease.run);
             if !lease.published.is_empty() {
                 let (bound, targets) = (&lease.published, &lease.addresses);
                 match world.handle() {
@@ -520,7 +513,7 @@ impl<'a> Connecting<'a> {
     /// 15 ms until nobody looks at them any more.
     pub fn leave_alone(&self) {
         self.close();
-        if self.namespace.get().is_none() {
+        if self.run.get().is_none() {
             return;
         }
         if let Ok(Cloned::Parent(..)) = clone3(CloneFlags::empty(), None) {
@@ -548,12 +541,18 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        let Some(run) = self.run.get() else { return Ok(()) };
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
+        gone.retain(|gone| gone.lease.run.is_none_or(|of| of == run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
+}
+
+/// By the clock that only goes on: no two runs of a container begin at once.
+fn nanoseconds_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {

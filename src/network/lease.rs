@@ -50,9 +50,10 @@ pub struct Lease {
     /// What it may reach, where that is not everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Guarded>,
-    /// The inode of its network namespace.
+    /// Tells the container's runs apart, which have all else in common. Not an inode of a namespace: the kernel gives the next run the
+    /// number that the last had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<u64>,
+    pub run: Option<u64>,
 }
 
 /// An Ethernet address, written as `02:42:ac:11:00:02`.
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(&read, leases.all());
         assert_eq!((read["one"].name.as_str(), read["one"].published[0].port), ("web", 8080));
         let old: Lease = serde_json::from_str(r#"{"addresses":["10.0.0.2"],"mac":"02:42:0a:00:00:02"}"#).unwrap();
-        assert_eq!((old.aliases.len(), old.namespace), (0, None), "what is not said is not there");
+        assert_eq!((old.aliases.len(), old.run), (0, None), "what is not said is not there");
     }
 
     #[test]
