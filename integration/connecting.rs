@@ -59,13 +59,13 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The host's address towards the world, and the world's.
-const HOST: &str = "198.51.100.1";
+pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
-const WORLD: &str = "198.51.100.2";
+pub(crate) const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn run(program: &str, words: &str) -> String {
+pub(crate) fn run(program: &str, words: &str) -> String {
     let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {words}: {error}");
@@ -83,14 +83,14 @@ fn unshare() {
 type Order = Box<dyn FnOnce() + Send>;
 
 /// This thread, and all that it starts, in a network namespace that stands for the host; a thread in one for the world.
-struct Stage {
+pub(crate) struct Stage {
     before: std::fs::File,
     world: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let before = std::fs::File::open("/proc/thread-self/ns/net").expect("open the network namespace");
         unshare();
         ip("link set lo up");
@@ -123,7 +123,7 @@ impl Stage {
     }
 
     /// Does something in the world.
-    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let order = Box::new(move || tell.send(work()).expect("the test waits"));
         self.world.as_ref().expect("it is there").send(order).expect("the thread is there");
@@ -150,7 +150,7 @@ fn hear(at: &str) -> String {
     said.trim().to_owned()
 }
 
-fn husk(scene: &Scene, words: &[&str]) -> Outcome {
+pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
     scene.husk().args(words).run()
 }
 
@@ -161,17 +161,17 @@ fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outco
     command.args(["/bin/busybox", "sh", "-c", script]).run()
 }
 
-fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
+pub(crate) fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
     let mut command = scene.husk();
     command.args(["run", "-d"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run().success();
 }
 
-fn image(scene: &Scene) -> Layout {
+pub(crate) fn image(scene: &Scene) -> Layout {
     Image::busybox(scene).layout(scene, "layout")
 }
 
-fn leases(scene: &Scene, network: &str) -> Value {
+pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     let path: PathBuf = scene.run_root().join("networks").join(network).join("leases.json");
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
@@ -193,7 +193,7 @@ fn bridge(scene: &Scene, network: &str) -> String {
     format!("hk-{}", &id[..10])
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
@@ -202,10 +202,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A device that ordinary users may open: some hosts give it to root alone.
-struct Tun;
+pub(crate) struct Tun;
 
 impl Tun {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
         use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
         let nodes = scene.path().join("nodes");

@@ -30,7 +30,7 @@ use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::ways::Ways;
 use self::world::World;
-pub use self::world::default_is_out_of_reach;
+pub use self::world::{check_egress, check_egress_in, default_is_out_of_reach};
 use super::engine::Engine;
 use super::events;
 use super::networks::driver::Driver;
@@ -68,8 +68,8 @@ pub struct Connecting<'a> {
     passed: RefCell<PassedSockets>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
-    /// The inode of this run's network namespace, once there is one.
-    namespace: Cell<Option<u64>>,
+    /// What tells this run from others, once it has begun.
+    run: Cell<Option<u64>>,
     /// Ports of the host that are open for it, and where they lead.
     bound: RefCell<Vec<BoundPort>>,
     targets: RefCell<Vec<IpAddr>>,
@@ -111,7 +111,7 @@ impl<'a> Connecting<'a> {
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
-            namespace: Cell::default(),
+            run: Cell::default(),
             bound: RefCell::default(),
             targets: RefCell::default(),
             joined: RefCell::default(),
@@ -163,12 +163,6 @@ impl<'a> Connecting<'a> {
     fn world(&self) -> Rc<World> {
         let find = || Rc::new(World::find(self.engine).unwrap_or(World::None));
         self.world.borrow_mut().get_or_insert_with(find).clone()
-    }
-
-    fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
-        self.namespace.set(Some(inode));
-        Ok(())
     }
 
     /// What the container is: since the monitor began, or since the command that starts it looked, it may have been put into
@@ -311,13 +305,14 @@ impl<'a> Connecting<'a> {
         let Seat { place, lease } = seat;
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
-        lease.namespace = self.namespace.get();
+        lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
+        lease.run = self.run.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(networks, network, &self.world())? {
+        if names::ensure(self.engine, networks, network, &self.world())? {
             let world = self.world();
             world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
@@ -503,7 +498,7 @@ impl<'a> Connecting<'a> {
         let networks = Networks::of(self.engine);
         let world = self.world();
         for Gone { network, lease, .. } in self.held(&networks)? {
-            self.namespace.set(lease.namespace);
+            self.run.set(lease.run);
             if !lease.published.is_empty() {
                 let (bound, targets) = (&lease.published, &lease.addresses);
                 if world.handle().is_none() {
@@ -594,7 +589,7 @@ impl<'a> Connecting<'a> {
     /// 15 ms until nobody looks at them any more.
     pub fn leave_alone(&self) {
         self.close();
-        if self.namespace.get().is_none() {
+        if self.run.get().is_none() {
             return;
         }
         if let Ok(Cloned::Parent(..)) = clone3(CloneFlags::empty(), None) {
@@ -622,7 +617,7 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        let Some(run) = self.run.get() else { return Ok(()) };
         if !self.world().lives() {
             // Another may have come in its place.
             if let Ok(found @ World::Users(_)) = World::find(self.engine) {
@@ -631,7 +626,7 @@ impl<'a> Connecting<'a> {
         }
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
+        gone.retain(|gone| gone.lease.run.is_none_or(|of| of == run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
 }
@@ -643,8 +638,7 @@ impl runtime::container::Networks for Connecting<'_> {
 
     /// On failure nothing of it is left.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.namespace.get().is_some();
-        self.note_namespace(namespace)?;
+        let is_again = self.run.replace(Some(nanoseconds_since_boot())).is_some();
         let made = self.make(&self.record_now()?, is_again, namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
@@ -652,6 +646,12 @@ impl runtime::container::Networks for Connecting<'_> {
         }
         made
     }
+}
+
+/// By the clock that only goes on: no two runs of a container begin at once.
+fn nanoseconds_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::config::{self, ImageConfig, Input, NamedVolume, Part, RootFs, UserNamespace};
+use super::connecting;
 use super::containers::{Containers, Naming};
 use super::engine::{Engine, can_hold_upper};
 use super::images::{find, load, pull};
@@ -464,12 +465,14 @@ fn attach(engine: &Engine, options: &mut RunOptions, tell: &dyn Fn(&str)) -> Res
         }
         _ => {}
     }
+    connecting::check_egress(options.egress.as_ref(), &options.network)?;
     let Network::Joined(attachments) = &mut options.network else { return Ok(()) };
     let networks = Networks::of(engine);
     let mut names = BTreeSet::new();
     for attachment in attachments.iter_mut() {
         let found = networks.find(&attachment.network)?;
         found.check(attachment)?;
+        connecting::check_egress_in(options.egress.as_ref(), &found)?;
         attachment.network = found.name;
         if !names.insert(attachment.network.clone()) {
             return Err(Error::invalid(format!("network {:?} is specified multiple times", attachment.network)));

@@ -3,6 +3,7 @@
 pub mod cidr;
 pub mod conntrack;
 pub mod dns;
+pub mod egress;
 pub mod firewall;
 pub mod forwarding;
 pub mod lease;

@@ -12,8 +12,12 @@ use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
 use crate::engine::engine::Engine;
+use crate::engine::networks::NetworkRecord;
+use crate::engine::networks::driver::Driver;
+use crate::engine::options::Network;
 use crate::engine::options::namespaces::{IpcMode, NamespaceMode, NamespaceOptions, UserMode};
 use crate::error::{Context, Error, Result};
+use crate::network::egress::Policy;
 use crate::network::rootless::{self, Config, Handle};
 use crate::sys::namespace;
 
@@ -114,6 +118,30 @@ impl World {
     pub(super) fn paths(&self) -> Option<[&Path; 2]> {
         self.handle().map(|handle| [handle.user_namespace_path(), handle.network_namespace_path()])
     }
+}
+
+/// Refuses to keep a container to what it may reach where no rule of husk's would see what it sends.
+pub fn check_egress(egress: Option<&Policy>, network: &Network) -> Result<()> {
+    let why = match network {
+        Network::Host => "its packets are the host's own",
+        Network::Container(_) => "it is that container's network; --egress is for that one",
+        Network::Path(_) => "what is in that namespace is not husk's",
+        Network::None | Network::Joined(_) => return Ok(()),
+    };
+    match egress {
+        Some(_) => Err(Error::invalid(format!("conflicting options: egress and --network {}: {why}", network.mode()))),
+        None => Ok(()),
+    }
+}
+
+/// The same, of one network.
+pub fn check_egress_in(egress: Option<&Policy>, network: &NetworkRecord) -> Result<()> {
+    if egress.is_none() || network.driver == Driver::Bridge {
+        return Ok(());
+    }
+    let text =
+        format!("egress: what is sent in network {} ({}) does not come to husk's rules", network.name, network.driver);
+    Err(Error::unsupported(text).with_hint("a network of driver bridge"))
 }
 
 /// Says why a container that names no network has none, where the one that it would have cannot be here.
