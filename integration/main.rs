@@ -8,6 +8,7 @@
 
 mod additional_stores;
 mod annotations;
+mod applications;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -56,6 +57,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod network_storm;
 mod networks;
 mod notify;
 mod orphans;
@@ -126,6 +128,7 @@ fn tests() -> Vec<support::Test> {
         limits::tests,
         additional_stores::tests,
         annotations::tests,
+        applications::tests,
         landlock::tests,
         process::tests,
         pull::tests,
@@ -144,6 +147,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         dns::tests,
         net_devices::tests,
+        network_storm::tests,
         networks::tests,
         shared_pids::tests,
         showing::tests,

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use super::egress::Guarded;
 use super::port::BoundPort;
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
@@ -46,9 +47,13 @@ pub struct Lease {
     /// Ports of the host that lead to it over this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<BoundPort>,
-    /// The inode of its network namespace.
+    /// What it may reach, where that is not everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<u64>,
+    pub egress: Option<Guarded>,
+    /// Tells the container's runs apart, which have all else in common. Not an inode of a namespace: the kernel gives the next run the
+    /// number that the last had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
 }
 
 /// An Ethernet address, written as `02:42:ac:11:00:02`.
@@ -352,7 +357,7 @@ mod tests {
         assert_eq!(&read, leases.all());
         assert_eq!((read["one"].name.as_str(), read["one"].published[0].port), ("web", 8080));
         let old: Lease = serde_json::from_str(r#"{"addresses":["10.0.0.2"],"mac":"02:42:0a:00:00:02"}"#).unwrap();
-        assert_eq!((old.aliases.len(), old.namespace), (0, None), "what is not said is not there");
+        assert_eq!((old.aliases.len(), old.run), (0, None), "what is not said is not there");
     }
 
     #[test]

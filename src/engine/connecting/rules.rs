@@ -18,6 +18,7 @@ use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
+use crate::network::firewall::egress::Bounds;
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
 use crate::network::lease::{Lease, Leases};
 use crate::network::{forwarding, link, rootless};
@@ -191,6 +192,10 @@ pub(super) fn endpoint(world: &World, lease: &Lease) -> Endpoint {
         mac: lease.mac.0,
         addresses: lease.addresses.clone(),
         published: if world.handle().is_none() { ports::published(lease) } else { Vec::new() },
+        bounds: lease
+            .egress
+            .as_ref()
+            .map(|egress| Bounds { bridge: egress.bridge.0, grants: egress.allow.grants(&egress.servers) }),
     }
 }
 
@@ -238,8 +243,9 @@ fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint])
     }
     match turn.firewall.add(turn.socket()?.as_ref(), endpoints) {
         Ok(()) => Ok(true),
-        // Not there yet, or gone; a published port that is still led to who had it.
-        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
+        // Not there yet, or gone; a published port that is still led to who had it, and what the address's last holder was
+        // granted.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY)) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -281,7 +287,8 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
             answer => answer,
         }
     })?;
-    if let Some(handle) = world.handle() {
+    // What was published by a process that has died, has gone with it.
+    if let Some(handle) = world.handle().filter(|_| world.lives()) {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
             handle.withdraw(holder)?;
         }
