@@ -444,7 +444,7 @@ fn update(args: &Update, networks: &Networks<'_>) -> Result<Status> {
     if !found.has_dns() {
         return Err(Error::invalid(format!("network {}: it has no name server", found.name)));
     }
-    let changed = networks.change(&found.name, |record| {
+    networks.change(&found.name, |record| {
         if let Some(address) = dns_drop.iter().find(|address| !record.dns_servers.contains(address)) {
             return Err(Error::new(Kind::NotFound, format!("network {}: it does not ask {address}", record.name)));
         }
@@ -456,6 +456,11 @@ fn update(args: &Update, networks: &Networks<'_>) -> Result<Status> {
         }
         Ok(())
     })?;
-    connecting::change_servers(networks, &changed)?;
+    if !networks.endpoints(&found)?.is_empty() {
+        report::note(&format!(
+            "network {}: its name server asks them once the containers in it have ended",
+            found.name
+        ));
+    }
     Ok(Status::Success)
 }

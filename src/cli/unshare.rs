@@ -55,12 +55,7 @@ pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
     ];
     let exit = if rootless_netns {
         let folder = engine.settings.run_root.join(rootless::FOLDER);
-        let networks = rootless::ensure(&rootless::Config {
-            folder: &folder,
-            maps,
-            reaches_host: false,
-            home: engine.helpers_home(),
-        })?;
+        let networks = rootless::ensure(&rootless::Config { folder: &folder, maps, reaches_host: false })?;
         networks.hold()?;
         networks.run(|| exec(&command, &variables))?
     } else {

@@ -24,7 +24,6 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
@@ -41,13 +40,12 @@ use super::record::Record;
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
-use crate::network::lease::{Lease, Leases, Wish};
+use crate::network::lease::{self, Lease, Leases, Wish};
 use crate::network::link;
 use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
 use crate::network::rootless::{Lifeline, open_inside};
-use crate::network::watch::Watch;
 use crate::network::way;
 use crate::runtime;
 use crate::support::activation::passed_descriptors;
@@ -68,8 +66,6 @@ pub struct Connecting<'a> {
     lifeline: &'a Lifeline,
     /// What the command's caller has bound already.
     passed: RefCell<PassedSockets>,
-    /// Of its networks.
-    names: &'a Watch,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
     /// What tells this run from others, once it has begun.
@@ -101,7 +97,6 @@ impl<'a> Connecting<'a> {
         hostname: &'a str,
         relay: &'a RefCell<Relay>,
         lifeline: &'a Lifeline,
-        names: &'a Watch,
     ) -> Option<Self> {
         if !matches!(record.options.network, Network::Joined(_)) {
             return None;
@@ -113,7 +108,6 @@ impl<'a> Connecting<'a> {
             relay,
             lifeline,
             passed: RefCell::default(),
-            names,
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
@@ -229,29 +223,7 @@ impl<'a> Connecting<'a> {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
-        self.begin_to_watch_names(&networks);
         Ok(())
-    }
-
-    /// Sees to it that all its networks have their name servers, of which one has died.
-    pub fn find_names(&self) -> Result<()> {
-        let networks = Networks::of(self.engine);
-        self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
-        self.watch_names(&networks)
-    }
-
-    fn watch_names(&self, networks: &Networks<'_>) -> Result<()> {
-        let joined = self.joined.borrow();
-        let links = joined.iter().filter_map(|network| names::watch(networks, network).transpose());
-        self.names.hold(links.collect::<Result<_>>()?, Instant::now());
-        Ok(())
-    }
-
-    /// Watches them from now on; what cannot be watched yet is looked for again.
-    fn begin_to_watch_names(&self, networks: &Networks<'_>) {
-        if self.watch_names(networks).is_err() {
-            self.names.lost(Instant::now());
-        }
     }
 
     /// Tells that a run has left its networks.
@@ -277,10 +249,14 @@ impl<'a> Connecting<'a> {
         let binding = seats.iter().find(serves).and_then(|seat| seat.place.options.host_binding);
         let passed = self.passed.borrow();
         let opened = ports::open(self.engine, &self.world(), record, binding, targets, &passed)?;
-        if ports::are_anothers(networks, record.id.as_str(), &opened.bound)? {
+        if ports::anothers(networks, record.id.as_str(), &opened.bound)?.is_some() {
             // The host let us have them: who had them is gone, and its rules are not.
             for name in networks.in_use()? {
                 sweep_named(self.engine, &self.world(), networks, &name)?;
+            }
+            // But for those that no socket holds (sctp).
+            if let Some((bound, owner)) = ports::anothers(networks, record.id.as_str(), &opened.bound)? {
+                return Err(ports::allocated(&bound, &owner));
             }
         }
         Ok(opened)
@@ -310,8 +286,9 @@ impl<'a> Connecting<'a> {
             addresses: attachment.addresses(),
             mac: attachment.mac,
             name: record.name.to_string(),
-            aliases: aliases(record, attachment),
+            aliases: attachment.aliases.clone(),
             resolvers: record.options.hosts.servers.clone(),
+            run: self.run.get(),
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -334,7 +311,6 @@ impl<'a> Connecting<'a> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
         lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
-        lease.run = self.run.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
@@ -379,7 +355,6 @@ impl<'a> Connecting<'a> {
         files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
         // Who asked for it tells of it.
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
-        self.begin_to_watch_names(&networks);
         Ok(())
     }
 
@@ -543,6 +518,9 @@ impl<'a> Connecting<'a> {
                 self.ensure_names_again(&networks, &network);
             }
         }
+        if self.run.get().is_none() {
+            self.run.set(Some(lease::new_run()?));
+        }
         if world.handle().is_none() {
             // From now on it keeps the tables, too.
             self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
@@ -612,7 +590,6 @@ impl<'a> Connecting<'a> {
         self.relay.replace(Relay::default());
         self.bound.replace(Vec::new());
         self.targets.replace(Vec::new());
-        self.names.let_go();
     }
 
     /// Gives back what the container had in a process that nobody waits for: before it takes rules away, the kernel waits some
@@ -656,7 +633,7 @@ impl<'a> Connecting<'a> {
         }
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.run.is_none_or(|of| of == run));
+        gone.retain(|gone| gone.lease.run == Some(run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
 }
@@ -668,7 +645,7 @@ impl runtime::container::Networks for Connecting<'_> {
 
     /// On failure nothing of it is left.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.run.replace(Some(nanoseconds_since_boot())).is_some();
+        let is_again = self.run.replace(Some(lease::new_run()?)).is_some();
         let made = self.make(&self.record_now()?, is_again, namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
@@ -676,12 +653,6 @@ impl runtime::container::Networks for Connecting<'_> {
         }
         made
     }
-}
-
-/// By the clock that only goes on: no two runs of a container begin at once.
-fn nanoseconds_since_boot() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {
@@ -694,14 +665,6 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     // A workload may have become somebody over whom the user has rights in the user namespace alone.
     let opened = open_inside(handle.user_namespace(), handle.network_namespace(), 1, || Ok(vec![open()?]))?;
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
-}
-
-/// What a container is called in a network besides its own name: as docker has it, also by the name that it calls itself.
-fn aliases(record: &Record, attachment: &Attachment) -> Vec<String> {
-    let mut aliases = attachment.aliases.clone();
-    let hostname = record.options.hostname.as_ref().filter(|hostname| *hostname != record.name.as_str());
-    aliases.extend(hostname.filter(|hostname| !attachment.aliases.contains(hostname)).cloned());
-    aliases
 }
 
 /// Tells that a container is in a network, or is no more, in docker's words.
@@ -724,7 +687,7 @@ fn forget_conversations(bound: &[BoundPort]) -> Result<()> {
     let datagrams = bound.iter().filter(|bound| bound.protocol == Protocol::Udp);
     match datagrams.map(|bound| bound.host_port).collect::<Vec<_>>() {
         ports if ports.is_empty() => Ok(()),
-        ports => conntrack::forget(Protocol::Udp.number(), &ports),
+        ports => conntrack::forget_ports(Protocol::Udp.number(), &ports),
     }
 }
 
