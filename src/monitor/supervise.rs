@@ -15,13 +15,12 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::Timespec;
 use serde::{Deserialize, Serialize};
 
 use super::audience::{Audience, Heard};
 use super::checking::{Checking, HealthJob};
-use super::health::{CheckResult, Checks, OnFailure};
+use super::health::{Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
@@ -36,7 +35,7 @@ use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
-use crate::sys::{memory, signal};
+use crate::sys::signal;
 
 /// What a monitor is started for.
 pub struct Job<'a> {
@@ -724,4 +723,3 @@ enum Rest {
     Taken,
     Disturbed,
 }
-

@@ -301,25 +301,12 @@ pub(super) fn anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort]) -
             && one.host_port == other.host_port
             && (one.host == other.host || one.host.is_none() || other.host.is_none())
     };
-<<<<<<< HEAD
-    let has_one = |lease: &Lease| lease.published.iter().any(|theirs| bound.iter().any(|ours| is_same(ours, theirs)));
-    Ok(networks.everybodys()?.iter().any(|(holder, leases)| holder != id && leases.values().any(has_one)))
-=======
     let has = |lease: &Lease, ours: &BoundPort| lease.published.iter().any(|theirs| is_same(ours, theirs));
-    Ok(everybody(networks)?.into_iter().filter(|(holder, _)| holder != id).find_map(|(_, lease)| {
+    let others = networks.everybodys()?.into_iter().filter(|(holder, _)| holder != id);
+    Ok(others.flat_map(|(_, leases)| leases.into_values()).find_map(|lease| {
         let ours = bound.iter().find(|ours| has(&lease, ours))?;
         Some((*ours, lease.name))
     }))
-}
-
-/// The leases of all networks.
-fn everybody(networks: &Networks<'_>) -> Result<Vec<(String, Lease)>> {
-    let mut all = Vec::new();
-    for name in networks.in_use()? {
-        all.extend(networks.leases(&name)?);
-    }
-    Ok(all)
->>>>>>> 469d3ce235c70724bb5731ede1f81eee18a476fd
 }
 
 #[cfg(test)]
