@@ -63,7 +63,7 @@ pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
 pub(crate) const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(program: &str, words: &str) -> String {
     let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
@@ -72,7 +72,7 @@ pub(crate) fn run(program: &str, words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     run("ip", words);
 }
 
@@ -140,7 +140,7 @@ impl Drop for Stage {
 }
 
 /// Reads what a server says to who connects; nothing where there is none.
-fn hear(at: &str) -> String {
+pub(crate) fn hear(at: &str) -> String {
     let at: SocketAddr = at.parse().expect("an address");
     let mut said = String::new();
     if let Ok(mut stream) = TcpStream::connect_timeout(&at, Duration::from_millis(500)) {
@@ -155,7 +155,7 @@ pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
 }
 
 /// Runs a script of busybox's in a container that ends with it.
-fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+pub(crate) fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
     let mut command = scene.husk();
     command.args(["run", "--rm"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run()
@@ -176,12 +176,12 @@ pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
 
-fn inspect(scene: &Scene, name: &str) -> Value {
+pub(crate) fn inspect(scene: &Scene, name: &str) -> Value {
     let found: Value = serde_json::from_str(&husk(scene, &["inspect", name]).success().stdout).expect("it is JSON");
     found[0].clone()
 }
 
-fn address(scene: &Scene, network: &str, name: &str) -> String {
+pub(crate) fn address(scene: &Scene, network: &str, name: &str) -> String {
     let leases = leases(scene, network);
     let lease = leases.as_object().and_then(|all| all.values().find(|lease| lease["name"] == name));
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
@@ -480,7 +480,7 @@ fn published_ports_know_their_callers(scene: &Scene) {
         tell.send(()).expect("the test waits");
         let mut buffer = [0; 16];
         let mut callers = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
             socket.send_to(&buffer[..length], from).expect("answer");
             callers.push(from.ip().to_string());
@@ -500,7 +500,14 @@ fn published_ports_know_their_callers(scene: &Scene) {
     };
     assert_eq!(stage.outside(echoed("198.51.100.1:5300")), ("echo".to_owned(), "198.51.100.1:5300".to_owned()));
     assert_eq!(echoed("127.0.0.1:5300")(), ("echo".to_owned(), "127.0.0.1:5300".to_owned()));
-    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1"]);
+    let caller = stage.outside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("be patient");
+        socket.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).expect("an answer");
+        socket
+    });
+    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1", WORLD]);
     // A port has one owner, who is named.
     let refused = inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true");
     refused.exits_with(125).says("port is already allocated").says("container web has it");
@@ -515,7 +522,23 @@ fn published_ports_know_their_callers(scene: &Scene) {
     wait_until("it serves", || hear_ok("127.0.0.1:8082"));
     // At a loopback address it is for this host alone.
     assert_eq!(stage.outside(|| hear(&format!("{HOST}:8082"))), "");
+    let before = address(scene, "front", "web");
     husk(scene, &["rm", "-f", "web", "next"]).success();
+    // The next with that address hears nothing of who goes on talking to the one before.
+    wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
+    start(scene, &layout, &["--name", "heir", "--network", "front"], "sleep 100");
+    assert_eq!(address(scene, "front", "heir"), before);
+    let pid = inspect(scene, "heir")["State"]["Pid"].as_i64().expect("a pid");
+    let heard = thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the container's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+        let socket = UdpSocket::bind(("0.0.0.0", 53)).expect("hear in the container");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("be impatient");
+        caller.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).is_ok()
+    });
+    assert!(!heard.join().unwrap(), "it was the former owner's");
+    husk(scene, &["rm", "-f", "heir"]).success();
     assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
 }
@@ -535,7 +558,7 @@ fn page(at: &str) -> String {
     page
 }
 
-fn hear_ok(at: &str) -> bool {
+pub(crate) fn hear_ok(at: &str) -> bool {
     TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).is_ok()
 }
 
@@ -639,7 +662,7 @@ fn frames_that_are_forged_are_dropped(scene: &Scene) {
 }
 
 /// Has nft do something in this network namespace.
-fn nft(script: &str) -> Result<(), String> {
+pub(crate) fn nft(script: &str) -> Result<(), String> {
     let output = Command::new("nft").arg(script).output().expect("run nft");
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
@@ -706,8 +729,10 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     }
     // Where nobody keeps them they stay, unless somebody takes them away: that is said and mended.
     for loss in ["flush ruleset", "flush TABLE", "flush chain TABLE between; delete chain TABLE between"] {
-        kill_keepers(scene, usize::MAX);
-        wait_until("nobody keeps them", || owners() == 0);
+        wait_until("nobody keeps them", || {
+            kill_keepers(scene, usize::MAX);
+            owners() == 0
+        });
         assert!(is_reached() && !is_open());
         let tables = run("nft", "list tables inet");
         let table = tables.trim().strip_prefix("table ").expect("there is one");
@@ -879,11 +904,16 @@ fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {
     let layout = image(scene);
     run("nft", "add table ip filter");
     run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    run("nft", "add rule ip filter FORWARD tcp dport 7001 drop");
     let listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
     let served = thread::spawn(move || listener.accept().map(drop));
     husk(scene, &["network", "create", "front"]).success();
     inside(scene, &layout, &["--network", "front"], &format!("nc {WORLD} 7000 </dev/null")).success();
     served.join().unwrap().expect("a caller");
+    // What it drops by a rule of its own stays dropped.
+    let _listener = stage.outside(|| TcpListener::bind((WORLD, 7001)).expect("listen in the world"));
+    let script = format!("timeout 1 nc {WORLD} 7001 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "front"], &script).stdout, "");
     husk(scene, &["network", "rm", "front"]).success();
     let rules = run("nft", "list ruleset");
     assert!(!rules.contains("hk-") && rules.contains("policy drop"), "{rules}");

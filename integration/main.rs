@@ -73,6 +73,7 @@ mod referrers;
 mod registries;
 mod rootless;
 mod rootless_net;
+mod routing;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -179,6 +180,7 @@ fn tests() -> Vec<support::Test> {
         secrets::tests,
         completion::tests,
         connecting::tests,
+        routing::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

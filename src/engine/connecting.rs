@@ -40,7 +40,7 @@ use super::record::Record;
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
-use crate::network::lease::{Lease, Leases, Wish};
+use crate::network::lease::{self, Lease, Leases, Wish};
 use crate::network::link;
 use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
@@ -249,10 +249,14 @@ impl<'a> Connecting<'a> {
         let binding = seats.iter().find(serves).and_then(|seat| seat.place.options.host_binding);
         let passed = self.passed.borrow();
         let opened = ports::open(self.engine, &self.world(), record, binding, targets, &passed)?;
-        if ports::are_anothers(networks, record.id.as_str(), &opened.bound)? {
+        if ports::anothers(networks, record.id.as_str(), &opened.bound)?.is_some() {
             // The host let us have them: who had them is gone, and its rules are not.
             for name in networks.in_use()? {
                 sweep_named(self.engine, &self.world(), networks, &name)?;
+            }
+            // But for those that no socket holds (sctp).
+            if let Some((bound, owner)) = ports::anothers(networks, record.id.as_str(), &opened.bound)? {
+                return Err(ports::allocated(&bound, &owner));
             }
         }
         Ok(opened)
@@ -284,6 +288,7 @@ impl<'a> Connecting<'a> {
             name: record.name.to_string(),
             aliases: attachment.aliases.clone(),
             resolvers: record.options.hosts.servers.clone(),
+            run: self.run.get(),
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -306,7 +311,6 @@ impl<'a> Connecting<'a> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
         lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
-        lease.run = self.run.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
@@ -514,6 +518,9 @@ impl<'a> Connecting<'a> {
                 self.ensure_names_again(&networks, &network);
             }
         }
+        if self.run.get().is_none() {
+            self.run.set(Some(lease::new_run()?));
+        }
         if world.handle().is_none() {
             // From now on it keeps the tables, too.
             self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
@@ -626,7 +633,7 @@ impl<'a> Connecting<'a> {
         }
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.run.is_none_or(|of| of == run));
+        gone.retain(|gone| gone.lease.run == Some(run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
 }
@@ -638,7 +645,7 @@ impl runtime::container::Networks for Connecting<'_> {
 
     /// On failure nothing of it is left.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.run.replace(Some(nanoseconds_since_boot())).is_some();
+        let is_again = self.run.replace(Some(lease::new_run()?)).is_some();
         let made = self.make(&self.record_now()?, is_again, namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
@@ -646,12 +653,6 @@ impl runtime::container::Networks for Connecting<'_> {
         }
         made
     }
-}
-
-/// By the clock that only goes on: no two runs of a container begin at once.
-fn nanoseconds_since_boot() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {
@@ -686,7 +687,7 @@ fn forget_conversations(bound: &[BoundPort]) -> Result<()> {
     let datagrams = bound.iter().filter(|bound| bound.protocol == Protocol::Udp);
     match datagrams.map(|bound| bound.host_port).collect::<Vec<_>>() {
         ports if ports.is_empty() => Ok(()),
-        ports => conntrack::forget(Protocol::Udp.number(), &ports),
+        ports => conntrack::forget_ports(Protocol::Udp.number(), &ports),
     }
 }
 
