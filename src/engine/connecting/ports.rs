@@ -42,6 +42,10 @@ pub(super) fn open(
 ) -> Result<Opened> {
     let mut opened = Opened::default();
     for port in &record.options.published {
+        if world.handle().is_some() && transport(port.protocol).is_none() {
+            let what = format!("publish {}/{}", port.port, port.protocol);
+            return Err(Error::unsupported(format!("{what}: an ordinary user's way out carries tcp and udp")));
+        }
         let port = PublishedPort { host: port.host.or(binding), ..*port };
         let opener = |at: SocketAddr, transport, to| match world.handle() {
             Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
