@@ -46,7 +46,7 @@ pub(crate) fn tests() -> Vec<Test> {
 pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
 pub(crate) const WORLD: &str = "198.51.100.2";
-const WORLD6: &str = "2001:db8::2";
+pub(crate) const WORLD6: &str = "2001:db8::2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(program: &str, words: &str) -> String {
@@ -56,7 +56,7 @@ pub(crate) fn run(program: &str, words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     run("ip", words);
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
 }
 
 /// Runs a script of busybox's in a container that ends with it.
-fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+pub(crate) fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
     let mut command = scene.husk();
     command.args(["run", "--rm"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run()
@@ -160,12 +160,12 @@ pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
 
-fn inspect(scene: &Scene, name: &str) -> Value {
+pub(crate) fn inspect(scene: &Scene, name: &str) -> Value {
     let found: Value = serde_json::from_str(&husk(scene, &["inspect", name]).success().stdout).expect("it is JSON");
     found[0].clone()
 }
 
-fn address(scene: &Scene, network: &str, name: &str) -> String {
+pub(crate) fn address(scene: &Scene, network: &str, name: &str) -> String {
     let leases = leases(scene, network);
     let lease = leases.as_object().and_then(|all| all.values().find(|lease| lease["name"] == name));
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()

@@ -27,6 +27,7 @@ mod descriptors;
 mod devices;
 mod dns;
 mod doctor;
+mod egress;
 mod engines;
 mod exec;
 mod exec_cgroups;
@@ -179,6 +180,7 @@ fn tests() -> Vec<support::Test> {
         secrets::tests,
         completion::tests,
         connecting::tests,
+        egress::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,
