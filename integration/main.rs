@@ -74,6 +74,7 @@ mod referrers;
 mod registries;
 mod rootless;
 mod rootless_net;
+mod routing;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -181,6 +182,7 @@ fn tests() -> Vec<support::Test> {
         completion::tests,
         connecting::tests,
         egress::tests,
+        routing::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

@@ -309,7 +309,7 @@ impl ContainerArgs {
         namespaces.fill(&mut options);
         if !names_network && !options.network.attachments().is_empty() {
             // What nobody asked for by name is no reason to fail.
-            if let Some(reason) = connecting::default_is_out_of_reach(engine, &options.namespaces.user) {
+            if let Some(reason) = connecting::default_is_out_of_reach(engine, &options.namespaces) {
                 options.network = Network::None;
                 super::report::note(&format!("the container has no network: {reason}"));
             }

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 
 use self::expression::{Comparison, Connection, Expression, Header, Meta, Register, Translation, Verdict};
 use self::message::{Element, Entry, Family, Hook, Manner, Set, Table, Type, fields, interface};
+use super::forwarding::Apart;
 use crate::error::{Context, Error, Result};
 use crate::sys::netlink::{Request, Socket};
 
@@ -38,6 +39,9 @@ pub const NAME: &str = "husk";
 /// Interfaces of networks; of those that are cut off; pairs that are one network.
 const BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
 const INTERNAL: Set = Set { name: "internal", key: &[Type::INTERFACE], value: &[] };
+/// Interfaces of this host that are none of a network's, and between which it forwards nothing, by the family.
+const APART_IPV4: Set = Set { name: "apart4", key: &[Type::INTERFACE], value: &[] };
+const APART_IPV6: Set = Set { name: "apart6", key: &[Type::INTERFACE], value: &[] };
 const WITHIN: Set = Set { name: "within", key: &[Type::INTERFACE, Type::INTERFACE], value: &[] };
 
 /// Published ports: at an address of the host, and at any.
@@ -134,12 +138,19 @@ impl<'a> Firewall<'a> {
     /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
     /// (Linux 6.9). Says whether they are. What guarded containers have learned is kept. Fails with EPERM where they are
     /// another socket's.
-    pub fn write(self, socket: &Socket, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<bool> {
+    pub fn write(
+        self,
+        socket: &Socket,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<bool> {
         let sources = egress::sources(endpoints);
         let passes = |source: &[u8]| sources.iter().any(|own| own == source);
         let learned = if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) };
         let messages = |owns| {
-            let mut messages = self.whole(owns, segments, endpoints)?;
+            let mut messages = self.whole(owns, segments, endpoints, apart)?;
             messages.extend(self.entries(&learned, Table::add_entries)?);
             Ok(messages)
         };
@@ -257,7 +268,13 @@ impl<'a> Firewall<'a> {
     }
 
     /// Everything: away with what is there, then tables, sets, chains, and what is in them.
-    fn whole(self, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    fn whole(
+        self,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<Vec<Request>, Errno> {
         let mut messages = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             let table = self.table(family);
@@ -280,7 +297,7 @@ impl<'a> Firewall<'a> {
                 messages.push(table.add_rule(chain.name, rule)?);
             }
         }
-        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
+        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?).chain(strangers(apart)?);
         for (family, set, elements) in filled {
             for some in elements.chunks(ELEMENTS_A_MESSAGE) {
                 messages.push(self.table(family).add_elements(set.name, some)?);
@@ -343,8 +360,10 @@ fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Err
 const INET: Family = Family::Inet;
 const BRIDGE: Family = Family::Bridge;
 
-const SETS: [(Family, Set); 11] = [
+const SETS: [(Family, Set); 13] = [
     (INET, BRIDGES),
+    (INET, APART_IPV4),
+    (INET, APART_IPV6),
     (INET, INTERNAL),
     (INET, WITHIN),
     (INET, AT_IPV4),
@@ -386,6 +405,15 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
         (INET, AT_IPV6, at6),
         (INET, ANY_IPV6, any6),
     ]))
+}
+
+fn strangers(apart: &Apart) -> Result<Filling, Errno> {
+    let names = |names: &[String]| {
+        // Longer ones there are none.
+        let names = names.iter().map(|name| Ok(Element { key: interface(name)?.to_vec(), value: None }));
+        names.collect::<Result<Vec<Element>, Errno>>()
+    };
+    Ok(without_empty(vec![(INET, APART_IPV4, names(&apart.ipv4)?), (INET, APART_IPV6, names(&apart.ipv6)?)]))
 }
 
 fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
@@ -587,7 +615,7 @@ fn published<'a>() -> Vec<Vec<Expression<'a>>> {
 
 fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
     let mut rules = Vec::new();
-    for segment in segments.iter().filter(|segment| segment.masquerades && !segment.is_internal) {
+    for segment in segments.iter().filter(|segment| !segment.is_internal) {
         let Ok(name) = interface(&segment.interface) else { continue };
         for (subnet, prefix) in &segment.subnets {
             let (version, offset) = if subnet.is_ipv4() { (NFPROTO_IPV4, 12) } else { (NFPROTO_IPV6, 8) };
@@ -605,7 +633,9 @@ fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
                 Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: name.to_vec() },
             ];
             let last = [Expression::Count, Expression::Masquerade];
-            rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            if segment.masquerades {
+                rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            }
             // A container that calls its own network by a published port: the answer is to take the same way back.
             let to_itself = [Expression::Meta { key: Meta::OutgoingName, into: FIRST }, equal(&name)];
             let by_port = connection_has(Connection::Status, WAS_PUBLISHED);
@@ -646,6 +676,10 @@ fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
         rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
         rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
     ]);
+    // This host is no router but for networks, if it was none before.
+    for (version, set) in [(NFPROTO_IPV4, APART_IPV4.name), (NFPROTO_IPV6, APART_IPV6.name)] {
+        rules.push(rule(&[&family(version), &incoming_is(set), &outgoing_is(set)], Verdict::Drop));
+    }
     rules
 }
 

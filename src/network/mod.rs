@@ -8,9 +8,11 @@ pub mod firewall;
 pub mod forwarding;
 pub mod lease;
 pub mod link;
+pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+pub mod watch;
 pub mod way;
 
 #[cfg(test)]

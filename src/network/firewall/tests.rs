@@ -49,7 +49,7 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
         let early = TABLES.add(&socket, &[endpoint("vh1")]).unwrap_err();
         assert_eq!(early.errno(), Some(Errno::NOENT), "there are no tables yet");
         assert!(!TABLES.knows(&socket, "husk0").unwrap());
-        TABLES.write(&socket, false, &segments, &[endpoint("vh1")]).unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1")], &Apart::default()).unwrap();
         let known = ["husk0", "hk-1", "hk-2"].map(|bridge| TABLES.knows(&socket, bridge).unwrap());
         assert_eq!(known, [true, true, false]);
         let again = TABLES.add(&socket, &[endpoint("vh1")]);
@@ -60,7 +60,7 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
         // More than fits into one message.
         let many: Vec<Endpoint> =
             (0..1000).map(|number| Endpoint { published: vec![], ..endpoint(&format!("v{number}")) }).collect();
-        TABLES.write(&socket, false, &segments, &many).unwrap();
+        TABLES.write(&socket, false, &segments, &many, &Apart::default()).unwrap();
         assert!(TABLES.is_there(&socket).unwrap());
         TABLES.clear(&socket).unwrap();
         TABLES.clear(&socket).unwrap();
@@ -70,8 +70,9 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
 
 #[test]
 fn names_that_are_no_interface_are_refused() {
-    let error =
-        TABLES.write(&open_socket().unwrap(), false, &[segment("a-name-of-16-byt", &[], false)], &[]).unwrap_err();
+    let error = TABLES
+        .write(&open_socket().unwrap(), false, &[segment("a-name-of-16-byt", &[], false)], &[], &Apart::default())
+        .unwrap_err();
     assert_eq!(error.errno(), Some(Errno::MSGSIZE), "{error}");
 }
 
@@ -105,10 +106,10 @@ fn the_kernel_keeps_the_bounds_of_containers() {
         };
         let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false)];
         let socket = open_socket().unwrap();
-        TABLES.write(&socket, false, &segments, &[endpoint("vh1")]).unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1")], &Apart::default()).unwrap();
         let early = TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap_err();
         assert_eq!(early.errno(), Some(Errno::NOENT), "who has nobody to guard has no such sets");
-        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)]).unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)], &Apart::default()).unwrap();
         TABLES.add(&socket, &[guarded("vh3", 4)]).unwrap();
         TABLES.add(&socket, &[guarded("vh3", 4)]).unwrap();
         let learned = |last: u8, to: &str, port: u16| Learned {
@@ -135,15 +136,15 @@ fn the_kernel_keeps_the_bounds_of_containers() {
             "they live as long as was said last"
         );
         // Written anew, who is guarded keeps what it knows, and nobody else does.
-        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)]).unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)], &Apart::default()).unwrap();
         assert_eq!(know(), [true, true, false]);
         assert!(lives(&|_| true).iter().all(|life| (150_000..=200_000).contains(life)));
-        TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
+        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
         assert_eq!(know(), [false; 3]);
         // One whose life has ended is no hindrance.
-        TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap();
+        TABLES.add(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
         egress::learn(&socket, NAME, &all, Duration::from_millis(1)).unwrap();
-        TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
+        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
         TABLES.clear(&socket).unwrap();
         let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000)).unwrap_err();
         assert_eq!(gone, Errno::NOENT, "there is nothing to learn into");
