@@ -3,7 +3,7 @@
 //!
 //! Each scenario has a network namespace of its own for the host, and another for the world beyond it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
+use super::lifecycle::monitor_of;
 use super::probe::raw::syscall;
+use super::rootless_net::process_of;
 use super::support::image::{Image, Layout};
+use super::support::launch::Step;
 use super::support::{Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -26,6 +29,19 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(an_ordinary_user_s_containers_have_all_of_it)
             .users()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
+        test!(an_ordinary_user_s_containers_have_no_rights_over_bridges)
+            .user()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::Program("ip"))
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
+        test!(a_way_out_that_was_killed_is_replaced_by_who_needs_it)
+            .user()
             .needs(Need::Husk)
             .needs(Need::Busybox)
             .needs(Need::File("/dev/net/tun"))
@@ -46,8 +62,8 @@ pub(crate) fn tests() -> Vec<Test> {
 pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
 pub(crate) const WORLD: &str = "198.51.100.2";
-const WORLD6: &str = "2001:db8::2";
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const WORLD6: &str = "2001:db8::2";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(program: &str, words: &str) -> String {
     let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
@@ -56,7 +72,7 @@ pub(crate) fn run(program: &str, words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     run("ip", words);
 }
 
@@ -124,7 +140,7 @@ impl Drop for Stage {
 }
 
 /// Reads what a server says to who connects; nothing where there is none.
-fn hear(at: &str) -> String {
+pub(crate) fn hear(at: &str) -> String {
     let at: SocketAddr = at.parse().expect("an address");
     let mut said = String::new();
     if let Ok(mut stream) = TcpStream::connect_timeout(&at, Duration::from_millis(500)) {
@@ -139,7 +155,7 @@ pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
 }
 
 /// Runs a script of busybox's in a container that ends with it.
-fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+pub(crate) fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
     let mut command = scene.husk();
     command.args(["run", "--rm"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run()
@@ -160,15 +176,21 @@ pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
 
-fn inspect(scene: &Scene, name: &str) -> Value {
+pub(crate) fn inspect(scene: &Scene, name: &str) -> Value {
     let found: Value = serde_json::from_str(&husk(scene, &["inspect", name]).success().stdout).expect("it is JSON");
     found[0].clone()
 }
 
-fn address(scene: &Scene, network: &str, name: &str) -> String {
+pub(crate) fn address(scene: &Scene, network: &str, name: &str) -> String {
     let leases = leases(scene, network);
     let lease = leases.as_object().and_then(|all| all.values().find(|lease| lease["name"] == name));
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
+}
+
+/// The name of a network's bridge.
+fn bridge(scene: &Scene, network: &str) -> String {
+    let id = husk(scene, &["network", "inspect", "-f", "{{.Id}}", network]).success().stdout;
+    format!("hk-{}", &id[..10])
 }
 
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -224,10 +246,135 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     assert!(log.contains("172."), "it has seen its neighbour: {log}");
     husk(scene, &["restart", "-t", "0", "web"]).success();
     assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
-    let refused = inside(scene, &layout, &["--network", "front", "--userns", "keep-id"], "true");
-    refused.exits_with(125).says("a user namespace of their own");
-    husk(scene, &["rm", "-f", "web"]).success();
+    let others: &[_] = if scene.account().subordinate.is_some() { &[("nomap", 0), ("auto", 0)] } else { &[] };
+    for (mode, id) in [("keep-id", scene.account().uid)].iter().chain(others) {
+        let flags = ["--network", "front", "--userns", mode];
+        let seen = inside(scene, &layout, &flags, &format!("id -u; {get}")).success().stdout;
+        assert_eq!(seen, format!("{id}\nhello\n"), "{mode}");
+    }
+    // Who is in the same namespaces is in the same user namespace; one that is in no network is out of their reach.
+    for joined in ["pid", "ipc", "userns", "network"] {
+        let mut flags = vec![format!("--{joined}=container:web")];
+        flags.extend((joined != "network").then(|| "--network=front".to_owned()));
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        assert_eq!(inside(scene, &layout, &flags, get).success().stdout, "hello\n", "{joined}");
+    }
+    start(scene, &layout, &["--name", "alone", "--network", "none"], "sleep 1000");
+    let refused = inside(scene, &layout, &["--network", "front", "--ipc", "container:alone"], "true");
+    refused.exits_with(125).says("of no container that is in a network");
+    // A socket that the caller listens with serves the port that is published there, and nobody else could have that.
+    let free = free_port();
+    let mut given = scene.husk();
+    given.args(["run", "-d", "--name", "given", "--network", "front", "-p", &format!("{free}:80")]);
+    given.arg(layout.reference()).args(["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]);
+    given.step(Step::Listen(free)).step(Step::Activate(1, "")).run().success();
+    wait_until("it serves what it was given", || page(&free.to_string()).ends_with("given\n"));
+    husk(scene, &["rm", "-f", "web", "alone", "given"]).success();
     wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
+}
+
+fn an_ordinary_user_s_containers_have_no_rights_over_bridges(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = Image::probe(scene).layout(scene, "probe");
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    start(scene, &layout, &["--name", "web", "--network", "back"], "sleep 1000");
+    let bridges = ["front", "back"].map(|network| bridge(scene, network));
+    let try_all = |flags: &[&str]| {
+        let mut words = vec!["/probe".to_owned()];
+        let tries = bridges.iter().flat_map(|bridge| ["get", "delete"].map(|verb| format!("link:{verb}:{bridge}:0")));
+        // The loopback, the way out, and whatever there may be of bridges and of ends that containers have.
+        words.extend(
+            tries
+                .chain((1..10).map(|index| format!("link:join:{index}:0")))
+                .flat_map(|word| ["--try".to_owned(), word]),
+        );
+        let mut command = scene.husk();
+        command.args(["run", "--rm", "--network", "front"]).args(flags).arg(layout.reference()).args(words);
+        let report = command.run().success().report();
+        report["tries"].clone()
+    };
+    for flags in [&["--cap-add", "NET_ADMIN"][..], &["--privileged"]] {
+        let tries = try_all(flags);
+        let is_refused = |answer: &Value| answer == "EPERM" || answer == "EACCES";
+        assert!(tries.as_object().expect("tries").values().all(is_refused), "{flags:?}: {tries}");
+    }
+    // Its own links are its own.
+    let own = "/bin/busybox ip link set dev eth0 mtu 1400 && /bin/busybox ip link show eth0";
+    let seen = inside(scene, &layout, &["--network", "front", "--cap-add", "NET_ADMIN"], own).success().stdout;
+    assert!(seen.contains("mtu 1400"), "{seen}");
+    let links = husk(scene, &["unshare", "--rootless-netns", "ip", "link"]).success().stdout;
+    assert!(bridges.iter().all(|bridge| links.contains(bridge.as_str())), "{links}");
+    husk(scene, &["rm", "-f", "web"]).success();
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+}
+
+fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = image(scene);
+    husk(scene, &["network", "create", "ashes"]).success();
+    let at = free_port().to_string();
+    let publish = format!("{at}:80");
+    let flags = ["--name", "risen", "--network", "ashes", "--restart", "always", "-p", &publish];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
+    let is_served = || page(&at).ends_with("hello\n");
+    wait_until("it serves", is_served);
+    // No command is made, and its port leads to it again.
+    let first = process_of(scene);
+    kill(first);
+    wait_until("its monitor has had another made", is_served);
+    let second = process_of(scene);
+    assert_ne!(first, second);
+    // With the container at once, whose policy starts it again.
+    let pid_of = || i32::try_from(inspect(scene, "risen")["State"]["Pid"].as_i64().expect("a pid")).expect("a pid");
+    let pid = pid_of();
+    kill(second);
+    kill(pid);
+    wait_until("it was started again", || is_served() && pid_of() != pid);
+    // All that there is of husk: what is left is the container, and the next command gives it back what it had.
+    let pid = pid_of();
+    let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
+    let (monitor, third) = (monitor_of("risen"), process_of(scene));
+    for of_husk in [monitor, third].into_iter().chain(name_servers("ashes")) {
+        kill(of_husk);
+    }
+    wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
+    wait_until("it is looked after", || pid_of() == pid && is_served());
+    assert_eq!(
+        inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
+        "hello\n"
+    );
+    husk(scene, &["rm", "-f", "risen"]).success();
+    wait_until("it has given back what it had", || leases(scene, "ashes") == serde_json::json!({}));
+}
+
+fn links_in(namespace: &std::fs::File) -> Vec<String> {
+    thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter the namespace");
+            let table = std::fs::read_to_string("/proc/thread-self/net/dev").expect("read the table of interfaces");
+            let names = table.lines().skip(2).filter_map(|line| line.split_once(':'));
+            names.map(|(name, _)| name.trim().to_owned()).collect()
+        });
+        look.join().expect("the thread ends")
+    })
+}
+
+/// The processes that answer for names of a network that no other test has.
+fn name_servers(network: &str) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").expect("list processes").filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let words = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        words.starts_with(&format!("husk\0internal\0dns\0{network}\0")).then_some(pid)
+    });
+    pids.collect()
 }
 
 fn containers_reach_each_other_and_the_world(scene: &Scene) {
@@ -304,7 +451,7 @@ fn published_ports_know_their_callers(scene: &Scene) {
         move || {
             let mut stream = TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).expect("connect");
             stream.set_read_timeout(Some(PATIENCE)).expect("be patient");
-            std::io::Write::write_all(&mut stream, b"GET /a HTTP/1.0\r\n\r\n").expect("ask");
+            Write::write_all(&mut stream, b"GET /a HTTP/1.0\r\n\r\n").expect("ask");
             let mut said = String::new();
             let _ = stream.read_to_string(&mut said);
             said.lines().last().unwrap_or_default().to_owned()
@@ -333,7 +480,7 @@ fn published_ports_know_their_callers(scene: &Scene) {
         tell.send(()).expect("the test waits");
         let mut buffer = [0; 16];
         let mut callers = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
             socket.send_to(&buffer[..length], from).expect("answer");
             callers.push(from.ip().to_string());
@@ -353,7 +500,14 @@ fn published_ports_know_their_callers(scene: &Scene) {
     };
     assert_eq!(stage.outside(echoed("198.51.100.1:5300")), ("echo".to_owned(), "198.51.100.1:5300".to_owned()));
     assert_eq!(echoed("127.0.0.1:5300")(), ("echo".to_owned(), "127.0.0.1:5300".to_owned()));
-    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1"]);
+    let caller = stage.outside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("be patient");
+        socket.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).expect("an answer");
+        socket
+    });
+    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1", WORLD]);
     // A port has one owner, who is named.
     let refused = inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true");
     refused.exits_with(125).says("port is already allocated").says("container web has it");
@@ -368,12 +522,43 @@ fn published_ports_know_their_callers(scene: &Scene) {
     wait_until("it serves", || hear_ok("127.0.0.1:8082"));
     // At a loopback address it is for this host alone.
     assert_eq!(stage.outside(|| hear(&format!("{HOST}:8082"))), "");
+    let before = address(scene, "front", "web");
     husk(scene, &["rm", "-f", "web", "next"]).success();
+    // The next with that address hears nothing of who goes on talking to the one before.
+    wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
+    start(scene, &layout, &["--name", "heir", "--network", "front"], "sleep 100");
+    assert_eq!(address(scene, "front", "heir"), before);
+    let pid = inspect(scene, "heir")["State"]["Pid"].as_i64().expect("a pid");
+    let heard = thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the container's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+        let socket = UdpSocket::bind(("0.0.0.0", 53)).expect("hear in the container");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("be impatient");
+        caller.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).is_ok()
+    });
+    assert!(!heard.join().unwrap(), "it was the former owner's");
+    husk(scene, &["rm", "-f", "heir"]).success();
     assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
 }
 
-fn hear_ok(at: &str) -> bool {
+/// A port of the loopback that nobody has.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+}
+
+/// What a web server has as `/a`; nothing where there is none.
+fn page(at: &str) -> String {
+    let mut page = String::new();
+    if let Ok(mut stream) = TcpStream::connect(at) {
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = stream.write_all(b"GET /a HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut page));
+    }
+    page
+}
+
+pub(crate) fn hear_ok(at: &str) -> bool {
     TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).is_ok()
 }
 
@@ -477,7 +662,7 @@ fn frames_that_are_forged_are_dropped(scene: &Scene) {
 }
 
 /// Has nft do something in this network namespace.
-fn nft(script: &str) -> Result<(), String> {
+pub(crate) fn nft(script: &str) -> Result<(), String> {
     let output = Command::new("nft").arg(script).output().expect("run nft");
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
@@ -544,14 +729,18 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     }
     // Where nobody keeps them they stay, unless somebody takes them away: that is said and mended.
     for loss in ["flush ruleset", "flush TABLE", "flush chain TABLE between; delete chain TABLE between"] {
-        kill_keepers(scene, usize::MAX);
-        wait_until("nobody keeps them", || owners() == 0);
+        wait_until("nobody keeps them", || {
+            kill_keepers(scene, usize::MAX);
+            owners() == 0
+        });
         assert!(is_reached() && !is_open());
         let tables = run("nft", "list tables inet");
         let table = tables.trim().strip_prefix("table ").expect("there is one");
         let loss = loss.replace("flush TABLE", "flush table TABLE").replace("TABLE", table);
         nft(&loss).expect("it is nobody's");
-        husk(scene, &["ps"]).success().says("husk network reload");
+        let told = husk(scene, &["ps"]).success().stderr;
+        // Where its monitor was killed, the next one has mended it by then.
+        assert!(told.contains("husk network reload") || kernel() >= (6, 9), "{told}");
         husk(scene, &["network", "reload"]).success();
         assert_eq!(husk(scene, &["ps"]).success().stderr, "", "{loss}");
         assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached(), "{loss}");
@@ -699,7 +888,7 @@ fn ports_and_ways_follow_the_networks(scene: &Scene) {
     // What is taken is refused, and changes nothing.
     start(scene, &layout, &["--name", "third", "--network", "inner", "-p", "8080:80"], "sleep 100");
     let refused = husk(scene, &["network", "connect", "bridge", "third"]);
-    refused.exits_with(125).says("port is already allocated").says("container web has it");
+    refused.exits_with(1).says("port is already allocated").says("container web has it");
     let links = husk(scene, &["exec", "third", "/bin/busybox", "ip", "link"]).success().stdout;
     assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
     // A name server in a container, beside those of the networks, which go on answering.
@@ -717,11 +906,16 @@ fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {
     let layout = image(scene);
     run("nft", "add table ip filter");
     run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    run("nft", "add rule ip filter FORWARD tcp dport 7001 drop");
     let listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
     let served = thread::spawn(move || listener.accept().map(drop));
     husk(scene, &["network", "create", "front"]).success();
     inside(scene, &layout, &["--network", "front"], &format!("nc {WORLD} 7000 </dev/null")).success();
     served.join().unwrap().expect("a caller");
+    // What it drops by a rule of its own stays dropped.
+    let _listener = stage.outside(|| TcpListener::bind((WORLD, 7001)).expect("listen in the world"));
+    let script = format!("timeout 1 nc {WORLD} 7001 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "front"], &script).stdout, "");
     husk(scene, &["network", "rm", "front"]).success();
     let rules = run("nft", "list ruleset");
     assert!(!rules.contains("hk-") && rules.contains("policy drop"), "{rules}");

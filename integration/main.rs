@@ -27,6 +27,7 @@ mod descriptors;
 mod devices;
 mod dns;
 mod doctor;
+mod egress;
 mod engines;
 mod exec;
 mod exec_cgroups;
@@ -73,6 +74,7 @@ mod referrers;
 mod registries;
 mod rootless;
 mod rootless_net;
+mod routing;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -179,6 +181,8 @@ fn tests() -> Vec<support::Test> {
         secrets::tests,
         completion::tests,
         connecting::tests,
+        egress::tests,
+        routing::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

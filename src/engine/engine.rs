@@ -12,10 +12,11 @@ use serde::de::DeserializeOwned;
 use super::connecting;
 use super::containers::{Containers, Fate, Orphan, Sweep};
 use super::events;
+use super::logs;
 use super::record::{Container, ExitRecord, Status, Supervision, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
-use crate::cgroups::{Driver, Tolerance};
+use crate::cgroups::{Driver, Home, Tolerance};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::unpack::{Form, OverlayXattr, Ownership};
 use crate::monitor;
@@ -135,6 +136,14 @@ impl Engine {
         }
     }
 
+    /// Where processes live that are of no one container.
+    pub fn helpers_home(&self) -> Home {
+        match self.cgroup_manager() {
+            CgroupManager::Systemd => Home::Scope,
+            CgroupManager::Auto | CgroupManager::Cgroupfs => Home::Group,
+        }
+    }
+
     /// Where the runtime keeps the states of the engine's containers.
     pub fn runtime_root(&self) -> std::path::PathBuf {
         self.settings.run_root.join("oci")
@@ -172,6 +181,8 @@ impl Engine {
         container: &Container,
         supervision: &Supervision,
     ) -> Result<()> {
+        // Gone with the run root, at the latest.
+        let _ = container.record().and_then(|record| logs::forget_egress(self, &record));
         match (containers.remove(container, supervision), &self.maps) {
             (Err(error), Some(maps)) if matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM)) => {
                 userns::run(maps, || containers.remove_rest(container))

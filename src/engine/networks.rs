@@ -327,7 +327,8 @@ impl<'e> Networks<'e> {
     pub fn is_quiet(&self, name: &str) -> bool {
         let changed =
             std::fs::metadata(self.run_directory().join(name).join(lease::LEASES)).and_then(|stat| stat.modified());
-        changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > COMING_AND_GOING))
+        // A clock that was set back says nothing of when that was.
+        changed.is_ok_and(|changed| changed.elapsed().map_or(true, |age| age > COMING_AND_GOING))
     }
 
     /// The folder of all of these.
@@ -353,12 +354,9 @@ impl<'e> Networks<'e> {
     /// still.
     pub fn everybodys(&self) -> Result<BTreeMap<String, BTreeMap<String, Lease>>> {
         let mut all: BTreeMap<String, BTreeMap<String, Lease>> = BTreeMap::new();
-        let Some(folder) = open(&self.run_directory())? else { return Ok(all) };
-        for name in super::containers::entries(folder.as_fd())? {
-            if is_network_name(&name) {
-                for (id, lease) in self.leases(&name)? {
-                    all.entry(id).or_default().insert(name.clone(), lease);
-                }
+        for name in self.in_use()? {
+            for (id, lease) in self.leases(&name)? {
+                all.entry(id).or_default().insert(name.clone(), lease);
             }
         }
         Ok(all)

@@ -13,7 +13,10 @@
 //!        between  forward      0   what goes on; within one network; what was published; nothing else inwards
 //! bridge source   prerouting -300  from a container's port: its MAC and its addresses, in frames and in ARP
 //! ```
+//!
+//! What containers may reach that may not reach everything is in [`egress`].
 
+pub mod egress;
 pub mod expression;
 pub mod foreign;
 pub mod keeper;
@@ -25,7 +28,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rustix::io::Errno;
 
 use self::expression::{Comparison, Connection, Expression, Header, Meta, Register, Translation, Verdict};
-use self::message::{Element, Family, Hook, Set, Table, Type, fields, interface};
+use self::message::{Element, Entry, Family, Hook, Manner, Set, Table, Type, fields, interface};
+use super::forwarding::Apart;
 use crate::error::{Context, Error, Result};
 use crate::sys::netlink::{Request, Socket};
 
@@ -35,6 +39,9 @@ pub const NAME: &str = "husk";
 /// Interfaces of networks; of those that are cut off; pairs that are one network.
 const BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
 const INTERNAL: Set = Set { name: "internal", key: &[Type::INTERFACE], value: &[] };
+/// Interfaces of this host that are none of a network's, and between which it forwards nothing, by the family.
+const APART_IPV4: Set = Set { name: "apart4", key: &[Type::INTERFACE], value: &[] };
+const APART_IPV6: Set = Set { name: "apart6", key: &[Type::INTERFACE], value: &[] };
 const WITHIN: Set = Set { name: "within", key: &[Type::INTERFACE, Type::INTERFACE], value: &[] };
 
 /// Published ports: at an address of the host, and at any.
@@ -99,6 +106,8 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     pub addresses: Vec<IpAddr>,
     pub published: Vec<Published>,
+    /// What it may reach, where that is not everything.
+    pub bounds: Option<egress::Bounds>,
 }
 
 /// A published port.
@@ -127,12 +136,25 @@ impl<'a> Firewall<'a> {
     }
 
     /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
-    /// (Linux 6.9). Says whether they are. Fails with EPERM where they are another socket's.
-    pub fn write(self, socket: &Socket, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<bool> {
-        let write = |owns| {
-            transact(socket, || self.whole(owns, segments, endpoints), "write husk's tables into nf_tables")
-                .map(|()| owns)
+    /// (Linux 6.9). Says whether they are. What guarded containers have learned is kept. Fails with EPERM where they are
+    /// another socket's.
+    pub fn write(
+        self,
+        socket: &Socket,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<bool> {
+        let sources = egress::sources(endpoints);
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        let learned = if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) };
+        let messages = |owns| {
+            let mut messages = self.whole(owns, segments, endpoints, apart)?;
+            messages.extend(self.entries(&learned, Table::add_entries)?);
+            Ok(messages)
         };
+        let write = |owns| transact(socket, || messages(owns), "write husk's tables into nf_tables").map(|()| owns);
         match write(owns) {
             Err(error) if owns && error.errno() == Some(Errno::OPNOTSUPP) => write(false),
             answer => answer,
@@ -156,9 +178,13 @@ impl<'a> Firewall<'a> {
     /// The socket is the caller's, who need not close it soon: to be closed, the kernel has it wait for whatever anybody
     /// has taken out of tables before.
     pub fn add(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        self.forget(socket, endpoints)?;
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
-            filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
+            let plain = filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements));
+            let mut messages = plain.collect::<Result<Vec<_>, Errno>>()?;
+            messages.extend(self.entries(&egress::grants(endpoints), Table::add_entries)?);
+            Ok(messages)
         };
         transact(socket, messages, "add a container to husk's tables in nf_tables")
     }
@@ -166,9 +192,13 @@ impl<'a> Firewall<'a> {
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
     /// The socket is the caller's, to be closed while nobody waits for the caller.
     pub fn remove(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        self.forget(socket, endpoints)?;
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
-            filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
+            let plain = filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements));
+            let mut messages = plain.collect::<Result<Vec<_>, Errno>>()?;
+            messages.extend(self.entries(&egress::grants(endpoints), Table::delete_entries)?);
+            Ok(messages)
         };
         transact(socket, messages, "remove a container from husk's tables in nf_tables")
     }
@@ -238,7 +268,13 @@ impl<'a> Firewall<'a> {
     }
 
     /// Everything: away with what is there, then tables, sets, chains, and what is in them.
-    fn whole(self, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    fn whole(
+        self,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<Vec<Request>, Errno> {
         let mut messages = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             let table = self.table(family);
@@ -246,23 +282,57 @@ impl<'a> Firewall<'a> {
             let create = if owns { table.own() } else { table.create() };
             messages.extend([table.create()?, table.delete()?, create?]);
         }
-        for (id, (family, set)) in (1..).zip(SETS) {
-            messages.push(self.table(family).add_set(set, id)?);
+        // What it takes of the kernel to guard somebody, nobody else needs.
+        let guards = endpoints.iter().any(|endpoint| endpoint.bounds.is_some());
+        let (sets, more) =
+            if guards { (&egress::SETS[..], egress::chains(self.name, segments)) } else { Default::default() };
+        let plain = SETS.into_iter().map(|(family, set)| (family, set, Manner::Plain));
+        for (id, (family, set, manner)) in (1..).zip(plain.chain(sets.iter().copied())) {
+            messages.push(self.table(family).add_set_of(set, manner, id)?);
         }
-        for chain in chains(segments, self.gate) {
+        for chain in chains(segments, self.gate).into_iter().chain(more) {
             let table = self.table(chain.family);
             messages.push(table.add_chain(chain.name, chain.hook)?);
             for rule in &chain.rules {
                 messages.push(table.add_rule(chain.name, rule)?);
             }
         }
-        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
+        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?).chain(strangers(apart)?);
         for (family, set, elements) in filled {
             for some in elements.chunks(ELEMENTS_A_MESSAGE) {
                 messages.push(self.table(family).add_elements(set.name, some)?);
             }
         }
+        messages.extend(self.entries(&egress::grants(endpoints), Table::add_entries)?);
         Ok(messages)
+    }
+
+    fn entries(
+        self,
+        filling: &[(Set, Vec<Entry>)],
+        act: impl Fn(Table<'a>, &str, &[Entry]) -> Result<Request, Errno>,
+    ) -> Result<Vec<Request>, Errno> {
+        let parts =
+            filling.iter().flat_map(|(set, entries)| entries.chunks(ELEMENTS_A_MESSAGE).map(|some| (set.name, some)));
+        parts.map(|(set, some)| act(self.table(Family::Inet), set, some)).collect()
+    }
+
+    /// Has containers forget what they have learned, and whoever has their addresses next know nothing.
+    fn forget(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        let sources = egress::sources(endpoints);
+        if sources.is_empty() {
+            return Ok(());
+        }
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        for (set, entries) in egress::learned(socket, self.table(Family::Inet), &passes) {
+            for some in entries.chunks(ELEMENTS_A_MESSAGE) {
+                // The life of one may have ended meanwhile: it is made to be there.
+                let table = self.table(Family::Inet);
+                let messages = || Ok(vec![table.add_entries(set.name, some)?, table.delete_entries(set.name, some)?]);
+                transact(socket, messages, "remove what a container has learned from nf_tables")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -290,8 +360,10 @@ fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Err
 const INET: Family = Family::Inet;
 const BRIDGE: Family = Family::Bridge;
 
-const SETS: [(Family, Set); 11] = [
+const SETS: [(Family, Set); 13] = [
     (INET, BRIDGES),
+    (INET, APART_IPV4),
+    (INET, APART_IPV6),
     (INET, INTERNAL),
     (INET, WITHIN),
     (INET, AT_IPV4),
@@ -335,6 +407,15 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     ]))
 }
 
+fn strangers(apart: &Apart) -> Result<Filling, Errno> {
+    let names = |names: &[String]| {
+        // Longer ones there are none.
+        let names = names.iter().map(|name| Ok(Element { key: interface(name)?.to_vec(), value: None }));
+        names.collect::<Result<Vec<Element>, Errno>>()
+    };
+    Ok(without_empty(vec![(INET, APART_IPV4, names(&apart.ipv4)?), (INET, APART_IPV6, names(&apart.ipv6)?)]))
+}
+
 fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
     let (mut ports, mut macs, mut v4, mut v6) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut published = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
@@ -358,7 +439,8 @@ fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
         }
     }
     let [at4, any4, at6, any6] = published;
-    Ok(without_empty(vec![
+    let mut filling = egress::elements(endpoints)?;
+    filling.extend([
         (BRIDGE, PORTS, ports),
         (BRIDGE, PINNED_MAC, macs),
         (BRIDGE, PINNED_IPV4, v4),
@@ -367,7 +449,8 @@ fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
         (INET, ANY_IPV4, any4),
         (INET, AT_IPV6, at6),
         (INET, ANY_IPV6, any6),
-    ]))
+    ]);
+    Ok(without_empty(filling))
 }
 
 fn without_empty(mut filling: Filling) -> Filling {
@@ -532,7 +615,7 @@ fn published<'a>() -> Vec<Vec<Expression<'a>>> {
 
 fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
     let mut rules = Vec::new();
-    for segment in segments.iter().filter(|segment| segment.masquerades && !segment.is_internal) {
+    for segment in segments.iter().filter(|segment| !segment.is_internal) {
         let Ok(name) = interface(&segment.interface) else { continue };
         for (subnet, prefix) in &segment.subnets {
             let (version, offset) = if subnet.is_ipv4() { (NFPROTO_IPV4, 12) } else { (NFPROTO_IPV6, 8) };
@@ -550,7 +633,9 @@ fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
                 Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: name.to_vec() },
             ];
             let last = [Expression::Count, Expression::Masquerade];
-            rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            if segment.masquerades {
+                rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            }
             // A container that calls its own network by a published port: the answer is to take the same way back.
             let to_itself = [Expression::Meta { key: Meta::OutgoingName, into: FIRST }, equal(&name)];
             let by_port = connection_has(Connection::Status, WAS_PUBLISHED);
@@ -591,6 +676,10 @@ fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
         rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
         rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
     ]);
+    // This host is no router but for networks, if it was none before.
+    for (version, set) in [(NFPROTO_IPV4, APART_IPV4.name), (NFPROTO_IPV6, APART_IPV6.name)] {
+        rules.push(rule(&[&family(version), &incoming_is(set), &outgoing_is(set)], Verdict::Drop));
+    }
     rules
 }
 

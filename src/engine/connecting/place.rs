@@ -3,16 +3,14 @@
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
-
 use super::rules::Netfilter;
 use super::world::World;
 use crate::engine::networks::driver::{Driver, DriverOptions};
 use crate::engine::networks::{NetworkRecord, StaticRoute};
 use crate::engine::options::Attachment;
 use crate::error::{Error, Kind, Result};
+use crate::network::egress::{Guarded, Policy};
 use crate::network::firewall::foreign;
-use crate::network::forwarding;
 use crate::network::lease::Lease;
 use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
 
@@ -40,7 +38,7 @@ impl Place<'_> {
         let parent = self.parent()?;
         let wire = match self.network.driver {
             Driver::Bridge => {
-                self.make_bridge(world, netfilter)?;
+                self.make_bridge(world, netfilter, lease.egress.is_some())?;
                 let is_isolated = !self.options.connects_containers;
                 Wire::Bridge { bridge: &self.network.interface, port: &self.port, is_isolated }
             }
@@ -69,14 +67,7 @@ impl Place<'_> {
             routes: routes.iter().map(route).collect(),
             metric: self.options.metric,
         };
-        match link::connect(&link, namespace) {
-            // What a monitor that was killed has left: the other end is in a namespace that has ended, or is about to.
-            Err(error) if error.errno() == Some(Errno::EXIST) && !self.port.is_empty() => {
-                link::remove(&self.port)?;
-                link::connect(&link, namespace)
-            }
-            answer => answer,
-        }
+        link::connect(&link, namespace)
     }
 
     /// The host's interface that the network is upon.
@@ -91,14 +82,21 @@ impl Place<'_> {
         }
     }
 
-    fn make_bridge(&self, world: &World, netfilter: &Netfilter) -> Result<()> {
-        let NetworkRecord { interface, subnets, internal, ipv6, .. } = &self.network;
-        let addresses: Vec<InterfaceAddress> =
-            subnets.iter().map(|subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block }).collect();
-        link::make_bridge(interface, self.options.mtu, &addresses)?;
-        // A user's world forwards by itself, and has no firewall but ours.
-        if !internal && world.handle().is_none() {
-            forwarding::enable(*ipv6)?;
+    /// What a guarded container may reach, where it is one. Between it and its neighbours, too, this host forwards.
+    pub(super) fn guarded(&self, world: &World, egress: Option<&Policy>) -> Result<Option<Guarded>> {
+        let Some(allow) = egress.filter(|_| self.network.driver == Driver::Bridge) else { return Ok(None) };
+        let servers: Vec<IpAddr> = self.network.subnets.iter().map(|subnet| subnet.gateway).collect();
+        // A bridge of somebody else's making has an address of its own. In a user's world there is none.
+        let there = if world.handle().is_none() { link::mac_of(&self.network.interface)? } else { None };
+        let bridge = there.or_else(|| link::bridge_mac(&servers)).unwrap_or_default();
+        Ok(Some(Guarded { allow: allow.clone(), servers, bridge }))
+    }
+
+    fn make_bridge(&self, world: &World, netfilter: &Netfilter, is_guarded: bool) -> Result<()> {
+        let NetworkRecord { interface, internal, .. } = &self.network;
+        link::make_bridge(interface, self.options.mtu, &self.network.gateways())?;
+        // A user's world has no firewall but ours.
+        if (!internal || is_guarded) && world.handle().is_none() {
             foreign::let_through(netfilter.socket()?.as_ref(), interface)?;
         }
         Ok(())

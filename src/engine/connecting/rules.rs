@@ -18,9 +18,11 @@ use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
+use crate::network::firewall::egress::Bounds;
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
+use crate::network::forwarding::{self, Apart, Missing};
 use crate::network::lease::{Lease, Leases};
-use crate::network::{forwarding, link, rootless};
+use crate::network::{conntrack, link, rootless};
 use crate::sys::netlink::Socket;
 
 /// How long the kernel may take to notice that the last who kept the tables has ended.
@@ -127,14 +129,6 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Writes them anew.
-    fn write(&mut self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
-        if self.firewall.write(self.socket()?.as_ref(), self.owns, segments, endpoints)? {
-            self.keep()?;
-        }
-        Ok(())
-    }
-
     fn is_there(&self) -> Result<bool> {
         self.firewall.is_there(self.socket()?.as_ref())
     }
@@ -170,7 +164,14 @@ impl Turn<'_> {
             };
             endpoints.extend(leases.iter().filter(stays).map(|(_, lease)| endpoint(world, lease)));
         }
-        self.write(&segments, &endpoints)
+        let apart = match world {
+            World::Host => Apart::read(networks.run_root()?.as_fd())?,
+            World::Users(_) | World::None => Apart::default(),
+        };
+        if self.firewall.write(self.socket()?.as_ref(), self.owns, &segments, &endpoints, &apart)? {
+            self.keep()?;
+        }
+        Ok(())
     }
 }
 
@@ -191,6 +192,10 @@ pub(super) fn endpoint(world: &World, lease: &Lease) -> Endpoint {
         mac: lease.mac.0,
         addresses: lease.addresses.clone(),
         published: if world.handle().is_none() { ports::published(lease) } else { Vec::new() },
+        bounds: lease
+            .egress
+            .as_ref()
+            .map(|egress| Bounds { bridge: egress.bridge.0, grants: egress.allow.grants(&egress.servers) }),
     }
 }
 
@@ -223,10 +228,32 @@ pub(super) fn add(
     follows_another: bool,
 ) -> Result<()> {
     let mut turn = netfilter.turn(engine)?;
-    if !follows_another && add_alone(&turn, joined, endpoints)? {
+    let is_guarded = endpoints.iter().any(|endpoint| endpoint.bounds.is_some());
+    let forwards = |network: &&NetworkRecord| network.driver == Driver::Bridge && (!network.internal || is_guarded);
+    let missing = missing_forwarding(world, joined.iter().copied().filter(forwards))?;
+    if let Some(missing) = missing {
+        note_strangers(networks, missing)?;
+    } else if !follows_another && add_alone(&turn, joined, endpoints)? {
         return Ok(());
     }
-    turn.rewrite(world, networks)
+    turn.rewrite(world, networks)?;
+    // With the rules there are, so that there is no moment in which this host forwards what it did not before.
+    missing.map_or(Ok(()), Missing::turn_on)
+}
+
+/// What this host does not forward yet, and has to for these networks. A user's world forwards by itself.
+fn missing_forwarding<'n>(world: &World, networks: impl Iterator<Item = &'n NetworkRecord>) -> Result<Option<Missing>> {
+    let mut open = networks.peekable();
+    if open.peek().is_none() || world.handle().is_some() {
+        return Ok(None);
+    }
+    forwarding::missing(open.any(|network| network.ipv6))
+}
+
+fn note_strangers(networks: &Networks<'_>, missing: Missing) -> Result<()> {
+    let records = networks.recorded()?;
+    let bridges: Vec<&str> = records.iter().map(|network| network.interface.as_str()).collect();
+    missing.note(networks.run_root()?.as_fd(), &bridges)
 }
 
 /// Adds elements to what is there; says whether that would do.
@@ -238,8 +265,9 @@ fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint])
     }
     match turn.firewall.add(turn.socket()?.as_ref(), endpoints) {
         Ok(()) => Ok(true),
-        // Not there yet, or gone; a published port that is still led to who had it.
-        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
+        // Not there yet, or gone; a published port that is still led to who had it, and what the address's last holder was
+        // granted.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY)) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -269,7 +297,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
+        let removed = match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
                 if turn.is_there()? {
@@ -279,9 +307,14 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
                 }
             }
             answer => answer,
-        }
+        };
+        removed?;
+        // What still comes in for them is nobody's: the next who has an address begins anew.
+        let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+        conntrack::forget_addresses(&addresses)
     })?;
-    if let Some(handle) = world.handle() {
+    // What was published by a process that has died, has gone with it.
+    if let Some(handle) = world.handle().filter(|_| world.lives()) {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
             handle.withdraw(holder)?;
         }
@@ -340,13 +373,18 @@ pub fn reload(engine: &Engine) -> Result<()> {
     world.inside(|| {
         let netfilter = Netfilter::default();
         let mut turn = netfilter.turn(engine)?;
-        for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
-            if world.handle().is_none() && !network.internal && !networks.leases(&network.name)?.is_empty() {
-                forwarding::enable(network.ipv6)?;
+        let recorded = networks.recorded()?;
+        let mut open = Vec::new();
+        for network in recorded.iter().filter(|network| network.driver == Driver::Bridge && !network.internal) {
+            if world.handle().is_none() && !networks.leases(&network.name)?.is_empty() {
+                open.push(network);
                 foreign::let_through(netfilter.socket()?.as_ref(), &network.interface)?;
             }
         }
-        turn.rewrite(&world, &networks)
+        let missing = missing_forwarding(&world, open.into_iter())?;
+        missing.map_or(Ok(()), |missing| note_strangers(&networks, missing))?;
+        turn.rewrite(&world, &networks)?;
+        missing.map_or(Ok(()), Missing::turn_on)
     })
 }
 
@@ -362,6 +400,8 @@ pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
         let mut turn = netfilter.turn(engine)?;
         if network.interface.starts_with(OWN_BRIDGE) {
             link::remove(&network.interface)?;
+        } else {
+            link::unmake_bridge(&network.interface, &network.gateways())?;
         }
         if world.handle().is_none() {
             foreign::forget(&network.interface)?;

@@ -11,10 +11,11 @@
 //! ```
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, test_kill_process};
 use rustix::thread::CapabilitySet;
 
@@ -25,8 +26,14 @@ use crate::sys::netlink::Socket;
 const FILE: &str = ".firewall";
 /// Some twenty thousand processes.
 const LONGEST: usize = 1 << 20;
+/// A turn takes some milliseconds, and at most a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Every so many lines those are looked for that were killed.
 const LINES_BETWEEN_SEARCHES: usize = 64;
+
+/// How long who answers questions waits for its turn: most take a millisecond or two.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+const LOOKS: usize = 1000;
 
 /// Of processes that nobody may look into, not even root.
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
@@ -52,7 +59,8 @@ struct Line {
 impl Turn {
     /// Waits for the turn at the tables of the networks whose folder below the run root this is.
     pub fn wait(folder: BorrowedFd<'_>) -> Result<Self> {
-        let lock = Lock::wait(open_lock_file(folder, FILE, OFlags::CREATE)?, Sharing::Exclusive, |_| ())?;
+        let file = open_lock_file(folder, FILE, OFlags::CREATE)?;
+        let lock = Lock::wait_at_most(file, Sharing::Exclusive, PATIENCE).context("wait for the firewall")?;
         let namespace = rustix::fs::stat("/proc/thread-self/ns/net").context("look at the network namespace")?.st_ino;
         let text = read(lock.as_fd()).context("read who keeps the tables")?;
         let (whole, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
@@ -101,6 +109,48 @@ impl Turn {
             self.has_stale = false;
         }
         Ok(())
+    }
+}
+
+/// A place among those who change the tables, of a process that has no right to look for it later.
+pub struct Seat {
+    file: OwnedFd,
+    /// The one that owns the tables; none where nobody does.
+    socket: Option<Socket>,
+}
+
+impl Seat {
+    /// Takes it, at the tables of the networks whose folder below the run root this is: from now on this process keeps them, too.
+    pub fn take(folder: BorrowedFd<'_>) -> Result<Self> {
+        let mut turn = Turn::wait(folder)?;
+        let socket = turn.find();
+        if let Some(socket) = &socket {
+            turn.enter(socket)?;
+        }
+        turn.lock.release();
+        Ok(Self { file: turn.lock.into_fd(), socket })
+    }
+
+    /// Changes something once it is this process's turn; `None` where others take too long. Given is the socket that owns the
+    /// tables.
+    pub fn in_turn<T>(&self, change: impl FnOnce(Option<&Socket>) -> T) -> Option<T> {
+        let is_ours = || rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let has_come = (0..LOOKS).any(|_| {
+            is_ours() || {
+                std::thread::sleep(BETWEEN_LOOKS);
+                false
+            }
+        });
+        if !has_come {
+            return None;
+        }
+        if let Some(socket) = &self.socket {
+            socket.discard_answers();
+        }
+        let changed = change(self.socket.as_ref());
+        // It was held a moment ago: there is nothing that could fail.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        Some(changed)
     }
 }
 
@@ -156,6 +206,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::network::firewall::{Firewall, NAME};
+    use crate::network::forwarding::Apart;
     use crate::network::tests::in_own_namespace;
 
     #[test]
@@ -199,15 +250,15 @@ mod tests {
         in_own_namespace(|| {
             let tables = Firewall { name: NAME, gate: None };
             let socket = Socket::open_netfilter().unwrap();
-            if !tables.write(&socket, true, &[], &[]).unwrap() {
+            if !tables.write(&socket, true, &[], &[], &Apart::default()).unwrap() {
                 return;
             }
             let others = Socket::open_netfilter().unwrap();
-            let refused = tables.write(&others, true, &[], &[]).unwrap_err();
+            let refused = tables.write(&others, true, &[], &[], &Apart::default()).unwrap_err();
             assert_eq!(refused.errno(), Some(rustix::io::Errno::PERM));
             assert!(tables.is_there(&others).unwrap());
             drop(socket);
-            assert!(tables.write(&others, true, &[], &[]).unwrap(), "nobody's any more");
+            assert!(tables.write(&others, true, &[], &[], &Apart::default()).unwrap(), "nobody's any more");
         });
     }
 }
