@@ -913,7 +913,9 @@ fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {
     inside(scene, &layout, &["--network", "front"], &format!("nc {WORLD} 7000 </dev/null")).success();
     served.join().unwrap().expect("a caller");
     // What it drops by a rule of its own stays dropped.
-    let _listener = stage.outside(|| TcpListener::bind((WORLD, 7001)).expect("listen in the world"));
+    let listener = stage.outside(|| TcpListener::bind((WORLD, 7001)).expect("listen in the world"));
+    // Nobody waits for it: nobody comes.
+    thread::spawn(move || listener.accept().map(drop));
     let script = format!("timeout 1 nc {WORLD} 7001 </dev/null && echo reached");
     assert_eq!(inside(scene, &layout, &["--network", "front"], &script).stdout, "");
     husk(scene, &["network", "rm", "front"]).success();
