@@ -42,20 +42,20 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// The host's address towards the world, and the world's.
-const HOST: &str = "198.51.100.1";
+pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
-const WORLD: &str = "198.51.100.2";
+pub(crate) const WORLD: &str = "198.51.100.2";
 const WORLD6: &str = "2001:db8::2";
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-fn run(program: &str, words: &str) -> String {
+pub(crate) fn run(program: &str, words: &str) -> String {
     let output = Command::new(program).args(words.split(' ')).output().expect("run a program");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {words}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     run("ip", words);
 }
 
@@ -66,14 +66,14 @@ fn unshare() {
 type Order = Box<dyn FnOnce() + Send>;
 
 /// This thread, and all that it starts, in a network namespace that stands for the host; a thread in one for the world.
-struct Stage {
+pub(crate) struct Stage {
     before: std::fs::File,
     world: Option<mpsc::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let before = std::fs::File::open("/proc/thread-self/ns/net").expect("open the network namespace");
         unshare();
         ip("link set lo up");
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// Does something in the world.
-    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let order = Box::new(move || tell.send(work()).expect("the test waits"));
         self.world.as_ref().expect("it is there").send(order).expect("the thread is there");
@@ -123,7 +123,7 @@ impl Drop for Stage {
 }
 
 /// Reads what a server says to who connects; nothing where there is none.
-fn hear(at: &str) -> String {
+pub(crate) fn hear(at: &str) -> String {
     let at: SocketAddr = at.parse().expect("an address");
     let mut said = String::new();
     if let Ok(mut stream) = TcpStream::connect_timeout(&at, Duration::from_millis(500)) {
@@ -133,44 +133,44 @@ fn hear(at: &str) -> String {
     said.trim().to_owned()
 }
 
-fn husk(scene: &Scene, words: &[&str]) -> Outcome {
+pub(crate) fn husk(scene: &Scene, words: &[&str]) -> Outcome {
     scene.husk().args(words).run()
 }
 
 /// Runs a script of busybox's in a container that ends with it.
-fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
+pub(crate) fn inside(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) -> Outcome {
     let mut command = scene.husk();
     command.args(["run", "--rm"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run()
 }
 
-fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
+pub(crate) fn start(scene: &Scene, layout: &Layout, flags: &[&str], script: &str) {
     let mut command = scene.husk();
     command.args(["run", "-d"]).args(flags).arg(layout.reference());
     command.args(["/bin/busybox", "sh", "-c", script]).run().success();
 }
 
-fn image(scene: &Scene) -> Layout {
+pub(crate) fn image(scene: &Scene) -> Layout {
     Image::busybox(scene).layout(scene, "layout")
 }
 
-fn leases(scene: &Scene, network: &str) -> Value {
+pub(crate) fn leases(scene: &Scene, network: &str) -> Value {
     let path: PathBuf = scene.run_root().join("networks").join(network).join("leases.json");
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|_| b"{}".to_vec())).expect("leases are JSON")
 }
 
-fn inspect(scene: &Scene, name: &str) -> Value {
+pub(crate) fn inspect(scene: &Scene, name: &str) -> Value {
     let found: Value = serde_json::from_str(&husk(scene, &["inspect", name]).success().stdout).expect("it is JSON");
     found[0].clone()
 }
 
-fn address(scene: &Scene, network: &str, name: &str) -> String {
+pub(crate) fn address(scene: &Scene, network: &str, name: &str) -> String {
     let leases = leases(scene, network);
     let lease = leases.as_object().and_then(|all| all.values().find(|lease| lease["name"] == name));
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
@@ -332,7 +332,7 @@ fn published_ports_know_their_callers(scene: &Scene) {
         tell.send(()).expect("the test waits");
         let mut buffer = [0; 16];
         let mut callers = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
             socket.send_to(&buffer[..length], from).expect("answer");
             callers.push(from.ip().to_string());
@@ -352,7 +352,14 @@ fn published_ports_know_their_callers(scene: &Scene) {
     };
     assert_eq!(stage.outside(echoed("198.51.100.1:5300")), ("echo".to_owned(), "198.51.100.1:5300".to_owned()));
     assert_eq!(echoed("127.0.0.1:5300")(), ("echo".to_owned(), "127.0.0.1:5300".to_owned()));
-    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1"]);
+    let caller = stage.outside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("be patient");
+        socket.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).expect("an answer");
+        socket
+    });
+    assert_eq!(echo.join().unwrap(), [WORLD, "172.17.0.1", WORLD]);
     // A port has one owner, who is named.
     let refused = inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true");
     refused.exits_with(125).says("port is already allocated").says("container web has it");
@@ -367,12 +374,28 @@ fn published_ports_know_their_callers(scene: &Scene) {
     wait_until("it serves", || hear_ok("127.0.0.1:8082"));
     // At a loopback address it is for this host alone.
     assert_eq!(stage.outside(|| hear(&format!("{HOST}:8082"))), "");
+    let before = address(scene, "front", "web");
     husk(scene, &["rm", "-f", "web", "next"]).success();
+    // The next with that address hears nothing of who goes on talking to the one before.
+    wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
+    start(scene, &layout, &["--name", "heir", "--network", "front"], "sleep 100");
+    assert_eq!(address(scene, "front", "heir"), before);
+    let pid = inspect(scene, "heir")["State"]["Pid"].as_i64().expect("a pid");
+    let heard = thread::spawn(move || {
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the container's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+        let socket = UdpSocket::bind(("0.0.0.0", 53)).expect("hear in the container");
+        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("be impatient");
+        caller.send_to(b"echo", "198.51.100.1:5300").expect("send");
+        socket.recv_from(&mut [0; 16]).is_ok()
+    });
+    assert!(!heard.join().unwrap(), "it was the former owner's");
+    husk(scene, &["rm", "-f", "heir"]).success();
     assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
 }
 
-fn hear_ok(at: &str) -> bool {
+pub(crate) fn hear_ok(at: &str) -> bool {
     TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).is_ok()
 }
 
@@ -476,7 +499,7 @@ fn frames_that_are_forged_are_dropped(scene: &Scene) {
 }
 
 /// Has nft do something in this network namespace.
-fn nft(script: &str) -> Result<(), String> {
+pub(crate) fn nft(script: &str) -> Result<(), String> {
     let output = Command::new("nft").arg(script).output().expect("run nft");
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
@@ -605,11 +628,16 @@ fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {
     let layout = image(scene);
     run("nft", "add table ip filter");
     run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    run("nft", "add rule ip filter FORWARD tcp dport 7001 drop");
     let listener = stage.outside(|| TcpListener::bind((WORLD, 7000)).expect("listen in the world"));
     let served = thread::spawn(move || listener.accept().map(drop));
     husk(scene, &["network", "create", "front"]).success();
     inside(scene, &layout, &["--network", "front"], &format!("nc {WORLD} 7000 </dev/null")).success();
     served.join().unwrap().expect("a caller");
+    // What it drops by a rule of its own stays dropped.
+    let _listener = stage.outside(|| TcpListener::bind((WORLD, 7001)).expect("listen in the world"));
+    let script = format!("timeout 1 nc {WORLD} 7001 </dev/null && echo reached");
+    assert_eq!(inside(scene, &layout, &["--network", "front"], &script).stdout, "");
     husk(scene, &["network", "rm", "front"]).success();
     let rules = run("nft", "list ruleset");
     assert!(!rules.contains("hk-") && rules.contains("policy drop"), "{rules}");

@@ -71,6 +71,7 @@ mod referrers;
 mod registries;
 mod rootless;
 mod rootless_net;
+mod routing;
 mod run_flags;
 mod search;
 mod seccomp;
@@ -175,6 +176,7 @@ fn tests() -> Vec<support::Test> {
         secrets::tests,
         completion::tests,
         connecting::tests,
+        routing::tests,
         userns::tests,
         cdi::tests,
         ipc::tests,

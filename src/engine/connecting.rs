@@ -35,7 +35,7 @@ use super::record::Record;
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
-use crate::network::lease::{Lease, Leases, Wish};
+use crate::network::lease::{self, Lease, Leases, Wish};
 use crate::network::link;
 use crate::network::port::Protocol;
 use crate::network::relay::Relay;
@@ -56,8 +56,8 @@ pub struct Connecting<'a> {
     relay: &'a RefCell<Relay>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
-    /// The inode of this run's network namespace, once there is one.
-    namespace: Cell<Option<u64>>,
+    /// Of which run its leases are, once there is one.
+    run: Cell<Option<u64>>,
 }
 
 impl<'a> Connecting<'a> {
@@ -77,7 +77,7 @@ impl<'a> Connecting<'a> {
             relay,
             world: RefCell::default(),
             netfilter: Netfilter::default(),
-            namespace: Cell::default(),
+            run: Cell::default(),
         }
     }
 
@@ -111,16 +111,10 @@ impl<'a> Connecting<'a> {
         self.world.borrow_mut().get_or_insert_with(find).clone()
     }
 
-    fn note_namespace(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let inode = rustix::fs::fstat(namespace).context("look at the container's network namespace")?.st_ino;
-        self.namespace.set(Some(inode));
-        Ok(())
-    }
-
     /// Joins the container's network namespace to its networks. On failure nothing of it is left.
     pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.namespace.get().is_some();
-        self.note_namespace(namespace)?;
+        let is_again = self.run.get().is_some();
+        self.run.set(Some(lease::new_run()?));
         let attachments = if is_again {
             // Since the start before, it may have been put into others.
             self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
@@ -162,10 +156,14 @@ impl<'a> Connecting<'a> {
             }
             _ => ports::Opened::default(),
         };
-        if ports::are_anothers(&networks, self.record.id.as_str(), &opened.bound)? {
+        if ports::anothers(&networks, self.record.id.as_str(), &opened.bound)?.is_some() {
             // The host let us have them: who had them is gone, and its rules are not.
             for name in networks.in_use()? {
                 sweep_named(self.engine, &self.world(), &networks, &name)?;
+            }
+            // But for those that no socket holds (sctp).
+            if let Some((bound, owner)) = ports::anothers(&networks, self.record.id.as_str(), &opened.bound)? {
+                return Err(ports::allocated(&bound, &owner));
             }
         }
         for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
@@ -186,7 +184,7 @@ impl<'a> Connecting<'a> {
             }
             match opened.datagram_ports() {
                 ports if ports.is_empty() => Ok(()),
-                ports => conntrack::forget(Protocol::Udp.number(), &ports),
+                ports => conntrack::forget_ports(Protocol::Udp.number(), &ports),
             }
         })?;
         for place in &places {
@@ -219,6 +217,7 @@ impl<'a> Connecting<'a> {
             name: self.record.name.to_string(),
             aliases: attachment.aliases.clone(),
             resolvers: self.record.options.hosts.servers.clone(),
+            run: self.run.get().map_or_else(lease::new_run, Ok)?,
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -239,7 +238,6 @@ impl<'a> Connecting<'a> {
     fn note(&self, networks: &Networks<'_>, place: &Place<'_>, lease: &mut Lease) -> Result<()> {
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
-        lease.namespace = self.namespace.get();
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
@@ -256,6 +254,7 @@ impl<'a> Connecting<'a> {
     fn attach(&self, attachment: &Attachment, namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
         let held = self.held(&networks)?;
+        self.run.set(held.iter().find_map(|gone| gone.lease.run));
         let is_free = |number: &usize| {
             let (port, interface) = (port_of(&self.record.id, *number), format!("eth{number}"));
             !held.iter().any(|gone| gone.lease.port == port || gone.lease.interface == interface)
@@ -309,7 +308,7 @@ impl<'a> Connecting<'a> {
         let networks = Networks::of(self.engine);
         let world = self.world();
         for Gone { network, lease, .. } in self.held(&networks)? {
-            self.namespace.set(lease.namespace);
+            self.run.set(lease.run);
             match world.handle() {
                 Some(handle) => ports::publish_again(handle, self.record, &lease),
                 None => self.relay.borrow_mut().extend(ports::reopen(&lease)),
@@ -333,7 +332,7 @@ impl<'a> Connecting<'a> {
     /// 15 ms until nobody looks at them any more.
     pub fn leave_alone(&self) {
         self.close();
-        if self.namespace.get().is_none() {
+        if self.run.get().is_none() {
             return;
         }
         if let Ok(Cloned::Parent(..)) = clone3(CloneFlags::empty(), None) {
@@ -361,10 +360,10 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(namespace) = self.namespace.get() else { return Ok(()) };
+        let Some(run) = self.run.get() else { return Ok(()) };
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.namespace.is_none_or(|of| of == namespace));
+        gone.retain(|gone| gone.lease.run == Some(run));
         give_back(self.engine, &self.world(), &networks, &gone)
     }
 }
@@ -375,7 +374,6 @@ pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Resu
     let connecting = Connecting::new(engine, record, "", &relay);
     connecting.prepare()?;
     let namespace = namespace_of(engine, &connecting.world(), record)?;
-    connecting.note_namespace(namespace.as_fd())?;
     connecting.attach(attachment, namespace.as_fd())
 }
 

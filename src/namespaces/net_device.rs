@@ -70,13 +70,16 @@ pub fn open_socket_in(namespace: BorrowedFd<'_>) -> Result<Socket, Errno> {
     visit(namespace, Socket::open)?
 }
 
-/// Does something in another network namespace. This thread goes there, and comes back.
+/// Does something in another network namespace. This thread goes there, and comes back; should the kernel refuse the way
+/// back, the process ends: what it did next would be done to the container's network, and not to the host's.
 pub fn visit<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/thread-self/ns/net", flags, Mode::empty())?;
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
     let done = work();
-    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
+    if move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+        std::process::abort();
+    }
     Ok(done)
 }
 

@@ -1,5 +1,8 @@
-//! What the kernel remembers of conversations: forgotten where a port gets another owner. A caller that goes on sending
-//! datagrams to a port would be led to who had it before for as long as it does not stop.
+//! What the kernel remembers of conversations: forgotten where a port or an address gets another owner. Who goes on sending
+//! datagrams to a port would be led to who had it before for as long as it does not stop; and what was let through for one
+//! container would be let through for the next that has its address.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use rustix::io::Errno;
 
@@ -11,38 +14,66 @@ const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
+/// Source and destination, of IPv4 and of IPv6.
+const SOURCES: [u16; 2] = [1, 3];
+const DESTINATIONS: [u16; 2] = [2, 4];
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
-const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const NESTED: u16 = 0x8000;
-
-/// `IPS_SRC_NAT`.
-const SOURCE_TRANSLATED: u32 = 0x10;
 
 /// `nfgenmsg`.
 const BODY_LENGTH: usize = 4;
 /// IPv4 and IPv6.
 const FAMILIES: [u8; 2] = [2, 10];
 
-/// A conversation, by what it is deleted by.
+/// A conversation: by what it is deleted by, and who is in it.
 struct Entry {
     family: u8,
     tuple: Vec<u8>,
     id: Vec<u8>,
     zone: Option<Vec<u8>>,
+    protocol: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    /// Where it goes to, of protocols that have ports.
+    port: Option<u16>,
+    /// Who answers: another than the destination, where that was translated.
+    answering: IpAddr,
 }
 
-/// Forgets all conversations of a protocol (`IPPROTO_*`) that went to one of these ports of this host at first.
-pub fn forget(protocol: u8, ports: &[u16]) -> Result<()> {
-    let describe = "forget the conversations of a port's former owner";
+/// Forgets the conversations of a protocol (`IPPROTO_*`) that went to one of these ports of this host at first. What others,
+/// and this host itself, ask of the world by such a port goes on.
+pub fn forget_ports(protocol: u8, ports: &[u16]) -> Result<()> {
+    let goes_there = |entry: &Entry| {
+        entry.protocol == protocol && entry.port.is_some_and(|port| ports.contains(&port)) && is_own(entry.destination)
+    };
+    forget(goes_there, "forget the conversations of a port's former owner")
+}
+
+/// Forgets the conversations that these addresses have a part in.
+pub fn forget_addresses(addresses: &[IpAddr]) -> Result<()> {
+    let has_part = |entry: &Entry| {
+        [entry.source, entry.destination, entry.answering].iter().any(|address| addresses.contains(address))
+    };
+    forget(has_part, "forget the conversations of an address's former owner")
+}
+
+/// Whether an address is one of this host: only there can a socket be.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn forget(is_over: impl Fn(&Entry) -> bool, describe: &'static str) -> Result<()> {
     let socket = Socket::open_netfilter().context(describe)?;
     let mut entries = Vec::new();
     for family in FAMILIES {
         let request = Request::dump(SUBSYSTEM << 8 | GET, &[family, 0, 0, 0]);
-        let read = |object: &[u8]| entries.extend(Entry::read(object, family, protocol, ports));
+        let read = |object: &[u8]| entries.extend(Entry::read(object, family).filter(&is_over));
         match socket.call(request, read) {
             Ok(()) => {}
             // Without the module there is nobody who could be asked; it comes with the first translation.
@@ -61,22 +92,23 @@ pub fn forget(protocol: u8, ports: &[u16]) -> Result<()> {
 }
 
 impl Entry {
-    fn read(object: &[u8], family: u8, protocol: u8, ports: &[u16]) -> Option<Self> {
+    fn read(object: &[u8], family: u8) -> Option<Self> {
         let (_, attributes) = object.split_at_checked(BODY_LENGTH)?;
         let tuple = find_attribute(attributes, TUPLE_ORIGINAL)?;
         let of_protocol = find_attribute(tuple, TUPLE_PROTOCOL)?;
-        if find_attribute(of_protocol, PROTOCOL_NUMBER)? != [protocol] {
-            return None;
-        }
-        // What this host or a container asks of the world by that port is nobody's former.
-        let status = find_attribute(attributes, STATUS)?.try_into().ok().map(u32::from_be_bytes)?;
-        if status & SOURCE_TRANSLATED != 0 {
-            return None;
-        }
-        let port = find_attribute(of_protocol, PROTOCOL_DESTINATION_PORT)?.try_into().ok().map(u16::from_be_bytes)?;
-        let id = find_attribute(attributes, ID)?.to_vec();
-        let zone = find_attribute(attributes, ZONE).map(<[u8]>::to_vec);
-        ports.contains(&port).then(|| Self { family, tuple: tuple.to_vec(), id, zone })
+        let [protocol] = *find_attribute(of_protocol, PROTOCOL_NUMBER)? else { return None };
+        let port = find_attribute(of_protocol, PROTOCOL_DESTINATION_PORT).and_then(|port| port.try_into().ok());
+        Some(Self {
+            family,
+            tuple: tuple.to_vec(),
+            id: find_attribute(attributes, ID)?.to_vec(),
+            zone: find_attribute(attributes, ZONE).map(<[u8]>::to_vec),
+            protocol,
+            source: address(tuple, SOURCES)?,
+            destination: address(tuple, DESTINATIONS)?,
+            port: port.map(u16::from_be_bytes),
+            answering: address(find_attribute(attributes, TUPLE_REPLY)?, SOURCES)?,
+        })
     }
 
     fn delete(&self) -> Result<Request, Errno> {
@@ -90,38 +122,61 @@ impl Entry {
     }
 }
 
+/// One of a tuple's addresses.
+fn address(tuple: &[u8], [ipv4, ipv6]: [u16; 2]) -> Option<IpAddr> {
+    let addresses = find_attribute(tuple, TUPLE_ADDRESSES)?;
+    let short =
+        || <[u8; 4]>::try_from(find_attribute(addresses, ipv4)?).ok().map(|octets| Ipv4Addr::from(octets).into());
+    let long =
+        || <[u8; 16]>::try_from(find_attribute(addresses, ipv6)?).ok().map(|octets| Ipv6Addr::from(octets).into());
+    short().or_else(long)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-
     use super::*;
     use crate::network::firewall::{Firewall, NAME};
+    use crate::network::forwarding::Apart;
     use crate::network::tests::in_own_namespace;
 
-    fn count(port: u16) -> usize {
+    fn count(is_counted: impl Fn(&Entry) -> bool) -> usize {
         let socket = Socket::open_netfilter().unwrap();
         let mut entries = Vec::new();
         let request = Request::dump(SUBSYSTEM << 8 | GET, &[2, 0, 0, 0]);
-        socket.call(request, |object| entries.extend(Entry::read(object, 2, 17, &[port]))).unwrap();
+        socket.call(request, |object| entries.extend(Entry::read(object, 2).filter(&is_counted))).unwrap();
         entries.len()
     }
 
     #[test]
-    fn conversations_of_a_port_are_forgotten() {
+    fn conversations_of_a_port_or_an_address_are_forgotten() {
         in_own_namespace(|| {
             crate::sys::net::bring_up_loopback().unwrap();
             // Something that looks at connections, or the kernel does not.
             let rules = crate::network::firewall::open_socket().unwrap();
-            Firewall { name: NAME, gate: None }.write(&rules, false, &[], &[]).unwrap();
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            for port in [7000, 7001] {
-                socket.send_to(b"x", ("127.0.0.1", port)).unwrap();
-                assert_eq!(count(port), 1);
+            Firewall { name: NAME, gate: None }.write(&rules, false, &[], &[], &Apart::default()).unwrap();
+            // The world is beyond a bridge on which there is nobody.
+            let near: IpAddr = "10.89.0.1".parse().unwrap();
+            let at = crate::network::link::InterfaceAddress { address: near, block: "10.89.0.0/24".parse().unwrap() };
+            crate::network::link::make_bridge("world", None, &[at]).unwrap();
+            let far: IpAddr = "10.89.0.9".parse().unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for to in ["127.0.0.1:7000", "127.0.0.1:7001", "10.89.0.9:7000"] {
+                socket.send_to(b"x", to).unwrap();
             }
-            forget(17, &[7000]).unwrap();
-            assert_eq!((count(7000), count(7001)), (0, 1));
-            forget(6, &[7001]).unwrap();
-            assert_eq!(count(7001), 1, "another protocol's");
+            let near_ones = |port: u16| count(|entry| entry.port == Some(port) && entry.destination.is_loopback());
+            let far_ones = || count(|entry| entry.destination == far);
+            assert_eq!((near_ones(7000), near_ones(7001), far_ones()), (1, 1, 1));
+            forget_ports(17, &[7000]).unwrap();
+            assert_eq!(
+                (near_ones(7000), near_ones(7001), far_ones()),
+                (0, 1, 1),
+                "what was asked of the world goes on"
+            );
+            forget_ports(6, &[7001]).unwrap();
+            forget_addresses(&["10.89.0.8".parse().unwrap()]).unwrap();
+            assert_eq!((near_ones(7001), far_ones()), (1, 1), "another protocol's, and another's");
+            forget_addresses(&[far]).unwrap();
+            assert_eq!((near_ones(7001), far_ones()), (1, 0));
         });
     }
 }

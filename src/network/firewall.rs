@@ -26,6 +26,7 @@ use rustix::io::Errno;
 
 use self::expression::{Comparison, Connection, Expression, Header, Meta, Register, Translation, Verdict};
 use self::message::{Element, Family, Hook, Set, Table, Type, fields, interface};
+use super::forwarding::Apart;
 use crate::error::{Context, Error, Result};
 use crate::sys::netlink::{Request, Socket};
 
@@ -35,6 +36,9 @@ pub const NAME: &str = "husk";
 /// Interfaces of networks; of those that are cut off; pairs that are one network.
 const BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
 const INTERNAL: Set = Set { name: "internal", key: &[Type::INTERFACE], value: &[] };
+/// Interfaces of this host that are none of a network's, and between which it forwards nothing, by the family.
+const APART_IPV4: Set = Set { name: "apart4", key: &[Type::INTERFACE], value: &[] };
+const APART_IPV6: Set = Set { name: "apart6", key: &[Type::INTERFACE], value: &[] };
 const WITHIN: Set = Set { name: "within", key: &[Type::INTERFACE, Type::INTERFACE], value: &[] };
 
 /// Published ports: at an address of the host, and at any.
@@ -46,10 +50,14 @@ const AT_IPV6: Set =
 const ANY_IPV6: Set = Set { name: "published6", key: &[Type::PROTOCOL, Type::PORT], value: &[Type::IPV6, Type::PORT] };
 
 /// The containers' ports of bridges, and in whose name each may speak.
+const OWN_BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
 const PORTS: Set = Set { name: "ports", key: &[Type::INTERFACE], value: &[] };
 const PINNED_MAC: Set = Set { name: "pinned", key: &[Type::INTERFACE, Type::ETHERNET], value: &[] };
 const PINNED_IPV4: Set = Set { name: "pinned4", key: &[Type::INTERFACE, Type::IPV4], value: &[] };
 const PINNED_IPV6: Set = Set { name: "pinned6", key: &[Type::INTERFACE, Type::IPV6], value: &[] };
+
+/// How the names of containers' ports begin.
+pub const PORT_PREFIX: &[u8] = b"hv";
 
 /// Ether types, as in a frame.
 const ETHER_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
@@ -128,9 +136,16 @@ impl<'a> Firewall<'a> {
 
     /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
     /// (Linux 6.9). Says whether they are. Fails with EPERM where they are another socket's.
-    pub fn write(self, socket: &Socket, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<bool> {
+    pub fn write(
+        self,
+        socket: &Socket,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<bool> {
         let write = |owns| {
-            transact(socket, || self.whole(owns, segments, endpoints), "write husk's tables into nf_tables")
+            transact(socket, || self.whole(owns, segments, endpoints, apart), "write husk's tables into nf_tables")
                 .map(|()| owns)
         };
         match write(owns) {
@@ -238,7 +253,13 @@ impl<'a> Firewall<'a> {
     }
 
     /// Everything: away with what is there, then tables, sets, chains, and what is in them.
-    fn whole(self, owns: bool, segments: &[Segment], endpoints: &[Endpoint]) -> Result<Vec<Request>, Errno> {
+    fn whole(
+        self,
+        owns: bool,
+        segments: &[Segment],
+        endpoints: &[Endpoint],
+        apart: &Apart,
+    ) -> Result<Vec<Request>, Errno> {
         let mut messages = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             let table = self.table(family);
@@ -256,7 +277,7 @@ impl<'a> Firewall<'a> {
                 messages.push(table.add_rule(chain.name, rule)?);
             }
         }
-        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?);
+        let filled = networks(segments)?.into_iter().chain(elements(endpoints)?).chain(strangers(apart)?);
         for (family, set, elements) in filled {
             for some in elements.chunks(ELEMENTS_A_MESSAGE) {
                 messages.push(self.table(family).add_elements(set.name, some)?);
@@ -290,14 +311,17 @@ fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Err
 const INET: Family = Family::Inet;
 const BRIDGE: Family = Family::Bridge;
 
-const SETS: [(Family, Set); 11] = [
+const SETS: [(Family, Set); 14] = [
     (INET, BRIDGES),
+    (INET, APART_IPV4),
+    (INET, APART_IPV6),
     (INET, INTERNAL),
     (INET, WITHIN),
     (INET, AT_IPV4),
     (INET, ANY_IPV4),
     (INET, AT_IPV6),
     (INET, ANY_IPV6),
+    (BRIDGE, OWN_BRIDGES),
     (BRIDGE, PORTS),
     (BRIDGE, PINNED_MAC),
     (BRIDGE, PINNED_IPV4),
@@ -325,6 +349,7 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     }
     let [at4, any4, at6, any6] = published;
     Ok(without_empty(vec![
+        (BRIDGE, OWN_BRIDGES, bridges.clone()),
         (INET, BRIDGES, bridges),
         (INET, INTERNAL, internal),
         (INET, WITHIN, within),
@@ -333,6 +358,15 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
         (INET, AT_IPV6, at6),
         (INET, ANY_IPV6, any6),
     ]))
+}
+
+fn strangers(apart: &Apart) -> Result<Filling, Errno> {
+    let names = |names: &[String]| {
+        // Longer ones there are none.
+        let names = names.iter().map(|name| Ok(Element { key: interface(name)?.to_vec(), value: None }));
+        names.collect::<Result<Vec<Element>, Errno>>()
+    };
+    Ok(without_empty(vec![(INET, APART_IPV4, names(&apart.ipv4)?), (INET, APART_IPV6, names(&apart.ipv6)?)]))
 }
 
 fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
@@ -532,7 +566,7 @@ fn published<'a>() -> Vec<Vec<Expression<'a>>> {
 
 fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
     let mut rules = Vec::new();
-    for segment in segments.iter().filter(|segment| segment.masquerades && !segment.is_internal) {
+    for segment in segments.iter().filter(|segment| !segment.is_internal) {
         let Ok(name) = interface(&segment.interface) else { continue };
         for (subnet, prefix) in &segment.subnets {
             let (version, offset) = if subnet.is_ipv4() { (NFPROTO_IPV4, 12) } else { (NFPROTO_IPV6, 8) };
@@ -550,7 +584,9 @@ fn outgoing<'a>(segments: &[Segment]) -> Vec<Vec<Expression<'a>>> {
                 Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: name.to_vec() },
             ];
             let last = [Expression::Count, Expression::Masquerade];
-            rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            if segment.masquerades {
+                rules.push([&family(version)[..], &is_of, &elsewhere, &last].concat());
+            }
             // A container that calls its own network by a published port: the answer is to take the same way back.
             let to_itself = [Expression::Meta { key: Meta::OutgoingName, into: FIRST }, equal(&name)];
             let by_port = connection_has(Connection::Status, WAS_PUBLISHED);
@@ -591,6 +627,10 @@ fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
         rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
         rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
     ]);
+    // This host is no router but for networks, if it was none before.
+    for (version, set) in [(NFPROTO_IPV4, APART_IPV4.name), (NFPROTO_IPV6, APART_IPV6.name)] {
+        rules.push(rule(&[&family(version), &incoming_is(set), &outgoing_is(set)], Verdict::Drop));
+    }
     rules
 }
 
@@ -620,7 +660,12 @@ fn source<'a>() -> Vec<Vec<Expression<'a>>> {
         |kind: [u8; 2]| Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: kind.to_vec() };
     let protocol = Expression::Meta { key: Meta::Protocol, into: FIRST };
     let anything_else = [protocol, is_not(ETHER_IPV4), is_not(ETHER_ARP), is_not(ETHER_IPV6)];
+    // A port without a lease is a container's that has ended, or is about to have one. Others' bridges have others' ports, too.
+    let begins = Expression::Compare { register: FIRST, comparison: Comparison::Equal, with: PORT_PREFIX.to_vec() };
+    let name = Expression::Meta { key: Meta::IncomingName, into: FIRST };
+    let own_bridge = [Expression::Meta { key: Meta::IncomingBridge, into: FIRST }, is_in(OWN_BRIDGES.name)];
     vec![
+        rule(&[&[name, begins, is_not_in(PORTS.name)], &own_bridge], Verdict::Drop),
         drop(None, spoken(Header::Link, 6, 6, PINNED_MAC.name)),
         drop(Some(ETHER_IPV4), spoken(Header::Network, 12, 4, PINNED_IPV4.name)),
         drop(Some(ETHER_ARP), spoken(Header::Network, 8, 6, PINNED_MAC.name)),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ use crate::support::lock::{Lock, Sharing};
 
 pub const LEASES: &str = "leases.json";
 const LOCK: &str = "lock";
+
+/// Nobody has them for longer than it takes to write a file.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sixty-four thousand containers' worth.
 pub(super) const LEASES_BYTES: usize = 32 << 20;
@@ -46,9 +50,9 @@ pub struct Lease {
     /// Ports of the host that lead to it over this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<BoundPort>,
-    /// The inode of its network namespace.
+    /// By chance: tells this run of the container from those before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<u64>,
+    pub run: Option<u64>,
 }
 
 /// An Ethernet address, written as `02:42:ac:11:00:02`.
@@ -75,6 +79,15 @@ pub struct Wish {
     pub aliases: Vec<String>,
     /// Whom it wants asked for names of the world (`--dns`).
     pub resolvers: Vec<IpAddr>,
+    /// Of which run it is ([`new_run`]).
+    pub run: u64,
+}
+
+/// Makes up the number of a container's run.
+pub fn new_run() -> Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("make up a run's number")?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The leases of one network, held against everybody else until it is dropped.
@@ -90,7 +103,7 @@ impl Leases {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file =
             rustix::fs::openat(folder, LOCK, flags, Mode::from_raw_mode(0o600)).context("open the leases' lock")?;
-        let lock = Lock::wait(file, Sharing::Exclusive, |_| ())?;
+        let lock = Lock::wait_at_most(file, Sharing::Exclusive, PATIENCE).context("wait for the leases")?;
         let held = read(folder)?;
         Ok(Self { folder: rustix::io::fcntl_dupfd_cloexec(folder, 3)?, held, _lock: lock })
     }
@@ -120,12 +133,14 @@ impl Leases {
         Ok(lease)
     }
 
-    /// Notes down what became of a container's lease; that it has none is no error.
+    /// Notes down what became of a container's lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::State`]: it has none, since somebody took it for one that has ended.
     pub fn change(&mut self, holder: &str, change: impl FnOnce(&mut Lease)) -> Result<()> {
-        match self.held.get_mut(holder) {
-            Some(lease) => change(lease),
-            None => return Ok(()),
-        }
+        let nobodys = || Error::new(Kind::State, format!("container {holder} has lost its address to somebody"));
+        change(self.held.get_mut(holder).ok_or_else(nobodys)?);
         self.save()
     }
 
@@ -182,13 +197,19 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
                 .with_hint("a larger network: husk network create --subnet …")
         })?);
     }
-    let used: HashSet<Mac> = held.values().map(|lease| lease.mac).collect();
+    // The bridge's own is of its address, too.
+    let bridges = pools.iter().flat_map(|pool| &pool.reserved).filter_map(|address| Mac::of(*address));
+    let used: HashSet<Mac> = held.values().map(|lease| lease.mac).chain(bridges).collect();
     let mac = match wish.mac {
         Some(mac) if used.contains(&mac) => {
             return Err(Error::new(Kind::Exists, format!("MAC address {mac} is already in use")));
         }
         Some(mac) => mac,
-        None => Mac::for_address(&addresses)?,
+        None => match addresses.iter().find_map(|address| Mac::of(*address)) {
+            Some(mac) if !used.contains(&mac) => mac,
+            // Another has asked for it.
+            _ => Mac::random()?,
+        },
     };
     Ok(Lease {
         addresses,
@@ -196,6 +217,7 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         name: wish.name.clone(),
         aliases: wish.aliases.clone(),
         resolvers: wish.resolvers.clone(),
+        run: Some(wish.run),
         ..Lease::default()
     })
 }
@@ -230,18 +252,19 @@ impl Pool {
 }
 
 impl Mac {
-    /// A MAC of the container's own: of its IPv4 address, as docker makes them, so that who keeps its address keeps its
-    /// neighbours; else by chance.
-    fn for_address(addresses: &[IpAddr]) -> Result<Self> {
-        let mut last = [0; 4];
-        if let Some(IpAddr::V4(address)) = addresses.iter().find(|address| address.is_ipv4()) {
-            last = address.octets();
-        } else {
-            rustix::rand::getrandom(&mut last, rustix::rand::GetRandomFlags::empty())
-                .context("make up a MAC address")?;
-        }
+    /// The MAC of who has an IPv4 address, as docker makes them: who keeps its address keeps its neighbours.
+    pub fn of(address: IpAddr) -> Option<Self> {
+        let IpAddr::V4(address) = address else { return None };
+        let [a, b, c, d] = address.octets();
         // Locally administered, for one.
-        Ok(Self([0x02, 0x42, last[0], last[1], last[2], last[3]]))
+        Some(Self([0x02, 0x42, a, b, c, d]))
+    }
+
+    fn random() -> Result<Self> {
+        let mut last = [0; 5];
+        rustix::rand::getrandom(&mut last, rustix::rand::GetRandomFlags::empty()).context("make up a MAC address")?;
+        let [a, b, c, d, e] = last;
+        Ok(Self([0x02, a, b, c, d, e]))
     }
 }
 
@@ -347,12 +370,32 @@ mod tests {
         let wish = Wish { name: "web".to_owned(), aliases: vec!["www".to_owned()], ..Wish::default() };
         leases.take("one", &pools(), &wish).unwrap();
         leases.change("one", |lease| lease.published = vec!["[::1]:80->8080/udp".parse().unwrap()]).unwrap();
-        leases.change("nobody", |_| unreachable!()).unwrap();
+        assert_eq!(leases.change("nobody", |_| unreachable!()).unwrap_err().kind(), Kind::State);
+        let first = leases.all()["one"].clone();
+        let again = leases.take("one", &pools(), &Wish { run: 7, ..wish }).unwrap();
+        assert_eq!((again.addresses, again.run), (first.addresses.clone(), Some(7)));
+        leases.release("one", &first).unwrap();
+        assert!(leases.all().contains_key("one"), "what the next run has is not given back by the one before");
+        leases.change("one", |lease| lease.published = first.published).unwrap();
         let read = read(folder.as_fd()).unwrap();
         assert_eq!(&read, leases.all());
         assert_eq!((read["one"].name.as_str(), read["one"].published[0].port), ("web", 8080));
         let old: Lease = serde_json::from_str(r#"{"addresses":["10.0.0.2"],"mac":"02:42:0a:00:00:02"}"#).unwrap();
-        assert_eq!((old.aliases.len(), old.namespace), (0, None), "what is not said is not there");
+        assert_eq!((old.aliases.len(), old.run), (0, None), "what is not said is not there");
+    }
+
+    #[test]
+    fn an_ethernet_address_is_one_containers() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = std::fs::File::open(folder.path()).unwrap();
+        let mut leases = Leases::open(folder.as_fd()).unwrap();
+        let asks = |mac: &str| Wish { mac: Some(mac.parse().unwrap()), ..wish("10.89.0.5") };
+        leases.take("one", &pools(), &asks("02:42:0a:59:00:02")).unwrap();
+        let two = leases.take("two", &pools(), &Wish::default()).unwrap();
+        assert_eq!(two.addresses[0].to_string(), "10.89.0.2");
+        assert_ne!(two.mac.to_string(), "02:42:0a:59:00:02", "somebody has it");
+        let bridges = Wish { addresses: vec![], ..asks("02:42:0a:59:00:01") };
+        assert_eq!(leases.take("three", &pools(), &bridges).unwrap_err().kind(), Kind::Exists);
     }
 
     #[test]

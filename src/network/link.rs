@@ -11,14 +11,16 @@ use rustix::io::Errno;
 
 use super::cidr::Cidr;
 use super::lease::Mac;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::net_device::{link_body, open_socket_in, set_up, visit};
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
 /// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h, veth.h and netlink.h.
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 const LINK_ADDRESS: u16 = 1;
@@ -28,6 +30,7 @@ const LINK_LINK: u16 = 5;
 const LINK_MASTER: u16 = 10;
 const LINK_PORT: u16 = 12;
 const LINK_INFO: u16 = 18;
+const LINK_ALIAS: u16 = 20;
 const LINK_NAMESPACE_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -55,6 +58,12 @@ const INET6: u8 = 10;
 const ROUTE_KIND: [u8; 4] = [254, 4, 0, 1];
 /// `rtmsg`.
 const ROUTE_BODY_LENGTH: usize = 12;
+
+/// `ifinfomsg`.
+const LINK_BODY_LENGTH: usize = 16;
+
+/// What `ip link` shows as the alias of a bridge that was made here.
+const MADE_HERE: &[u8] = b"husk";
 
 /// An address of an interface, and the block that is reached by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,13 +112,17 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
     let socket = Socket::open().context("open a netlink socket")?;
     let describe = || format!("make bridge {name}");
     let request = new_bridge(name, mtu, addresses).with_context(describe)?;
+    let mut is_new = true;
     match socket.call(request, |_| ()) {
         Ok(()) => believe_no_router(name, addresses).with_context(describe)?,
-        // Perhaps it is somebody else's, with settings of its own.
-        Err(Errno::EXIST) => {}
+        Err(Errno::EXIST) => is_new = false,
         Err(errno) => return Err(errno).with_context(describe),
     }
     let index = socket.index_of(name).with_context(describe)?;
+    // Perhaps it is somebody else's, with settings of its own.
+    if !is_new && !Found::look(&socket, index).with_context(describe)?.is_bridge {
+        return Err(Error::new(Kind::Exists, format!("{}: it is there, and no bridge", describe())));
+    }
     for address in addresses {
         let describe = || format!("give {} to bridge {name}", address.address);
         let request = add_address(index, *address).with_context(describe)?;
@@ -118,7 +131,54 @@ pub fn make_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress])
             Err(errno) => return Err(errno).with_context(describe),
         }
     }
-    socket.call(set_up(index, true), |_| ()).with_context(|| format!("bring up bridge {name}"))
+    let describe = || format!("bring up bridge {name}");
+    let request = set_up(index, true);
+    let request = if is_new { request.attribute(LINK_ALIAS, MADE_HERE).with_context(describe)? } else { request };
+    socket.call(request, |_| ()).with_context(describe)
+}
+
+/// Takes away of a bridge what [`make_bridge`] has given: the bridge, or of one that somebody else has made the addresses.
+pub fn unmake_bridge(name: &str, addresses: &[InterfaceAddress]) -> Result<()> {
+    let socket = Socket::open().context("open a netlink socket")?;
+    let describe = || format!("look at interface {name}");
+    let index = match socket.index_of(name) {
+        Ok(index) => index,
+        Err(Errno::NODEV) => return Ok(()),
+        Err(errno) => return Err(errno).with_context(describe),
+    };
+    let found = Found::look(&socket, index).with_context(describe)?;
+    if found.is_bridge && found.is_made_here {
+        return remove_by(&socket, name);
+    }
+    for address in addresses.iter().filter(|_| found.is_bridge) {
+        let describe = || format!("take {} from bridge {name}", address.address);
+        let request = address_request(DELETE_ADDRESS, 0, index, *address).with_context(describe)?;
+        match socket.call(request, |_| ()) {
+            Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::NODEV) => {}
+            Err(errno) => return Err(errno).with_context(describe),
+        }
+    }
+    Ok(())
+}
+
+/// What is to be known of an interface that is there.
+struct Found {
+    is_bridge: bool,
+    is_made_here: bool,
+}
+
+impl Found {
+    fn look(socket: &Socket, index: u32) -> Result<Self, Errno> {
+        let mut found = Self { is_bridge: false, is_made_here: false };
+        socket.call(Request::act(GET_LINK, &link_body(index, 0, 0)), |object| {
+            let attributes = object.get(LINK_BODY_LENGTH..).unwrap_or_default();
+            let kind = find_attribute(attributes, LINK_INFO).and_then(|info| find_attribute(info, INFO_KIND));
+            found.is_bridge |= kind == Some(b"bridge\0") || kind == Some(b"bridge");
+            found.is_made_here |=
+                find_attribute(attributes, LINK_ALIAS).is_some_and(|alias| alias.starts_with(MADE_HERE));
+        })?;
+        Ok(found)
+    }
 }
 
 /// A bridge that is down yet. Its Ethernet address is its own and stays: else it would be the lowest of its ports', and
@@ -182,7 +242,15 @@ fn remove_by(socket: &Socket, name: &str) -> Result<()> {
 pub fn connect(link: &Link<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
     let here = Socket::open().context("open a netlink socket")?;
     let there = open_socket_in(namespace).context("open a netlink socket in the container's network namespace")?;
-    link.make(&here, namespace).with_context(|| link.wire.describe())?;
+    match link.make(&here, namespace) {
+        Err(Errno::EXIST) if link.remove_left(&here)? => link.make(&here, namespace),
+        // The other end's name, or that of an interface upon another.
+        Err(Errno::EXIST) => {
+            return Err(Error::new(Kind::Exists, format!("{} is there already in the container", link.name)));
+        }
+        answer => answer,
+    }
+    .with_context(|| link.wire.describe())?;
     let inside = || format!("set up {} in the container", link.name);
     let index = there.index_of(link.name).with_context(inside)?;
     for address in &link.addresses {
@@ -276,6 +344,15 @@ impl Wire<'_> {
 }
 
 impl Link<'_> {
+    /// Removes what a monitor that was killed has left: the other end is in a namespace that has ended, or is about to. Says
+    /// whether there was something.
+    fn remove_left(&self, here: &Socket) -> Result<bool> {
+        let Wire::Bridge { port, .. } = self.wire else { return Ok(false) };
+        let is_there = here.index_of(port).is_ok();
+        remove_by(here, port)?;
+        Ok(is_there)
+    }
+
     fn make(&self, here: &Socket, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
         let request = match self.wire {
             Wire::Bridge { bridge, port, .. } => {
@@ -332,11 +409,15 @@ impl Link<'_> {
 }
 
 fn add_address(index: u32, of: InterfaceAddress) -> Result<Request, Errno> {
+    address_request(NEW_ADDRESS, CREATE_NEW, index, of)
+}
+
+fn address_request(kind: u16, flags: u16, index: u32, of: InterfaceAddress) -> Result<Request, Errno> {
     let InterfaceAddress { address, block } = of;
     let family = if address.is_ipv4() { INET } else { INET6 };
     let mut body = [family, block.prefix(), 0, 0, 0, 0, 0, 0];
     body[4..].copy_from_slice(&index.to_ne_bytes());
-    let request = Request::act(NEW_ADDRESS, &body).with_flags(CREATE_NEW);
+    let request = Request::act(kind, &body).with_flags(flags);
     match address {
         IpAddr::V4(address) => {
             let octets = address.octets();
@@ -450,7 +531,35 @@ mod tests {
             }
             remove("vh1").unwrap();
             remove("vh1").unwrap();
-            remove("husk0").unwrap();
+            unmake_bridge("husk0", &[]).unwrap();
+            assert!(!is_there("husk0"));
+        });
+    }
+
+    #[test]
+    fn a_bridge_of_somebody_else_stays_and_another_interface_is_none() {
+        in_own_namespace(|| {
+            let socket = Socket::open().unwrap();
+            for kind in ["bridge", "dummy"] {
+                let request = Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW);
+                let request = request.attribute(LINK_NAME, &terminated(&format!("{kind}0"))).unwrap();
+                let request = request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, kind.as_bytes())).unwrap();
+                match socket.call(request, |_| ()) {
+                    Err(Errno::OPNOTSUPP) if kind == "dummy" => return,
+                    made => made.unwrap(),
+                }
+            }
+            let address = at("10.89.0.1", "10.89.0.0/24");
+            let refused = make_bridge("dummy0", None, &[address]).unwrap_err();
+            assert!(refused.kind() == Kind::Exists && refused.report().contains("no bridge"), "{refused:?}");
+            make_bridge("bridge0", None, &[address]).unwrap();
+            let is_routed = || routed_blocks().unwrap().contains(&"10.89.0.0/24".parse().unwrap());
+            assert!(is_routed());
+            for name in ["bridge0", "dummy0", "nobody0"] {
+                unmake_bridge(name, &[address]).unwrap();
+            }
+            assert!(is_there("bridge0") && is_there("dummy0"));
+            assert!(!is_routed());
         });
     }
 }

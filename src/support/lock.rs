@@ -7,11 +7,12 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 
 /// How many may hold the lock at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,29 @@ impl Lock {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).context("lock file"),
             }
+        }
+    }
+
+    /// Locks `file`, waiting so long at most: who holds it may be stopped.
+    pub fn wait_at_most(mut file: OwnedFd, sharing: Sharing, most: Duration) -> Result<Self> {
+        let mut pause = Duration::from_micros(250);
+        let mut waited = Duration::ZERO;
+        loop {
+            file = match Self::attempt(file, sharing)? {
+                Ok(lock) => return Ok(lock),
+                Err(file) => file,
+            };
+            if waited >= most {
+                let holder = Holder::of(file.as_fd());
+                return Err(Error::new(
+                    Kind::State,
+                    format!("lock file: {holder} has held it for {} s", most.as_secs()),
+                )
+                .with_hint("it may have been stopped: kill -CONT, or kill, has it go on"));
+            }
+            std::thread::sleep(pause);
+            waited += pause;
+            pause = (pause * 2).min(Duration::from_millis(8));
         }
     }
 
@@ -217,6 +241,20 @@ mod tests {
         })
         .unwrap();
         assert!(told.starts_with(&format!("process {} (", std::process::id())), "{told}");
+    }
+
+    #[test]
+    fn waiting_ends_and_names_the_holder() {
+        let (_directory, fd) = scratch();
+        let open = || open_lock_file(fd.as_fd(), "lock", OFlags::CREATE).unwrap();
+        let held = Lock::try_now(open(), Sharing::Exclusive).unwrap().unwrap();
+        let wait = |most| Lock::wait_at_most(open(), Sharing::Exclusive, Duration::from_millis(most));
+        let error = wait(1).err().expect("it is held").report();
+        assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait(60_000).unwrap());
+            drop(held);
+        });
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
-
 use super::rules::Netfilter;
 use super::world::World;
 use crate::engine::networks::driver::{Driver, DriverOptions};
@@ -12,7 +10,6 @@ use crate::engine::networks::{NetworkRecord, StaticRoute};
 use crate::engine::options::Attachment;
 use crate::error::{Error, Kind, Result};
 use crate::network::firewall::foreign;
-use crate::network::forwarding;
 use crate::network::lease::Lease;
 use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
 
@@ -70,14 +67,7 @@ impl Place<'_> {
             routes: routes.iter().map(route).collect(),
             metric: self.options.metric,
         };
-        match link::connect(&link, namespace) {
-            // What a monitor that was killed has left: the other end is in a namespace that has ended, or is about to.
-            Err(error) if error.errno() == Some(Errno::EXIST) && !self.port.is_empty() => {
-                link::remove(&self.port)?;
-                link::connect(&link, namespace)
-            }
-            answer => answer,
-        }
+        link::connect(&link, namespace)
     }
 
     /// The host's interface that the network is upon.
@@ -93,13 +83,10 @@ impl Place<'_> {
     }
 
     fn make_bridge(&self, world: &World, netfilter: &Netfilter) -> Result<()> {
-        let NetworkRecord { interface, subnets, internal, ipv6, .. } = &self.network;
-        let addresses: Vec<InterfaceAddress> =
-            subnets.iter().map(|subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block }).collect();
-        link::make_bridge(interface, self.options.mtu, &addresses)?;
-        // A user's world forwards by itself, and has no firewall but ours.
+        let NetworkRecord { interface, internal, .. } = &self.network;
+        link::make_bridge(interface, self.options.mtu, &self.network.gateways())?;
+        // A user's world has no firewall but ours.
         if !internal && world.handle().is_none() {
-            forwarding::enable(*ipv6)?;
             foreign::let_through(netfilter.socket()?.as_ref(), interface)?;
         }
         Ok(())

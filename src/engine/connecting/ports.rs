@@ -221,18 +221,29 @@ fn owner(engine: &Engine, port: &PublishedPort) -> Option<String> {
     leases.into_iter().find(|(_, lease)| lease.published.iter().any(has_it)).map(|(_, lease)| lease.name)
 }
 
-/// Whether somebody else has a lease that says it has one of these ports.
-pub(super) fn are_anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort]) -> Result<bool> {
+/// Refuses a port that a container has.
+pub(super) fn allocated(port: &BoundPort, owner: &str) -> Error {
+    let at = port.host.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    // Docker's words.
+    let text = format!("publish {at}:{}/{}: port is already allocated", port.host_port, port.protocol);
+    Error::new(Kind::Exists, text).with_hint(format!("container {owner} has it"))
+}
+
+/// The first of these ports that somebody else has by a lease, and what that one is called.
+pub(super) fn anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort]) -> Result<Option<(BoundPort, String)>> {
     if bound.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let is_same = |one: &BoundPort, other: &BoundPort| {
         one.protocol == other.protocol
             && one.host_port == other.host_port
             && (one.host == other.host || one.host.is_none() || other.host.is_none())
     };
-    let has_one = |lease: &Lease| lease.published.iter().any(|theirs| bound.iter().any(|ours| is_same(ours, theirs)));
-    Ok(everybody(networks)?.iter().any(|(holder, lease)| holder != id && has_one(lease)))
+    let has = |lease: &Lease, ours: &BoundPort| lease.published.iter().any(|theirs| is_same(ours, theirs));
+    Ok(everybody(networks)?.into_iter().filter(|(holder, _)| holder != id).find_map(|(_, lease)| {
+        let ours = bound.iter().find(|ours| has(&lease, ours))?;
+        Some((*ours, lease.name))
+    }))
 }
 
 /// The leases of all networks.

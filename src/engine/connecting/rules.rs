@@ -19,8 +19,9 @@ use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
+use crate::network::forwarding::{self, Apart, Missing};
 use crate::network::lease::{Lease, Leases};
-use crate::network::{forwarding, link, rootless};
+use crate::network::{conntrack, link, rootless};
 use crate::sys::netlink::Socket;
 
 /// How long the kernel may take to notice that the last who kept the tables has ended.
@@ -127,14 +128,6 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Writes them anew.
-    fn write(&mut self, segments: &[Segment], endpoints: &[Endpoint]) -> Result<()> {
-        if self.firewall.write(self.socket()?.as_ref(), self.owns, segments, endpoints)? {
-            self.keep()?;
-        }
-        Ok(())
-    }
-
     fn is_there(&self) -> Result<bool> {
         self.firewall.is_there(self.socket()?.as_ref())
     }
@@ -170,7 +163,14 @@ impl Turn<'_> {
             };
             endpoints.extend(leases.iter().filter(stays).map(|(_, lease)| endpoint(world, lease)));
         }
-        self.write(&segments, &endpoints)
+        let apart = match world {
+            World::Host => Apart::read(networks.run_root()?.as_fd())?,
+            World::Users(_) | World::None => Apart::default(),
+        };
+        if self.firewall.write(self.socket()?.as_ref(), self.owns, &segments, &endpoints, &apart)? {
+            self.keep()?;
+        }
+        Ok(())
     }
 }
 
@@ -223,10 +223,30 @@ pub(super) fn add(
     follows_another: bool,
 ) -> Result<()> {
     let mut turn = netfilter.turn(engine)?;
-    if !follows_another && add_alone(&turn, joined, endpoints)? {
+    let missing = missing_forwarding(world, joined)?;
+    if let Some(missing) = missing {
+        note_strangers(networks, missing)?;
+    } else if !follows_another && add_alone(&turn, joined, endpoints)? {
         return Ok(());
     }
-    turn.rewrite(world, networks)
+    turn.rewrite(world, networks)?;
+    // With the rules there are, so that there is no moment in which this host forwards what it did not before.
+    missing.map_or(Ok(()), Missing::turn_on)
+}
+
+/// What this host does not forward yet, and has to for these networks. A user's world forwards by itself.
+fn missing_forwarding(world: &World, joined: &[&NetworkRecord]) -> Result<Option<Missing>> {
+    let mut open = joined.iter().filter(|network| network.driver == Driver::Bridge && !network.internal).peekable();
+    if open.peek().is_none() || world.handle().is_some() {
+        return Ok(None);
+    }
+    forwarding::missing(open.any(|network| network.ipv6))
+}
+
+fn note_strangers(networks: &Networks<'_>, missing: Missing) -> Result<()> {
+    let records = networks.recorded()?;
+    let bridges: Vec<&str> = records.iter().map(|network| network.interface.as_str()).collect();
+    missing.note(networks.run_root()?.as_fd(), &bridges)
 }
 
 /// Adds elements to what is there; says whether that would do.
@@ -269,7 +289,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
+        let removed = match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
                 if turn.is_there()? {
@@ -279,7 +299,11 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
                 }
             }
             answer => answer,
-        }
+        };
+        removed?;
+        // What still comes in for them is nobody's: the next who has an address begins anew.
+        let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+        conntrack::forget_addresses(&addresses)
     })?;
     if let Some(handle) = world.handle() {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
@@ -340,13 +364,18 @@ pub fn reload(engine: &Engine) -> Result<()> {
     world.inside(|| {
         let netfilter = Netfilter::default();
         let mut turn = netfilter.turn(engine)?;
-        for network in networks.recorded()?.iter().filter(|network| network.driver == Driver::Bridge) {
-            if world.handle().is_none() && !network.internal && !networks.leases(&network.name)?.is_empty() {
-                forwarding::enable(network.ipv6)?;
+        let recorded = networks.recorded()?;
+        let mut open = Vec::new();
+        for network in recorded.iter().filter(|network| network.driver == Driver::Bridge && !network.internal) {
+            if world.handle().is_none() && !networks.leases(&network.name)?.is_empty() {
+                open.push(network);
                 foreign::let_through(netfilter.socket()?.as_ref(), &network.interface)?;
             }
         }
-        turn.rewrite(&world, &networks)
+        let missing = missing_forwarding(&world, &open)?;
+        missing.map_or(Ok(()), |missing| note_strangers(&networks, missing))?;
+        turn.rewrite(&world, &networks)?;
+        missing.map_or(Ok(()), Missing::turn_on)
     })
 }
 
@@ -362,6 +391,8 @@ pub fn forget(engine: &Engine, network: &NetworkRecord) -> Result<()> {
         let mut turn = netfilter.turn(engine)?;
         if network.interface.starts_with(OWN_BRIDGE) {
             link::remove(&network.interface)?;
+        } else {
+            link::unmake_bridge(&network.interface, &network.gateways())?;
         }
         if world.handle().is_none() {
             foreign::forget(&network.interface)?;

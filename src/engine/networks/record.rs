@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::digest::{Algorithm, Digest};
 use crate::network::cidr::Cidr;
 use crate::network::lease::Pool;
+use crate::network::link::InterfaceAddress;
 
 /// What a network is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +92,12 @@ impl NetworkRecord {
     /// Its addresses for containers.
     pub fn pools(&self) -> Vec<Pool> {
         self.subnets.iter().map(Subnet::pool).collect()
+    }
+
+    /// The bridge's addresses.
+    pub fn gateways(&self) -> Vec<InterfaceAddress> {
+        let gateway = |subnet: &Subnet| InterfaceAddress { address: subnet.gateway, block: subnet.block };
+        self.subnets.iter().map(gateway).collect()
     }
 
     /// Whether it has a name server of its own: as docker has it, not the default network.

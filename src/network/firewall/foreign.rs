@@ -1,8 +1,10 @@
-//! Other firewalls: where one drops what it forwards and does not know (dockerd's, ufw's, firewalld's), a rule of ours at the
-//! head of its chain lets a bridge's packets on. What of them is allowed is decided in husk's own tables, which see them too.
+//! Other firewalls: where one drops what it forwards and knows nothing of (dockerd's and ufw's policy), a rule of ours at the
+//! end of its chain lets a bridge's packets on. What its own rules drop stays dropped; what else is allowed is decided in husk's
+//! own tables, which see the packets too.
 //!
 //! Nothing else of it is touched, and its rules are never changed: ours are known by the comment `husk`, and go when the
-//! network goes. A chain that xtables has without nf_tables (`iptables-legacy`) is not seen from here.
+//! network goes. A chain that xtables has without nf_tables (`iptables-legacy`) is not seen from here; firewalld's last word is
+//! a rule of its own, in tables that nobody else may change, and it is to be told (`--zone=trusted --add-interface`).
 
 use rustix::io::Errno;
 
@@ -20,13 +22,15 @@ const DELETE_RULE: u16 = 8;
 /// `nfgenmsg`.
 const BODY_LENGTH: usize = 4;
 const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
 
 /// `NF_INET_FORWARD`, `NF_DROP`.
 const FORWARD: u32 = 2;
 const DROP: u32 = 0;
 
-/// The families in which packets of bridges are forwarded: inet, ip, ip6.
+/// The families in which packets of bridges are forwarded: inet, ip, ip6. A dump of none is of all.
 const FAMILIES: [u8; 3] = [1, 2, 10];
+const ALL: u8 = 0;
 
 /// What our rules say of themselves: nft's comment (type 0), with its length and its end.
 const MARK: &[u8] = b"\0\x05husk\0";
@@ -87,10 +91,8 @@ fn send(socket: &Socket, requests: Vec<Request>) -> Result<()> {
 
 fn dropping_chains(socket: &Socket) -> Result<Vec<Chain>, Errno> {
     let mut chains = Vec::new();
-    for family in FAMILIES {
-        let request = Request::dump(u16::from(SUBSYSTEM) << 8 | GET_CHAIN, &[family, 0, 0, 0]);
-        socket.call(request, |object| chains.extend(Chain::read(object)))?;
-    }
+    let request = Request::dump(u16::from(SUBSYSTEM) << 8 | GET_CHAIN, &[ALL, 0, 0, 0]);
+    socket.call(request, |object| chains.extend(Chain::read(object)))?;
     Ok(chains)
 }
 
@@ -115,11 +117,13 @@ impl Chain {
         let hook = number(find_attribute(attributes, 4)?, 1)?;
         let policy = number(attributes, 5)?;
         let (table, name) = (find_attribute(attributes, 1)?, find_attribute(attributes, 3)?);
-        let drops = (hook, policy) == (FORWARD, DROP) && find_attribute(attributes, 7)?.starts_with(b"filter");
+        let drops = FAMILIES.contains(&body[0])
+            && (hook, policy) == (FORWARD, DROP)
+            && find_attribute(attributes, 7)?.starts_with(b"filter");
         drops.then(|| Self { family: body[0], table: table.to_vec(), name: name.to_vec() })
     }
 
-    /// A rule before the others, in the words that `iptables -I FORWARD -i … -j ACCEPT` has in nf_tables: its users go on
+    /// A rule behind the others, in the words that `iptables -A FORWARD -i … -j ACCEPT` has in nf_tables: its users go on
     /// reading the chain.
     fn accept(&self, key: Meta, bridge: &str) -> Result<Request, Errno> {
         let name = Register::word(0);
@@ -129,7 +133,7 @@ impl Chain {
             Expression::Count,
             Expression::Decide(Verdict::Accept),
         ];
-        self.request(NEW_RULE, CREATE)?
+        self.request(NEW_RULE, CREATE | APPEND)?
             .nested(4, |list| expressions.iter().try_fold(list, |list, expression| expression.write(list)))?
             .attribute(7, &marked(bridge))
     }

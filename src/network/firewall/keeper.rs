@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, test_kill_process};
@@ -25,6 +26,8 @@ use crate::sys::netlink::Socket;
 const FILE: &str = ".firewall";
 /// Some twenty thousand processes.
 const LONGEST: usize = 1 << 20;
+/// A turn takes some milliseconds, and at most a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Every so many lines those are looked for that were killed.
 const LINES_BETWEEN_SEARCHES: usize = 64;
 
@@ -52,7 +55,8 @@ struct Line {
 impl Turn {
     /// Waits for the turn at the tables of the networks whose folder below the run root this is.
     pub fn wait(folder: BorrowedFd<'_>) -> Result<Self> {
-        let lock = Lock::wait(open_lock_file(folder, FILE, OFlags::CREATE)?, Sharing::Exclusive, |_| ())?;
+        let file = open_lock_file(folder, FILE, OFlags::CREATE)?;
+        let lock = Lock::wait_at_most(file, Sharing::Exclusive, PATIENCE).context("wait for the firewall")?;
         let namespace = rustix::fs::stat("/proc/thread-self/ns/net").context("look at the network namespace")?.st_ino;
         let text = read(lock.as_fd()).context("read who keeps the tables")?;
         let (whole, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
@@ -156,6 +160,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::network::firewall::{Firewall, NAME};
+    use crate::network::forwarding::Apart;
     use crate::network::tests::in_own_namespace;
 
     #[test]
@@ -199,15 +204,15 @@ mod tests {
         in_own_namespace(|| {
             let tables = Firewall { name: NAME, gate: None };
             let socket = Socket::open_netfilter().unwrap();
-            if !tables.write(&socket, true, &[], &[]).unwrap() {
+            if !tables.write(&socket, true, &[], &[], &Apart::default()).unwrap() {
                 return;
             }
             let others = Socket::open_netfilter().unwrap();
-            let refused = tables.write(&others, true, &[], &[]).unwrap_err();
+            let refused = tables.write(&others, true, &[], &[], &Apart::default()).unwrap_err();
             assert_eq!(refused.errno(), Some(rustix::io::Errno::PERM));
             assert!(tables.is_there(&others).unwrap());
             drop(socket);
-            assert!(tables.write(&others, true, &[], &[]).unwrap(), "nobody's any more");
+            assert!(tables.write(&others, true, &[], &[], &Apart::default()).unwrap(), "nobody's any more");
         });
     }
 }

@@ -44,7 +44,7 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
         let early = TABLES.add(&socket, &[endpoint("vh1")]).unwrap_err();
         assert_eq!(early.errno(), Some(Errno::NOENT), "there are no tables yet");
         assert!(!TABLES.knows(&socket, "husk0").unwrap());
-        TABLES.write(&socket, false, &segments, &[endpoint("vh1")]).unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1")], &Apart::default()).unwrap();
         let known = ["husk0", "hk-1", "hk-2"].map(|bridge| TABLES.knows(&socket, bridge).unwrap());
         assert_eq!(known, [true, true, false]);
         let again = TABLES.add(&socket, &[endpoint("vh1")]);
@@ -55,7 +55,7 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
         // More than fits into one message.
         let many: Vec<Endpoint> =
             (0..1000).map(|number| Endpoint { published: vec![], ..endpoint(&format!("v{number}")) }).collect();
-        TABLES.write(&socket, false, &segments, &many).unwrap();
+        TABLES.write(&socket, false, &segments, &many, &Apart::default()).unwrap();
         assert!(TABLES.is_there(&socket).unwrap());
         TABLES.clear(&socket).unwrap();
         TABLES.clear(&socket).unwrap();
@@ -65,8 +65,9 @@ fn the_kernel_takes_the_tables_and_what_comes_and_goes() {
 
 #[test]
 fn names_that_are_no_interface_are_refused() {
-    let error =
-        TABLES.write(&open_socket().unwrap(), false, &[segment("a-name-of-16-byt", &[], false)], &[]).unwrap_err();
+    let error = TABLES
+        .write(&open_socket().unwrap(), false, &[segment("a-name-of-16-byt", &[], false)], &[], &Apart::default())
+        .unwrap_err();
     assert_eq!(error.errno(), Some(Errno::MSGSIZE), "{error}");
 }
 
