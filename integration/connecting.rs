@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         network(test!(frames_that_are_forged_are_dropped)),
         network(test!(what_is_flushed_or_killed_is_made_right)),
         network(test!(networks_come_and_go_while_a_container_runs)),
+        network(test!(ports_and_ways_follow_the_networks)),
         network(test!(a_drop_policy_of_another_firewall_lets_containers_through)),
     ]
 }
@@ -179,10 +180,10 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A device that ordinary users may open: some hosts give it to root alone.
-struct Tun;
+pub(crate) struct Tun;
 
 impl Tun {
-    fn new(scene: &Scene) -> Self {
+    pub(crate) fn new(scene: &Scene) -> Self {
         use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
         use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
         let nodes = scene.path().join("nodes");
@@ -621,6 +622,117 @@ fn networks_come_and_go_while_a_container_runs(scene: &Scene) {
     husk(scene, &["restart", "-t", "0", "two"]).success();
     assert_eq!(get().success().stdout, "hello\n");
     husk(scene, &["rm", "-f", "web", "two"]).success();
+    husk(scene, &["network", "prune", "-f"]).success();
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let told = husk(scene, &["events", "--stream=false", "--since", "1h", "--format", format]).success().stdout;
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains("exec") && !line.starts_with("image")).collect();
+    let expected = [
+        "network create front",
+        "network create back",
+        "container create web",
+        "network connect front",
+        "container start web",
+        "container create two",
+        "network connect back",
+        "container start two",
+        "network connect front",
+        "network disconnect front",
+        "network connect front",
+        "container kill two",
+        "container die two",
+        "network disconnect back",
+        "network disconnect front",
+        "container stop two",
+        "network connect back",
+        "network connect front",
+        "container start two",
+        "container restart two",
+    ];
+    let begun: Vec<&str> = told.iter().take(expected.len()).copied().collect();
+    assert_eq!(begun, expected);
+    let ended = ["network destroy back", "network destroy front", "network prune <no value>"];
+    assert_eq!(told[told.len() - 3..], ended);
+}
+
+/// A container in several networks, of which the one goes that its ports were published by and its way out led through.
+fn ports_and_ways_follow_the_networks(scene: &Scene) {
+    let stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "--internal", "inner"]).success();
+    husk(scene, &["network", "create", "front"]).success();
+    husk(scene, &["network", "create", "--ipv6", "back"]).success();
+    let flags = ["--name", "web", "--network", "inner", "--network", "bridge", "--network", "front", "-p", "8080:80"];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
+    let read = |script: &str| {
+        let flags = ["exec", "web", "/bin/busybox", "sh", "-c", script];
+        husk(scene, &flags).success().stdout
+    };
+    let default = |family: &str| {
+        let routes = read(&format!("ip {family} route"));
+        let found = routes.lines().find(|line| line.starts_with("default"));
+        found.map(|line| line.split_whitespace().nth(4).unwrap_or_default().to_owned()).unwrap_or_default()
+    };
+    let is_reached = |at: &str| {
+        let at = at.to_owned();
+        stage.outside(move || hear_ok(&at))
+    };
+    let ([by_ipv4, by_ipv6], here) =
+        ([HOST, &format!("[{HOST6}]")].map(|host| format!("{host}:8080")), "127.0.0.1:8080");
+    wait_until("it serves", || is_reached(&by_ipv4) && hear_ok(here));
+    // The first that leads anywhere; and whom it asks knows names, which `bridge` does not.
+    assert_eq!((default("-4").as_str(), default("-6").as_str()), ("eth1", ""));
+    let files = read("cat /etc/resolv.conf /etc/hosts");
+    let own = ["inner", "bridge", "front"].map(|network| address(scene, network, "web"));
+    assert!(own.iter().all(|address| files.contains(&format!("{address}\t"))), "{files}");
+    assert!(files.contains("nameserver 172.17.0.1\n"), "{files}");
+    // Nobody else knows the way by IPv6: what comes from elsewhere is led by rules, or not at all.
+    assert!(!is_reached(&by_ipv6) && hear_ok("[::1]:8080"), "a relay is for this host alone");
+    husk(scene, &["network", "disconnect", "bridge", "web"]).success();
+    start(scene, &layout, &["--name", "next", "--network", "bridge"], "echo other > /a; httpd -f -h /");
+    assert_eq!(address(scene, "bridge", "next"), own[1], "it has the address that has become free");
+    assert_eq!(default("-4"), "eth2");
+    let get = || run("wget", &format!("-q -O- http://{here}/a"));
+    assert_eq!((get().as_str(), is_reached(&by_ipv4)), ("hello\n", true), "ports lead where the container is");
+    let files = read("cat /etc/hosts");
+    assert!(!files.contains(&own[1]), "{files}");
+    // Of each family another one.
+    husk(scene, &["network", "connect", "back", "web"]).success();
+    assert_eq!((default("-4").as_str(), default("-6").as_str()), ("eth2", "eth1"));
+    wait_until("it is reached by both", || is_reached(&by_ipv6) && is_reached(&by_ipv4) && hear_ok("[::1]:8080"));
+    assert_eq!(husk(scene, &["port", "web"]).success().stdout, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n");
+    // Without a network that leads anywhere there is no port.
+    for network in ["front", "back"] {
+        husk(scene, &["network", "disconnect", network, "web"]).success();
+    }
+    assert_eq!(default("-4"), "");
+    assert!(!hear_ok(here) && !is_reached(&by_ipv4), "nobody has the port");
+    assert!(!run("nft", "list ruleset").contains("8080"), "no rule either");
+    husk(scene, &["network", "disconnect", "inner", "web"]).success();
+    let files = read("cat /etc/resolv.conf /etc/hosts");
+    assert!(!files.contains("nameserver 172.") && files.contains("127.0.1.1\t"), "{files}");
+    // And again, whoever has the monitor's place by then.
+    let pid = inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("it has a parent");
+    husk(scene, &["network", "connect", "front", "web"]).success();
+    assert_eq!((get().as_str(), default("-4").as_str()), ("hello\n", "eth0"));
+    run("kill", &format!("-KILL {parent}"));
+    husk(scene, &["network", "connect", "back", "web"]).success();
+    assert_eq!((get().as_str(), is_reached(&by_ipv6)), ("hello\n", true));
+    // What is taken is refused, and changes nothing.
+    start(scene, &layout, &["--name", "third", "--network", "inner", "-p", "8080:80"], "sleep 100");
+    let refused = husk(scene, &["network", "connect", "bridge", "third"]);
+    refused.exits_with(125).says("port is already allocated").says("container web has it");
+    let links = husk(scene, &["exec", "third", "/bin/busybox", "ip", "link"]).success().stdout;
+    assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
+    // A name server in a container, beside those of the networks, which go on answering.
+    let flags = ["--name", "names", "--network", "front", "-p", "53:53", "-p", "53:53/udp"];
+    start(scene, &layout, &flags, "nc -ll -p 53 -e echo hello");
+    wait_until("it is called", || hear("127.0.0.1:53") == "hello");
+    assert_eq!(stage.outside(|| hear(&format!("{HOST}:53"))), "hello");
+    let found = inside(scene, &layout, &["--network", "front"], "nslookup names").success().stdout;
+    assert!(found.contains(&address(scene, "front", "names")), "{found}");
+    husk(scene, &["rm", "-f", "web", "next", "third", "names"]).success();
 }
 
 fn a_drop_policy_of_another_firewall_lets_containers_through(scene: &Scene) {

@@ -56,6 +56,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod network_storm;
 mod networks;
 mod notify;
 mod orphans;
@@ -145,6 +146,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         dns::tests,
         net_devices::tests,
+        network_storm::tests,
         networks::tests,
         shared_pids::tests,
         showing::tests,

@@ -136,16 +136,16 @@ impl<'a> Subject<'a> {
         let before = self.traces_of_it();
         prepare();
         let whole = trace(&mut verb(), None);
-        assert!(is_success(&whole), "unharmed, the command fails: {}", whole.stderr);
+        assert!(whole.is_success(), "unharmed, the command fails: {}", whole.stderr);
         self.delete();
-        let (points, seed) = choose(&whole.calls);
+        let (points, seed) = choose(&whole.calls, SAMPLE);
         let mut reached = 0;
         for point in &points {
             prepare();
             let trace = trace(&mut verb(), Some(*point));
             let place = || format!("{point:?}, system call {:?}, seed {seed}\n{}", trace.killed_at, trace.stderr);
             // Processes overtake each other: then one of them may have been let go before it came to the point.
-            assert!(trace.killed_at.is_some() || is_success(&trace), "not killed, and fails: {}", place());
+            assert!(trace.killed_at.is_some() || trace.is_success(), "not killed, and fails: {}", place());
             reached += usize::from(trace.killed_at.is_some());
             let list = self.verb(&["list", "--quiet"]).run();
             assert_eq!(list.code(), 0, "`list` fails after {}", place());
@@ -161,10 +161,6 @@ impl<'a> Subject<'a> {
         Self::quietly(self.create());
         self.delete();
     }
-}
-
-fn is_success(trace: &Trace) -> bool {
-    matches!(trace.status, nix::sys::wait::WaitStatus::Exited(_, 0))
 }
 
 /// Waits for every process of a command.
@@ -191,8 +187,8 @@ pub(crate) fn seed() -> u64 {
     })
 }
 
-/// The points of a sweep, for the number of calls of each process; with the seed of those at random.
-fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
+/// The points of a sweep, for the number of calls of each process and the size of the sample; with the seed of those at random.
+pub(crate) fn choose(calls: &[usize], sample: usize) -> (Vec<Point>, u64) {
     let every = takes_all();
     let seed = seed();
     let mut random = seed;
@@ -200,8 +196,8 @@ fn choose(calls: &[usize]) -> (Vec<Point>, u64) {
     for (process, &count) in calls.iter().enumerate() {
         let mut chosen: BTreeSet<usize> = (0..count).collect();
         if !every {
-            chosen = (0..SAMPLE.min(count)).map(|index| index * count / SAMPLE).collect();
-            chosen.extend((0..SAMPLE.min(count)).map(|_| {
+            chosen = (0..sample.min(count)).map(|index| index * count / sample).collect();
+            chosen.extend((0..sample.min(count)).map(|_| {
                 // Knuth's MMIX generator; the low bits are poor.
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from(random >> 33).expect("31 bits") % count

@@ -66,6 +66,10 @@ impl Trace {
             stderr: String::new(),
         }
     }
+
+    pub(crate) fn is_success(&self) -> bool {
+        matches!(self.status, WaitStatus::Exited(_, 0))
+    }
 }
 
 struct Tracer<'a> {

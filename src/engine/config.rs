@@ -38,7 +38,7 @@ use super::settings::CgroupManager;
 use super::volumes::options::Backing;
 
 pub use facts::{Host, Node};
-pub use names::OwnFile;
+pub use names::{OwnFile, resolver_for};
 pub use process::{capabilities, capability_sets, command};
 
 /// The version of the specification that is written.

@@ -11,9 +11,11 @@ mod names;
 mod place;
 mod ports;
 mod rules;
+mod ways;
 mod world;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,21 +27,24 @@ use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
+use self::ways::Ways;
 use self::world::World;
 pub use self::world::{check, default_is_out_of_reach};
 use super::engine::Engine;
+use super::events;
 use super::networks::driver::Driver;
 use super::networks::{NetworkRecord, Networks};
-use super::options::Attachment;
+use super::options::{Attachment, Network};
 use super::record::Record;
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
 use crate::network::lease::{self, Lease, Leases, Wish};
 use crate::network::link;
-use crate::network::port::Protocol;
+use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
 use crate::network::rootless::open_inside;
+use crate::network::way;
 use crate::support::id::ContainerId;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::exit_now;
@@ -58,27 +63,44 @@ pub struct Connecting<'a> {
     netfilter: Netfilter,
     /// Of which run its leases are, once there is one.
     run: Cell<Option<u64>>,
+    /// Ports of the host that are open for it, and where they lead.
+    bound: RefCell<Vec<BoundPort>>,
+    targets: RefCell<Vec<IpAddr>>,
+    /// What it is in, as has been told.
+    joined: RefCell<Vec<NetworkRecord>>,
+}
+
+/// A container's place in a network, and what it holds there.
+struct Seat<'a> {
+    place: Place<'a>,
+    lease: Lease,
+}
+
+impl Seat<'_> {
+    fn network(&self) -> &NetworkRecord {
+        &self.place.network
+    }
 }
 
 impl<'a> Connecting<'a> {
-    /// `None` for a container that is in no network.
+    /// `None` for a container that can be in no network.
     pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
-        let is_in_any = !record.options.network.attachments().is_empty();
-        let made = || Self::new(engine, record, hostname, relay);
-        // Whoever asks for all of a container's networks is its monitor.
-        is_in_any.then(|| Self { netfilter: Netfilter::of_a_keeper(), ..made() })
-    }
-
-    fn new(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Self {
-        Self {
+        if !matches!(record.options.network, Network::Joined(_)) {
+            return None;
+        }
+        Some(Self {
             engine,
             record,
             hostname,
             relay,
             world: RefCell::default(),
-            netfilter: Netfilter::default(),
+            // Whoever asks for all of a container's networks is its monitor.
+            netfilter: Netfilter::of_a_keeper(),
             run: Cell::default(),
-        }
+            bound: RefCell::default(),
+            targets: RefCell::default(),
+            joined: RefCell::default(),
+        })
     }
 
     /// Finds or makes what the networks are in. To be called before anything is connected.
@@ -113,15 +135,8 @@ impl<'a> Connecting<'a> {
 
     /// Joins the container's network namespace to its networks. On failure nothing of it is left.
     pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.run.get().is_some();
-        self.run.set(Some(lease::new_run()?));
-        let attachments = if is_again {
-            // Since the start before, it may have been put into others.
-            self.engine.containers()?.find(self.record.id.as_str())?.record()?.options.network
-        } else {
-            self.record.options.network.clone()
-        };
-        let made = self.make(attachments.attachments(), namespace);
+        let is_again = self.run.replace(Some(lease::new_run()?)).is_some();
+        let made = self.make(&self.record_now()?, is_again, namespace);
         if made.is_err() {
             // The failure is the one to tell; what remains is found by its lease.
             let _ = self.leave();
@@ -129,73 +144,107 @@ impl<'a> Connecting<'a> {
         made
     }
 
-    fn make(&self, attachments: &[Attachment], namespace: BorrowedFd<'_>) -> Result<()> {
+    /// What the container is: since the monitor began, or since the command that starts it looked, it may have been put into
+    /// other networks. Who does that says so to the monitor as well ([`Connecting::change`]).
+    fn record_now(&self) -> Result<Record> {
+        self.engine.containers()?.find(self.record.id.as_str())?.record()
+    }
+
+    fn make(&self, record: &Record, is_again: bool, namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
         let world = self.world();
-        let mut leases = Vec::new();
-        let mut places = Vec::new();
+        let attachments = record.options.network.attachments();
+        if is_again {
+            self.part(&networks, attachments, None)?;
+        }
+        let mut seats = Vec::new();
         let mut follows_another = false;
         for (number, attachment) in attachments.iter().enumerate() {
             let place = self.place(&networks, number, attachment)?;
             let (lease, before) =
-                self.lease(&networks, &place).with_context(|| format!("network {}", place.network.name))?;
+                self.lease(&networks, record, &place).with_context(|| format!("network {}", place.network.name))?;
             follows_another |= before.is_some_and(|before| !before.port.is_empty());
-            leases.push(lease);
-            places.push(place);
+            seats.push(Seat { place, lease });
         }
-        let first = first_of(&places);
+        let ways = Ways::of(&seats);
         if let Some(handle) = world.handle() {
             handle.hold()?;
             // What the run before had is published anew.
             handle.withdraw(self.record.id.as_str())?;
         }
-        let opened = match (places.get(first), leases.get(first)) {
-            // Nothing comes in to an internal one.
-            (Some(place), Some(lease)) if !place.network.internal => {
-                ports::open(self.engine, &world, self.record, &place.options, lease)?
-            }
-            _ => ports::Opened::default(),
-        };
-        if ports::anothers(&networks, self.record.id.as_str(), &opened.bound)?.is_some() {
-            // The host let us have them: who had them is gone, and its rules are not.
-            for name in networks.in_use()? {
-                sweep_named(self.engine, &self.world(), &networks, &name)?;
-            }
-            // But for those that no socket holds (sctp).
-            if let Some((bound, owner)) = ports::anothers(&networks, self.record.id.as_str(), &opened.bound)? {
-                return Err(ports::allocated(&bound, &owner));
-            }
+        let targets = ways.targets(&seats);
+        let opened = self.open(&networks, record, &seats, &targets)?;
+        for number in 0..seats.len() {
+            let published = ways.published(number, &seats, &opened.bound);
+            let Some(seat) = seats.get_mut(number) else { continue };
+            seat.lease.published = published;
+            self.note(&networks, seat)?;
         }
-        for (number, (place, lease)) in places.iter().zip(&mut leases).enumerate() {
-            if number == first {
-                lease.published.clone_from(&opened.bound);
-            }
-            self.note(&networks, place, lease)?;
-        }
-        let linked = leases.iter().filter(|lease| !lease.port.is_empty());
-        let endpoints: Vec<Endpoint> = linked.map(|lease| endpoint(&world, lease)).collect();
-        let joined: Vec<&NetworkRecord> = places.iter().map(|place| &place.network).collect();
+        let linked = seats.iter().filter(|seat| !seat.lease.port.is_empty());
+        let endpoints: Vec<Endpoint> = linked.map(|seat| endpoint(&world, &seat.lease)).collect();
+        let joined: Vec<&NetworkRecord> = seats.iter().map(Seat::network).collect();
         world.inside(|| {
             // Before the links, so that there is no moment in which a container could say what it wants.
             add(self.engine, &world, &networks, &joined, &self.netfilter, &endpoints, follows_another)?;
-            for (number, (place, lease)) in places.iter().zip(&leases).enumerate() {
-                let linked = place.link(&world, &self.netfilter, lease, number == first, namespace);
-                linked.with_context(|| format!("network {}", place.network.name))?;
+            for (number, seat) in seats.iter().enumerate() {
+                let gateways = ways.gateways(number, seat);
+                let linked = seat.place.link(&world, &self.netfilter, &seat.lease, gateways, namespace);
+                linked.with_context(|| format!("network {}", seat.network().name))?;
             }
-            match opened.datagram_ports() {
-                ports if ports.is_empty() => Ok(()),
-                ports => conntrack::forget_ports(Protocol::Udp.number(), &ports),
-            }
+            forget_conversations(&opened.bound)
         })?;
-        for place in &places {
-            self.ensure_names(&networks, &place.network)?;
+        for seat in &seats {
+            self.ensure_names(&networks, seat.network())?;
         }
+        self.take(opened, targets);
+        files::write(self.engine, &world, record, self.hostname, &seats)?;
+        for seat in &seats {
+            tell(self.engine, seat.network(), &record.id, "connect");
+        }
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        Ok(())
+    }
+
+    /// Tells that a run has left its networks.
+    pub fn tell_parted(&self) {
+        for network in self.joined.take() {
+            tell(self.engine, &network, &self.record.id, "disconnect");
+        }
+    }
+
+    /// Takes the container's ports from the host, if there is somewhere to lead them.
+    fn open(
+        &self,
+        networks: &Networks<'_>,
+        record: &Record,
+        seats: &[Seat<'_>],
+        targets: &[IpAddr],
+    ) -> Result<ports::Opened> {
+        if targets.is_empty() || record.options.published.is_empty() {
+            return Ok(ports::Opened::default());
+        }
+        // Of the network that callers by IPv4 are led to, as a rule.
+        let serves = |seat: &&Seat<'_>| targets.iter().any(|target| seat.lease.addresses.contains(target));
+        let binding = seats.iter().find(serves).and_then(|seat| seat.place.options.host_binding);
+        let opened = ports::open(self.engine, &self.world(), record, binding, targets)?;
+        if ports::anothers(networks, record.id.as_str(), &opened.bound)?.is_some() {
+            // The host let us have them: who had them is gone, and its rules are not.
+            for name in networks.in_use()? {
+                sweep_named(self.engine, &self.world(), networks, &name)?;
+            }
+            // But for those that no socket holds (sctp).
+            if let Some((bound, owner)) = ports::anothers(networks, record.id.as_str(), &opened.bound)? {
+                return Err(ports::allocated(&bound, &owner));
+            }
+        }
+        Ok(opened)
+    }
+
+    fn take(&self, opened: ports::Opened, targets: Vec<IpAddr>) {
         self.relay.replace(Relay::default());
         self.relay.borrow_mut().extend(opened.doors);
-        if let (Some(place), Some(lease)) = (places.get(first), leases.get(first)) {
-            files::write(self.engine, &world, self.record, self.hostname, &place.network, lease)?;
-        }
-        Ok(())
+        self.bound.replace(opened.bound);
+        self.targets.replace(targets);
     }
 
     fn place<'p>(&self, networks: &Networks<'_>, number: usize, attachment: &'p Attachment) -> Result<Place<'p>> {
@@ -208,16 +257,16 @@ impl<'a> Connecting<'a> {
     }
 
     /// Gets addresses; gives besides what the run before has not given back yet.
-    fn lease(&self, networks: &Networks<'_>, place: &Place<'_>) -> Result<(Lease, Option<Lease>)> {
+    fn lease(&self, networks: &Networks<'_>, record: &Record, place: &Place<'_>) -> Result<(Lease, Option<Lease>)> {
         let Place { attachment, network, .. } = place;
         let folder = networks.run_folder(network)?;
         let wish = Wish {
             addresses: attachment.addresses(),
             mac: attachment.mac,
-            name: self.record.name.to_string(),
+            name: record.name.to_string(),
             aliases: attachment.aliases.clone(),
-            resolvers: self.record.options.hosts.servers.clone(),
-            run: self.run.get().map_or_else(lease::new_run, Ok)?,
+            resolvers: record.options.hosts.servers.clone(),
+            run: self.run.get(),
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -235,7 +284,8 @@ impl<'a> Connecting<'a> {
         Ok((lease, before))
     }
 
-    fn note(&self, networks: &Networks<'_>, place: &Place<'_>, lease: &mut Lease) -> Result<()> {
+    fn note(&self, networks: &Networks<'_>, seat: &mut Seat<'_>) -> Result<()> {
+        let Seat { place, lease } = seat;
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
         let folder = networks.run_folder(&place.network)?;
@@ -250,45 +300,166 @@ impl<'a> Connecting<'a> {
         Ok(())
     }
 
-    /// Joins it to one network more, while it runs.
-    fn attach(&self, attachment: &Attachment, namespace: BorrowedFd<'_>) -> Result<()> {
+    /// Makes it so that a container which runs is in the networks that its record names, and in no other.
+    ///
+    /// 1. It joins those that it is not in yet. What cannot be joined is given back, and all else is as before.
+    /// 2. The ways to everywhere and of callers are chosen anew, and lead to what it keeps.
+    /// 3. Only then it parts from the others: their addresses may be somebody else's in a moment.
+    pub fn change(&self) -> Result<()> {
+        if !self.world().lives() {
+            self.prepare()?;
+        }
+        let record = self.record_now()?;
         let networks = Networks::of(self.engine);
-        let held = self.held(&networks)?;
-        self.run.set(held.iter().find_map(|gone| gone.lease.run));
+        let namespace = namespace_of(self.engine, &self.world(), &record)?;
+        let namespace = namespace.as_fd();
+        let attachments = record.options.network.attachments();
+        let mut held = self.held(&networks)?;
+        let mut seats = Vec::new();
+        for attachment in attachments {
+            match held.iter().position(|gone| gone.network == attachment.network) {
+                Some(number) => {
+                    let Gone { lease, .. } = held.swap_remove(number);
+                    let place = self.place(&networks, 0, attachment)?;
+                    let (interface, port) = (lease.interface.clone(), lease.port.clone());
+                    seats.push(Seat { place: Place { interface, port, ..place }, lease });
+                }
+                None => seats.push(self.join(&networks, &record, attachment, namespace)?),
+            }
+        }
+        self.lead(&networks, &record, &mut seats, namespace)?;
+        self.part(&networks, attachments, Some(namespace))?;
+        files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
+        // Who asked for it tells of it.
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        Ok(())
+    }
+
+    /// Joins it to one network more, while it runs; no way to everywhere leads there yet.
+    fn join<'p>(
+        &self,
+        networks: &Networks<'_>,
+        record: &Record,
+        attachment: &'p Attachment,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<Seat<'p>> {
+        let held = self.held(networks)?;
         let is_free = |number: &usize| {
             let (port, interface) = (port_of(&self.record.id, *number), format!("eth{number}"));
             !held.iter().any(|gone| gone.lease.port == port || gone.lease.interface == interface)
         };
         let number = (0..=held.len()).find(is_free).unwrap_or(held.len());
-        let place = self.place(&networks, number, attachment)?;
+        let place = self.place(networks, number, attachment)?;
+        let name = place.network.name.clone();
         let join = || {
-            let (mut lease, _) = self.lease(&networks, &place)?;
-            self.note(&networks, &place, &mut lease)?;
+            let (lease, _) = self.lease(networks, record, &place)?;
+            let mut seat = Seat { place, lease };
+            self.note(networks, &mut seat)?;
             let world = self.world();
             world.inside(|| {
-                let endpoints: Vec<Endpoint> =
-                    (!lease.port.is_empty()).then(|| endpoint(&world, &lease)).into_iter().collect();
-                add(self.engine, &world, &networks, &[&place.network], &self.netfilter, &endpoints, false)?;
-                place.link(&world, &self.netfilter, &lease, held.is_empty(), namespace)
+                let linked = (!seat.lease.port.is_empty()).then(|| endpoint(&world, &seat.lease));
+                let endpoints: Vec<Endpoint> = linked.into_iter().collect();
+                add(self.engine, &world, networks, &[seat.network()], &self.netfilter, &endpoints, false)?;
+                seat.place.link(&world, &self.netfilter, &seat.lease, Vec::new(), namespace)
             })?;
-            self.ensure_names(&networks, &place.network)
+            self.ensure_names(networks, seat.network())?;
+            Ok(seat)
         };
-        join().map_err(|error| {
+        join().map_err(|error: Error| {
             // Not by the name inside, which may be another's: a pair goes with its end out here.
-            let _ = self.part(&networks, &place.network.name, None);
-            error.context(format!("network {}", place.network.name))
+            let others: Vec<Attachment> = held.iter().map(|gone| Attachment::to(&gone.network)).collect();
+            let _ = self.part(networks, &others, None);
+            error.context(format!("network {name}"))
         })
     }
 
-    /// Takes it out of a network, while it runs.
-    fn part(&self, networks: &Networks<'_>, network: &str, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
-        let held = self.held(networks)?;
-        let Some(gone) = held.into_iter().find(|gone| gone.network == network) else { return Ok(()) };
+    /// Chooses the ways to everywhere and of callers, among what it is in now.
+    fn lead(
+        &self,
+        networks: &Networks<'_>,
+        record: &Record,
+        seats: &mut [Seat<'_>],
+        namespace: BorrowedFd<'_>,
+    ) -> Result<()> {
         let world = self.world();
-        if let (true, Some(namespace)) = (gone.lease.port.is_empty(), namespace) {
-            world.inside(|| link::disconnect(&gone.lease.interface, namespace))?;
+        let ways = Ways::of(seats);
+        let targets = ways.targets(seats);
+        if *self.targets.borrow() != targets {
+            if targets.is_empty() {
+                self.close();
+            } else if self.bound.borrow().is_empty() {
+                let opened = self.open(networks, record, seats, &targets)?;
+                self.take(opened, targets.clone());
+            } else {
+                self.redirect(record, &targets)?;
+            }
+            self.targets.replace(targets);
         }
-        give_back(self.engine, &world, networks, &[gone])
+        self.move_ports(networks, seats, ways)?;
+        let gateways = |network: NetworkRecord| network.subnets.into_iter().map(|subnet| subnet.gateway);
+        // Also of those that it is about to leave.
+        let of_all: Vec<IpAddr> = networks.recorded()?.into_iter().flat_map(gateways).collect();
+        world.inside(|| way::lead(&ways.to_everywhere(seats), &of_all, namespace))
+    }
+
+    /// Has ports that are open lead elsewhere.
+    fn redirect(&self, record: &Record, targets: &[IpAddr]) -> Result<()> {
+        let bound = self.bound.borrow();
+        match self.world().handle() {
+            Some(handle) => {
+                handle.withdraw(record.id.as_str())?;
+                ports::publish_again(handle, record, &bound, targets);
+            }
+            None => self.relay.borrow_mut().lead(|at, port| ports::target(at, port, targets)),
+        }
+        Ok(())
+    }
+
+    /// Has the leases say which network the ports lead to, and the rules.
+    fn move_ports(&self, networks: &Networks<'_>, seats: &mut [Seat<'_>], ways: Ways) -> Result<()> {
+        let world = self.world();
+        let id = self.record.id.as_str();
+        let mut has_changed = false;
+        let mut say = |network: &str, lease: &mut Lease, published: Vec<BoundPort>| -> Result<()> {
+            if lease.published != published {
+                has_changed = true;
+                lease.published = published;
+                let folder = networks.existing_run_folder(network)?;
+                let Some(folder) = folder else { return Ok(()) };
+                Leases::open(folder.as_fd())?.change(id, |held| held.published.clone_from(&lease.published))?;
+            }
+            Ok(())
+        };
+        let published: Vec<Vec<BoundPort>> =
+            (0..seats.len()).map(|number| ways.published(number, seats, &self.bound.borrow())).collect();
+        for mut gone in self.held(networks)? {
+            if !seats.iter().any(|seat| seat.network().name == gone.network) {
+                say(&gone.network, &mut gone.lease, Vec::new())?;
+            }
+        }
+        for (seat, published) in seats.iter_mut().zip(published) {
+            let name = seat.place.network.name.clone();
+            say(&name, &mut seat.lease, published)?;
+        }
+        // Ports of an ordinary user are led by no rule.
+        if !has_changed || world.handle().is_some() {
+            return Ok(());
+        }
+        self.netfilter.turn(self.engine)?.rewrite(&world, networks)?;
+        forget_conversations(&self.bound.borrow())
+    }
+
+    /// Takes it out of the networks that it is not to be in.
+    fn part(&self, networks: &Networks<'_>, stays: &[Attachment], namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        let mut gone = self.held(networks)?;
+        gone.retain(|gone| !stays.iter().any(|attachment| attachment.network == gone.network));
+        let world = self.world();
+        for gone in &gone {
+            if let (true, Some(namespace)) = (gone.lease.port.is_empty(), namespace) {
+                world.inside(|| link::disconnect(&gone.lease.interface, namespace))?;
+            }
+        }
+        give_back(self.engine, &world, networks, &gone)
     }
 
     /// What it has in all networks: those that it is in by its record, and those that it was joined to since it started.
@@ -303,29 +474,45 @@ impl<'a> Connecting<'a> {
         Ok(held)
     }
 
-    /// Opens the ports again of a container that has lost its monitor.
+    /// Opens the ports again of a container that has lost its monitor, and does what that one had not done yet.
     pub fn resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
         let world = self.world();
+        if let Some(handle) = world.handle() {
+            handle.hold()?;
+        }
         for Gone { network, lease, .. } in self.held(&networks)? {
             self.run.set(lease.run);
-            match world.handle() {
-                Some(handle) => ports::publish_again(handle, self.record, &lease),
-                None => self.relay.borrow_mut().extend(ports::reopen(&lease)),
+            if !lease.published.is_empty() {
+                let (bound, targets) = (&lease.published, &lease.addresses);
+                match world.handle() {
+                    Some(handle) => ports::publish_again(handle, self.record, bound, targets),
+                    None => self.relay.borrow_mut().extend(ports::reopen(bound, targets)),
+                }
+                self.bound.borrow_mut().extend(bound);
+                let mut all = self.targets.borrow_mut();
+                let is_first = |address: &&IpAddr| !all.iter().any(|other| other.is_ipv6() == address.is_ipv6());
+                let more: Vec<IpAddr> = targets.iter().filter(is_first).copied().collect();
+                all.extend(more);
             }
             // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
             let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
         }
-        match world.handle() {
-            Some(handle) => handle.hold(),
-            // From now on it keeps the tables, too.
-            None => self.netfilter.turn(self.engine)?.ensure(&world, &networks),
+        if self.run.get().is_none() {
+            self.run.set(Some(lease::new_run()?));
         }
+        if world.handle().is_none() {
+            // From now on it keeps the tables, too.
+            self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
+        }
+        self.change()
     }
 
     /// Closes the doors, so that they are free for the next that wants them.
     pub fn close(&self) {
         self.relay.replace(Relay::default());
+        self.bound.replace(Vec::new());
+        self.targets.replace(Vec::new());
     }
 
     /// Gives back what the container had in a process that nobody waits for: before it takes rules away, the kernel waits some
@@ -368,23 +555,6 @@ impl<'a> Connecting<'a> {
     }
 }
 
-/// Joins a container that runs to one network more.
-pub fn attach(engine: &Engine, record: &Record, attachment: &Attachment) -> Result<()> {
-    let relay = RefCell::default();
-    let connecting = Connecting::new(engine, record, "", &relay);
-    connecting.prepare()?;
-    let namespace = namespace_of(engine, &connecting.world(), record)?;
-    connecting.attach(attachment, namespace.as_fd())
-}
-
-/// Takes a container that runs out of a network.
-pub fn detach(engine: &Engine, record: &Record, network: &str) -> Result<()> {
-    let relay = RefCell::default();
-    let connecting = Connecting::new(engine, record, "", &relay);
-    let namespace = namespace_of(engine, &connecting.world(), record)?;
-    connecting.part(&Networks::of(engine), network, Some(namespace.as_fd()))
-}
-
 fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<OwnedFd> {
     let state = engine.runtime(false)?.state(record.id.as_str())?;
     let path = format!("/proc/{}/ns/net", state.pid);
@@ -397,15 +567,28 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
 }
 
-/// Through which of them goes what is for elsewhere: of those that lead there, that of the highest priority, and of equals the
-/// first.
-fn first_of(places: &[Place<'_>]) -> usize {
-    let leads = |place: &Place<'_>| !place.network.internal && place.options.has_default_route;
-    let any_leads = places.iter().any(leads);
-    let rank = |place: &Place<'_>| place.attachment.gateway_priority;
-    let candidates = || places.iter().enumerate().filter(|(_, place)| !any_leads || leads(place));
-    let highest = candidates().map(|(_, place)| rank(place)).max();
-    candidates().find(|(_, place)| Some(rank(place)) == highest).map_or(0, |(number, _)| number)
+/// Tells that a container is in a network, or is no more, in docker's words.
+pub fn tell(engine: &Engine, network: &NetworkRecord, container: &ContainerId, action: &str) {
+    events::network(engine, network, action, &[("container", container.to_string())]);
+}
+
+/// Tells that a container has left its networks which ended with its monitor.
+pub fn tell_orphan_parted(engine: &Engine, record: &Record) {
+    let networks = Networks::of(engine);
+    for attachment in record.options.network.attachments() {
+        if let Ok(network) = networks.find(&attachment.network) {
+            tell(engine, &network, &record.id, "disconnect");
+        }
+    }
+}
+
+/// Who had a port before is forgotten by those who sent to it.
+fn forget_conversations(bound: &[BoundPort]) -> Result<()> {
+    let datagrams = bound.iter().filter(|bound| bound.protocol == Protocol::Udp);
+    match datagrams.map(|bound| bound.host_port).collect::<Vec<_>>() {
+        ports if ports.is_empty() => Ok(()),
+        ports => conntrack::forget_ports(Protocol::Udp.number(), &ports),
+    }
 }
 
 /// The host's end of a link, whose name has room for fifteen characters.

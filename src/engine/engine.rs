@@ -245,6 +245,7 @@ impl Engine {
         let error = if had_fifos { ExitRecord::UNSEEN } else { ExitRecord::SUPERVISOR_LOST };
         self.with_file_rights(|| orphan.settle(containers, now(), error))?;
         events::container(self, &record, "die", &[("exitCode", ExitRecord::UNKNOWN.to_string())]);
+        connecting::tell_orphan_parted(self, &record);
         if fate == Fate::Remove {
             events::container(self, &record, "destroy", &[]);
         }

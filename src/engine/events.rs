@@ -82,6 +82,13 @@ pub fn network(engine: &Engine, record: &NetworkRecord, action: &str, more: &[At
     add(engine, &Event { kind: "network".to_owned(), action: action.to_owned(), actor, time: now() });
 }
 
+/// Tells that networks were pruned, as docker does: of each that went there is an event before, and there were no bytes in it.
+pub fn networks_pruned(engine: &Engine) {
+    let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+    let actor = Actor { id: String::new(), attributes };
+    add(engine, &Event { kind: "network".to_owned(), action: "prune".to_owned(), actor, time: now() });
+}
+
 fn add(engine: &Engine, event: &Event) {
     let Ok(mut line) = serde_json::to_vec(event) else { return };
     line.push(b'\n');

@@ -1,15 +1,16 @@
 //! `network connect` and `network disconnect`: which networks a container that exists is in. What was asked for is in its
-//! record; one that runs is joined and parted by [`connecting`](super::connecting).
+//! record; one that runs is joined and parted by its monitor ([`connecting`](super::connecting)), which has its ports as well.
 
 use std::os::fd::AsFd;
 
 use super::connecting;
 use super::engine::Engine;
-use super::events;
-use super::networks::{NetworkRecord, Networks};
+use super::networks::Networks;
 use super::options::{Attachment, Network};
-use super::record::{Container, RECORD, Record, Status};
+use super::record::{Container, RECORD, Record};
+use super::start::connect as connect_to_monitor;
 use crate::error::{Context, Error, Kind, Result};
+use crate::monitor::Wants;
 use crate::network::lease::Leases;
 use crate::support::atomic;
 
@@ -19,50 +20,69 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
     let network = networks.find(&attachment.network)?;
     let attachment = Attachment { network: network.name.clone(), ..attachment.clone() };
     network.check(&attachment)?;
-    let _held = networks.hold()?;
+    let held = networks.hold()?;
     networks.require(&network.name)?;
-    let _lock = container.lock(|_| ())?;
-    let mut record = container.record()?;
-    let attachments = attachments(&mut record)?;
-    if attachments.iter().any(|other| other.network == network.name) {
-        let text = format!("endpoint with name {} already exists in network {}", record.name, network.name);
-        return Err(Error::new(Kind::Exists, text));
-    }
-    attachments.push(attachment.clone());
-    // The kernel first: what it refuses is not recorded.
-    let is_running = is_running(container)?;
-    if is_running {
-        connecting::attach(engine, &record, &attachment)?;
-    }
-    if let Err(error) = write(container, &record) {
-        if is_running {
-            let _ = connecting::detach(engine, &record, &network.name);
+    change(container, |record| {
+        let name = record.name.clone();
+        let attachments = attachments(record)?;
+        if attachments.iter().any(|other| other.network == network.name) {
+            let text = format!("endpoint with name {name} already exists in network {}", network.name);
+            return Err(Error::new(Kind::Exists, text));
         }
+        attachments.push(attachment.clone());
+        Ok(())
+    })?;
+    // From here on it is in use, by the record.
+    drop(held);
+    if let Err(error) = tell_monitor(container) {
+        // The failure is the one to tell.
+        let _ = change(container, |record| {
+            attachments(record)?.retain(|other| *other != attachment);
+            Ok(())
+        });
+        let _ = tell_monitor(container);
         return Err(error);
     }
-    tell(engine, &network, &record, "connect");
+    connecting::tell(engine, &network, container.id(), "connect");
     Ok(())
 }
 
 /// Takes a container out of a network.
 pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<()> {
     let network = Networks::of(engine).find(word)?;
+    change(container, |record| {
+        let id = record.id.clone();
+        let attachments = attachments(record)?;
+        let before = attachments.len();
+        attachments.retain(|attachment| attachment.network != network.name);
+        if attachments.len() == before {
+            let text = format!("container {id} is not connected to network {}", network.name);
+            return Err(Error::new(Kind::State, text));
+        }
+        Ok(())
+    })?;
+    tell_monitor(container)?;
+    connecting::tell(engine, &network, container.id(), "disconnect");
+    Ok(())
+}
+
+/// Changes what a container's record says. The lock is not held beyond that: a container that ends meanwhile with its monitor
+/// wants it.
+fn change(container: &Container, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
     let _lock = container.lock(|_| ())?;
     let mut record = container.record()?;
-    let attachments = attachments(&mut record)?;
-    let before = attachments.len();
-    attachments.retain(|attachment| attachment.network != network.name);
-    if attachments.len() == before {
-        let text = format!("container {} is not connected to network {}", record.id, network.name);
-        return Err(Error::new(Kind::State, text));
+    change(&mut record)?;
+    atomic::replace(container.directory(), RECORD, &serde_json::to_vec(&record)?)
+        .with_context(|| format!("change container {}", record.name))
+}
+
+/// Has the monitor of a container that runs do what its record says by now. Without one there is nothing to be joined or parted:
+/// whoever starts the container, or takes it over, looks at the record.
+fn tell_monitor(container: &Container) -> Result<()> {
+    match connect_to_monitor(container, Wants::default())? {
+        Some(client) => client.change_networks().map(drop),
+        None => Ok(()),
     }
-    // The record first: killed between the two, it is out of the network from its next start on.
-    write(container, &record)?;
-    if is_running(container)? {
-        connecting::detach(engine, &record, &network.name)?;
-    }
-    tell(engine, &network, &record, "disconnect");
-    Ok(())
 }
 
 /// The networks of a container that has a network namespace of its own, in docker's words for those that have none.
@@ -76,20 +96,6 @@ fn attachments(record: &mut Record) -> Result<&mut Vec<Attachment>> {
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
     }
-}
-
-/// Between two runs there is nothing to be joined or parted: the next looks at the record.
-fn is_running(container: &Container) -> Result<bool> {
-    Ok(matches!(container.status()?, Status::Running { .. }))
-}
-
-fn write(container: &Container, record: &Record) -> Result<()> {
-    atomic::replace(container.directory(), RECORD, &serde_json::to_vec(record)?)
-        .with_context(|| format!("change container {}", record.name))
-}
-
-fn tell(engine: &Engine, network: &NetworkRecord, record: &Record, action: &str) {
-    events::network(engine, network, action, &[("container", record.id.to_string())]);
 }
 
 /// Tells the networks of a container that runs what it is called now: others there look it up by that.

@@ -225,6 +225,7 @@ impl<'e> Networks<'e> {
         let folder = open(&self.directory.join(name))?.ok_or_else(|| unknown(name))?;
         let written = atomic::replace(folder.as_fd(), RECORD, &serde_json::to_vec(&record)?);
         written.with_context(|| format!("change network {name}"))?;
+        events::network(self.engine, &record, "update", &[]);
         Ok(record)
     }
 
@@ -272,6 +273,7 @@ impl<'e> Networks<'e> {
             }
         }
         removed.sort();
+        events::networks_pruned(self.engine);
         Ok(removed)
     }
 

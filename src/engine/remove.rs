@@ -19,27 +19,29 @@ pub enum Force {
 
 /// Removes a container.
 pub fn remove(engine: &Engine, containers: &Containers, container: &Container, force: Force) -> Result<()> {
-    let removed = loop {
+    match remove_once(engine, containers, container, force) {
+        // With its end (`--rm`), or by somebody else, whenever that was: that is what was wanted.
+        Err(error) if force == Force::Yes && is_gone(&error) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn remove_once(engine: &Engine, containers: &Containers, container: &Container, force: Force) -> Result<()> {
+    loop {
         let runs = matches!(container.status()?, Status::Running { .. } | Status::Restarting(_));
         if runs && force == Force::Yes {
             stop::end_now(engine, container)?;
         }
         // Of one that somebody starts meanwhile, the lock is not to be had.
-        match if runs && force == Force::No { Ok(false) } else { remove_ended(engine, containers, container) } {
-            Ok(true) => break Ok(()),
-            Ok(false) if force == Force::Yes => {}
-            Ok(false) => {
-                let name = container.record()?.name;
-                return Err(Error::new(Kind::State, format!("cannot remove container {name}: it is running"))
-                    .with_hint("stop it first, or remove it with -f"));
-            }
-            Err(error) => break Err(error),
+        let is_removed = (!runs || force == Force::Yes) && remove_ended(engine, containers, container)?;
+        if is_removed {
+            return Ok(());
         }
-    };
-    match removed {
-        // With its end (`--rm`), or by somebody else: that is what was wanted.
-        Err(error) if force == Force::Yes && is_gone(&error) => Ok(()),
-        answer => answer,
+        if force == Force::No {
+            let name = container.record()?.name;
+            return Err(Error::new(Kind::State, format!("cannot remove container {name}: it is running"))
+                .with_hint("stop it first, or remove it with -f"));
+        }
     }
 }
 

@@ -173,6 +173,7 @@ fn supervise(
         if has_run.take() {
             tell_end(engine, &record, outcome, started.get());
         }
+        connecting.iter().for_each(Connecting::tell_parted);
         let is_kept = matches!(outcome, Outcome::Ended { is_kept: true, .. });
         if record.remove && ends && !is_kept {
             engine.remove(&containers, &container, &supervision)?;
@@ -252,6 +253,7 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
         relay: &relay,
         farewell: &|| {
             // What cannot be given back now is found by the next command.

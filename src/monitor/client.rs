@@ -110,6 +110,17 @@ impl Client {
     /// Asks for the container's end, and waits until that is under way; `false` where the monitor has ended without a word.
     pub fn begin_stop(&self, stop: Stop) -> Result<bool> {
         self.link.send_stop(stop);
+        self.is_heard()
+    }
+
+    /// Says that the container is to be in other networks by now, and waits until it is; `false` where the monitor has ended
+    /// without a word.
+    pub fn change_networks(&self) -> Result<bool> {
+        self.link.send_networks();
+        self.is_heard()
+    }
+
+    fn is_heard(&self) -> Result<bool> {
         let mut buffer = vec![0; MESSAGE_SIZE];
         loop {
             match self.link.receive(&mut buffer)? {

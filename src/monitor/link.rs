@@ -13,6 +13,8 @@
 //!    │ ◀──────── Output {stream, bytes} ───── │
 //!    │ ───────── Closed {stream} ───────────▶ │  nobody reads on: so the workload's pipe is broken, too
 //!    │ ───────── Detach ────────────────────▶ │  the command goes, and the container stays
+//!    │ ───────── Networks ──────────────────▶ │  it is to be in other networks: its record says in which
+//!    │ ◀──────── Heard ────────────────────── │  it is; or Failed {error}, and what can be done is done
 //!    │ ───────── Stop {signal, patience} ───▶ │  ends it, and what its restart policy would do
 //!    │ ◀──────── Heard ────────────────────── │  the signal is sent
 //!    │ ◀──────── Failed {error} ───────────── │  or could not be, and nothing is changed
@@ -90,6 +92,7 @@ pub(super) enum Message<'a> {
     },
     Closed(Stream),
     Detach,
+    Networks,
     Stop(Stop),
 }
 
@@ -107,6 +110,7 @@ const CLOSED: u8 = 11;
 const DETACH: u8 = 12;
 const STOP: u8 = 13;
 const HEARD: u8 = 14;
+const NETWORKS: u8 = 15;
 
 /// What became of a message that may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +198,10 @@ impl Link {
         let _ = self.send(DETACH, &[]);
     }
 
+    pub(super) fn send_networks(&self) {
+        let _ = self.send(NETWORKS, &[]);
+    }
+
     pub(super) fn send_hello(&self, wants: Wants) {
         let _ = self.send(HELLO, &[u8::from(wants.output)]);
     }
@@ -253,6 +261,7 @@ impl Link {
             }
             (CLOSED, &[which], None) => Message::Closed(if which == 0 { Stream::Output } else { Stream::Errors }),
             (DETACH, [], None) => Message::Detach,
+            (NETWORKS, [], None) => Message::Networks,
             (STOP, body, None) => {
                 let (signal, rest) = body.split_first_chunk().ok_or_else(malformed)?;
                 let (patience, &[is_kept]) = rest.split_first_chunk().ok_or_else(malformed)? else {

@@ -62,6 +62,8 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// Called when somebody has changed which networks the workload is to be in, while it runs.
+    pub change_networks: &'a dyn Fn() -> Result<()>,
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
     /// Called when the command has been told, for what nobody needs to wait for.
@@ -692,6 +694,14 @@ impl<'a> Monitor<'a> {
                     self.lifetime = Lifetime::Own;
                     Self::leave_directory();
                 }
+            }
+            Message::Networks => {
+                // Between two runs nothing is to be done: the next one looks at the record.
+                let answer = if pidfd.is_some() { (self.job.change_networks)() } else { Ok(()) };
+                self.audience.answer(place, |link| match &answer {
+                    Ok(()) => link.send_heard(),
+                    Err(error) => link.send_failure(error),
+                });
             }
             Message::Stop(stop) => {
                 // What cannot be done is the asker's affair.

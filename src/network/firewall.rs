@@ -50,14 +50,10 @@ const AT_IPV6: Set =
 const ANY_IPV6: Set = Set { name: "published6", key: &[Type::PROTOCOL, Type::PORT], value: &[Type::IPV6, Type::PORT] };
 
 /// The containers' ports of bridges, and in whose name each may speak.
-const OWN_BRIDGES: Set = Set { name: "bridges", key: &[Type::INTERFACE], value: &[] };
 const PORTS: Set = Set { name: "ports", key: &[Type::INTERFACE], value: &[] };
 const PINNED_MAC: Set = Set { name: "pinned", key: &[Type::INTERFACE, Type::ETHERNET], value: &[] };
 const PINNED_IPV4: Set = Set { name: "pinned4", key: &[Type::INTERFACE, Type::IPV4], value: &[] };
 const PINNED_IPV6: Set = Set { name: "pinned6", key: &[Type::INTERFACE, Type::IPV6], value: &[] };
-
-/// How the names of containers' ports begin.
-pub const PORT_PREFIX: &[u8] = b"hv";
 
 /// Ether types, as in a frame.
 const ETHER_IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
@@ -311,7 +307,7 @@ fn transact(socket: &Socket, messages: impl FnOnce() -> Result<Vec<Request>, Err
 const INET: Family = Family::Inet;
 const BRIDGE: Family = Family::Bridge;
 
-const SETS: [(Family, Set); 14] = [
+const SETS: [(Family, Set); 13] = [
     (INET, BRIDGES),
     (INET, APART_IPV4),
     (INET, APART_IPV6),
@@ -321,7 +317,6 @@ const SETS: [(Family, Set); 14] = [
     (INET, ANY_IPV4),
     (INET, AT_IPV6),
     (INET, ANY_IPV6),
-    (BRIDGE, OWN_BRIDGES),
     (BRIDGE, PORTS),
     (BRIDGE, PINNED_MAC),
     (BRIDGE, PINNED_IPV4),
@@ -349,7 +344,6 @@ fn networks(segments: &[Segment]) -> Result<Filling, Errno> {
     }
     let [at4, any4, at6, any6] = published;
     Ok(without_empty(vec![
-        (BRIDGE, OWN_BRIDGES, bridges.clone()),
         (INET, BRIDGES, bridges),
         (INET, INTERNAL, internal),
         (INET, WITHIN, within),
@@ -660,12 +654,7 @@ fn source<'a>() -> Vec<Vec<Expression<'a>>> {
         |kind: [u8; 2]| Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: kind.to_vec() };
     let protocol = Expression::Meta { key: Meta::Protocol, into: FIRST };
     let anything_else = [protocol, is_not(ETHER_IPV4), is_not(ETHER_ARP), is_not(ETHER_IPV6)];
-    // A port without a lease is a container's that has ended, or is about to have one. Others' bridges have others' ports, too.
-    let begins = Expression::Compare { register: FIRST, comparison: Comparison::Equal, with: PORT_PREFIX.to_vec() };
-    let name = Expression::Meta { key: Meta::IncomingName, into: FIRST };
-    let own_bridge = [Expression::Meta { key: Meta::IncomingBridge, into: FIRST }, is_in(OWN_BRIDGES.name)];
     vec![
-        rule(&[&[name, begins, is_not_in(PORTS.name)], &own_bridge], Verdict::Drop),
         drop(None, spoken(Header::Link, 6, 6, PINNED_MAC.name)),
         drop(Some(ETHER_IPV4), spoken(Header::Network, 12, 4, PINNED_IPV4.name)),
         drop(Some(ETHER_ARP), spoken(Header::Network, 8, 6, PINNED_MAC.name)),

@@ -80,7 +80,7 @@ pub struct Wish {
     /// Whom it wants asked for names of the world (`--dns`).
     pub resolvers: Vec<IpAddr>,
     /// Of which run it is ([`new_run`]).
-    pub run: u64,
+    pub run: Option<u64>,
 }
 
 /// Makes up the number of a container's run.
@@ -217,7 +217,7 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         name: wish.name.clone(),
         aliases: wish.aliases.clone(),
         resolvers: wish.resolvers.clone(),
-        run: Some(wish.run),
+        run: wish.run,
         ..Lease::default()
     })
 }
@@ -372,7 +372,7 @@ mod tests {
         leases.change("one", |lease| lease.published = vec!["[::1]:80->8080/udp".parse().unwrap()]).unwrap();
         assert_eq!(leases.change("nobody", |_| unreachable!()).unwrap_err().kind(), Kind::State);
         let first = leases.all()["one"].clone();
-        let again = leases.take("one", &pools(), &Wish { run: 7, ..wish }).unwrap();
+        let again = leases.take("one", &pools(), &Wish { run: Some(7), ..wish }).unwrap();
         assert_eq!((again.addresses, again.run), (first.addresses.clone(), Some(7)));
         leases.release("one", &first).unwrap();
         assert!(leases.all().contains_key("one"), "what the next run has is not given back by the one before");

@@ -22,6 +22,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
@@ -278,11 +279,9 @@ pub fn disconnect(name: &str, namespace: BorrowedFd<'_>) -> Result<()> {
 pub fn default_interface() -> Result<Option<String>> {
     let socket = Socket::open().context("open a netlink socket")?;
     let mut index = None;
-    for family in [INET, INET6] {
-        let mut body = [0; ROUTE_BODY_LENGTH];
-        body[0] = family;
+    for is_ipv6 in [false, true] {
         let read = |object: &[u8]| index = index.or_else(|| leads_everywhere(object));
-        socket.call(Request::dump(GET_ROUTE, &body), read).context("list this host's routes")?;
+        socket.call(dump_routes(is_ipv6), read).context("list this host's routes")?;
     }
     index.map(|index| socket.name_of(index)).transpose().context("find the interface of this host's default route")
 }
@@ -299,12 +298,9 @@ fn leads_everywhere(object: &[u8]) -> Option<u32> {
 pub fn routed_blocks() -> Result<Vec<Cidr>> {
     let socket = Socket::open().context("open a netlink socket")?;
     let mut blocks = Vec::new();
-    for family in [INET, INET6] {
-        let mut body = [0; ROUTE_BODY_LENGTH];
-        body[0] = family;
-        socket
-            .call(Request::dump(GET_ROUTE, &body), |object| blocks.extend(destination(object)))
-            .context("list this host's routes")?;
+    for is_ipv6 in [false, true] {
+        let read = |object: &[u8]| blocks.extend(destination(object));
+        socket.call(dump_routes(is_ipv6), read).context("list this host's routes")?;
     }
     Ok(blocks)
 }
@@ -438,8 +434,57 @@ fn address_request(kind: u16, flags: u16, index: u32, of: InterfaceAddress) -> R
     }
 }
 
+/// A route to everywhere, as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RouteFound {
+    pub(super) interface: u32,
+    pub(super) gateway: IpAddr,
+    pub(super) metric: u32,
+}
+
+impl RouteFound {
+    /// Reads one of the main table that goes by a gateway.
+    pub(super) fn read(object: &[u8]) -> Option<Self> {
+        let (body, attributes) = object.split_at_checked(ROUTE_BODY_LENGTH)?;
+        let number = |kind| find_attribute(attributes, kind)?.try_into().ok().map(u32::from_ne_bytes);
+        let gateway = find_attribute(attributes, ROUTE_GATEWAY)?;
+        let gateway = match body[0] {
+            INET => IpAddr::from(<[u8; 4]>::try_from(gateway).ok()?),
+            INET6 => IpAddr::from(<[u8; 16]>::try_from(gateway).ok()?),
+            _ => return None,
+        };
+        let is_default = body[1] == 0 && body[4] == ROUTE_KIND[0] && body[7] == ROUTE_KIND[3];
+        let metric = number(ROUTE_PRIORITY).unwrap_or(0);
+        is_default.then_some(Self { interface: number(ROUTE_INTERFACE)?, gateway, metric })
+    }
+}
+
+pub(super) fn dump_routes(is_ipv6: bool) -> Request {
+    let mut body = [0; ROUTE_BODY_LENGTH];
+    body[0] = if is_ipv6 { INET6 } else { INET };
+    Request::dump(GET_ROUTE, &body)
+}
+
+pub(super) fn delete_route(route: &RouteFound) -> Result<Request, Errno> {
+    let mut body = [0; ROUTE_BODY_LENGTH];
+    body[0] = if route.gateway.is_ipv4() { INET } else { INET6 };
+    body[4] = ROUTE_KIND[0];
+    body[7] = ROUTE_KIND[3];
+    let request = by_gateway(Request::act(DELETE_ROUTE, &body), route.gateway)?;
+    request
+        .attribute(ROUTE_PRIORITY, &route.metric.to_ne_bytes())?
+        .attribute(ROUTE_INTERFACE, &route.interface.to_ne_bytes())
+}
+
+fn by_gateway(request: Request, gateway: IpAddr) -> Result<Request, Errno> {
+    match gateway {
+        IpAddr::V4(address) => request.attribute(ROUTE_GATEWAY, &address.octets()),
+        IpAddr::V6(address) => request.attribute(ROUTE_GATEWAY, &address.octets()),
+    }
+}
+
 /// A route by an address that a neighbour has; to everywhere, where no block is named.
-fn add_route(index: u32, to: Option<Cidr>, gateway: IpAddr, metric: Option<u32>) -> Result<Request, Errno> {
+pub(super) fn add_route(index: u32, to: Option<Cidr>, gateway: IpAddr, metric: Option<u32>) -> Result<Request, Errno> {
     let mut body = [0; ROUTE_BODY_LENGTH];
     body[0] = if gateway.is_ipv4() { INET } else { INET6 };
     body[4..8].copy_from_slice(&ROUTE_KIND);
@@ -455,10 +500,7 @@ fn add_route(index: u32, to: Option<Cidr>, gateway: IpAddr, metric: Option<u32>)
     if !bytes.is_empty() {
         request = request.attribute(ROUTE_DESTINATION, &bytes)?;
     }
-    request = match gateway {
-        IpAddr::V4(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
-        IpAddr::V6(address) => request.attribute(ROUTE_GATEWAY, &address.octets())?,
-    };
+    request = by_gateway(request, gateway)?;
     if let Some(metric) = metric {
         request = request.attribute(ROUTE_PRIORITY, &metric.to_ne_bytes())?;
     }

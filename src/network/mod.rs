@@ -10,6 +10,7 @@ pub mod link;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+pub mod way;
 
 #[cfg(test)]
 mod tests;

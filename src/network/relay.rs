@@ -2,13 +2,14 @@
 //! translates no such address. The sockets also keep the ports from others for as long as the container runs.
 //!
 //! All others are led by the rules of `inet husk`, and never get here: what they say is not copied, and the container sees
-//! their address. A caller that comes to one of these sockets is this host itself, which the container knows as its gateway.
+//! their address. The sockets are bound to the loopback interface, so that nobody comes to one of them but this host itself,
+//! which the container knows as its gateway; whoever calls from elsewhere and is not led by a rule finds nobody.
 //!
 //! A monitor only holds the sockets. Once somebody calls, a process is forked that attends to all of them, and that ends when
 //! it had nobody to attend to for a while: what is not used costs descriptors alone.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, bind, connect, getsockname,
-    ipproto, listen, recv, recvfrom, send, sendto, shutdown, socket_with, sockopt,
+    ipproto, listen, recv, send, shutdown, socket_with, sockopt,
 };
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::datagram::{self, Received};
+use crate::sys::net::bind_to_device;
 use crate::sys::process::{close_all_but, exit_now};
 
 /// How long a relay waits for the next caller.
@@ -42,6 +45,13 @@ const CALLERS: usize = 256;
 const TURN: u32 = 64;
 
 const BACKLOG: i32 = 128;
+
+/// It is called so in every network namespace.
+const LOOPBACK: &str = "lo";
+
+/// What a relay has open besides its connections, and what one of those takes: two sockets, and a pipe each way.
+const OWN_DESCRIPTORS: usize = 64;
+const OF_CONNECTION: usize = 6;
 const CHUNK: usize = 64 << 10;
 
 /// The transport protocols whose ports are published.
@@ -56,6 +66,7 @@ pub enum Transport {
 pub struct Door {
     transport: Transport,
     socket: OwnedFd,
+    at: IpAddr,
     /// Where it leads.
     to: SocketAddr,
 }
@@ -83,11 +94,24 @@ impl Door {
             // What the container before has in TIME_WAIT is nobody's.
             sockopt::set_socket_reuseaddr(&socket, true).with_context(describe)?;
         }
+        let to_loopback = || bind_to_device(socket.as_fd(), LOOPBACK).with_context(describe);
+        // A socket of an interface's can have no IPv6 address of another's. Others are bound to theirs at once: at all addresses
+        // and this interface they are in nobody's way who has the same port at another one, such as name servers of bridges.
+        let is_of_another = matches!(at.ip(), IpAddr::V6(ip) if !ip.is_unspecified() && !ip.is_loopback());
+        if !is_of_another {
+            to_loopback()?;
+        }
         bind(&socket, &at).map_err(|errno| explain_bind(errno, at))?;
+        if is_of_another {
+            to_loopback()?;
+        }
+        if transport == Transport::Udp {
+            datagram::tell_destinations(&socket, at.is_ipv6()).with_context(describe)?;
+        }
         if transport == Transport::Tcp {
             listen(&socket, BACKLOG).map_err(|errno| explain_bind(errno, at))?;
         }
-        Ok(Self { transport, socket, to })
+        Ok(Self { transport, socket, at: at.ip(), to })
     }
 
     /// The port it has.
@@ -126,6 +150,16 @@ impl Relay {
         self.doors.extend(doors);
     }
 
+    /// Has the doors lead elsewhere, by the address that each is at and the port that it led to; one that leads nowhere stays as it
+    /// is.
+    pub fn lead(&mut self, target: impl Fn(IpAddr, u16) -> Option<SocketAddr>) {
+        // Who calls by now is with the one before.
+        self.dismiss();
+        for door in &mut self.doors {
+            door.to = target(door.at, door.to.port()).unwrap_or(door.to);
+        }
+    }
+
     /// What to wait for, to be read: callers, or the end of who attends to them.
     pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         // Who could not be attended to waits until something else happens: asked again at once, it would fail at once.
@@ -158,9 +192,9 @@ impl Relay {
                 if close_all_but(3, &mut kept).is_err() {
                     exit_now(1);
                 }
-                let _ = raise_descriptors();
+                let most = raise_descriptors();
                 let _ = rustix::thread::set_name(c"husk:[ports]");
-                exit_now(i32::from(serve(&self.doors).is_err()));
+                exit_now(i32::from(serve(&self.doors, most).is_err()));
             }
         }
         Ok(())
@@ -181,11 +215,13 @@ impl Drop for Relay {
     }
 }
 
-/// A connection takes six descriptors.
-fn raise_descriptors() -> Result<(), Errno> {
+/// Takes as many descriptors as it may; gives how many connections there may be by that.
+fn raise_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, most)
+    let limit = if rustix::process::setrlimit(rustix::process::Resource::Nofile, most).is_ok() { most } else { limit };
+    let descriptors = limit.current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    (descriptors.saturating_sub(OWN_DESCRIPTORS + CALLERS) / OF_CONNECTION).clamp(1, CONNECTIONS)
 }
 
 /// One way of a connection: what came from the one side and is not yet with the other lies in a pipe.
@@ -294,7 +330,15 @@ impl Connection {
     }
 }
 
-/// Somebody who sent a datagram, and the socket that stands for them.
+/// Somebody who sends datagrams: to which door, from where, and to which of this host's addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Peer {
+    door: usize,
+    from: SocketAddr,
+    at: IpAddr,
+}
+
+/// The socket that stands for them.
 struct Caller {
     socket: OwnedFd,
     heard: Instant,
@@ -305,19 +349,21 @@ struct Caller {
 enum Source {
     Door(usize),
     Connection(usize),
-    Caller(usize, SocketAddr),
+    Caller(Peer),
 }
 
 /// Attends to callers until there have been none for a while.
-fn serve(doors: &[Door]) -> Result<()> {
+fn serve(doors: &[Door], most: usize) -> Result<()> {
     let mut connections: Vec<Connection> = Vec::new();
-    let mut callers: HashMap<(usize, SocketAddr), Caller> = HashMap::new();
+    let mut callers: HashMap<Peer, Caller> = HashMap::new();
+    // Where no descriptor is left on this host, nobody is let in for a while.
+    let mut deaf_since: Option<Instant> = None;
     let mut buffer = vec![0; CHUNK];
     loop {
         let mut sources = Vec::new();
         let mut fds = Vec::new();
         for (place, door) in doors.iter().enumerate() {
-            let has_room = door.transport == Transport::Udp || connections.len() < CONNECTIONS;
+            let has_room = door.transport == Transport::Udp || deaf_since.is_none() && connections.len() < most;
             sources.push(Source::Door(place));
             let wanted = if has_room { PollFlags::IN } else { PollFlags::empty() };
             fds.push(PollFd::new(&door.socket, wanted));
@@ -332,19 +378,20 @@ fn serve(doors: &[Door]) -> Result<()> {
                 fds.push(PollFd::new(side, wanted));
             }
         }
-        for ((door, address), caller) in &callers {
-            sources.push(Source::Caller(*door, *address));
+        for (peer, caller) in &callers {
+            sources.push(Source::Caller(*peer));
             fds.push(PollFd::new(&caller.socket, PollFlags::IN));
         }
-        let timeout = Timespec::try_from(PATIENCE).ok();
+        let timeout = Timespec::try_from(if deaf_since.is_some() { REST } else { PATIENCE }).ok();
         let count = match poll(&mut fds, timeout.as_ref()) {
             Ok(count) => count,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno).context("wait for callers"),
         };
-        if count == 0 && connections.is_empty() && callers.is_empty() {
+        if count == 0 && connections.is_empty() && callers.is_empty() && deaf_since.is_none() {
             return Ok(());
         }
+        deaf_since = deaf_since.filter(|since| since.elapsed() < REST);
         let ready: Vec<Source> =
             sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(source, _)| *source).collect();
         let mut ended = Vec::new();
@@ -354,7 +401,10 @@ fn serve(doors: &[Door]) -> Result<()> {
                 Source::Door(place) => {
                     let Some(door) = doors.get(place) else { continue };
                     match door.transport {
-                        Transport::Tcp => connections.extend(accept(door)),
+                        Transport::Tcp => match accept(door) {
+                            Ok(connection) => connections.extend(connection),
+                            Err(_) => deaf_since = Some(now),
+                        },
                         Transport::Udp => hear(place, door, &mut callers, &mut buffer, now),
                     }
                 }
@@ -365,14 +415,13 @@ fn serve(doors: &[Door]) -> Result<()> {
                         ended.push(place);
                     }
                 }
-                Source::Caller(place, address) => {
-                    let (Some(door), Some(caller)) = (doors.get(place), callers.get_mut(&(place, address))) else {
-                        continue;
-                    };
-                    while let Ok((length, _)) = recv(&caller.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Source::Caller(peer) => {
+                    let (Some(door), Some(caller)) = (doors.get(peer.door), callers.get_mut(&peer)) else { continue };
+                    for _ in 0..TURN {
+                        let Ok((length, _)) = recv(&caller.socket, &mut buffer[..], RecvFlags::DONTWAIT) else { break };
                         caller.heard = now;
                         let said = buffer.get(..length).unwrap_or_default();
-                        let _ = sendto(&door.socket, said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address);
+                        let _ = datagram::send(&door.socket, said, peer.from, peer.at);
                     }
                 }
             }
@@ -386,29 +435,33 @@ fn serve(doors: &[Door]) -> Result<()> {
     }
 }
 
-/// Where no descriptor is left for a caller, one is not answered rather than asked about for ever.
-fn accept(door: &Door) -> Option<Connection> {
-    let caller = accept_with(&door.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
-    Connection::begin(caller, door.to).ok()
+/// Lets one in; nobody where it has gone again, or where the container does not answer. An error says that there is no room.
+fn accept(door: &Door) -> Result<Option<Connection>, Errno> {
+    let is_full = |errno: &Errno| matches!(*errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM);
+    let accepted = accept_with(&door.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+    match accepted.and_then(|caller| Connection::begin(caller, door.to)) {
+        Ok(connection) => Ok(Some(connection)),
+        Err(errno) if is_full(&errno) => Err(errno),
+        Err(_) => Ok(None),
+    }
 }
 
-fn hear(
-    place: usize,
-    door: &Door,
-    callers: &mut HashMap<(usize, SocketAddr), Caller>,
-    buffer: &mut [u8],
-    now: Instant,
-) {
+fn hear(place: usize, door: &Door, callers: &mut HashMap<Peer, Caller>, buffer: &mut [u8], now: Instant) {
     for _ in 0..TURN {
-        let Ok((length, _, Some(from))) = recvfrom(&door.socket, &mut *buffer, RecvFlags::DONTWAIT) else { return };
-        let (Ok(from), Some(said)) = (SocketAddr::try_from(from), buffer.get(..length)) else { continue };
-        if !callers.contains_key(&(place, from)) {
+        let Received { length, from, at } = match datagram::receive(&door.socket, buffer) {
+            Ok(received) => received,
+            Err(Errno::AGAIN) => return,
+            // An answer that did not get there (ip(7)): the next call says what has come.
+            Err(_) => continue,
+        };
+        let peer = Peer { door: place, from, at };
+        if !callers.contains_key(&peer) {
             let Some(caller) = (callers.len() < CALLERS).then(|| call(door.to, now)).and_then(Result::ok) else {
                 continue;
             };
-            callers.insert((place, from), caller);
+            callers.insert(peer, caller);
         }
-        if let Some(caller) = callers.get_mut(&(place, from)) {
+        if let (Some(caller), Some(said)) = (callers.get_mut(&peer), buffer.get(..length)) {
             caller.heard = now;
             let _ = send(&caller.socket, said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
@@ -430,6 +483,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::network::tests::in_own_namespace;
 
     fn local(port: u16) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, port).into()
@@ -447,7 +501,7 @@ mod tests {
             assert_eq!(refused.kind(), Kind::Exists, "{refused}");
         }
         // In place of the process, which a test with other threads has no place for.
-        thread::spawn(move || serve(&[tcp, udp]));
+        thread::spawn(move || serve(&[tcp, udp], CONNECTIONS));
         let mut caller = TcpStream::connect(at_tcp).unwrap();
         let (mut callee, _) = server.accept().unwrap();
         let said: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
@@ -475,5 +529,29 @@ mod tests {
         datagrams.send_to(b"pong", from).unwrap();
         let (length, from) = sender.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from), (&b"pong"[..], at_udp));
+    }
+
+    #[test]
+    fn a_door_is_for_this_host_and_in_no_other_s_way() {
+        in_own_namespace(|| {
+            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5353));
+            let doors = [Transport::Tcp, Transport::Udp].map(|transport| Door::open(transport, any, any).unwrap());
+            // Somebody who hears what comes by another interface alone.
+            crate::network::link::make_bridge("husk0", None, &[]).unwrap();
+            for kind in [SocketType::STREAM, SocketType::DGRAM] {
+                let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).unwrap();
+                bind_to_device(socket.as_fd(), "husk0").unwrap();
+                bind(&socket, &any).unwrap();
+            }
+            for (transport, door) in [Transport::Tcp, Transport::Udp].into_iter().zip(&doors) {
+                assert_eq!(door.port().unwrap(), 5353);
+                assert_eq!(Door::open(transport, any, any).unwrap_err().kind(), Kind::Exists);
+                let socket = match transport {
+                    Transport::Tcp => TcpListener::bind(any).map(drop),
+                    Transport::Udp => UdpSocket::bind(any).map(drop),
+                };
+                assert!(socket.is_err(), "the port is taken");
+            }
+        });
     }
 }

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod calls;
 pub mod clone;
+pub mod datagram;
 pub mod errno;
 pub mod fdpass;
 pub mod landlock;

@@ -9,7 +9,7 @@ use oci_spec::runtime::Mount;
 
 use super::{Input, mount, options_of};
 use crate::engine::options::Network;
-use crate::engine::options::hosts::{HostAddress, HostsSource};
+use crate::engine::options::hosts::{HostAddress, HostFiles, HostsSource};
 use crate::error::{Error, Result};
 
 /// A file to be written into the container's folder.
@@ -42,7 +42,7 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<(Vec<OwnFile>, 
     }
     let changes_resolver = !(asked.servers.is_empty() && asked.search.is_empty() && asked.options.is_empty());
     if !asked.keeps_resolver && is_wanted(changes_resolver) {
-        files.push(OwnFile { name: "resolv.conf", content: resolver(input) });
+        files.push(OwnFile { name: "resolv.conf", content: resolver_for(&input.host.resolver, asked) });
     }
     let mounts = files.iter().map(|file| bind(input, file.name, &input.directory.join(file.name))).collect();
     Ok((files, mounts))
@@ -84,8 +84,7 @@ fn hosts(input: &Input<'_>, hostname: &str) -> Result<String> {
 }
 
 /// The host's file, with what is asked for in the place of its lines of that kind.
-fn resolver(input: &Input<'_>) -> String {
-    let asked = &input.options.hosts;
+pub fn resolver_for(host: &str, asked: &HostFiles) -> String {
     let keeps = |line: &&str| match line.split_whitespace().next() {
         Some("nameserver") => asked.servers.is_empty(),
         Some("search" | "domain") => asked.search.is_empty(),
@@ -93,7 +92,7 @@ fn resolver(input: &Input<'_>) -> String {
         _ => true,
     };
     let mut text = String::new();
-    for line in input.host.resolver.lines().filter(keeps) {
+    for line in host.lines().filter(keeps) {
         text.push_str(line);
         text.push('\n');
     }

@@ -1,25 +1,24 @@
-//! What a container reads of its networks: its own address in `/etc/hosts`, and in `/etc/resolv.conf` whom to ask for names.
+//! What a container reads of its networks: its own addresses in `/etc/hosts`, and in `/etc/resolv.conf` whom to ask for names.
 //!
-//! Both are files of the container's own that were made with it; what of them depends on the network is written at each
-//! start. The container may have changed them: other lines stay as they are.
+//! Both are files of the container's own that were made with it; what of them depends on the networks is written at each
+//! start, and when these change. The container may have changed them: other lines stay as they are.
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::names;
 use super::world::World;
+use super::{Seat, names};
+use crate::engine::config::resolver_for;
 use crate::engine::engine::Engine;
-use crate::engine::networks::NetworkRecord;
-use crate::engine::options::hosts::HostAddress;
+use crate::engine::options::hosts::{HostAddress, HostEntry, HostFiles};
 use crate::engine::record::Record;
 use crate::error::{Context, Result};
-use crate::network::lease::Lease;
 use crate::network::rootless::GATEWAYS;
 
 /// The host, by the names that docker and podman have for it.
@@ -28,71 +27,121 @@ const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
 /// What is beyond this is no line of ours.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// Above the lines of resolv.conf that are husk's: those that stand for the host's servers.
+const MARK: &str = "# The name server of the container's network, by husk";
+
 /// Writes them.
-pub(super) fn write(
-    engine: &Engine,
-    world: &World,
-    record: &Record,
-    hostname: &str,
-    network: &NetworkRecord,
-    lease: &Lease,
-) -> Result<()> {
-    change(engine, record, "hosts", |text| hosts(text, world, record, hostname, network, lease))?;
-    if let Some(servers) = servers(record, network) {
-        change(engine, record, "resolv.conf", |text| resolver(text, &servers))?;
-    }
-    Ok(())
-}
-
-/// Whom the container asks: the network's own server, if it has one. That asks whom the container names (`--dns`); where it
-/// stands in for the host's alone, those are asked by the container itself.
-fn servers(record: &Record, network: &NetworkRecord) -> Option<Vec<IpAddr>> {
-    let stands_in = !network.has_dns() && record.options.hosts.servers.is_empty() && names::stands_in(network);
-    (network.has_dns() || stands_in).then(|| network.subnets.iter().map(|subnet| subnet.gateway).collect())
-}
-
-fn hosts(text: &str, world: &World, record: &Record, hostname: &str, network: &NetworkRecord, lease: &Lease) -> String {
-    let mut ours: Vec<(IpAddr, String)> = Vec::new();
-    for address in &lease.addresses {
-        let name = record.name.as_str();
-        let names = if name == hostname { hostname.to_owned() } else { format!("{hostname} {name}") };
-        ours.push((*address, names));
-    }
-    // A user's bridge is in the user's own world: the host is beyond the way out.
-    let host = match world.handle() {
-        Some(_) => Some(IpAddr::V4(GATEWAYS.v4)),
-        None => network.subnets.first().map(|subnet| subnet.gateway),
-    };
-    if let Some(gateway) = host {
-        ours.push((gateway, HOST_NAMES.to_owned()));
-        for entry in &record.options.hosts.added {
-            if entry.address == HostAddress::Gateway {
-                ours.push((gateway, entry.names.join(" ")));
-            }
+pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &str, seats: &[Seat<'_>]) -> Result<()> {
+    change(engine, record, "hosts", |text| Ok(hosts(text, &Host::of(world, seats), record, hostname, seats)))?;
+    let servers = servers(record, seats);
+    change(engine, record, "resolv.conf", |text| match &servers {
+        Some(servers) => Ok(resolver(text, servers)),
+        None if text.lines().any(|line| line == MARK) => {
+            Ok(names_of_host(text, &read_resolver()?, &record.options.hosts))
         }
+        None => Ok(text.to_owned()),
+    })
+}
+
+/// Whom the container asks: of its networks the first that has a server which knows names, since that knows those of the others
+/// as well. That asks whom the container names (`--dns`); where one stands in for the host's alone, those are asked by the
+/// container itself.
+fn servers(record: &Record, seats: &[Seat<'_>]) -> Option<Vec<IpAddr>> {
+    let has_named = !record.options.hosts.servers.is_empty();
+    let named = seats.iter().find(|seat| seat.network().has_dns());
+    let seat = named.or_else(|| seats.iter().find(|seat| !has_named && names::stands_in(seat.network())))?;
+    Some(seat.network().subnets.iter().map(|subnet| subnet.gateway).collect())
+}
+
+/// The host, as the container reaches it.
+struct Host(Option<IpAddr>);
+
+impl Host {
+    /// A user's bridge is in the user's own world: the host is beyond the way out.
+    fn of(world: &World, seats: &[Seat<'_>]) -> Self {
+        Self(match world.handle() {
+            Some(_) => Some(IpAddr::V4(GATEWAYS.v4)),
+            None => {
+                let leads = |seat: &&Seat<'_>| !seat.network().internal;
+                let all = seats.iter().filter(leads).chain(seats);
+                all.filter_map(|seat| seat.network().subnets.first()).map(|subnet| subnet.gateway).next()
+            }
+        })
     }
-    // The lines of the start before, and the one that stands for a container without a network.
+}
+
+fn hosts(text: &str, host: &Host, record: &Record, hostname: &str, seats: &[Seat<'_>]) -> String {
+    // As docker has it, the whole name first.
+    let domain = record.options.domainname.as_deref();
+    let whole = domain.filter(|domain| !domain.is_empty()).map(|domain| format!("{hostname}.{domain}"));
+    let mut own: Vec<&str> = whole.as_deref().into_iter().chain([hostname]).collect();
+    if record.name.as_str() != hostname {
+        own.push(record.name.as_str());
+    }
+    let mut ours: Vec<(Option<IpAddr>, String)> = Vec::new();
+    let addresses = seats.iter().flat_map(|seat| &seat.lease.addresses);
+    ours.extend(addresses.map(|address| (Some(*address), own.join(" "))));
+    if ours.is_empty() {
+        // Programs look their own name up.
+        ours.push((Some(Ipv4Addr::new(127, 0, 1, 1).into()), hostname.to_owned()));
+    }
+    ours.push((host.0, HOST_NAMES.to_owned()));
+    let gateways = record.options.hosts.added.iter().filter(|entry| entry.address == HostAddress::Gateway);
+    ours.extend(gateways.map(|entry| (host.0, entry.names.join(" "))));
+    // The lines of before: the container may have had another name, and other addresses.
+    let is_asked = |names: &str| {
+        let is_it = |entry: &&HostEntry| entry.address != HostAddress::Gateway && entry.names.join(" ") == names;
+        record.options.hosts.added.iter().any(|entry| is_it(&entry))
+    };
+    let is_own = |names: &str| names.split(' ').next().is_some_and(|first| own.contains(&first)) && !is_asked(names);
     let is_old = |line: &&str| {
-        line.split_once('\t').is_some_and(|(_, names)| names == hostname || ours.iter().any(|(_, own)| own == names))
+        line.split_once('\t').is_some_and(|(_, names)| is_own(names) || ours.iter().any(|(_, own)| own == names))
     };
     let mut result: String = text.lines().filter(|line| !is_old(line)).flat_map(|line| [line, "\n"]).collect();
     for (address, names) in &ours {
-        let _ = writeln!(result, "{address}\t{names}");
+        if let Some(address) = address {
+            let _ = writeln!(result, "{address}\t{names}");
+        }
     }
     result
 }
 
 fn resolver(text: &str, servers: &[IpAddr]) -> String {
-    let is_other = |line: &&str| line.split_whitespace().next() != Some("nameserver");
-    let mut result: String = text.lines().filter(is_other).flat_map(|line| [line, "\n"]).collect();
+    let mut result = without_servers(text);
+    let _ = writeln!(result, "{MARK}");
     for server in servers {
         let _ = writeln!(result, "nameserver {server}");
     }
     result
 }
 
+/// What it would have had from the beginning.
+fn names_of_host(text: &str, host: &str, asked: &HostFiles) -> String {
+    let of_host = resolver_for(host, asked);
+    let is_server = |line: &&str| line.split_whitespace().next() == Some("nameserver");
+    let servers: String = of_host.lines().filter(is_server).flat_map(|line| [line, "\n"]).collect();
+    without_servers(text) + &servers
+}
+
+fn without_servers(text: &str) -> String {
+    let is_other = |line: &&str| *line != MARK && line.split_whitespace().next() != Some("nameserver");
+    text.lines().filter(is_other).flat_map(|line| [line, "\n"]).collect()
+}
+
+fn read_resolver() -> Result<String> {
+    let mut bytes = Vec::new();
+    match File::open(names::RESOLV_CONF) {
+        Ok(file) => {
+            file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", names::RESOLV_CONF))?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("read {}", names::RESOLV_CONF)),
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Changes a file of the container's; one that it does not have is not missed.
-fn change(engine: &Engine, record: &Record, name: &str, change: impl FnOnce(&str) -> String) -> Result<()> {
+fn change(engine: &Engine, record: &Record, name: &str, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
     let path = engine.container_directory(&record.id).join(name);
     let context = || format!("write {}", path.display());
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -103,7 +152,7 @@ fn change(engine: &Engine, record: &Record, name: &str, change: impl FnOnce(&str
     };
     let mut bytes = Vec::new();
     (&file).take(FILE_BYTES).read_to_end(&mut bytes).with_context(context)?;
-    let text = change(&String::from_utf8_lossy(&bytes));
+    let text = change(&String::from_utf8_lossy(&bytes))?;
     if text.as_bytes() == bytes {
         return Ok(());
     }
@@ -120,6 +169,13 @@ mod tests {
     fn servers_take_the_place_of_the_host_s() {
         let servers = ["10.89.0.1".parse().unwrap()];
         let text = "nameserver 127.0.0.53\nsearch example.org\noptions ndots:2\nnameserver 192.0.2.1\n";
-        assert_eq!(resolver(text, &servers), "search example.org\noptions ndots:2\nnameserver 10.89.0.1\n");
+        let ours = format!("search example.org\noptions ndots:2\n{MARK}\nnameserver 10.89.0.1\n");
+        assert_eq!(resolver(text, &servers), ours);
+        assert_eq!(resolver(&ours, &servers), ours);
+        let host = "search example.com\nnameserver 192.0.2.7\n";
+        let back = names_of_host(&ours, host, &HostFiles::default());
+        assert_eq!(back, "search example.org\noptions ndots:2\nnameserver 192.0.2.7\n");
+        let asked = HostFiles { servers: vec!["192.0.2.8".parse().unwrap()], ..HostFiles::default() };
+        assert_eq!(names_of_host(&ours, host, &asked), "search example.org\noptions ndots:2\nnameserver 192.0.2.8\n");
     }
 }

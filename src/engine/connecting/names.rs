@@ -13,7 +13,7 @@ use crate::network::port::Protocol;
 use crate::support::resolv_conf::Servers;
 
 /// The host's.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now. Says whether the
 /// firewall leads elsewhere than where it is.
@@ -35,11 +35,15 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &W
     Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
 }
 
-/// What leads to a network's name server where somebody else has its port, at all addresses of the host.
+/// What leads to a network's name server: elsewhere, where somebody else has its port at all addresses of the host; and past
+/// whoever has that port published.
 pub(super) fn led(networks: &Networks<'_>, network: &NetworkRecord) -> Result<Vec<Published>> {
-    let Some(folder) = networks.existing_run_folder(&network.name)? else { return Ok(Vec::new()) };
-    let port = dns::standing(folder.as_fd()).and_then(|standing| standing.port);
-    let Some(to_port) = port.filter(|port| *port != dns::PORT) else { return Ok(Vec::new()) };
+    if !network.has_dns() && !stands_in(network) {
+        return Ok(Vec::new());
+    }
+    let folder = networks.existing_run_folder(&network.name)?;
+    let standing = folder.and_then(|folder| dns::standing(folder.as_fd()));
+    let to_port = standing.and_then(|standing| standing.port).unwrap_or(dns::PORT);
     let gateways = network.subnets.iter().map(|subnet| subnet.gateway);
     let led = |gateway| {
         [Protocol::Udp, Protocol::Tcp].map(|protocol| Published {

@@ -24,13 +24,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Makes the link, and what it leads to.
+    /// Makes the link, and what it leads to; `gateways` are those that the container's packets to everywhere go by.
     pub(super) fn link(
         &self,
         world: &World,
         netfilter: &Netfilter,
         lease: &Lease,
-        is_first: bool,
+        gateways: Vec<IpAddr>,
         namespace: BorrowedFd<'_>,
     ) -> Result<()> {
         let NetworkRecord { subnets, routes, .. } = &self.network;
@@ -55,7 +55,6 @@ impl Place<'_> {
             let subnet = subnets.iter().find(|subnet| subnet.block.contains(*address));
             subnet.map(|subnet| InterfaceAddress { address: *address, block: subnet.block })
         };
-        let leads_elsewhere = is_first && !self.network.internal && self.options.has_default_route;
         let route = |route: &StaticRoute| Route { to: route.destination, gateway: route.gateway, metric: route.metric };
         let link = Link {
             wire,
@@ -63,7 +62,7 @@ impl Place<'_> {
             mac: lease.mac,
             mtu: self.options.mtu,
             addresses: lease.addresses.iter().filter_map(block_of).collect(),
-            gateways: if leads_elsewhere { subnets.iter().map(|subnet| subnet.gateway).collect() } else { Vec::new() },
+            gateways,
             routes: routes.iter().map(route).collect(),
             metric: self.options.metric,
         };

@@ -1,13 +1,13 @@
 //! Published ports of a container: takes them from the host, and says where they lead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::world::World;
 use crate::engine::engine::Engine;
 use crate::engine::networks::Networks;
-use crate::engine::networks::driver::DriverOptions;
 use crate::engine::options::PublishedPort;
 use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +20,10 @@ use crate::network::rootless::{self, Handle, Publication};
 /// How often the kernel is asked for a port that is free for IPv4 and for IPv6.
 const TRIES: usize = 16;
 
+/// How long it may take until a port is free that was a killed monitor's.
+const REOPENING: Duration = Duration::from_millis(5);
+const REOPENINGS: u32 = 40;
+
 /// What was taken from the host.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
@@ -27,30 +31,23 @@ pub(super) struct Opened {
     pub(super) bound: Vec<BoundPort>,
 }
 
-impl Opened {
-    /// Ports that a former owner's callers may go on talking to.
-    pub(super) fn datagram_ports(&self) -> Vec<u16> {
-        let datagrams = self.bound.iter().filter(|bound| bound.protocol == Protocol::Udp);
-        datagrams.map(|bound| bound.host_port).collect()
-    }
-}
-
-/// Takes all ports that are to lead to a container.
+/// Takes all ports that are to lead to a container, at these addresses of its; `binding` is where those are published that say
+/// nothing about it.
 pub(super) fn open(
     engine: &Engine,
     world: &World,
     record: &Record,
-    options: &DriverOptions,
-    lease: &Lease,
+    binding: Option<IpAddr>,
+    targets: &[IpAddr],
 ) -> Result<Opened> {
     let mut opened = Opened::default();
     for port in &record.options.published {
-        let port = PublishedPort { host: port.host.or(options.host_binding), ..*port };
+        let port = PublishedPort { host: port.host.or(binding), ..*port };
         let opener = |at: SocketAddr, transport, to| match world.handle() {
             Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
             None => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
         };
-        let (bound, doors) = open_one(&port, lease, &opener).map_err(|error| name_owner(engine, &port, error))?;
+        let (bound, doors) = open_one(&port, targets, &opener).map_err(|error| name_owner(engine, &port, error))?;
         opened.bound.push(bound);
         opened.doors.extend(doors);
     }
@@ -58,16 +55,27 @@ pub(super) fn open(
 }
 
 /// Opens ports again that a container has. One that somebody has taken meanwhile stays theirs: callers from elsewhere do not
-/// need it.
-pub(super) fn reopen(lease: &Lease) -> Vec<Door> {
-    let open = |bound: &BoundPort| {
-        let door = |at| {
-            Door::open(transport(bound.protocol)?, SocketAddr::new(at, bound.host_port), target(at, bound.port, lease)?)
-                .ok()
-        };
-        addresses(bound.host).into_iter().filter_map(door).collect::<Vec<_>>()
+/// need it. What the monitor before had open may take a moment to go: a process that it relayed by ends with it.
+pub(super) fn reopen(bound: &[BoundPort], targets: &[IpAddr]) -> Vec<Door> {
+    let mut tries = REOPENINGS;
+    let mut open_again = |transport, at, to| loop {
+        match Door::open(transport, at, to) {
+            Err(error) if error.kind() == Kind::Exists && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(REOPENING);
+            }
+            answer => return answer.ok(),
+        }
     };
-    lease.published.iter().flat_map(open).collect()
+    let mut doors = Vec::new();
+    for bound in bound {
+        for at in addresses(bound.host) {
+            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, targets)) {
+                doors.extend(open_again(transport, SocketAddr::new(at, bound.host_port), to));
+            }
+        }
+    }
+    doors
 }
 
 /// What the rules say of a container's ports.
@@ -107,10 +115,10 @@ fn publish(handle: &Handle, record: &Record, at: SocketAddr, transport: Transpor
 
 /// Publishes ports again of a container whose way out had died. One that is still there, or that somebody has taken
 /// meanwhile, stays as it is.
-pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease) {
-    for bound in &lease.published {
+pub(super) fn publish_again(handle: &Handle, record: &Record, bound: &[BoundPort], targets: &[IpAddr]) {
+    for bound in bound {
         for at in addresses(bound.host) {
-            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, lease)) {
+            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, targets)) {
                 let _ = publish(handle, record, SocketAddr::new(at, bound.host_port), transport, to);
             }
         }
@@ -120,12 +128,12 @@ pub(super) fn publish_again(handle: &Handle, record: &Record, lease: &Lease) {
 /// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
 type Opener<'a> = dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)> + 'a;
 
-fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
+fn open_one(port: &PublishedPort, targets: &[IpAddr], opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
     let bound = |host_port| BoundPort { host: port.host, host_port, port: port.port, protocol: port.protocol };
     let Some(ports) = port.host_ports else {
         let mut failure = Error::new(Kind::Exists, "no port of this host is free");
         for _ in 0..TRIES {
-            match open_at(port, 0, lease, opener) {
+            match open_at(port, 0, targets, opener) {
                 Ok((host_port, doors)) => return Ok((bound(host_port), doors)),
                 // Free for the one family, and not for the other.
                 Err(error) if error.kind() == Kind::Exists => failure = error,
@@ -136,7 +144,7 @@ fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<
     };
     let mut failure = None;
     for number in ports.iter() {
-        match open_at(port, number, lease, opener) {
+        match open_at(port, number, targets, opener) {
             Ok((_, doors)) => return Ok((bound(number), doors)),
             Err(error) if error.kind() == Kind::Exists => failure = Some(error),
             Err(error) => return Err(error),
@@ -146,7 +154,7 @@ fn open_one(port: &PublishedPort, lease: &Lease, opener: &Opener<'_>) -> Result<
 }
 
 /// Opens a port at all addresses where it is published, by the same number; 0 for any.
-fn open_at(port: &PublishedPort, number: u16, lease: &Lease, opener: &Opener<'_>) -> Result<(u16, Vec<Door>)> {
+fn open_at(port: &PublishedPort, number: u16, targets: &[IpAddr], opener: &Opener<'_>) -> Result<(u16, Vec<Door>)> {
     let Some(transport) = transport(port.protocol) else {
         // Nobody else can be asked whether it is free.
         return match number {
@@ -157,7 +165,7 @@ fn open_at(port: &PublishedPort, number: u16, lease: &Lease, opener: &Opener<'_>
     let mut doors: Vec<Door> = Vec::new();
     let mut number = number;
     for at in addresses(port.host) {
-        let Some(to) = target(at, port.port, lease) else {
+        let Some(to) = target(at, port.port, targets) else {
             return Err(Error::invalid(format!("publish {at}: the container has no address that it could lead to")));
         };
         match opener(SocketAddr::new(at, number), transport, to) {
@@ -192,9 +200,9 @@ fn addresses(host: Option<IpAddr>) -> Vec<IpAddr> {
 }
 
 /// Where callers at an address are led: to the container's of that family, or to the one that it has.
-fn target(at: IpAddr, port: u16, lease: &Lease) -> Option<SocketAddr> {
-    let same = lease.addresses.iter().find(|address| address.is_ipv6() == at.is_ipv6());
-    same.or(lease.addresses.first()).map(|address| SocketAddr::new(*address, port))
+pub(super) fn target(at: IpAddr, port: u16, targets: &[IpAddr]) -> Option<SocketAddr> {
+    let same = targets.iter().find(|address| address.is_ipv6() == at.is_ipv6());
+    same.or(targets.first()).map(|address| SocketAddr::new(*address, port))
 }
 
 /// Says who has a port that is taken, where it is a container.
@@ -271,14 +279,14 @@ mod tests {
     #[test]
     fn a_port_is_taken_of_both_families_or_of_none() {
         let any: PublishedPort = "80".parse().unwrap();
-        let (bound, doors) = open_one(&any, &lease(), &open).unwrap();
+        let (bound, doors) = open_one(&any, &lease().addresses, &open).unwrap();
         assert!(doors.iter().all(|door| door.port().unwrap() == bound.host_port));
         let again: PublishedPort = format!("{}:80", bound.host_port).parse().unwrap();
-        assert_eq!(open_one(&again, &lease(), &open).unwrap_err().kind(), Kind::Exists);
+        assert_eq!(open_one(&again, &lease().addresses, &open).unwrap_err().kind(), Kind::Exists);
         // The next of a range.
         let next = bound.host_port.checked_add(40).unwrap();
         let range: PublishedPort = format!("{}-{next}:80", bound.host_port).parse().unwrap();
-        let (second, _doors) = open_one(&range, &lease(), &open).unwrap();
+        let (second, _doors) = open_one(&range, &lease().addresses, &open).unwrap();
         assert!(second.host_port > bound.host_port && second.host_port <= next, "{second}");
     }
 

@@ -45,8 +45,6 @@ pub enum Meta {
     Family = 15,
     /// One byte.
     Transport = 16,
-    /// The bridge that the incoming interface is a port of.
-    IncomingBridge = 17,
 }
 
 /// From where an offset into a packet counts (`NFT_PAYLOAD_*_HEADER`).
