@@ -567,8 +567,10 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
     }
     // Where nobody keeps them they stay, unless somebody takes them away: that is said and mended.
     for loss in ["flush ruleset", "flush TABLE", "flush chain TABLE between; delete chain TABLE between"] {
-        kill_keepers(scene, usize::MAX);
-        wait_until("nobody keeps them", || owners() == 0);
+        wait_until("nobody keeps them", || {
+            kill_keepers(scene, usize::MAX);
+            owners() == 0
+        });
         assert!(is_reached() && !is_open());
         let tables = run("nft", "list tables inet");
         let table = tables.trim().strip_prefix("table ").expect("there is one");

@@ -100,7 +100,7 @@ fn containers_of_a_network_can_be_kept_apart(scene: &Scene) {
     let plain = ["network", "create", "-o", "com.docker.network.bridge.enable_ip_masquerade=false", "plain"];
     husk(scene, &plain).success();
     start(scene, &layout, &["--name", "two", "--network", "plain", "-p", "8081:80"], serve);
-    let get = format!("wget -q -T 2 -O- http://{HOST}:8081/a");
+    let get = format!("printf 'GET /a HTTP/1.0\\r\\n\\r\\n' | timeout 2 nc {HOST} 8081 | tail -n 1");
     assert_eq!(inside(scene, &layout, &["--network", "plain"], &get).stdout, "hello\n");
     husk(scene, &["rm", "-f", "one", "two"]).success();
 }
