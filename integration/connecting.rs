@@ -3,7 +3,7 @@
 //!
 //! Each scenario has a network namespace of its own for the host, and another for the world beyond it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
+use super::lifecycle::monitor_of;
 use super::probe::raw::syscall;
+use super::rootless_net::process_of;
 use super::support::image::{Image, Layout};
+use super::support::launch::Step;
 use super::support::{Need, Outcome, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -26,6 +29,19 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test!(an_ordinary_user_s_containers_have_all_of_it)
             .users()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
+        test!(an_ordinary_user_s_containers_have_no_rights_over_bridges)
+            .user()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::Program("ip"))
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
+        test!(a_way_out_that_was_killed_is_replaced_by_who_needs_it)
+            .user()
             .needs(Need::Husk)
             .needs(Need::Busybox)
             .needs(Need::File("/dev/net/tun"))
@@ -171,6 +187,12 @@ pub(crate) fn address(scene: &Scene, network: &str, name: &str) -> String {
     lease.expect("it has a lease")["addresses"][0].as_str().expect("an address").to_owned()
 }
 
+/// The name of a network's bridge.
+fn bridge(scene: &Scene, network: &str) -> String {
+    let id = husk(scene, &["network", "inspect", "-f", "{{.Id}}", network]).success().stdout;
+    format!("hk-{}", &id[..10])
+}
+
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
@@ -224,10 +246,137 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     assert!(log.contains("172."), "it has seen its neighbour: {log}");
     husk(scene, &["restart", "-t", "0", "web"]).success();
     assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
-    let refused = inside(scene, &layout, &["--network", "front", "--userns", "keep-id"], "true");
-    refused.exits_with(125).says("a user namespace of their own");
-    husk(scene, &["rm", "-f", "web"]).success();
+    let others: &[_] = if scene.account().subordinate.is_some() { &[("nomap", 0), ("auto", 0)] } else { &[] };
+    for (mode, id) in [("keep-id", scene.account().uid)].iter().chain(others) {
+        let flags = ["--network", "front", "--userns", mode];
+        let seen = inside(scene, &layout, &flags, &format!("id -u; {get}")).success().stdout;
+        assert_eq!(seen, format!("{id}\nhello\n"), "{mode}");
+    }
+    // Who is in the same namespaces is in the same user namespace; one that is in no network is out of their reach.
+    for joined in ["pid", "ipc", "userns", "network"] {
+        let mut flags = vec![format!("--{joined}=container:web")];
+        flags.extend((joined != "network").then(|| "--network=front".to_owned()));
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        assert_eq!(inside(scene, &layout, &flags, get).success().stdout, "hello\n", "{joined}");
+    }
+    start(scene, &layout, &["--name", "alone", "--network", "none"], "sleep 1000");
+    let refused = inside(scene, &layout, &["--network", "front", "--ipc", "container:alone"], "true");
+    refused.exits_with(125).says("of no container that is in a network");
+    // A socket that the caller listens with serves the port that is published there, and nobody else could have that.
+    let free = free_port();
+    let mut given = scene.husk();
+    given.args(["run", "-d", "--name", "given", "--network", "front", "-p", &format!("{free}:80")]);
+    given.arg(layout.reference()).args(["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]);
+    given.step(Step::Listen(free)).step(Step::Activate(1, "")).run().success();
+    wait_until("it serves what it was given", || page(&free.to_string()).ends_with("given\n"));
+    husk(scene, &["rm", "-f", "-t", "0", "web", "alone", "given"]).success();
     wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
+}
+
+fn an_ordinary_user_s_containers_have_no_rights_over_bridges(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = Image::probe(scene).layout(scene, "probe");
+    for network in ["front", "back"] {
+        husk(scene, &["network", "create", network]).success();
+    }
+    start(scene, &layout, &["--name", "web", "--network", "back"], "sleep 1000");
+    let bridges = ["front", "back"].map(|network| bridge(scene, network));
+    let try_all = |flags: &[&str]| {
+        let mut words = vec!["/probe".to_owned()];
+        let tries = bridges.iter().flat_map(|bridge| ["get", "delete"].map(|verb| format!("link:{verb}:{bridge}:0")));
+        // The loopback, the way out, and whatever there may be of bridges and of ends that containers have.
+        words.extend(
+            tries
+                .chain((1..10).map(|index| format!("link:join:{index}:0")))
+                .flat_map(|word| ["--try".to_owned(), word]),
+        );
+        let mut command = scene.husk();
+        command.args(["run", "--rm", "--network", "front"]).args(flags).arg(layout.reference()).args(words);
+        let report = command.run().success().report();
+        report["tries"].clone()
+    };
+    for flags in [&["--cap-add", "NET_ADMIN"][..], &["--privileged"]] {
+        let tries = try_all(flags);
+        let is_refused = |answer: &Value| answer == "EPERM" || answer == "EACCES";
+        assert!(tries.as_object().expect("tries").values().all(is_refused), "{flags:?}: {tries}");
+    }
+    // Its own links are its own.
+    let own = "/bin/busybox ip link set dev eth0 mtu 1400 && /bin/busybox ip link show eth0";
+    let seen = inside(scene, &layout, &["--network", "front", "--cap-add", "NET_ADMIN"], own).success().stdout;
+    assert!(seen.contains("mtu 1400"), "{seen}");
+    let links = husk(scene, &["unshare", "--rootless-netns", "ip", "link"]).success().stdout;
+    assert!(bridges.iter().all(|bridge| links.contains(bridge.as_str())), "{links}");
+    husk(scene, &["rm", "-f", "-t", "0", "web"]).success();
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+}
+
+fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
+    let _tun = Tun::new(scene);
+    let layout = image(scene);
+    husk(scene, &["network", "create", "ashes"]).success();
+    let at = free_port().to_string();
+    let publish = format!("{at}:80");
+    let flags = ["--name", "risen", "--network", "ashes", "--restart", "always", "-p", &publish];
+    start(scene, &layout, &flags, "echo hello > /a; httpd -f -h /");
+    let is_served = || page(&at).ends_with("hello\n");
+    wait_until("it serves", is_served);
+    // No command is made, and its port leads to it again.
+    let first = process_of(scene);
+    kill(first);
+    wait_until("its monitor has had another made", is_served);
+    let second = process_of(scene);
+    assert_ne!(first, second);
+    // With the container at once, whose policy starts it again.
+    let pid_of = || i32::try_from(inspect(scene, "risen")["State"]["Pid"].as_i64().expect("a pid")).expect("a pid");
+    let pid = pid_of();
+    kill(second);
+    kill(pid);
+    wait_until("it was started again", || is_served() && pid_of() != pid);
+    // All that there is of husk: what is left is the container, and the next command gives it back what it had.
+    let pid = pid_of();
+    let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
+    let (monitor, third) = (monitor_of("risen"), process_of(scene));
+    let link = husk(scene, &["unshare", "--rootless-netns", "readlink", "/proc/self/ns/net"]).success().stdout;
+    for of_husk in [monitor, third].into_iter().chain(name_servers("ashes")) {
+        kill(of_husk);
+    }
+    wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
+    wait_until("it is looked after", || pid_of() == pid && is_served());
+    assert_ne!(husk(scene, &["unshare", "--rootless-netns", "readlink", "/proc/self/ns/net"]).success().stdout, link);
+    assert_eq!(
+        inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
+        "hello\n"
+    );
+    husk(scene, &["rm", "-f", "-t", "0", "risen"]).success();
+    wait_until("it has given back what it had", || leases(scene, "ashes") == serde_json::json!({}));
+}
+
+fn links_in(namespace: &std::fs::File) -> Vec<String> {
+    thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter the namespace");
+            let table = std::fs::read_to_string("/proc/thread-self/net/dev").expect("read the table of interfaces");
+            let names = table.lines().skip(2).filter_map(|line| line.split_once(':'));
+            names.map(|(name, _)| name.trim().to_owned()).collect()
+        });
+        look.join().expect("the thread ends")
+    })
+}
+
+/// The processes that answer for names of a network that no other test has.
+fn name_servers(network: &str) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").expect("list processes").filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let words = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        words.starts_with(&format!("husk\0internal\0dns\0{network}\0")).then_some(pid)
+    });
+    pids.collect()
 }
 
 fn containers_reach_each_other_and_the_world(scene: &Scene) {
@@ -304,7 +453,7 @@ fn published_ports_know_their_callers(scene: &Scene) {
         move || {
             let mut stream = TcpStream::connect(at.parse::<SocketAddr>().expect("an address")).expect("connect");
             stream.set_read_timeout(Some(PATIENCE)).expect("be patient");
-            std::io::Write::write_all(&mut stream, b"GET /a HTTP/1.0\r\n\r\n").expect("ask");
+            Write::write_all(&mut stream, b"GET /a HTTP/1.0\r\n\r\n").expect("ask");
             let mut said = String::new();
             let _ = stream.read_to_string(&mut said);
             said.lines().last().unwrap_or_default().to_owned()
@@ -394,6 +543,21 @@ fn published_ports_know_their_callers(scene: &Scene) {
     husk(scene, &["rm", "-f", "heir"]).success();
     assert!(TcpStream::connect(("127.0.0.1", 8080)).is_err(), "nobody has it");
     inside(scene, &layout, &["--network", "front", "-p", "8080:80"], "true").success();
+}
+
+/// A port of the loopback that nobody has.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+}
+
+/// What a web server has as `/a`; nothing where there is none.
+fn page(at: &str) -> String {
+    let mut page = String::new();
+    if let Ok(mut stream) = TcpStream::connect(at) {
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = stream.write_all(b"GET /a HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut page));
+    }
+    page
 }
 
 pub(crate) fn hear_ok(at: &str) -> bool {

@@ -8,6 +8,7 @@
 
 mod additional_stores;
 mod annotations;
+mod applications;
 mod bad_bundle;
 mod bad_image;
 mod bind_flags;
@@ -128,6 +129,7 @@ fn tests() -> Vec<support::Test> {
         limits::tests,
         additional_stores::tests,
         annotations::tests,
+        applications::tests,
         landlock::tests,
         process::tests,
         pull::tests,

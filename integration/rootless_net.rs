@@ -149,6 +149,13 @@ impl<'a> Networks<'a> {
     }
 }
 
+/// The user's network process.
+pub(crate) fn process_of(scene: &Scene) -> i32 {
+    let link = connect(&scene.run_root().join("rootless-network/control"));
+    let pid = ask(&link, &json!("hello"), None)["welcome"]["pid"].as_i64().expect("a pid");
+    i32::try_from(pid).expect("a pid")
+}
+
 fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let work = scope.spawn(|| {
@@ -449,12 +456,22 @@ fn callers_keep_their_addresses(scene: &Scene) {
     let answer = networks.publish("tcp", "127.0.0.1:0", &guest, Some(file.as_fd()));
     assert!(answer["failed"]["message"].as_str().unwrap().contains("does not listen"), "{answer}");
 
-    let taken = networks.publish("tcp", &to.to_string(), &guest, None);
+    // Who has an address that a network inside has, too, could not be answered there.
+    ask(&networks.link, &json!({ "know": { "blocks": ["192.0.2.8/29"] } }), None);
+    let port = networks.published("tcp", &format!("{}:0", OUTSIDE[0]), &guest);
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| serve_once(&server, b"hi", b"there"));
+        let own = call_from(CALLER[0], (OUTSIDE[0].parse::<IpAddr>().unwrap(), port).into(), b"hi", b"there");
+        let seen = serving.join().unwrap();
+        assert_eq!((seen.ip().to_string(), seen.port()), (GATEWAY[0].to_owned(), own.port()));
+    });
+
+    let taken = networks.publish("tcp", &to.to_string(), &format!("{}:8082", INSIDE[0]), None);
     assert!(taken["failed"]["message"].as_str().unwrap().ends_with("(EADDRINUSE)"), "{taken}");
     assert!(taken["failed"]["hint"].as_str().unwrap().contains("container one"), "{taken}");
     let low = networks.publish("tcp", "127.0.0.1:80", &guest, None);
     assert!(low["failed"]["hint"].as_str().unwrap().contains("net.ipv4.ip_unprivileged_port_start=80"), "{low}");
-    assert_eq!(networks.status()["published"], 9);
+    assert_eq!(networks.status()["published"], 10);
     ask(&networks.link, &json!({ "withdraw": { "container": "one" } }), None);
     assert_eq!(networks.status()["published"], 0);
     drop(TcpListener::bind(to).expect("the port is free again"));
@@ -482,7 +499,6 @@ fn call_from(from: &str, to: SocketAddr, said: &[u8], expected: &[u8]) -> Socket
 fn a_killed_process_is_replaced(scene: &Scene) {
     let _outside = Outside::new(scene);
     let first = Networks::start(scene);
-    let port = first.published("tcp", &format!("{}:0", OUTSIDE[0]), &format!("{}:8080", INSIDE[0]));
     let server = first.inside(|| TcpListener::bind((INSIDE[0], 8080)).unwrap());
     let pidfd = open_process(first.pid);
     rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
@@ -499,6 +515,10 @@ fn a_killed_process_is_replaced(scene: &Scene) {
     thread::scope(|scope| {
         scope.spawn(|| serve_once(&listener, b"again", b"yes"));
         inside(namespace.as_fd(), || call(to, b"again", b"yes"));
+        // Who publishes what it has published already is told so.
+        let guest = format!("{}:8080", INSIDE[0]);
+        let port = second.published("tcp", &format!("{}:0", OUTSIDE[0]), &guest);
+        assert_eq!(second.published("tcp", &format!("{}:{port}", OUTSIDE[0]), &guest), port);
         scope.spawn(|| serve_once(&server, b"still", b"there"));
         call((OUTSIDE[0].parse::<IpAddr>().unwrap(), port).into(), b"still", b"there");
     });

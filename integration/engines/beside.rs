@@ -5,6 +5,8 @@
 //! claim that does not hold fails the test, in either direction. The two engines answer side by side, each in a thread; the
 //! sections that are marked `quick` are run each time, the others with `HUSK_TEST_ALL=1`. The peers have their own runtime,
 //! and a test each: one that this machine lacks is counted under its name.
+//!
+//! `beside/networks.txt` is another such table, of networks: there, all have their bridges, each in a network namespace of its own.
 
 mod column;
 mod table;
@@ -29,6 +31,8 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         needs_podman(test!(podman)).root(),
         needs_docker(test!(docker)).root(),
+        needs_podman(test!(networks_beside_podman)).root().needs(Need::File("/usr/lib/podman/netavark")),
+        needs_docker(test!(networks_beside_docker)).root(),
         needs_podman(test!(rootless_podman)).user().needs(Need::SubordinateIds).needs(Need::Overlay),
     ]
 }
@@ -37,6 +41,7 @@ pub(super) fn tests() -> Vec<Test> {
 const IMAGE: &str = "localhost/test";
 
 const ROWS: &str = include_str!("beside/rows.txt");
+const NETWORKS: &str = include_str!("beside/networks.txt");
 
 /// What the lines use of busybox.
 const APPLETS: [&str; 30] = [
@@ -47,26 +52,68 @@ const APPLETS: [&str; 30] = [
 
 fn podman(scene: &Scene) {
     let podman = Podman::by_itself(scene, &archive(scene));
-    let function = format!(
-        "e() {{ case $1 in run|create) v=$1; shift; {podman} $v --cgroup-parent {} \"$@\";; *) {podman} \"$@\";; esac; }}",
-        Site::cgroup(),
-        podman = podman.words()
-    );
-    let problems = compare(scene, Peer::Podman, &function, || podman.program("timeout"));
+    let problems =
+        compare(scene, ROWS, Peer::Podman, &below_cgroup(&podman.words()), plain(scene), || podman.program("timeout"));
     podman.run("rm --all --force --time 0", &[]).success();
     assert!(problems.is_empty(), "{problems}");
 }
 
 fn docker(scene: &Scene) {
     let docker = Docker::with_own_runtime(scene, &archive(scene));
-    let problems = compare(scene, Peer::Docker, "e() { docker \"$@\"; }", || docker.client("timeout"));
+    let problems =
+        compare(scene, ROWS, Peer::Docker, "e() { docker \"$@\"; }", plain(scene), || docker.client("timeout"));
     assert!(problems.is_empty(), "{problems}");
+}
+
+fn networks_beside_podman(scene: &Scene) {
+    let podman = Podman::with_networks(scene, &archive(scene));
+    let site = Site::open(scene);
+    let husk = networked(scene, &site);
+    // It warns of the name server that it lacks here.
+    let function = below_cgroup(&format!("{} --log-level error", podman.words()));
+    let problems = compare(scene, NETWORKS, Peer::Podman, &function, husk, || podman.program("timeout"));
+    podman.run("rm --all --force --time 0", &[]).success();
+    assert!(problems.is_empty(), "{problems}");
+}
+
+fn networks_beside_docker(scene: &Scene) {
+    let docker = Docker::with_networks(scene, &archive(scene));
+    let site = Site::open(scene);
+    let husk = networked(scene, &site);
+    let problems = compare(scene, NETWORKS, Peer::Docker, "e() { docker \"$@\"; }", husk, || docker.client("timeout"));
+    assert!(problems.is_empty(), "{problems}");
+}
+
+/// A shell where husk has the machine for itself.
+fn networked<'a>(scene: &'a Scene, site: &Site<'a>) -> impl Fn() -> Invocation<'a> {
+    move || {
+        let mut shell = site.command("/usr/bin/timeout");
+        shell.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root()).env("HUSK_NETWORK", "bridge");
+        shell
+    }
+}
+
+/// A shell where the suite is, without a network.
+fn plain<'a>(scene: &'a Scene) -> impl Fn() -> Invocation<'a> {
+    || {
+        let mut shell = scene.program("/usr/bin/timeout");
+        shell.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root());
+        shell
+    }
+}
+
+/// Podman's words, by which its containers are where the leak check looks.
+fn below_cgroup(podman: &str) -> String {
+    format!(
+        "e() {{ case $1 in run|create) v=$1; shift; {podman} $v --cgroup-parent {} \"$@\";; *) {podman} \"$@\";; esac; }}",
+        Site::cgroup(),
+    )
 }
 
 fn rootless_podman(scene: &Scene) {
     let podman = Podman::by_itself(scene, &archive(scene));
     let function = format!("e() {{ {} \"$@\"; }}", podman.words());
-    let problems = compare(scene, Peer::Rootless, &function, || podman.program("timeout"));
+    let problems = compare(scene, ROWS, Peer::Rootless, &function, plain(scene), || podman.program("timeout"));
     podman.run("rm --all --force --time 0", &[]).success();
     assert!(problems.is_empty(), "{problems}");
 }
@@ -79,17 +126,20 @@ fn archive(scene: &Scene) -> PathBuf {
 }
 
 /// Asks husk and a peer side by side, holds their answers against the table, and tells what does not fit.
-fn compare<'a>(scene: &'a Scene, peer: Peer, function: &str, shell: impl Fn() -> Invocation<'a>) -> String {
+fn compare<'a>(
+    scene: &'a Scene,
+    table: &str,
+    peer: Peer,
+    function: &str,
+    husk: impl Fn() -> Invocation<'a>,
+    shell: impl Fn() -> Invocation<'a>,
+) -> String {
     let is_all = std::env::var_os("HUSK_TEST_ALL").is_some();
     let sections: Vec<Section<'_>> =
-        table::parse(ROWS).into_iter().filter(|section| is_all || section.quick.contains(&peer)).collect();
+        table::parse(table).into_iter().filter(|section| is_all || section.quick.contains(&peer)).collect();
     let directory = scene.tree("beside", &[]);
     let husks = format!("e() {{ {} \"$@\"; }}", kit().husk.display());
-    let husk = Column::prepare(&sections, None, &directory, &husks, || {
-        let mut shell = scene.program("/usr/bin/timeout");
-        shell.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root());
-        shell
-    });
+    let husk = Column::prepare(&sections, None, &directory, &husks, husk);
     let other = Column::prepare(&sections, Some(peer), &directory, function, shell);
     scene.account().own(&directory);
     let (husk, other) = std::thread::scope(|scope| {

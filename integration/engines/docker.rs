@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use super::neighbours;
 use super::podman::{HUNGRY, MEMORY_LIMIT, PIDS_LIMIT, SERVICE};
 use super::site::Site;
 use super::{IMAGE, ON_TERMINAL, image};
@@ -23,6 +24,7 @@ pub(super) fn tests() -> Vec<Test> {
         test!(health_and_init),
         test!(statistics),
         test!(network),
+        test!(networks_of_both).needs(Need::Husk).needs(Need::Program("nft")).needs(Need::Program("ip")),
         test!(classic_build),
         test!(buildkit).needs(Need::File("/usr/bin/docker")),
         test!(eight_at_once),
@@ -54,6 +56,11 @@ impl<'a> Docker<'a> {
         Self::serve(scene, image, |_, command| {
             command.args(["--bridge", "none", "--iptables=false"]);
         })
+    }
+
+    /// A dockerd that is its own master, with its bridge.
+    pub(super) fn with_networks(scene: &'a Scene, image: &Path) -> Self {
+        Self::serve(scene, image, |_, _| {})
     }
 
     fn serve(scene: &'a Scene, image: &Path, prepare: impl FnOnce(&Site<'a>, &mut Invocation<'a>)) -> Self {
@@ -288,6 +295,13 @@ fn network(scene: &Scene) {
     let client = format!("until nc {address} 8080 < /dev/null; do sleep 0.05; done");
     assert_eq!(docker.container("--rm --network bridge", &client).success().stdout, "81\n");
     docker.run("rm --force server", &[]).success();
+}
+
+fn networks_of_both(scene: &Scene) {
+    let docker = Docker::with_networks(scene, &image(scene));
+    neighbours::are_unharmed(scene, &docker.site, |words, command| {
+        docker.run(words, command).success();
+    });
 }
 
 /// Builds a Dockerfile with a client, and reads the marker out of what was built.

@@ -11,6 +11,7 @@ mod buildah;
 mod conmon;
 mod containerd;
 mod docker;
+mod neighbours;
 mod podman;
 mod rootless;
 mod site;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::neighbours;
 use super::site::Site;
 use super::{IMAGE, ON_TERMINAL, image};
 use crate::support::needs::find_program;
@@ -25,6 +26,11 @@ pub(super) fn tests() -> Vec<Test> {
         test!(pods),
         test!(statistics),
         test!(network).needs(Need::File("/usr/lib/podman/netavark")),
+        test!(networks_of_both)
+            .needs(Need::File("/usr/lib/podman/netavark"))
+            .needs(Need::Husk)
+            .needs(Need::Program("nft"))
+            .needs(Need::Program("ip")),
         test!(names),
         test!(twelve_at_once),
     ];
@@ -60,8 +66,17 @@ impl<'a> Podman<'a> {
 
     /// Podman as its own master: with runc, and without a network.
     pub(super) fn by_itself(scene: &'a Scene, image: &Path) -> Self {
+        Self::own(scene, image, "netns = \"none\"\n")
+    }
+
+    /// Podman as its own master, with its bridge.
+    pub(super) fn with_networks(scene: &'a Scene, image: &Path) -> Self {
+        Self::own(scene, image, "")
+    }
+
+    fn own(scene: &'a Scene, image: &Path, containers: &str) -> Self {
         let site = Site::open(scene);
-        configure(&site, "netns = \"none\"\n", "");
+        configure(&site, containers, "");
         let podman = Self { site, runtime: find_program("runc").expect("declared as a need") };
         podman.run("load --quiet --input", &[&image.display().to_string()]).success();
         podman
@@ -348,6 +363,14 @@ fn network(scene: &Scene) {
 
 /// Podman expects JSON errors of `runc` and `crun`, and cgroups that can be left out of `crun` alone; its configuration
 /// may say the same of other names.
+fn networks_of_both(scene: &Scene) {
+    let podman = Podman::with_networks(scene, &image(scene));
+    neighbours::are_unharmed(scene, &podman.site, |words, command| {
+        let words = words.replacen("run ", &format!("run --cgroup-parent {} ", Site::cgroup()), 1);
+        podman.run(&words, command).success();
+    });
+}
+
 fn names(scene: &Scene) {
     let mut podman = Podman::start(scene);
     for name in ["runc", "crun", "husk"] {

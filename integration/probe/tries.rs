@@ -4,6 +4,7 @@
 //! open:P  open-write:P  write:P  create:P  mkdir:P  unlink:P  rmdir:P  chmod:P:MODE  chown:P:ID  rename:P:Q
 //! mknod:P:MAJOR:MINOR  mknod-block:P:MAJOR:MINOR  exec:P  chdir:P  chroot:P
 //! mount:P (a tmpfs)  unmount:P  remount-rw:P  proc:P (a proc file system)  sethostname:NAME
+//! link:get|delete|join:NAME|INDEX:NUMBER (in the network namespace that ours calls NUMBER; join: a veth's end of ours to it)
 //! setuid:N  setgid:N  kill:PID  socket:DOMAIN  unshare:FLAGS  connect:ADDRESS:PORT
 //! syscall:NR[:A[:B…]]  syscall32:NR[:A[:B…]] (through the i386 entry)
 //! ```
@@ -100,12 +101,59 @@ fn perform(verb: &str, rest: &str, parts: &[&str]) -> std::io::Result<()> {
         "connect" => {
             std::net::TcpStream::connect(rest)?;
         }
+        "link" => change_link(path, parts.get(1).copied().unwrap_or_default(), number(parts, 2)?)?,
         "unshare" => raw::syscall(libc::SYS_unshare, &[number(parts, 0)?]).map(drop)?,
         "syscall" => raw::syscall(number(parts, 0)?, &numbers(&parts[1..])?).map(drop)?,
         "syscall32" => raw::syscall32(number(parts, 0)?, &numbers(&parts[1..])?)?,
         _ => return Err(std::io::Error::other(format!("unknown operation {verb}"))),
     }
     Ok(())
+}
+
+/// Asks rtnetlink(7) for something in a network namespace that is known by its number alone (`IFLA_TARGET_NETNSID`).
+fn change_link(verb: &str, link: &str, namespace: i32) -> std::io::Result<()> {
+    /// `IFLA_…` of linux/if_link.h.
+    const NAME: u16 = 3;
+    const MASTER: u16 = 10;
+    const INFO: u16 = 18;
+    const PEERS_PID: u16 = 19;
+    const TARGET: u16 = 46;
+    let attribute = |kind: u16, value: &[u8]| {
+        let length = u16::try_from(4 + value.len()).expect("a short value");
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let target = attribute(TARGET, &namespace.to_ne_bytes());
+    let (kind, flags, attributes): (u16, u16, _) = match verb {
+        "get" => (18, 5, [attribute(NAME, &[link.as_bytes(), b"\0"].concat()), target].concat()),
+        "delete" => (17, 5, [attribute(NAME, &[link.as_bytes(), b"\0"].concat()), target].concat()),
+        "join" => {
+            let index: i32 = link.parse().map_err(std::io::Error::other)?;
+            let peer = [&[0; 16][..], &attribute(PEERS_PID, &std::process::id().to_ne_bytes())].concat();
+            let veth = [attribute(1, b"veth\0"), attribute(2, &attribute(1, &peer))].concat();
+            (16, 0x605, [target, attribute(MASTER, &index.to_ne_bytes()), attribute(INFO, &veth)].concat())
+        }
+        _ => return Err(std::io::Error::other(format!("unknown operation {verb}"))),
+    };
+    let length = u32::try_from(32 + attributes.len()).map_err(std::io::Error::other)?;
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend_from_slice(&[kind.to_ne_bytes(), flags.to_ne_bytes()].concat());
+    message.resize(32, 0);
+    message.extend_from_slice(&attributes);
+    let family = rustix::net::AddressFamily::NETLINK;
+    let socket = rustix::net::socket(family, rustix::net::SocketType::RAW, None)?;
+    rustix::net::send(&socket, &message, rustix::net::SendFlags::empty())?;
+    let mut answer = [0; 8192];
+    let (length, _) = rustix::net::recv(&socket, &mut answer[..], rustix::net::RecvFlags::empty())?;
+    // An error, or an acknowledgement, has its number behind the header.
+    match (answer[4..6] == 2_u16.to_ne_bytes(), answer.get(16..length.min(20)).and_then(|code| code.try_into().ok())) {
+        (true, Some(code)) if i32::from_ne_bytes(code) != 0 => {
+            Err(std::io::Error::from_raw_os_error(-i32::from_ne_bytes(code)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn make_node(path: &str, kind: FileType, parts: &[&str]) -> std::io::Result<()> {

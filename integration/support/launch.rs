@@ -20,6 +20,8 @@ pub(crate) enum Step {
     LeakDescriptors(u32),
     /// Be told by a socket-activating manager of that many descriptors, from 3 on, and of names for them.
     Activate(u32, &'static str),
+    /// Listen at an address, with the lowest descriptor that is free, and pass that on.
+    Listen(std::net::SocketAddr),
     /// Set the file creation mask.
     Umask(u32),
     /// Ignore a signal by number, as nohup(1) does.
@@ -50,6 +52,7 @@ impl Step {
             Self::ControllingTerminal => "ctty".into(),
             Self::LeakDescriptors(count) => format!("leak={count}").into(),
             Self::Activate(count, names) => format!("activate={count}:{names}").into(),
+            Self::Listen(at) => format!("listen={at}").into(),
             Self::Umask(mask) => format!("umask={mask}").into(),
             Self::Ignore(signal) => format!("ignore={signal}").into(),
             Self::Block(signal) => format!("block={signal}").into(),
@@ -124,6 +127,15 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
                 let fd = rustix::fs::open("/", rustix::fs::OFlags::RDONLY, Mode::empty())?;
                 std::mem::forget(fd);
             }
+        }
+        "listen" => {
+            let at: std::net::SocketAddr = value.parse().map_err(std::io::Error::other)?;
+            let family =
+                if at.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
+            let socket = rustix::net::socket(family, rustix::net::SocketType::STREAM, None)?;
+            rustix::net::bind(&socket, &at)?;
+            rustix::net::listen(&socket, 16)?;
+            std::mem::forget(socket);
         }
         "umask" => {
             rustix::process::umask(Mode::from_raw_mode(number()?));

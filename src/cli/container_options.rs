@@ -32,6 +32,7 @@ use crate::engine::options::{self, ImageVolumes, Network, PullPolicy, RunOptions
 use crate::engine::volume_option::{MountRequest, Tmpfs, Volume, VolumesFrom};
 use crate::error::{Context, Error, Result};
 use crate::image::platform::Platform;
+use crate::network::egress::Policy;
 use crate::network::lease::Mac;
 use crate::support::passwd::{Principal, UserSpec};
 
@@ -230,6 +231,9 @@ struct NetworkArgs {
     /// Another name in its networks
     #[arg(long, alias = "net-alias", value_name = "NAME", value_parser = network::parse_alias)]
     network_alias: Vec<String>,
+    /// What it may reach: none, or allow=ITEM,… of names, *.NAME, addresses and blocks, each with [:PORT[-PORT]][/tcp|/udp]
+    #[arg(long, value_name = "none|allow=ITEM,…")]
+    egress: Vec<String>,
     /// Let a port of the host lead to one of the container
     #[arg(long, short, value_name = "[[ADDRESS:]PORT:]PORT[/PROTOCOL]")]
     publish: Vec<String>,
@@ -305,7 +309,7 @@ impl ContainerArgs {
         namespaces.fill(&mut options);
         if !names_network && !options.network.attachments().is_empty() {
             // What nobody asked for by name is no reason to fail.
-            if let Some(reason) = connecting::default_is_out_of_reach(engine, &options.namespaces.user) {
+            if let Some(reason) = connecting::default_is_out_of_reach(engine, &options.namespaces) {
                 options.network = Network::None;
                 super::report::note(&format!("the container has no network: {reason}"));
             }
@@ -458,6 +462,7 @@ impl NetworkArgs {
             ip6,
             mac_address,
             network_alias,
+            egress,
             publish,
             publish_all,
             expose,
@@ -473,6 +478,7 @@ impl NetworkArgs {
         options.domainname = domainname;
         let alone = Alone { ip, ip6, mac: mac_address, aliases: network_alias };
         options.network = network::parse(&network, alone, engine.settings.network.into())?;
+        options.egress = Policy::parse(&egress)?;
         for word in &publish {
             options.published.extend(ports::parse_published(word)?);
         }

@@ -36,6 +36,9 @@ pub(super) struct Logs {
     /// Show what was written until TIME
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// Show what --egress has refused to the container instead
+    #[arg(long, conflicts_with = "details")]
+    egress: bool,
     /// Name or id of the container
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -43,7 +46,7 @@ pub(super) struct Logs {
 
 /// Runs `logs`.
 pub(super) fn run(args: &Logs) -> Result<Status> {
-    let Logs { follow, timestamps, details, tail, since, until, container } = args;
+    let Logs { follow, timestamps, details, tail, since, until, egress, container } = args;
     let now = SystemTime::now();
     let time = |text: &Option<String>| -> Result<Option<jiff::Timestamp>> {
         let Some(text) = text else { return Ok(None) };
@@ -57,10 +60,18 @@ pub(super) fn run(args: &Logs) -> Result<Status> {
     let options = LogsOptions { since: time(since)?, until: time(until)?, tail: parse_tail(tail)?, follows: *follow };
     let engine = Engine::open(settings::File::default())?;
     let container = engine.find(container)?;
+    let stamp = |time: jiff::Timestamp| time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ ").to_string();
+    if *egress {
+        logs::egress(&engine, &container, options, &mut |entry| {
+            let time = if *timestamps { stamp(entry.timestamp()) } else { String::new() };
+            printer::print(&format!("{time}{entry}\n"))
+        })?;
+        return Ok(Status::Success);
+    }
     logs::logs(&engine, &container, options, &mut |entry| {
         let mut line = Vec::new();
         if *timestamps {
-            line.extend_from_slice(entry.time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ ").to_string().as_bytes());
+            line.extend_from_slice(stamp(entry.time).as_bytes());
         }
         if *details {
             let pairs: Vec<String> = entry.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -18,10 +18,11 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
@@ -29,7 +30,7 @@ use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::ways::Ways;
 use self::world::World;
-pub use self::world::{check, default_is_out_of_reach};
+pub use self::world::{check_egress, check_egress_in, default_is_out_of_reach};
 use super::engine::Engine;
 use super::events;
 use super::networks::driver::Driver;
@@ -41,10 +42,13 @@ use crate::network::conntrack;
 use crate::network::firewall::Endpoint;
 use crate::network::lease::{self, Lease, Leases, Wish};
 use crate::network::link;
+use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
-use crate::network::rootless::open_inside;
+use crate::network::rootless::{Lifeline, open_inside};
 use crate::network::way;
+use crate::runtime;
+use crate::support::activation::passed_descriptors;
 use crate::support::id::ContainerId;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::process::exit_now;
@@ -59,9 +63,12 @@ pub struct Connecting<'a> {
     record: &'a Record,
     hostname: &'a str,
     relay: &'a RefCell<Relay>,
+    lifeline: &'a Lifeline,
+    /// What the command's caller has bound already.
+    passed: RefCell<PassedSockets>,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
-    /// Of which run its leases are, once there is one.
+    /// What tells this run from others, once it has begun.
     run: Cell<Option<u64>>,
     /// Ports of the host that are open for it, and where they lead.
     bound: RefCell<Vec<BoundPort>>,
@@ -84,7 +91,13 @@ impl Seat<'_> {
 
 impl<'a> Connecting<'a> {
     /// `None` for a container that can be in no network.
-    pub fn of(engine: &'a Engine, record: &'a Record, hostname: &'a str, relay: &'a RefCell<Relay>) -> Option<Self> {
+    pub fn of(
+        engine: &'a Engine,
+        record: &'a Record,
+        hostname: &'a str,
+        relay: &'a RefCell<Relay>,
+        lifeline: &'a Lifeline,
+    ) -> Option<Self> {
         if !matches!(record.options.network, Network::Joined(_)) {
             return None;
         }
@@ -93,6 +106,8 @@ impl<'a> Connecting<'a> {
             record,
             hostname,
             relay,
+            lifeline,
+            passed: RefCell::default(),
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
@@ -106,17 +121,34 @@ impl<'a> Connecting<'a> {
     /// Finds or makes what the networks are in. To be called before anything is connected.
     pub fn prepare(&self) -> Result<()> {
         let world = World::ensure(self.engine)?;
+        if let Some(handle) = world.handle() {
+            let lease = handle.lease().try_clone_to_owned().context("copy a descriptor")?;
+            self.lifeline.hold(lease, Instant::now());
+        }
         self.world.replace(Some(Rc::new(world)));
+        let listening = passed_descriptors();
+        if listening > 0 && !self.record.options.published.is_empty() {
+            self.passed.replace(PassedSockets::copy(listening));
+        }
         Ok(())
     }
 
-    /// Puts a container's configuration into the world of its networks; into a new one where the old one has gone.
-    pub fn enter(&self, spec: &mut Spec) -> Result<()> {
+    /// Finds the way out anew that has died, or has another made, and with it what died with it: ports, and names, which the same
+    /// may have befallen.
+    pub fn reconnect(&self) -> Result<()> {
+        self.prepare()?;
+        self.restore()?;
+        // Where that cannot be said, the way out ends with the last monitor.
+        let _ = self.keep();
+        Ok(())
+    }
+
+    /// Refuses a configuration whose namespaces cannot be in the world of its networks; a new one where the old one has gone.
+    pub fn check(&self, spec: &Spec) -> Result<()> {
         if !self.world().lives() {
             self.prepare()?;
         }
-        self.world().enter(spec);
-        Ok(())
+        self.world().check(spec)
     }
 
     /// Says which process is the container's first, once it runs: the way out is kept for as long.
@@ -131,17 +163,6 @@ impl<'a> Connecting<'a> {
     fn world(&self) -> Rc<World> {
         let find = || Rc::new(World::find(self.engine).unwrap_or(World::None));
         self.world.borrow_mut().get_or_insert_with(find).clone()
-    }
-
-    /// Joins the container's network namespace to its networks. On failure nothing of it is left.
-    pub fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        let is_again = self.run.replace(Some(lease::new_run()?)).is_some();
-        let made = self.make(&self.record_now()?, is_again, namespace);
-        if made.is_err() {
-            // The failure is the one to tell; what remains is found by its lease.
-            let _ = self.leave();
-        }
-        made
     }
 
     /// What the container is: since the monitor began, or since the command that starts it looked, it may have been put into
@@ -226,7 +247,8 @@ impl<'a> Connecting<'a> {
         // Of the network that callers by IPv4 are led to, as a rule.
         let serves = |seat: &&Seat<'_>| targets.iter().any(|target| seat.lease.addresses.contains(target));
         let binding = seats.iter().find(serves).and_then(|seat| seat.place.options.host_binding);
-        let opened = ports::open(self.engine, &self.world(), record, binding, targets)?;
+        let passed = self.passed.borrow();
+        let opened = ports::open(self.engine, &self.world(), record, binding, targets, &passed)?;
         if ports::anothers(networks, record.id.as_str(), &opened.bound)?.is_some() {
             // The host let us have them: who had them is gone, and its rules are not.
             for name in networks.in_use()? {
@@ -288,12 +310,13 @@ impl<'a> Connecting<'a> {
         let Seat { place, lease } = seat;
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
+        lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
 
     fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(networks, network, &self.world())? {
+        if names::ensure(self.engine, networks, network, &self.world())? {
             let world = self.world();
             world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
@@ -408,7 +431,7 @@ impl<'a> Connecting<'a> {
         match self.world().handle() {
             Some(handle) => {
                 handle.withdraw(record.id.as_str())?;
-                ports::publish_again(handle, record, &bound, targets);
+                ports::publish_again(self.engine, handle, record, &bound, targets, &self.passed.borrow())?;
             }
             None => self.relay.borrow_mut().lead(|at, port| ports::target(at, port, targets)),
         }
@@ -478,16 +501,12 @@ impl<'a> Connecting<'a> {
     pub fn resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
         let world = self.world();
-        if let Some(handle) = world.handle() {
-            handle.hold()?;
-        }
         for Gone { network, lease, .. } in self.held(&networks)? {
             self.run.set(lease.run);
             if !lease.published.is_empty() {
                 let (bound, targets) = (&lease.published, &lease.addresses);
-                match world.handle() {
-                    Some(handle) => ports::publish_again(handle, self.record, bound, targets),
-                    None => self.relay.borrow_mut().extend(ports::reopen(bound, targets)),
+                if world.handle().is_none() {
+                    self.relay.borrow_mut().extend(ports::reopen(bound, targets));
                 }
                 self.bound.borrow_mut().extend(bound);
                 let mut all = self.targets.borrow_mut();
@@ -495,8 +514,9 @@ impl<'a> Connecting<'a> {
                 let more: Vec<IpAddr> = targets.iter().filter(is_first).copied().collect();
                 all.extend(more);
             }
-            // Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
-            let _ = networks.find(&network).and_then(|network| self.ensure_names(&networks, &network));
+            if world.handle().is_none() {
+                self.ensure_names_again(&networks, &network);
+            }
         }
         if self.run.get().is_none() {
             self.run.set(Some(lease::new_run()?));
@@ -504,8 +524,65 @@ impl<'a> Connecting<'a> {
         if world.handle().is_none() {
             // From now on it keeps the tables, too.
             self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
+        } else if self.restore().is_err() {
+            // It is tried again later.
+            self.lifeline.lost(Instant::now());
         }
         self.change()
+    }
+
+    /// Makes anew what an ordinary user's container has lost with a way out that was killed, or with all that held the networks'
+    /// namespace.
+    fn restore(&self) -> Result<()> {
+        let (networks, world) = (Networks::of(self.engine), self.world());
+        let Some(handle) = world.handle() else { return Ok(()) };
+        handle.hold()?;
+        let held = self.held(&networks)?;
+        if !self.is_linked(&held) {
+            self.link_again(&networks, &held)?;
+        }
+        let (bound, targets, passed) = (self.bound.borrow(), self.targets.borrow(), self.passed.borrow());
+        let published = ports::publish_again(self.engine, handle, self.record, &bound, &targets, &passed);
+        held.iter().for_each(|gone| self.ensure_names_again(&networks, &gone.network));
+        published
+    }
+
+    /// Who killed the monitor may have killed the name servers as well. Without names it is looked after all the same.
+    fn ensure_names_again(&self, networks: &Networks<'_>, network: &str) {
+        let _ = networks.find(network).and_then(|network| self.ensure_names(networks, &network));
+    }
+
+    /// Whether its links are there still: with the last process that held it, an ordinary user's network namespace goes, and all
+    /// that is in it.
+    fn is_linked(&self, held: &[Gone]) -> bool {
+        let is_there = |gone: &Gone| gone.lease.port.is_empty() || link::is_there(&gone.lease.port);
+        let look = || if held.iter().all(is_there) { Ok(()) } else { Err(Error::from(Errno::NODEV)) };
+        self.world().inside(look).is_ok()
+    }
+
+    /// Makes links anew for a container that runs, with the addresses that it has.
+    fn link_again(&self, networks: &Networks<'_>, held: &[Gone]) -> Result<()> {
+        let world = self.world();
+        let record = self.record_now()?;
+        let mut seats = Vec::new();
+        for attachment in record.options.network.attachments() {
+            let place = self.place(networks, 0, attachment)?;
+            if let Some(Gone { lease, .. }) = held.iter().find(|gone| gone.network == place.network.name) {
+                let (interface, port) = (lease.interface.clone(), lease.port.clone());
+                seats.push(Seat { place: Place { interface, port, ..place }, lease: lease.clone() });
+            }
+        }
+        let ways = Ways::of(&seats);
+        let namespace = namespace_of(self.engine, &world, &record)?;
+        let joined: Vec<&NetworkRecord> = seats.iter().map(Seat::network).collect();
+        world.inside(|| {
+            add(self.engine, &world, networks, &joined, &self.netfilter, &[], true)?;
+            for (number, seat) in seats.iter().enumerate() {
+                let gateways = ways.gateways(number, seat);
+                seat.place.link(&world, &self.netfilter, &seat.lease, gateways, namespace.as_fd())?;
+            }
+            Ok(())
+        })
     }
 
     /// Closes the doors, so that they are free for the next that wants them.
@@ -548,10 +625,33 @@ impl<'a> Connecting<'a> {
     pub fn leave(&self) -> Result<()> {
         self.close();
         let Some(run) = self.run.get() else { return Ok(()) };
+        if !self.world().lives() {
+            // Another may have come in its place.
+            if let Ok(found @ World::Users(_)) = World::find(self.engine) {
+                self.world.replace(Some(Rc::new(found)));
+            }
+        }
         let networks = Networks::of(self.engine);
         let mut gone = self.held(&networks)?;
         gone.retain(|gone| gone.lease.run == Some(run));
         give_back(self.engine, &self.world(), &networks, &gone)
+    }
+}
+
+impl runtime::container::Networks for Connecting<'_> {
+    fn user_namespace(&self) -> Result<Option<OwnedFd>> {
+        self.world().user_namespace()
+    }
+
+    /// On failure nothing of it is left.
+    fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        let is_again = self.run.replace(Some(lease::new_run()?)).is_some();
+        let made = self.make(&self.record_now()?, is_again, namespace);
+        if made.is_err() {
+            // The failure is the one to tell; what remains is found by its lease.
+            let _ = self.leave();
+        }
+        made
     }
 }
 

@@ -95,7 +95,7 @@ pub fn copy(engine: &Engine, source: &End, destination: &End, options: Options) 
             if options.archive {
                 record.require_usual_ids()?;
             }
-            let owners = record.ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
+            let owners = record.ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref())).transpose()?;
             let root_of = |find: fn(&IdMaps, u32) -> Option<u32>| owners.as_ref().and_then(|owners| find(owners, 0));
             let roots = Ownership::Roots {
                 uid: root_of(IdMaps::uid_outside).unwrap_or(0),

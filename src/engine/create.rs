@@ -141,7 +141,7 @@ pub fn create(
     let users = users(&contents)?;
     let identity = identity(&contents, &users, options)?;
     let ids = ids::arrange(engine, &options.namespaces.user, &users, &identity, draft.directory())?;
-    let owners = ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref()));
+    let owners = ids.as_ref().map(|ids| ids::owners(ids, engine.maps.as_ref())).transpose()?;
     let (root, parts, masked_paths) = match contents.layers.as_slice() {
         [path] if options.is_rootfs => {
             (RootFs::Directory { path: path.clone(), parts: Vec::new() }, Vec::new(), Vec::new())
@@ -465,13 +465,14 @@ fn attach(engine: &Engine, options: &mut RunOptions, tell: &dyn Fn(&str)) -> Res
         }
         _ => {}
     }
-    connecting::check(engine, options)?;
+    connecting::check_egress(options.egress.as_ref(), &options.network)?;
     let Network::Joined(attachments) = &mut options.network else { return Ok(()) };
     let networks = Networks::of(engine);
     let mut names = BTreeSet::new();
     for attachment in attachments.iter_mut() {
         let found = networks.find(&attachment.network)?;
         found.check(attachment)?;
+        connecting::check_egress_in(options.egress.as_ref(), &found)?;
         attachment.network = found.name;
         if !names.insert(attachment.network.clone()) {
             return Err(Error::invalid(format!("network {:?} is specified multiple times", attachment.network)));

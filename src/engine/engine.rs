@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::connecting;
 use super::containers::{Containers, Fate, Orphan, Sweep};
 use super::events;
+use super::logs;
 use super::record::{Container, ExitRecord, Status, Supervision, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
@@ -172,6 +173,8 @@ impl Engine {
         container: &Container,
         supervision: &Supervision,
     ) -> Result<()> {
+        // Gone with the run root, at the latest.
+        let _ = container.record().and_then(|record| logs::forget_egress(self, &record));
         match (containers.remove(container, supervision), &self.maps) {
             (Err(error), Some(maps)) if matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM)) => {
                 userns::run(maps, || containers.remove_rest(container))

@@ -1,9 +1,10 @@
 //! `logs`: what a container wrote, and what it writes from now on.
 
+mod egress;
 mod journal;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +17,8 @@ use super::record::{Container, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::read::{self, Entry, File};
 use crate::monitor::log::{FILE, Format};
+
+pub use egress::{egress, forget_egress};
 
 /// Which entries are wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +73,7 @@ pub fn logs(
             .with_hint(format!("it was made with --log-driver {driver}")));
     }
     // Before anything is read: what is written meanwhile is noticed.
-    let watch = if options.follows { Some(Watch::new(container)?) } else { None };
+    let watch = if options.follows { Some(Watch::new([container.directory()])?) } else { None };
     let is_wanted = |entry: &Entry| {
         options.since.is_none_or(|since| entry.time >= since) && options.until.is_none_or(|until| entry.time <= until)
     };
@@ -164,12 +167,14 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Watch(OwnedFd);
 
 impl Watch {
-    fn new(container: &Container) -> Result<Self> {
+    fn new<'a>(folders: impl IntoIterator<Item = BorrowedFd<'a>>) -> Result<Self> {
         use std::os::fd::AsRawFd;
         let fd = inotify::init(CreateFlags::CLOEXEC).context("watch the log")?;
-        let path = format!("/proc/self/fd/{}", container.directory().as_raw_fd());
-        let flags = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::DELETE_SELF;
-        inotify::add_watch(&fd, path, flags).context("watch the log")?;
+        for folder in folders {
+            let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+            let flags = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::DELETE_SELF;
+            inotify::add_watch(&fd, path, flags).context("watch the log")?;
+        }
         Ok(Self(fd))
     }
 

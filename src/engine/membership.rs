@@ -24,6 +24,7 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
     networks.require(&network.name)?;
     change(container, |record| {
         let name = record.name.clone();
+        connecting::check_egress_in(record.options.egress.as_ref(), &network)?;
         let attachments = attachments(record)?;
         if attachments.iter().any(|other| other.network == network.name) {
             let text = format!("endpoint with name {name} already exists in network {}", network.name);

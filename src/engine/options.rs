@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::monitor::RestartPolicy;
 use crate::monitor::log::LogOptions;
+use crate::network::egress::Policy;
 use crate::support::id::ContainerName;
 use crate::support::passwd::{Principal, UserSpec};
 
@@ -166,6 +167,8 @@ sparse! {
         pub hostname: Option<String>,
         pub domainname: Option<String>,
         pub network: Network,
+        /// `--egress`: what it may reach; everything, where nothing was said.
+        pub egress: Option<Policy>,
         /// `-p`
         pub published: Vec<PublishedPort>,
         /// `-P`: what is exposed is published as well.

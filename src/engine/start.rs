@@ -1,7 +1,7 @@
 //! `start`, and the second half of `run`: a container that was made gets a monitor, and runs. Makes and changes none.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
-use crate::runtime::container::{Connect, Request};
+use crate::network::rootless::Lifeline;
+use crate::runtime::container::{Networks, Request};
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
 use crate::runtime::secrets::Secrets as Delivered;
@@ -161,8 +162,8 @@ fn supervise(
     let has_run = Cell::new(was_left);
     let serving = serving(&record, lifetime, wants);
     let hostname = spec.hostname().clone().unwrap_or_default();
-    let relay = RefCell::default();
-    let connecting = Connecting::of(engine, &record, &hostname, &relay);
+    let (relay, lifeline) = (RefCell::default(), Lifeline::default());
+    let connecting = Connecting::of(engine, &record, &hostname, &relay, &lifeline);
     // One whose monitor could not take it over lives on, with all that it has.
     let is_over = Cell::new(false);
     let clear = |outcome: &Outcome| {
@@ -194,11 +195,11 @@ fn supervise(
         error
     };
     connecting.as_ref().map_or(Ok(()), Connecting::prepare).map_err(not_started)?;
-    let enter = |mut spec: Spec| {
-        connecting.as_ref().map_or(Ok(()), |connecting| connecting.enter(&mut spec))?;
+    let checked = |spec: Spec| {
+        connecting.as_ref().map_or(Ok(()), |connecting| connecting.check(&spec))?;
         validated(spec)
     };
-    let spec = enter(spec).map_err(not_started)?;
+    let spec = checked(spec).map_err(not_started)?;
     let runtime = engine.runtime(record.options.require_limits).map_err(not_started)?;
     let bundle = engine.container_directory(container.id()).join("bundle");
     // They stay in the monitor's memory: a restart by policy does not depend on the store.
@@ -212,16 +213,13 @@ fn supervise(
     let process = spec.spec().process().as_ref();
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
     let log_attributes = log_attributes::of(&record, &hostname, environment);
-    let connect =
-        |namespace: BorrowedFd<'_>| connecting.as_ref().map_or(Ok(()), |connecting| connecting.connect(namespace));
     if was_left {
-        // What it was called by goes on; what could not be opened again is this host's own way to it alone.
         let _ = connecting.as_ref().map(Connecting::resume);
     }
     let job = Job {
         runtime: &runtime,
         request: Request {
-            connect: connecting.is_some().then_some(&connect as &Connect<'_>),
+            networks: connecting.as_ref().map(|connecting| connecting as &dyn Networks),
             ..request(&record, &bundle, &spec, serving, &secrets)
         },
         beginning,
@@ -237,7 +235,7 @@ fn supervise(
         renew: &|restarts| {
             started.set(now());
             container.note_start(&supervision, Start { time: started.get(), restarts, stop: None })?;
-            enter(configuration(engine, &record, &bundle)?)
+            checked(configuration(engine, &record, &bundle)?)
         },
         note_running: &|| {
             // Where that cannot be said, the way out ends with the last monitor.
@@ -255,6 +253,8 @@ fn supervise(
         release: &|| supervision.release(),
         change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
         relay: &relay,
+        lifeline: &lifeline,
+        reconnect: &|| connecting.as_ref().map_or(Ok(()), Connecting::reconnect),
         farewell: &|| {
             // What cannot be given back now is found by the next command.
             if is_over.get() {
@@ -310,7 +310,7 @@ fn request<'a>(
         console_socket: None,
         pidfd_socket: None,
         shared_memory: joining::sharer(&record.options.namespaces),
-        connect: None,
+        networks: None,
         manager: None,
     }
 }

@@ -26,6 +26,7 @@ use super::{ATTACH, Stream};
 use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
+use crate::network::rootless::Lifeline;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
@@ -66,6 +67,10 @@ pub struct Job<'a> {
     pub change_networks: &'a dyn Fn() -> Result<()>,
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
+    /// The process that an ordinary user's networks need.
+    pub lifeline: &'a Lifeline,
+    /// Called where that has died: has another take its place.
+    pub reconnect: &'a dyn Fn() -> Result<()>,
     /// Called when the command has been told, for what nobody needs to wait for.
     pub farewell: &'a dyn Fn(),
 }
@@ -437,6 +442,9 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.lifeline {
+                self.look_after_lifeline();
+            }
             if ready.log_has_room
                 && let Some(log) = &mut self.log
             {
@@ -463,6 +471,19 @@ impl<'a> Monitor<'a> {
                 self.hear_all(streams);
                 return Ok(end);
             }
+        }
+    }
+
+    /// Notes the death of the way out, and asks for another when it is time to.
+    fn look_after_lifeline(&self) {
+        let lifeline = self.job.lifeline;
+        let now = Instant::now();
+        if lifeline.due().is_none() {
+            lifeline.lost(now);
+        }
+        // Where none can be had, it is asked for again later.
+        if lifeline.due().is_some_and(|due| due <= now) && (self.job.reconnect)().is_err() {
+            lifeline.lost(now);
         }
     }
 
@@ -536,11 +557,15 @@ impl<'a> Monitor<'a> {
         for source in relay.sources() {
             add(Source::Relay, source, PollFlags::IN);
         }
+        let lease = self.job.lifeline.lease();
+        if let Some(lease) = &*lease {
+            add(Source::Lifeline, lease.as_fd(), PollFlags::IN);
+        }
         let due = self.checking.as_ref().and_then(Checking::deadline);
         let due = due.or_else(|| {
             self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
         });
-        let next = self.deadline.into_iter().chain(due).min();
+        let next = self.deadline.into_iter().chain(due).chain(self.job.lifeline.due()).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let polled = match self.lifetime {
@@ -551,8 +576,10 @@ impl<'a> Monitor<'a> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("wait for the container"),
         }
+        let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut ready = Ready {
-            deadline_passed: self.deadline.is_some_and(|deadline| deadline <= Instant::now()),
+            deadline_passed: has_passed(self.deadline),
+            lifeline: has_passed(self.job.lifeline.due()),
             ..Ready::default()
         };
         for (source, fd) in sources.into_iter().zip(&fds) {
@@ -571,6 +598,7 @@ impl<'a> Monitor<'a> {
                 Source::Check => ready.check = true,
                 Source::CheckOutput => ready.check_output = true,
                 Source::Relay => ready.relay = true,
+                Source::Lifeline => ready.lifeline = true,
             }
         }
         // From the back, so that who goes does not change the places of the others.
@@ -820,6 +848,9 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.lifeline {
+                self.look_after_lifeline();
+            }
             if self.is_stopping {
                 self.deadline = None;
                 return Ok(Rest::Disturbed);
@@ -914,6 +945,7 @@ enum Source {
     Check,
     CheckOutput,
     Relay,
+    Lifeline,
 }
 
 /// What a wait brought.
@@ -930,5 +962,6 @@ struct Ready {
     check: bool,
     check_output: bool,
     relay: bool,
+    lifeline: bool,
     deadline_passed: bool,
 }

@@ -90,6 +90,18 @@ impl IdMaps {
         self.uids.iter().any(|range| uid >= range.outside && uid - range.outside < range.length)
     }
 
+    /// Takes the maps of a process from its `uid_map` and `gid_map`.
+    pub fn from_kernel(uids: &str, gids: &str) -> Option<Self> {
+        let ranges = |text: &str| text.lines().map(IdRange::from_kernel).collect::<Option<Vec<_>>>();
+        Some(Self { uids: ranges(uids)?, gids: ranges(gids)? })
+    }
+
+    /// Gives the same maps for a child of the user namespace that has the maps `parent`: the ids outside as that one numbers
+    /// them. No range spans two of its parent's (user_namespaces(7)).
+    pub fn below(&self, parent: &Self) -> Result<Self> {
+        Ok(Self { uids: below(&self.uids, &parent.uids)?, gids: below(&self.gids, &parent.gids)? })
+    }
+
     /// Says whether this is the map of an ordinary user without subordinate ids.
     pub fn is_single(&self) -> bool {
         matches!((&self.uids[..], &self.gids[..]), ([uid], [gid]) if uid.length == 1 && gid.length == 1)
@@ -99,6 +111,12 @@ impl IdMaps {
 impl IdRange {
     fn from_mapping(mapping: &LinuxIdMapping) -> Self {
         Self { inside: mapping.container_id(), outside: mapping.host_id(), length: mapping.size() }
+    }
+
+    fn from_kernel(line: &str) -> Option<Self> {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse().ok());
+        let range = Self { inside: numbers.next()??, outside: numbers.next()??, length: numbers.next()?? };
+        numbers.next().is_none().then_some(range)
     }
 
     fn from_option(range: IdmapRange, container: Option<&[Self]>) -> Result<Self> {
@@ -121,6 +139,23 @@ fn outside(ranges: &[IdRange], id: u32) -> Option<u32> {
         let offset = id - range.inside;
         range.outside.checked_add(offset)
     })
+}
+
+fn below(ranges: &[IdRange], parent: &[IdRange]) -> Result<Vec<IdRange>> {
+    let mut cut = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut done = 0;
+        while done < range.length {
+            let (inside, id) = (range.inside.saturating_add(done), range.outside.saturating_add(done));
+            let of = parent.iter().find(|of| id >= of.outside && id - of.outside < of.length);
+            let of = of.ok_or_else(|| Error::invalid(format!("id {id} has no number in the user namespace above")))?;
+            let place = id - of.outside;
+            let length = (range.length - done).min(of.length - place);
+            cut.push(IdRange { inside, outside: of.inside.saturating_add(place), length });
+            done += length;
+        }
+    }
+    Ok(cut)
 }
 
 /// Writes the maps of the user namespace that `pid` is in and has made.
@@ -217,6 +252,25 @@ fn helper(name: &'static str, pid: Pid, ranges: &[IdRange]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_numbers_ids_as_its_parent_does() {
+        let range = |inside, outside, length| IdRange { inside, outside, length };
+        let maps = |uids: &[IdRange]| IdMaps { uids: uids.to_vec(), gids: Vec::new() };
+        let usual = IdMaps::from_kernel("0 1000 1\n         1     100000      600\n601 300000 1000\n", "").unwrap();
+        assert_eq!(usual, maps(&[range(0, 1000, 1), range(1, 100_000, 600), range(601, 300_000, 1000)]));
+        let identity = maps(&[range(0, 0, 1), range(1, 1, 600), range(601, 601, 1000)]);
+        assert_eq!(usual.below(&usual).unwrap(), identity, "each range in one of the parent's");
+        let kept =
+            maps(&[range(0, 100_000, 600), range(600, 300_000, 400), range(1000, 1000, 1), range(1001, 300_400, 600)]);
+        let expected = maps(&[range(0, 1, 600), range(600, 601, 400), range(1000, 0, 1), range(1001, 1001, 600)]);
+        assert_eq!(kept.below(&usual).unwrap(), expected);
+        let adjacent = maps(&[range(0, 5, 5), range(5, 10, 5)]);
+        assert_eq!(maps(&[range(7, 8, 4)]).below(&adjacent).unwrap(), maps(&[range(7, 3, 2), range(9, 5, 2)]));
+        let strange = maps(&[range(0, 100_599, 2)]).below(&usual).unwrap_err();
+        assert_eq!(strange.report(), "id 100600 has no number in the user namespace above");
+        assert!(IdMaps::from_kernel("0 1", "").is_none());
+    }
 
     #[test]
     fn ids_are_found_in_ranges() {

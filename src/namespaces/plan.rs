@@ -37,7 +37,9 @@ pub struct NamespacePlan {
     pub join: Vec<Join>,
     /// Whether a child in between is needed.
     pub stages: Stages,
-    /// Id maps of a new user namespace.
+    /// The user namespace that a new one is to be a child of, where that is not the caller's.
+    pub below: Option<OwnedFd>,
+    /// Id maps of a new user namespace, as the caller numbers the ids outside.
     pub id_maps: Option<IdMaps>,
     /// Text for `/proc/self/timens_offsets`; empty for none.
     pub time_offsets: String,
@@ -53,6 +55,14 @@ pub enum Stages {
 }
 
 impl NamespacePlan {
+    /// Has a new user namespace be a child of this one, in which the caller has all rights. A child in between goes there.
+    pub fn put_below(&mut self, user: OwnedFd) {
+        if self.creates(CloneFlags::NEWUSER) {
+            self.below = Some(user);
+            self.stages = Stages::Two;
+        }
+    }
+
     /// Says whether a namespace of this kind is new.
     pub fn creates(&self, flag: CloneFlags) -> bool {
         self.create.contains(flag)
@@ -109,7 +119,7 @@ pub fn plan(spec: &Spec, privileged: Privileged) -> Result<NamespacePlan> {
         Stages::One
     };
     create.remove(CloneFlags::NEWCGROUP);
-    Ok(NamespacePlan { create, creates_cgroup_namespace, join, stages, id_maps, time_offsets })
+    Ok(NamespacePlan { create, creates_cgroup_namespace, join, stages, below: None, id_maps, time_offsets })
 }
 
 /// Whether the caller may join the host's namespaces.

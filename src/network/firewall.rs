@@ -13,7 +13,10 @@
 //!        between  forward      0   what goes on; within one network; what was published; nothing else inwards
 //! bridge source   prerouting -300  from a container's port: its MAC and its addresses, in frames and in ARP
 //! ```
+//!
+//! What containers may reach that may not reach everything is in [`egress`].
 
+pub mod egress;
 pub mod expression;
 pub mod foreign;
 pub mod keeper;
@@ -25,7 +28,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rustix::io::Errno;
 
 use self::expression::{Comparison, Connection, Expression, Header, Meta, Register, Translation, Verdict};
-use self::message::{Element, Family, Hook, Set, Table, Type, fields, interface};
+use self::message::{Element, Entry, Family, Hook, Manner, Set, Table, Type, fields, interface};
 use super::forwarding::Apart;
 use crate::error::{Context, Error, Result};
 use crate::sys::netlink::{Request, Socket};
@@ -103,6 +106,8 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     pub addresses: Vec<IpAddr>,
     pub published: Vec<Published>,
+    /// What it may reach, where that is not everything.
+    pub bounds: Option<egress::Bounds>,
 }
 
 /// A published port.
@@ -131,7 +136,8 @@ impl<'a> Firewall<'a> {
     }
 
     /// Writes the tables anew, in one transaction: as this socket's own, if they are to be, and where the kernel has such
-    /// (Linux 6.9). Says whether they are. Fails with EPERM where they are another socket's.
+    /// (Linux 6.9). Says whether they are. What guarded containers have learned is kept. Fails with EPERM where they are
+    /// another socket's.
     pub fn write(
         self,
         socket: &Socket,
@@ -140,10 +146,15 @@ impl<'a> Firewall<'a> {
         endpoints: &[Endpoint],
         apart: &Apart,
     ) -> Result<bool> {
-        let write = |owns| {
-            transact(socket, || self.whole(owns, segments, endpoints, apart), "write husk's tables into nf_tables")
-                .map(|()| owns)
+        let sources = egress::sources(endpoints);
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        let learned = if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) };
+        let messages = |owns| {
+            let mut messages = self.whole(owns, segments, endpoints, apart)?;
+            messages.extend(self.entries(&learned, Table::add_entries)?);
+            Ok(messages)
         };
+        let write = |owns| transact(socket, || messages(owns), "write husk's tables into nf_tables").map(|()| owns);
         match write(owns) {
             Err(error) if owns && error.errno() == Some(Errno::OPNOTSUPP) => write(false),
             answer => answer,
@@ -167,9 +178,13 @@ impl<'a> Firewall<'a> {
     /// The socket is the caller's, who need not close it soon: to be closed, the kernel has it wait for whatever anybody
     /// has taken out of tables before.
     pub fn add(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        self.forget(socket, endpoints)?;
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
-            filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements)).collect()
+            let plain = filling.map(|(family, set, elements)| self.table(family).add_elements(set.name, &elements));
+            let mut messages = plain.collect::<Result<Vec<_>, Errno>>()?;
+            messages.extend(self.entries(&egress::grants(endpoints), Table::add_entries)?);
+            Ok(messages)
         };
         transact(socket, messages, "add a container to husk's tables in nf_tables")
     }
@@ -177,9 +192,13 @@ impl<'a> Firewall<'a> {
     /// Takes containers' connections away. Fails with ENOENT where one of them, or the tables, are not there.
     /// The socket is the caller's, to be closed while nobody waits for the caller.
     pub fn remove(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        self.forget(socket, endpoints)?;
         let messages = || {
             let filling = elements(endpoints)?.into_iter();
-            filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements)).collect()
+            let plain = filling.map(|(family, set, elements)| self.table(family).delete_elements(set.name, &elements));
+            let mut messages = plain.collect::<Result<Vec<_>, Errno>>()?;
+            messages.extend(self.entries(&egress::grants(endpoints), Table::delete_entries)?);
+            Ok(messages)
         };
         transact(socket, messages, "remove a container from husk's tables in nf_tables")
     }
@@ -263,10 +282,15 @@ impl<'a> Firewall<'a> {
             let create = if owns { table.own() } else { table.create() };
             messages.extend([table.create()?, table.delete()?, create?]);
         }
-        for (id, (family, set)) in (1..).zip(SETS) {
-            messages.push(self.table(family).add_set(set, id)?);
+        // What it takes of the kernel to guard somebody, nobody else needs.
+        let guards = endpoints.iter().any(|endpoint| endpoint.bounds.is_some());
+        let (sets, more) =
+            if guards { (&egress::SETS[..], egress::chains(self.name, segments)) } else { Default::default() };
+        let plain = SETS.into_iter().map(|(family, set)| (family, set, Manner::Plain));
+        for (id, (family, set, manner)) in (1..).zip(plain.chain(sets.iter().copied())) {
+            messages.push(self.table(family).add_set_of(set, manner, id)?);
         }
-        for chain in chains(segments, self.gate) {
+        for chain in chains(segments, self.gate).into_iter().chain(more) {
             let table = self.table(chain.family);
             messages.push(table.add_chain(chain.name, chain.hook)?);
             for rule in &chain.rules {
@@ -279,7 +303,36 @@ impl<'a> Firewall<'a> {
                 messages.push(self.table(family).add_elements(set.name, some)?);
             }
         }
+        messages.extend(self.entries(&egress::grants(endpoints), Table::add_entries)?);
         Ok(messages)
+    }
+
+    fn entries(
+        self,
+        filling: &[(Set, Vec<Entry>)],
+        act: impl Fn(Table<'a>, &str, &[Entry]) -> Result<Request, Errno>,
+    ) -> Result<Vec<Request>, Errno> {
+        let parts =
+            filling.iter().flat_map(|(set, entries)| entries.chunks(ELEMENTS_A_MESSAGE).map(|some| (set.name, some)));
+        parts.map(|(set, some)| act(self.table(Family::Inet), set, some)).collect()
+    }
+
+    /// Has containers forget what they have learned, and whoever has their addresses next know nothing.
+    fn forget(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        let sources = egress::sources(endpoints);
+        if sources.is_empty() {
+            return Ok(());
+        }
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        for (set, entries) in egress::learned(socket, self.table(Family::Inet), &passes) {
+            for some in entries.chunks(ELEMENTS_A_MESSAGE) {
+                // The life of one may have ended meanwhile: it is made to be there.
+                let table = self.table(Family::Inet);
+                let messages = || Ok(vec![table.add_entries(set.name, some)?, table.delete_entries(set.name, some)?]);
+                transact(socket, messages, "remove what a container has learned from nf_tables")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -386,7 +439,8 @@ fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
         }
     }
     let [at4, any4, at6, any6] = published;
-    Ok(without_empty(vec![
+    let mut filling = egress::elements(endpoints)?;
+    filling.extend([
         (BRIDGE, PORTS, ports),
         (BRIDGE, PINNED_MAC, macs),
         (BRIDGE, PINNED_IPV4, v4),
@@ -395,7 +449,8 @@ fn elements(endpoints: &[Endpoint]) -> Result<Filling, Errno> {
         (INET, ANY_IPV4, any4),
         (INET, AT_IPV6, at6),
         (INET, ANY_IPV6, any6),
-    ]))
+    ]);
+    Ok(without_empty(filling))
 }
 
 fn without_empty(mut filling: Filling) -> Filling {

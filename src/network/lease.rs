@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use super::egress::Guarded;
 use super::port::BoundPort;
 use crate::error::{Context, Error, Kind, Result};
 use crate::support::atomic;
@@ -50,7 +51,11 @@ pub struct Lease {
     /// Ports of the host that lead to it over this network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<BoundPort>,
-    /// By chance: tells this run of the container from those before and after.
+    /// What it may reach, where that is not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Guarded>,
+    /// By chance, to tell the container's runs apart, which have all else in common. Not an inode of a namespace: the kernel gives the next run the
+    /// number that the last had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
 }

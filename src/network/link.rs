@@ -73,6 +73,10 @@ pub struct InterfaceAddress {
     pub block: Cidr,
 }
 
+/// What an interface upon another of the host's is called for a moment: before Linux 6.14, rtnl_newlink() looks for the name that it
+/// is to have where the request is made, and hosts have an eth0 (EEXIST).
+const BORN_AS: &str = "husk-new";
+
 /// One container's interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link<'a> {
@@ -187,16 +191,41 @@ impl Found {
 fn new_bridge(name: &str, mtu: Option<u32>, addresses: &[InterfaceAddress]) -> Result<Request, Errno> {
     let mut request =
         Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW).attribute(LINK_NAME, &terminated(name))?;
-    if let Some(InterfaceAddress { address: IpAddr::V4(address), .. }) =
-        addresses.iter().find(|address| address.address.is_ipv4())
-    {
-        let [a, b, c, d] = address.octets();
-        request = request.attribute(LINK_ADDRESS, &[0x02, 0x42, a, b, c, d])?;
+    let own: Vec<IpAddr> = addresses.iter().map(|address| address.address).collect();
+    if let Some(Mac(bytes)) = bridge_mac(&own) {
+        request = request.attribute(LINK_ADDRESS, &bytes)?;
     }
     if let Some(mtu) = mtu {
         request = request.attribute(LINK_MTU, &mtu.to_ne_bytes())?;
     }
     request.nested(LINK_INFO, |info| info.attribute(INFO_KIND, b"bridge"))
+}
+
+/// The Ethernet address of a bridge that is made with these addresses.
+pub fn bridge_mac(addresses: &[IpAddr]) -> Option<Mac> {
+    let last = match addresses.iter().find(|address| address.is_ipv4()).or(addresses.first())? {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => *address.octets().last_chunk()?,
+    };
+    let [a, b, c, d] = last;
+    Some(Mac([0x02, 0x42, a, b, c, d]))
+}
+
+/// The Ethernet address of an interface of this network namespace; `None` where there is no such.
+pub fn mac_of(name: &str) -> Result<Option<Mac>> {
+    let describe = || format!("look at interface {name}");
+    let socket = Socket::open().context("open a netlink socket")?;
+    let request = Request::act(GET_LINK, &link_body(0, 0, 0)).attribute(LINK_NAME, &terminated(name));
+    let mut found = None;
+    let read = |body: &[u8]| {
+        let attributes = body.get(link_body(0, 0, 0).len()..).unwrap_or_default();
+        found = find_attribute(attributes, LINK_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(Mac);
+    };
+    match socket.call(request.with_context(describe)?, read) {
+        Ok(()) => Ok(found),
+        Err(Errno::NODEV) => Ok(None),
+        Err(errno) => Err(errno).with_context(describe),
+    }
 }
 
 /// Nobody on a bridge is the router of this host or of a container (CVE-2020-13401); and an interface without IPv6 has no
@@ -253,7 +282,7 @@ pub fn connect(link: &Link<'_>, namespace: BorrowedFd<'_>) -> Result<()> {
     }
     .with_context(|| link.wire.describe())?;
     let inside = || format!("set up {} in the container", link.name);
-    let index = there.index_of(link.name).with_context(inside)?;
+    let index = link.find(&there).with_context(inside)?;
     for address in &link.addresses {
         let request = add_address(index, *address).with_context(inside)?;
         there.call(request, |_| ()).with_context(|| format!("give {} to the container", address.address))?;
@@ -383,19 +412,33 @@ impl Link<'_> {
         }
     }
 
+    /// Finds the container's end, and gives it its name where it was born with another.
+    fn find(&self, there: &Socket) -> Result<u32, Errno> {
+        if matches!(self.wire, Wire::Bridge { .. }) {
+            return there.index_of(self.name);
+        }
+        let index = there.index_of(BORN_AS)?;
+        let renamed = Request::act(NEW_LINK, &link_body(index, 0, 0)).attribute(LINK_NAME, &terminated(self.name))?;
+        there.call(renamed, |_| ()).inspect_err(|_| {
+            // The failure is the one to tell.
+            let _ = there.call(Request::act(DELETE_LINK, &link_body(index, 0, 0)), |_| ());
+        })?;
+        Ok(index)
+    }
+
     /// An interface upon another, in the container from birth.
     fn upon(&self, parent: u32, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
         let request = Request::act(NEW_LINK, &link_body(0, 0, 0)).with_flags(CREATE_NEW);
-        self.write_own(request, namespace)?.attribute(LINK_LINK, &parent.to_ne_bytes())
+        self.write_own(request, BORN_AS, namespace)?.attribute(LINK_LINK, &parent.to_ne_bytes())
     }
 
     fn write_peer(&self, peer: Request, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
-        self.write_own(peer.bytes(&link_body(0, 0, 0)), namespace)?.attribute(LINK_ADDRESS, &self.mac.0)
+        self.write_own(peer.bytes(&link_body(0, 0, 0)), self.name, namespace)?.attribute(LINK_ADDRESS, &self.mac.0)
     }
 
-    fn write_own(&self, request: Request, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
+    fn write_own(&self, request: Request, name: &str, namespace: BorrowedFd<'_>) -> Result<Request, Errno> {
         let request = request
-            .attribute(LINK_NAME, &terminated(self.name))?
+            .attribute(LINK_NAME, &terminated(name))?
             .attribute(LINK_NAMESPACE_FD, &namespace.as_raw_fd().to_ne_bytes())?;
         match self.mtu {
             Some(mtu) => request.attribute(LINK_MTU, &mtu.to_ne_bytes()),

@@ -3,10 +3,12 @@
 pub mod cidr;
 pub mod conntrack;
 pub mod dns;
+pub mod egress;
 pub mod firewall;
 pub mod forwarding;
 pub mod lease;
 pub mod link;
+pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;

@@ -114,6 +114,13 @@ impl Door {
         Ok(Self { transport, socket, at: at.ip(), to })
     }
 
+    /// Takes a port that the caller has a socket for.
+    pub fn take(transport: Transport, socket: BorrowedFd<'_>, at: IpAddr, to: SocketAddr) -> Result<Self> {
+        let socket = socket.try_clone_to_owned().context("copy a socket")?;
+        rustix::io::ioctl_fionbio(&socket, true).context("have a socket not wait")?;
+        Ok(Self { transport, socket, at, to })
+    }
+
     /// The port it has.
     pub fn port(&self) -> Result<u16> {
         let address = getsockname(&self.socket).context("ask for a port's number")?;

@@ -6,19 +6,21 @@
 //!
 //! | | when it starts | when it ends |
 //! |---|---|---|
-//! | namespaces | the caller's | those joined; a new user and time namespace |
-//! | user | the caller's | user 0 of the new user namespace, if there is one |
+//! | namespaces | the caller's | those joined; the user namespace above init's own, or that itself, and a new time namespace |
+//! | user | the caller's | user 0 of that user namespace, if there is one |
 //! | root | the host's | the host's |
 
 use std::os::fd::AsFd;
 
 use oci_spec::runtime::LinuxNamespaceType;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::init;
 use super::plan::Plan;
 use super::protocol::{Channel, Tag};
 use crate::error::{Context, Error, Result};
+use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::plan::enter;
 use crate::rootfs::mount;
 use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
@@ -50,9 +52,11 @@ enum Side<'a> {
 
 /// 1. Not dumpable before the first join. Where nothing is joined, not before the maps and offsets: an ordinary user's
 ///    parent could not write them, and nobody from inside a container is near.
-/// 2. Join, in the plan's order.
+/// 2. Into the user namespace that init's own is to be below: there are no containers in that one, only in its children.
+///    Then join, in the plan's order.
 ///    In a user namespace that was joined, its root makes what is to be made: our own id has no number there.
-/// 3. A new user namespace comes after: it would take the right to join.
+/// 3. A new user namespace comes after: it would take the right to join. Below another, it is init's from birth, and its
+///    maps are written from here, where the rights are.
 /// 4. A new time namespace needs its offsets before the first process is in it.
 /// 5. Init, with the caller as its parent, so that the caller can wait for it; unless that has to wait.
 fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surroundings<'_>) -> Result<Side<'a>> {
@@ -64,6 +68,11 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
     }
     let _ = rustix::thread::set_name(c"husk:[1:CHILD]");
     let namespaces = &plan.namespaces;
+    if let Some(below) = &namespaces.below {
+        move_into_link_name_space(below.as_fd(), Some(LinkNameSpaceType::User))
+            .context("join the user namespace above the container's")?;
+        init::become_root_of_joined()?;
+    }
     let mut hidden = find_hidden(plan);
     // Whom systemd is to move is init, which is not there yet: the parent makes sure of that one.
     if namespaces.joins(LinuxNamespaceType::Cgroup) && !surroundings.cgroup.adopts() {
@@ -79,7 +88,7 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
         become_undumpable()?;
     }
     let mut flags = namespaces.create;
-    if flags.contains(CloneFlags::NEWUSER) {
+    if namespaces.below.is_none() && flags.contains(CloneFlags::NEWUSER) {
         flags.remove(CloneFlags::NEWUSER);
         unshare(CloneFlags::NEWUSER).context("make a user namespace")?;
         channel.send(Tag::WantsMaps)?;
@@ -90,7 +99,12 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
         unshare(CloneFlags::NEWTIME).context("make a time namespace")?;
         plan.proc.write("self/timens_offsets", &namespaces.time_offsets).context("set linux.timeOffsets")?;
     }
-    become_undumpable()?;
+    match &namespaces.below {
+        None => become_undumpable()?,
+        // Until its maps are written init is to be dumpable, or its files in /proc would be root's own. Whoever may be near
+        // has no rights over another user namespace (ptrace(2), access mode checking).
+        Some(_) => rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).context("become dumpable")?,
+    }
     if namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid) && flags.contains(CloneFlags::NEWPID) {
         return Err(Error::invalid("linux.namespaces: a PID namespace to join and one to create"));
     }
@@ -102,9 +116,23 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
         Cloned::Child => Ok(Side::Init),
         Cloned::Parent(pid, pidfd) => {
             channel.send_init(pid.as_raw_nonzero().get(), pidfd.as_fd())?;
+            // Init is let go once we have ended.
+            if namespaces.below.is_some() {
+                write_maps(plan, pid)?;
+            }
             Ok(Side::Child)
         }
     }
+}
+
+/// Writes the maps of init's user namespace, a child of the one we are in: with the numbers that ids have here.
+fn write_maps(plan: &Plan, init: Pid) -> Result<()> {
+    let Some(maps) = &plan.namespaces.id_maps else { return Ok(()) };
+    let describe = || "map the ids of the user namespace";
+    let own = |kind: &str| plan.proc.read(&format!("self/{kind}")).with_context(|| format!("read /proc/self/{kind}"));
+    let above = IdMaps::from_kernel(&own("uid_map")?, &own("gid_map")?)
+        .ok_or_else(|| Error::invalid("/proc/self/uid_map: not understood"))?;
+    idmap::write(init, &maps.below(&above).with_context(describe)?).with_context(describe)
 }
 
 /// Says whether init is to be hidden, and from which PID namespace.
@@ -114,7 +142,8 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
 /// And [`ProcessPlan::can_appear_late`](super::plan::ProcessPlan) says which processes cannot leave the work to another.
 fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
     let namespaces = &plan.namespaces;
-    if !plan.process.can_appear_late() {
+    // In a user namespace of its own, below one that nobody is in, nobody there may look at init.
+    if !plan.process.can_appear_late() || namespaces.below.is_some() {
         return None;
     }
     let processes = namespaces.join.iter().find(|join| join.kind == LinuxNamespaceType::Pid)?;

@@ -77,13 +77,20 @@ pub struct Request<'a> {
     pub shared_memory: Option<&'a str>,
     /// The service manager's socket that the workload's READY=1 goes to (sd_notify(3)).
     pub manager: Option<&'a Path>,
-    /// Joins the container's network namespace to networks, before sysctls and hooks that look for them.
-    pub connect: Option<&'a Connect<'a>>,
+    /// What the container's network namespace is joined to.
+    pub networks: Option<&'a dyn Networks>,
 }
 
-/// What is done to the network namespace of a container that is being made. What it does ends with the namespace, or is its
-/// maker's to clear.
-pub type Connect<'a> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 'a;
+/// The networks of a container that is being made.
+pub trait Networks {
+    /// Gives the user namespace that the container's own is to be a child of, so that whoever is in that one has rights over
+    /// both ends of a link; `None` where it is the caller's.
+    fn user_namespace(&self) -> Result<Option<OwnedFd>>;
+
+    /// Joins the container's network namespace to them, before sysctls and hooks that look for them. What this does ends with
+    /// the namespace, or is its maker's to clear.
+    fn connect(&self, namespace: BorrowedFd<'_>) -> Result<()>;
+}
 
 /// Whether the caller stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +183,12 @@ impl Runtime {
         let group = resctrl.as_ref().map(|plan| plan.group().clone());
         let directory = RemoveOnDrop(Some(self.claim(request.id)?));
         log::debug(|| format!("container {} of bundle {}", request.id, request.bundle.display()));
-        plan.asks_for_networks = request.connect.is_some();
+        if let Some(networks) = request.networks {
+            plan.asks_for_networks = true;
+            if let Some(user) = networks.user_namespace()? {
+                plan.namespaces.put_below(user);
+            }
+        }
         if mode == Mode::Create {
             plan.exec_fifo = Some(directory.get().make_exec_fifo()?);
         }
@@ -237,7 +249,7 @@ impl Runtime {
                 state_for_listener: &|pid| hook_state(&template, "creating", pid),
                 on_init: &on_init,
                 on_clone: &record,
-                connect: request.connect,
+                networks: request.networks,
                 meanwhile: &|| directory.get().write_config(&recorded_spec),
             },
         );

@@ -16,7 +16,7 @@ use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_getfd, pidfd_send_signal, waitid,
 };
 
-use super::container::Connect;
+use super::container::Networks;
 use super::foreground::{self, End, Exit};
 use super::hooks::HookPlan;
 use super::plan::{Plan, ProcessPlan};
@@ -50,8 +50,8 @@ pub(super) struct Surroundings<'a> {
     pub on_init: &'a dyn Fn(Pid) -> Result<()>,
     /// Told of init where a child before it was told of as init, and did its work.
     pub on_clone: &'a dyn Fn(Pid) -> Result<()>,
-    /// Joins the container's network namespace to networks.
-    pub connect: Option<&'a Connect<'a>>,
+    /// What the container's network namespace is joined to.
+    pub networks: Option<&'a dyn Networks>,
     /// Done while init is busy with its mounts.
     pub meanwhile: &'a dyn Fn() -> Result<()>,
 }
@@ -263,7 +263,7 @@ fn set_up_network(launching: &Launching<'_>, namespace: BorrowedFd<'_>, pid: i32
             joined.map_or_else(|| format!("/proc/{pid}/ns/net"), |join| join.path.to_string_lossy().into_owned());
         net_device::move_all(&plan.net_devices, namespace, &path)?;
     }
-    surroundings.connect.map_or(Ok(()), |connect| connect(namespace))
+    surroundings.networks.map_or(Ok(()), |networks| networks.connect(namespace))
 }
 
 /// A process that dies with its guard, so that a failure half-way leaves none behind.

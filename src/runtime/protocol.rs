@@ -11,7 +11,8 @@
 //!    │  ◀──────────── Hidden ─────────────────────────── │  only in a PID namespace that is joined: then Known, and
 //!    │                                                   │  all that init says but Ready, come before Init;
 //!    │                                                   │  `exec` does the same, and without that word
-//!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child
+//!    │  ◀──────────── Init {pid} + pidfd ─────────────── │  clone3(PARENT): init is the parent's own child; in a user
+//!    │                                                   │  namespace below another, the child writes its maps
 //!    │                                                  _exit
 //!    │                                                init
 //!    │  ───────────── MapsWritten ─────────────────────▶ │  one stage with a new user namespace

@@ -1,5 +1,6 @@
 //! Small topics, one a file.
 
+pub mod activation;
 pub mod atomic;
 pub mod base64;
 pub mod caller;

@@ -12,6 +12,7 @@ pub mod fdpass;
 pub mod landlock;
 pub mod memory;
 pub mod mount;
+pub mod namespace;
 pub mod net;
 pub mod netlink;
 pub mod pidfd;

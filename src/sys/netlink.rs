@@ -16,6 +16,9 @@ const ATTRIBUTE_HEADER_LENGTH: usize = 4;
 /// As large as the kernel makes the answers of a dump (`NLMSG_GOODSIZE` is at most 8 KiB, dumps use up to 32).
 const RECEIVE_BYTES: usize = 32 << 10;
 
+/// Datagrams that are taken before somebody else has a turn.
+const HEARD_AT_ONCE: usize = 64;
+
 const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const DUMP: u16 = 0x300;
@@ -199,6 +202,27 @@ impl Socket {
         rustix::net::netdevice::index_to_name(&self.0, index)
     }
 
+    /// Hands on what the kernel has sent by itself, without waiting for more: the type and the body of each message. Who
+    /// sends without an end does not keep the caller: a part is left for the next time.
+    pub fn hear(&self, mut each: impl FnMut(u16, &[u8])) -> Result<(), Errno> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        for _ in 0..HEARD_AT_ONCE {
+            let length = match rustix::io::retry_on_intr(|| recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT)) {
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN) => return Ok(()),
+                // There was more than there was room for (netlink(7)): what is lost is lost.
+                Err(Errno::NOBUFS) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let mut rest = &buffer[..length];
+            while let Some((kind, body, next)) = split_message(rest) {
+                each(kind, body);
+                rest = next;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a request and waits for its end; each object of a dump is handed on, without its header.
     pub fn call(&self, request: Request, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
         let kernel = netlink::SocketAddrNetlink::new(0, 0);
@@ -229,9 +253,16 @@ impl AsFd for Socket {
     }
 }
 
+/// One that somebody has opened, perhaps in another network namespace.
 impl From<OwnedFd> for Socket {
-    fn from(socket: OwnedFd) -> Self {
-        Self(socket)
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
     }
 }
 
@@ -252,17 +283,20 @@ fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// Finds an attribute behind the body of an object.
-pub fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let Some((head, _)) = bytes.split_first_chunk::<ATTRIBUTE_HEADER_LENGTH>() {
+pub fn find_attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
+/// The attributes behind the body of an object, as far as they are well formed.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, _) = bytes.split_first_chunk::<ATTRIBUTE_HEADER_LENGTH>()?;
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let value = bytes.get(ATTRIBUTE_HEADER_LENGTH..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         // The two upper bits are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
-        if u16::from_ne_bytes([head[2], head[3]]) & 0x3fff == wanted {
-            return Some(value);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-    None
+        Some((u16::from_ne_bytes([head[2], head[3]]) & 0x3fff, value))
+    })
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(super) fn parse(text: &str) -> Vec<Section<'_>> {
     let mut reasons = BTreeMap::new();
     let has_v1 = leak::cgroup_v1("freezer").is_some();
     for (number, line) in text.lines().enumerate() {
-        let wrong = |what: &str| -> ! { panic!("rows.txt:{}: {what}: {line}", number + 1) };
+        let wrong = |what: &str| -> ! { panic!("line {} of the table: {what}: {line}", number + 1) };
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }

@@ -95,7 +95,7 @@ pub(super) fn make(invocation: &Invocation, args: &Making, mode: Mode, fds: Pass
             console_socket: console.as_deref(),
             pidfd_socket: pidfd.as_deref(),
             shared_memory: None,
-            connect: None,
+            networks: None,
             manager: notify_socket().as_deref(),
         },
         mode,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::support::activation::passed_descriptors;
 use crate::sys::process::is_open;
 
 /// Descriptors of the caller's that the workload gets.
@@ -23,7 +24,7 @@ impl Passed {
     /// Counts them, and refuses a number that is not open: by then it would be one of ours, and a way out of the
     /// container (CVE-2024-21626).
     pub(super) fn find(preserved: u32) -> Result<Self> {
-        let listening = listen_fds();
+        let listening = passed_descriptors();
         let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| listening > 0);
         Ok(Self { names, ..Self::count(preserved, listening)? })
     }
@@ -53,15 +54,6 @@ impl Passed {
 /// The socket at which the caller's service manager is to be notified (sd_notify(3)).
 pub(super) fn notify_socket() -> Option<PathBuf> {
     std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
-}
-
-/// The number of descriptors that a socket-activating manager passes to this process (sd_listen_fds(3)).
-fn listen_fds() -> u32 {
-    let read = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    match read("LISTEN_PID") {
-        Some(pid) if pid == std::process::id() => read("LISTEN_FDS").unwrap_or(0),
-        _ => 0,
-    }
 }
 
 #[cfg(test)]

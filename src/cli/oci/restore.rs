@@ -102,7 +102,7 @@ impl Restore {
                 console_socket: console_socket.as_deref(),
                 pidfd_socket: None,
                 shared_memory: None,
-                connect: None,
+                networks: None,
                 manager: None,
             },
             options,

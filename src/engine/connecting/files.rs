@@ -45,11 +45,13 @@ pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &
 
 /// Whom the container asks: of its networks the first that has a server which knows names, since that knows those of the others
 /// as well. That asks whom the container names (`--dns`); where one stands in for the host's alone, those are asked by the
-/// container itself.
+/// container itself. One that may not reach everything asks nobody else.
 fn servers(record: &Record, seats: &[Seat<'_>]) -> Option<Vec<IpAddr>> {
     let has_named = !record.options.hosts.servers.is_empty();
     let named = seats.iter().find(|seat| seat.network().has_dns());
-    let seat = named.or_else(|| seats.iter().find(|seat| !has_named && names::stands_in(seat.network())))?;
+    let is_guarded = |seat: &Seat<'_>| seat.lease.egress.is_some() && !seat.network().subnets.is_empty();
+    let stands_in = |seat: &Seat<'_>| is_guarded(seat) || !has_named && names::stands_in(seat.network());
+    let seat = named.or_else(|| seats.iter().find(|seat| stands_in(seat)))?;
     Some(seat.network().subnets.iter().map(|subnet| subnet.gateway).collect())
 }
 

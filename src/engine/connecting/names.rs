@@ -4,11 +4,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::world::World;
+use crate::engine::engine::Engine;
 use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
 use crate::error::Result;
-use crate::network::dns::{self, Config};
+use crate::network::dns::{self, Config, Guarding};
 use crate::network::firewall::Published;
+use crate::network::firewall::egress::group_of;
 use crate::network::port::Protocol;
 use crate::support::resolv_conf::Servers;
 
@@ -17,10 +19,19 @@ pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Sees to it that a network has its name server, if it is to have one. Somebody has a lease in it by now. Says whether the
 /// firewall leads elsewhere than where it is.
-pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<bool> {
-    if !network.has_dns() && !stands_in(network) {
+pub(super) fn ensure(engine: &Engine, networks: &Networks<'_>, network: &NetworkRecord, world: &World) -> Result<bool> {
+    if network.driver != Driver::Bridge || network.subnets.is_empty() {
         return Ok(false);
     }
+    // Whoever of them comes first after a server has ended starts the next, for all of them.
+    let has_guarded = networks.leases(&network.name)?.values().any(|lease| lease.egress.is_some());
+    if !network.has_dns() && !has_guarded && !stands_in(network) {
+        return Ok(false);
+    }
+    let guarding = has_guarded.then(|| Guarding {
+        table: engine.firewall_name.clone(),
+        group: group_of(&engine.firewall_name, &network.interface),
+    });
     let config = Config {
         network: network.name.clone(),
         interface: Some(network.interface.clone()),
@@ -31,6 +42,7 @@ pub(super) fn ensure(networks: &Networks<'_>, network: &NetworkRecord, world: &W
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
         namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+        guarding,
     };
     Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
 }

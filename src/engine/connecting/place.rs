@@ -9,6 +9,7 @@ use crate::engine::networks::driver::{Driver, DriverOptions};
 use crate::engine::networks::{NetworkRecord, StaticRoute};
 use crate::engine::options::Attachment;
 use crate::error::{Error, Kind, Result};
+use crate::network::egress::{Guarded, Policy};
 use crate::network::firewall::foreign;
 use crate::network::lease::Lease;
 use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
@@ -37,7 +38,7 @@ impl Place<'_> {
         let parent = self.parent()?;
         let wire = match self.network.driver {
             Driver::Bridge => {
-                self.make_bridge(world, netfilter)?;
+                self.make_bridge(world, netfilter, lease.egress.is_some())?;
                 let is_isolated = !self.options.connects_containers;
                 Wire::Bridge { bridge: &self.network.interface, port: &self.port, is_isolated }
             }
@@ -81,11 +82,21 @@ impl Place<'_> {
         }
     }
 
-    fn make_bridge(&self, world: &World, netfilter: &Netfilter) -> Result<()> {
+    /// What a guarded container may reach, where it is one. Between it and its neighbours, too, this host forwards.
+    pub(super) fn guarded(&self, world: &World, egress: Option<&Policy>) -> Result<Option<Guarded>> {
+        let Some(allow) = egress.filter(|_| self.network.driver == Driver::Bridge) else { return Ok(None) };
+        let servers: Vec<IpAddr> = self.network.subnets.iter().map(|subnet| subnet.gateway).collect();
+        // A bridge of somebody else's making has an address of its own. In a user's world there is none.
+        let there = if world.handle().is_none() { link::mac_of(&self.network.interface)? } else { None };
+        let bridge = there.or_else(|| link::bridge_mac(&servers)).unwrap_or_default();
+        Ok(Some(Guarded { allow: allow.clone(), servers, bridge }))
+    }
+
+    fn make_bridge(&self, world: &World, netfilter: &Netfilter, is_guarded: bool) -> Result<()> {
         let NetworkRecord { interface, internal, .. } = &self.network;
         link::make_bridge(interface, self.options.mtu, &self.network.gateways())?;
         // A user's world has no firewall but ours.
-        if !internal && world.handle().is_none() {
+        if (!internal || is_guarded) && world.handle().is_none() {
             foreign::let_through(netfilter.socket()?.as_ref(), interface)?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Published ports of a container: takes them from the host, and says where they lead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use crate::engine::record::Record;
 use crate::error::{Error, Kind, Result};
 use crate::network::firewall::Published;
 use crate::network::lease::Lease;
+use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::{Door, Transport};
 use crate::network::rootless::{self, Handle, Publication};
@@ -39,14 +41,22 @@ pub(super) fn open(
     record: &Record,
     binding: Option<IpAddr>,
     targets: &[IpAddr],
+    passed: &PassedSockets,
 ) -> Result<Opened> {
     let mut opened = Opened::default();
+    if let Some(handle) = world.handle().filter(|_| !record.options.published.is_empty()) {
+        tell_blocks(engine, handle)?;
+    }
     for port in &record.options.published {
         let port = PublishedPort { host: port.host.or(binding), ..*port };
-        let opener = |at: SocketAddr, transport, to| match world.handle() {
-            Some(handle) => publish(handle, record, at, transport, to).map(|port| (port, None)),
-            None => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
+        let open = |at: SocketAddr, transport, to| match (world.handle(), passed.find(transport, at)) {
+            (Some(handle), socket) => publish(handle, record, at, transport, to, socket).map(|port| (port, None)),
+            (None, Some(socket)) => {
+                Door::take(transport, socket, at.ip(), to).and_then(|door| Ok((door.port()?, Some(door))))
+            }
+            (None, None) => Door::open(transport, at, to).and_then(|door| Ok((door.port()?, Some(door)))),
         };
+        let opener = Opener { open: &open, passed };
         let (bound, doors) = open_one(&port, targets, &opener).map_err(|error| name_owner(engine, &port, error))?;
         opened.bound.push(bound);
         opened.doors.extend(doors);
@@ -101,32 +111,69 @@ pub(super) fn published(lease: &Lease) -> Vec<Published> {
 }
 
 /// Has the way out of a user's world listen, and gives the port.
-fn publish(handle: &Handle, record: &Record, at: SocketAddr, transport: Transport, to: SocketAddr) -> Result<u16> {
+fn publish(
+    handle: &Handle,
+    record: &Record,
+    at: SocketAddr,
+    transport: Transport,
+    to: SocketAddr,
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<u16> {
     let transport = match transport {
         Transport::Tcp => rootless::Transport::Tcp,
         Transport::Udp => rootless::Transport::Udp,
     };
     let publication = Publication { container: record.id.to_string(), transport, host: at, guest: to };
-    handle.publish(&publication, None).map_err(|error| match error.errno() {
+    handle.publish(&publication, socket).map_err(|error| match error.errno() {
         Some(Errno::ADDRINUSE) => error.with_kind(Kind::Exists),
         _ => error,
     })
 }
 
-/// Publishes ports again of a container whose way out had died. One that is still there, or that somebody has taken
-/// meanwhile, stays as it is.
-pub(super) fn publish_again(handle: &Handle, record: &Record, bound: &[BoundPort], targets: &[IpAddr]) {
+/// Publishes ports again of a container whose way out had died. What is still there stays as it is; all that can be is published,
+/// and the first failure told.
+pub(super) fn publish_again(
+    engine: &Engine,
+    handle: &Handle,
+    record: &Record,
+    bound: &[BoundPort],
+    targets: &[IpAddr],
+    passed: &PassedSockets,
+) -> Result<()> {
+    let mut all = if bound.is_empty() { Ok(()) } else { tell_blocks(engine, handle) };
     for bound in bound {
-        for at in addresses(bound.host) {
-            if let (Some(transport), Some(to)) = (transport(bound.protocol), target(at, bound.port, targets)) {
-                let _ = publish(handle, record, SocketAddr::new(at, bound.host_port), transport, to);
+        let Some(transport) = transport(bound.protocol) else { continue };
+        for at in heard_at(bound.host, bound.host_port, transport, passed) {
+            if let Some(to) = target(at, bound.port, targets) {
+                let place = SocketAddr::new(at, bound.host_port);
+                let answer = publish(handle, record, place, transport, to, passed.find(transport, place));
+                all = all.and(match answer {
+                    Err(error) if bound.host.is_none() && at.is_ipv6() && is_without_ipv6(&error) => Ok(()),
+                    answer => answer.map(drop),
+                });
             }
         }
     }
+    all
 }
 
-/// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
-type Opener<'a> = dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)> + 'a;
+/// Callers may have addresses that a network has as well.
+fn tell_blocks(engine: &Engine, handle: &Handle) -> Result<()> {
+    let networks = Networks::of(engine).recorded()?;
+    handle.know(networks.iter().flat_map(|network| &network.subnets).map(|subnet| subnet.block).collect())
+}
+
+/// A host without IPv6 has nobody who calls by it.
+fn is_without_ipv6(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// How ports are opened.
+struct Opener<'a> {
+    /// Takes a port of the host, 0 for any, and leads it somewhere; gives its number.
+    open: &'a dyn Fn(SocketAddr, Transport, SocketAddr) -> Result<(u16, Option<Door>)>,
+    passed: &'a PassedSockets,
+}
 
 fn open_one(port: &PublishedPort, targets: &[IpAddr], opener: &Opener<'_>) -> Result<(BoundPort, Vec<Door>)> {
     let bound = |host_port| BoundPort { host: port.host, host_port, port: port.port, protocol: port.protocol };
@@ -164,20 +211,16 @@ fn open_at(port: &PublishedPort, number: u16, targets: &[IpAddr], opener: &Opene
     };
     let mut doors: Vec<Door> = Vec::new();
     let mut number = number;
-    for at in addresses(port.host) {
+    for at in heard_at(port.host, number, transport, opener.passed) {
         let Some(to) = target(at, port.port, targets) else {
             return Err(Error::invalid(format!("publish {at}: the container has no address that it could lead to")));
         };
-        match opener(SocketAddr::new(at, number), transport, to) {
+        match (opener.open)(SocketAddr::new(at, number), transport, to) {
             Ok((taken, door)) => {
                 number = taken;
                 doors.extend(door);
             }
-            // A host without IPv6 has nobody who calls by it.
-            Err(error)
-                if port.host.is_none()
-                    && at.is_ipv6()
-                    && matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {}
+            Err(error) if port.host.is_none() && at.is_ipv6() && is_without_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -190,6 +233,17 @@ fn transport(protocol: Protocol) -> Option<Transport> {
         Protocol::Udp => Some(Transport::Udp),
         Protocol::Sctp => None,
     }
+}
+
+/// The addresses where a port is opened: of one that is published everywhere, and that the caller has a socket for, those where
+/// that hears. Who has said where is not told otherwise.
+fn heard_at(host: Option<IpAddr>, port: u16, transport: Transport, passed: &PassedSockets) -> Vec<IpAddr> {
+    let mut at = addresses(host);
+    let has_socket = |at: &IpAddr| passed.find(transport, SocketAddr::new(*at, port)).is_some();
+    if at.iter().any(has_socket) {
+        at.retain(has_socket);
+    }
+    at
 }
 
 fn addresses(host: Option<IpAddr>) -> Vec<IpAddr> {
@@ -278,6 +332,8 @@ mod tests {
 
     #[test]
     fn a_port_is_taken_of_both_families_or_of_none() {
+        let passed = PassedSockets::default();
+        let open = Opener { open: &open, passed: &passed };
         let any: PublishedPort = "80".parse().unwrap();
         let (bound, doors) = open_one(&any, &lease().addresses, &open).unwrap();
         assert!(doors.iter().all(|door| door.port().unwrap() == bound.host_port));

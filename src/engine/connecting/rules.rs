@@ -18,6 +18,7 @@ use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
+use crate::network::firewall::egress::Bounds;
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
 use crate::network::forwarding::{self, Apart, Missing};
 use crate::network::lease::{Lease, Leases};
@@ -191,6 +192,10 @@ pub(super) fn endpoint(world: &World, lease: &Lease) -> Endpoint {
         mac: lease.mac.0,
         addresses: lease.addresses.clone(),
         published: if world.handle().is_none() { ports::published(lease) } else { Vec::new() },
+        bounds: lease
+            .egress
+            .as_ref()
+            .map(|egress| Bounds { bridge: egress.bridge.0, grants: egress.allow.grants(&egress.servers) }),
     }
 }
 
@@ -223,7 +228,9 @@ pub(super) fn add(
     follows_another: bool,
 ) -> Result<()> {
     let mut turn = netfilter.turn(engine)?;
-    let missing = missing_forwarding(world, joined)?;
+    let is_guarded = endpoints.iter().any(|endpoint| endpoint.bounds.is_some());
+    let forwards = |network: &&NetworkRecord| network.driver == Driver::Bridge && (!network.internal || is_guarded);
+    let missing = missing_forwarding(world, joined.iter().copied().filter(forwards))?;
     if let Some(missing) = missing {
         note_strangers(networks, missing)?;
     } else if !follows_another && add_alone(&turn, joined, endpoints)? {
@@ -235,8 +242,8 @@ pub(super) fn add(
 }
 
 /// What this host does not forward yet, and has to for these networks. A user's world forwards by itself.
-fn missing_forwarding(world: &World, joined: &[&NetworkRecord]) -> Result<Option<Missing>> {
-    let mut open = joined.iter().filter(|network| network.driver == Driver::Bridge && !network.internal).peekable();
+fn missing_forwarding<'n>(world: &World, networks: impl Iterator<Item = &'n NetworkRecord>) -> Result<Option<Missing>> {
+    let mut open = networks.peekable();
     if open.peek().is_none() || world.handle().is_some() {
         return Ok(None);
     }
@@ -258,8 +265,9 @@ fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint])
     }
     match turn.firewall.add(turn.socket()?.as_ref(), endpoints) {
         Ok(()) => Ok(true),
-        // Not there yet, or gone; a published port that is still led to who had it.
-        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST)) => Ok(false),
+        // Not there yet, or gone; a published port that is still led to who had it, and what the address's last holder was
+        // granted.
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY)) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -305,7 +313,8 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
         conntrack::forget_addresses(&addresses)
     })?;
-    if let Some(handle) = world.handle() {
+    // What was published by a process that has died, has gone with it.
+    if let Some(handle) = world.handle().filter(|_| world.lives()) {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
             handle.withdraw(holder)?;
         }
@@ -372,7 +381,7 @@ pub fn reload(engine: &Engine) -> Result<()> {
                 foreign::let_through(netfilter.socket()?.as_ref(), &network.interface)?;
             }
         }
-        let missing = missing_forwarding(&world, &open)?;
+        let missing = missing_forwarding(&world, open.into_iter())?;
         missing.map_or(Ok(()), |missing| note_strangers(&networks, missing))?;
         turn.rewrite(&world, &networks)?;
         missing.map_or(Ok(()), Missing::turn_on)

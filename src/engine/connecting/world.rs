@@ -1,20 +1,25 @@
-//! Where the networks of a caller are: root's in this process's own network namespace, an ordinary user's in one that all of
-//! the user's containers share the user namespace of.
+//! Where the networks of a caller are: root's in this process's own network namespace, an ordinary user's in one of the
+//! user's own, whose user namespace is the parent of those of the containers.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Access;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::fs::{Access, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 
 use crate::engine::engine::Engine;
-use crate::engine::options::RunOptions;
-use crate::engine::options::namespaces::UserMode;
-use crate::error::{Error, Result};
+use crate::engine::networks::NetworkRecord;
+use crate::engine::networks::driver::Driver;
+use crate::engine::options::Network;
+use crate::engine::options::namespaces::{IpcMode, NamespaceMode, NamespaceOptions, UserMode};
+use crate::error::{Context, Error, Result};
+use crate::network::egress::Policy;
 use crate::network::rootless::{self, Config, Handle};
+use crate::sys::namespace;
 
 /// The network namespace that bridges and rules are in.
 pub(super) enum World {
@@ -72,22 +77,41 @@ impl World {
         }
     }
 
-    /// Has a container join the user namespace that the networks belong to: only there are rights over both ends of a link.
-    pub(super) fn enter(&self, spec: &mut Spec) {
-        let (Some(handle), Some(linux)) = (self.handle(), spec.linux_mut()) else { return };
-        linux.set_uid_mappings(None).set_gid_mappings(None);
-        let namespaces = linux.namespaces_mut().get_or_insert_default();
-        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::User);
-        let mut user = LinuxNamespace::default();
-        user.set_typ(LinuxNamespaceType::User).set_path(Some(handle.user_namespace_path().to_owned()));
-        namespaces.insert(0, user);
+    /// The user namespace that the networks belong to. A container's is a child of it: who is in the parent has rights over
+    /// both ends of a link, and the container over its own.
+    pub(super) fn user_namespace(&self) -> Result<Option<OwnedFd>> {
+        let Some(handle) = self.handle() else { return Ok(None) };
+        handle.user_namespace().try_clone_to_owned().map(Some).context("copy a descriptor")
+    }
+
+    /// Refuses who joins a user namespace that is none of those.
+    pub(super) fn check(&self, spec: &Spec) -> Result<()> {
+        let Some(handle) = self.handle() else { return Ok(()) };
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+        let joined = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::User);
+        let Some(path) = joined.and_then(|user| user.path().as_ref()).filter(|path| !path.as_os_str().is_empty())
+        else {
+            return Ok(());
+        };
+        let describe = || format!("open user namespace {}", path.display());
+        let user = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(describe)?;
+        let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_ino);
+        let parent = match namespace::parent(&user) {
+            Ok(parent) => Some(inode(parent.as_fd()).with_context(describe)?),
+            Err(Errno::PERM) => None,
+            Err(errno) => return Err(errno).with_context(describe),
+        };
+        if parent == Some(inode(handle.user_namespace()).with_context(describe)?) {
+            return Ok(());
+        }
+        Err(Error::unsupported("the user namespace to join is of no container that is in a network of this user")
+            .with_hint("--network none"))
     }
 
     /// Has the way out live as long as a container's first process, whatever becomes of this one.
     pub(super) fn keep(&self, pid: i32) -> Result<()> {
         let (Some(handle), Some(pid)) = (self.handle(), Pid::from_raw(pid)) else { return Ok(()) };
-        let pidfd: OwnedFd = pidfd_open(pid, PidfdFlags::empty())?;
-        handle.keep(pidfd.as_fd())
+        handle.keep(pid)
     }
 
     /// The paths of the two namespaces, of an ordinary user's.
@@ -96,30 +120,41 @@ impl World {
     }
 }
 
-/// Refuses who cannot be in a network of an ordinary user: rights over the link's two ends are of one user namespace.
-pub fn check(engine: &Engine, options: &RunOptions) -> Result<()> {
-    if engine.maps.is_none() || options.network.attachments().is_empty() || shares_ids(&options.namespaces.user) {
-        return Ok(());
+/// Refuses to keep a container to what it may reach where no rule of husk's would see what it sends.
+pub fn check_egress(egress: Option<&Policy>, network: &Network) -> Result<()> {
+    let why = match network {
+        Network::Host => "its packets are the host's own",
+        Network::Container(_) => "it is that container's network; --egress is for that one",
+        Network::Path(_) => "what is in that namespace is not husk's",
+        Network::None | Network::Joined(_) => return Ok(()),
+    };
+    match egress {
+        Some(_) => Err(Error::invalid(format!("conflicting options: egress and --network {}: {why}", network.mode()))),
+        None => Ok(()),
     }
-    let user = &options.namespaces.user;
-    Err(Error::unsupported(format!("userns {user}: an ordinary user's networks have a user namespace of their own"))
-        .with_hint("--network none, or no --userns"))
 }
 
-fn shares_ids(user: &UserMode) -> bool {
-    matches!(user, UserMode::Default | UserMode::Private)
+/// The same, of one network.
+pub fn check_egress_in(egress: Option<&Policy>, network: &NetworkRecord) -> Result<()> {
+    if egress.is_none() || network.driver == Driver::Bridge {
+        return Ok(());
+    }
+    let text =
+        format!("egress: what is sent in network {} ({}) does not come to husk's rules", network.name, network.driver);
+    Err(Error::unsupported(text).with_hint("a network of driver bridge"))
 }
 
 /// Says why a container that names no network has none, where the one that it would have cannot be here.
-pub fn default_is_out_of_reach(engine: &Engine, user: &UserMode) -> Option<String> {
+pub fn default_is_out_of_reach(engine: &Engine, modes: &NamespaceOptions) -> Option<String> {
     if engine.maps.is_some() {
-        let tun = rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK);
-        return match tun {
-            _ if !shares_ids(user) => {
+        let user = &modes.user;
+        return match rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK) {
+            _ if matches!(user, UserMode::Path(_)) => {
                 Some(format!("an ordinary user's container with userns {user} has none of the user's"))
             }
             Err(errno) => Some(format!("open {TUN}: {}", Error::from(errno))),
-            Ok(()) => None,
+            Ok(()) => owner_without_networks(engine, modes)
+                .map(|name| format!("container {name}, whose user namespace it joins, has none")),
         };
     }
     let has_right = || {
@@ -134,6 +169,28 @@ pub fn default_is_out_of_reach(engine: &Engine, user: &UserMode) -> Option<Strin
         return None;
     };
     Some(reason.to_owned())
+}
+
+/// Finds the container whose user namespace one is to be in, if that container is in no network.
+fn owner_without_networks<'a>(engine: &Engine, modes: &'a NamespaceOptions) -> Option<&'a str> {
+    let named = |mode: &'a NamespaceMode| match mode {
+        NamespaceMode::Container(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let of_user = match &modes.user {
+        UserMode::Container(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let of_ipc = match &modes.ipc {
+        IpcMode::Container(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let joined = [of_user, named(&modes.pid), of_ipc, named(&modes.uts), named(&modes.cgroup)];
+    let is_in_none = |name: &&str| -> Result<bool> {
+        Ok(engine.containers()?.find(name)?.record()?.options.network.attachments().is_empty())
+    };
+    // One that is not there is told of elsewhere.
+    joined.into_iter().flatten().find(|name| is_in_none(name).unwrap_or(false))
 }
 
 const TUN: &str = "/dev/net/tun";

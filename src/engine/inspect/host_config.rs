@@ -86,6 +86,9 @@ fn where_asked(options: &RunOptions) -> Value {
         let tmpfs = options.tmpfs.iter().map(|tmpfs| (tmpfs.destination.clone(), json!(tmpfs.options.join(","))));
         described["Tmpfs"] = Value::Object(tmpfs.collect());
     }
+    if let Some(egress) = &options.egress {
+        described["Egress"] = json!(egress.to_string());
+    }
     if options.init {
         described["Init"] = json!(true);
     }

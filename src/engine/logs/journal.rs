@@ -25,7 +25,7 @@ pub(super) fn show(
     options: LogsOptions,
     show: &mut dyn FnMut(&Entry) -> Result<()>,
 ) -> Result<()> {
-    let watch = if options.follows { Some(Watch::new(container)?) } else { None };
+    let watch = if options.follows { Some(Watch::new([container.directory()])?) } else { None };
     let mut reader = Reader { record, options, cursor: None };
     let mut is_first = true;
     loop {

@@ -24,8 +24,9 @@ use super::cache::{Cache, Key};
 use super::message::{self, Answer, Failed, Manner, Query, Question, Said};
 use crate::support::resolv_conf::Servers;
 
-/// Questions that are under way, each of which has a socket or a few.
+/// Questions that are under way, each of which has a socket or a few; and how many of them one container may have begun.
 const QUESTIONS: usize = 256;
+const QUESTIONS_OF_ONE: usize = QUESTIONS / 4;
 
 /// Those who wait for answers, and how many of them may be one container's.
 const WAITING: usize = 1024;
@@ -47,6 +48,8 @@ pub const PORT: u16 = 53;
 pub(super) struct Waiter<W> {
     pub(super) way: W,
     pub(super) client: IpAddr,
+    /// The container: it may have several addresses.
+    pub(super) owner: Rc<str>,
     pub(super) query: Query,
 }
 
@@ -106,6 +109,7 @@ impl Host {
 struct Asking<W> {
     key: Key,
     question: Question,
+    begun_by: Rc<str>,
     manner: Manner,
     waiters: Vec<Waiter<W>>,
     servers: Rc<[SocketAddr]>,
@@ -163,7 +167,7 @@ impl<W: PartialEq> Forwarder<W> {
         }
         let waiting = self.under_way.values().flat_map(|asking| &asking.waiters);
         let (all, own) =
-            waiting.fold((0, 0), |(all, own), other| (all + 1, own + usize::from(other.client == waiter.client)));
+            waiting.fold((0, 0), |(all, own), other| (all + 1, own + usize::from(other.owner == waiter.owner)));
         if servers.is_empty() || all >= WAITING || own >= WAITING_OF_ONE {
             return Taken::Now(waiter, Outcome::Failure);
         }
@@ -176,7 +180,8 @@ impl<W: PartialEq> Forwarder<W> {
             }
             return Taken::Later;
         }
-        if self.under_way.len() >= QUESTIONS {
+        let begun = self.under_way.values().filter(|asking| asking.begun_by == waiter.owner).count();
+        if self.under_way.len() >= QUESTIONS || begun >= QUESTIONS_OF_ONE {
             return Taken::Now(waiter, Outcome::Failure);
         }
         let servers: Rc<[SocketAddr]> = if first % servers.len() == 0 {
@@ -188,6 +193,7 @@ impl<W: PartialEq> Forwarder<W> {
         let mut asking = Asking {
             key,
             question: waiter.query.question.clone(),
+            begun_by: Rc::clone(&waiter.owner),
             manner,
             waiters: vec![waiter],
             servers,
@@ -275,11 +281,12 @@ impl<W: PartialEq> Forwarder<W> {
         numbers.into_iter().filter_map(|number| self.end_if_over(number, now)).collect()
     }
 
-    /// Forgets who will not read an answer any more.
+    /// Forgets who will not read an answer any more, and what nobody waits for then.
     pub(super) fn forget(&mut self, way: &W) {
-        for asking in self.under_way.values_mut() {
+        self.under_way.retain(|_, asking| {
             asking.waiters.retain(|waiter| waiter.way != *way);
-        }
+            !asking.waiters.is_empty()
+        });
     }
 
     fn end_if_over(&mut self, number: u64, now: Instant) -> Option<(Vec<Waiter<W>>, Outcome)> {

@@ -19,11 +19,13 @@ mod server;
 mod zone;
 
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
+use super::egress::Policy;
 use crate::error::Result;
 
 pub use forward::PORT;
@@ -54,16 +56,52 @@ pub struct Config {
     /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
     #[serde(default)]
     pub namespaces: Option<[PathBuf; 2]>,
+    /// What it takes to guard containers, where the network has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarding: Option<Guarding>,
 }
 
-/// Says what containers may find by name ([`Names`] knows which names are which), and hears what they found.
+/// Where the rules are by which containers are guarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarding {
+    /// husk's table.
+    pub table: String,
+    /// Of nfnetlink_log, where the network's refused packets are heard of.
+    pub group: u16,
+}
+
+/// A container that may not reach everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub id: String,
+    pub allow: Policy,
+    /// Its own, in all of its networks.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Who says what a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The container's networks.
+    Network,
+    /// Somebody else's name server.
+    World,
+}
+
+/// Says what guarded containers may find by name, and hears what they found.
 pub trait Egress {
-    /// Whether a container may ask for a name that its networks do not have. The name is as [RFC 1035, 5.1] writes it, in
-    /// the letters that it was asked in, and without a dot at its end.
+    /// Whether a container may ask for a name. It is as [RFC 1035, 5.1] writes it, in the letters that it was asked in, and
+    /// without a dot at its end.
     ///
     /// [RFC 1035, 5.1]: https://www.rfc-editor.org/rfc/rfc1035#section-5.1
-    fn allows(&mut self, client: IpAddr, name: &str) -> bool;
+    fn allows(&mut self, asker: &Asker, name: &str) -> bool;
 
     /// Hears of addresses, and for how many seconds they are good, before the container does. An error keeps them from it.
-    fn answers(&mut self, client: IpAddr, name: &str, addresses: &[(IpAddr, u32)]) -> Result<()>;
+    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<()>;
+
+    /// What says that something was refused.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Hears of that. `who` says whose an address is.
+    fn hear(&mut self, who: &dyn Fn(IpAddr) -> Option<String>);
 }

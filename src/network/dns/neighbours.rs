@@ -2,6 +2,7 @@
 //! leases; answers nothing of its own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Dir, Mode, OFlags};
@@ -50,6 +51,12 @@ impl Neighbours {
     /// Whether another of a container's networks leads to the world.
     pub(super) fn lead_out(&mut self, id: &str) -> bool {
         self.of_container(id).any(|neighbour| !neighbour.is_internal)
+    }
+
+    /// A container's addresses in its other networks.
+    pub(super) fn addresses(&mut self, id: &str) -> Vec<IpAddr> {
+        let leases = self.of_container(id).filter_map(|neighbour| neighbour.zone.lease(id));
+        leases.flat_map(|lease| lease.addresses.iter().copied()).collect()
     }
 
     fn of_container(&mut self, id: &str) -> impl Iterator<Item = &mut Neighbour> {

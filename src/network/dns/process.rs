@@ -27,6 +27,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -35,8 +36,10 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
 use super::server::{Server, Sockets, Wait};
-use super::{Config, forward};
+use super::{Config, Guarding, forward};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::egress::{Guard, Means};
+use crate::network::firewall::keeper::Seat;
 use crate::network::rootless;
 use crate::support::lock::{Lock, Sharing, open_lock_file};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
@@ -53,6 +56,10 @@ const LONGEST: u64 = 1 << 20;
 /// Where it hears if somebody has taken port 53 of all addresses. Whoever starts it sends the questions there.
 const OTHER_PORTS: std::ops::Range<u16> = 10_053..10_063;
 
+/// How long a server may take to end that another takes the place of: five seconds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+const LOOKS_FOR_END: usize = 2500;
+
 /// Calls that may wait for a connection to be taken.
 const BACKLOG: i32 = 64;
 
@@ -63,6 +70,12 @@ pub struct Standing {
     pub config: Config,
     /// Where it hears; not yet where there is none.
     pub port: Option<u16>,
+}
+
+impl Standing {
+    fn guards(&self) -> bool {
+        self.config.guarding.is_some()
+    }
 }
 
 /// A network's name server, as [`ensure`] finds it.
@@ -84,13 +97,30 @@ pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<Ensured> {
     let file = open_lock_file(folder, STANDING, OFlags::CREATE).with_context(describe)?;
     let heard = |standing: Option<Standing>| standing.and_then(|standing| standing.port);
     let mut before = None;
-    if let Some(lock) = Lock::try_past_askers(file).with_context(describe)? {
+    let mut lock = Lock::try_past_askers(file).with_context(describe)?;
+    if lock.is_none() && config.guarding.is_some() && standing(folder).is_some_and(|there| !there.guards()) {
+        lock = Some(wait_for_end(folder).with_context(describe)?);
+    }
+    if let Some(lock) = lock {
         before = Some(heard(standing(folder)).unwrap_or(forward::PORT));
         start(folder, config, lock).with_context(describe)?;
     }
     let port = heard(standing(folder));
     let port = port.ok_or_else(|| Error::new(Kind::Other, "it does not say where it hears").context(describe()))?;
     Ok(Ensured { port, has_moved: before.is_some_and(|before| before != port) })
+}
+
+/// Waits for the end of a server that has given up what it would take to guard a container: it ends once it finds such a one
+/// among the leases.
+fn wait_for_end(folder: BorrowedFd<'_>) -> Result<Lock> {
+    for _ in 0..LOOKS_FOR_END {
+        let file = open_lock_file(folder, STANDING, OFlags::CREATE)?;
+        if let Some(lock) = Lock::try_past_askers(file)? {
+            return Ok(lock);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    Err(Error::new(Kind::Other, "the one before it, which guards nobody, does not end"))
 }
 
 /// Whether a network's name server lives.
@@ -143,12 +173,21 @@ fn start(folder: BorrowedFd<'_>, config: &Config, lock: Lock) -> Result<()> {
 /// needed.
 pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     let config = read(&File::from(lock.as_fd().try_clone_to_owned()?)).context("read dns")?.config;
-    let (sockets, port) = match &config.namespaces {
-        None => Sockets::open(&config)?,
+    let (sockets, port, means) = match &config.namespaces {
+        None => {
+            let (sockets, port) = Sockets::open(&config)?;
+            let means = config.guarding.as_ref().map(|guarding| Means::open(guarding.group)).transpose()?;
+            (sockets, port, means)
+        }
         Some(namespaces) => Sockets::open_inside(&config, namespaces)?,
     };
     let ready = Standing { config: config.clone(), port: Some(port) };
     let confined = folder.try_clone()?;
+    // An ordinary user's has rights over the rules as the owner of their user namespace (user_namespaces(7)).
+    let keeps =
+        if means.is_some() && config.namespaces.is_none() { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+    let guarding =
+        config.guarding.clone().zip(means).map(|(guarding, means)| (guarding, means, config.subnets.clone()));
     let server = Server::new(config, sockets, folder)?;
     let null =
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
@@ -157,7 +196,16 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     if let Cloned::Parent(..) = clone3(CloneFlags::empty(), None).context("fork the name server")? {
         return Ok(());
     }
-    let status = match live(server, lock, &confined, &null) {
+    let live = || -> Result<()> {
+        let mut server = server;
+        if let Some((Guarding { table, .. }, means, subnets)) = guarding {
+            // By this process's id, and while it has the right to.
+            let seat = Seat::take(networks_of(&confined)?.as_fd())?;
+            server.guard(Box::new(Guard::new(means, seat, table, subnets, confined.try_clone()?)));
+        }
+        live(server, lock, &confined, &null, keeps)
+    };
+    let status = match live() {
         Ok(()) => 0,
         // Nobody is there to be told; who needs it starts another.
         Err(_) => 1,
@@ -165,14 +213,20 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     exit_now(status);
 }
 
+/// The folder that has those of all networks.
+fn networks_of(folder: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, c"..", flags, Mode::empty()).context("open the networks' folder")
+}
+
 /// The server's life, in a process of its own.
-fn live(server: Server, lock: &Lock, folder: &OwnedFd, null: &OwnedFd) -> Result<()> {
+fn live(server: Server, lock: &Lock, folder: &OwnedFd, null: &OwnedFd, keeps: CapabilitySet) -> Result<()> {
     rustix::process::setsid().context("start a session")?;
     rustix::process::chdir(c"/").context("leave the folder")?;
     rustix::stdio::dup2_stdout(null)?;
     rustix::stdio::dup2_stderr(null)?;
     let _ = rustix::thread::set_name(c"husk:[dns]");
-    give_up_rights(folder.as_fd())?;
+    give_up_rights(folder.as_fd(), keeps)?;
     let leases = server.run(Wait::Alone)?;
     // Its sockets are closed by now. Who starts another one finds no lock, and who took a lease before that had kept it here.
     lock.release();
@@ -180,11 +234,12 @@ fn live(server: Server, lock: &Lock, folder: &OwnedFd, null: &OwnedFd) -> Result
     Ok(())
 }
 
-/// Keeps nothing but the right to read, to talk, and to lock the leases.
-fn give_up_rights(folder: BorrowedFd<'_>) -> Result<()> {
+/// Keeps nothing but the right to read, to talk, to lock the leases and to write into their folder; and of root's rights
+/// these.
+fn give_up_rights(folder: BorrowedFd<'_>, keeps: CapabilitySet) -> Result<()> {
     /// Rights on files of linux/landlock.h: to execute, to write, remove and make files of every kind.
     const CHANGES: u64 = 1 | 1 << 1 | 0b1_1111_1111 << 4;
-    /// To open the leases' lock, and to make it.
+    /// To open the leases' lock, and to make it; to write the log of what was refused.
     const LOCK: u64 = 1 << 1 | 1 << 8;
     rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
     // A fence behind the others, where the kernel has it.
@@ -193,8 +248,7 @@ fn give_up_rights(folder: BorrowedFd<'_>) -> Result<()> {
         landlock::allow_path(ruleset.as_fd(), LOCK, folder).context("confine")?;
         landlock::restrict_self(ruleset.as_fd(), 0).context("confine")?;
     }
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let sets = CapabilitySets { effective: keeps, permitted: keeps, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).context("drop capabilities")
 }
 
@@ -213,7 +267,7 @@ impl Sockets {
     }
 
     /// Opens them in the namespaces of an ordinary user's networks. To be called without threads.
-    fn open_inside(config: &Config, namespaces: &[PathBuf; 2]) -> Result<(Self, u16)> {
+    fn open_inside(config: &Config, namespaces: &[PathBuf; 2]) -> Result<(Self, u16, Option<Means>)> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let open = |path: &PathBuf| {
             rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
@@ -221,15 +275,22 @@ impl Sockets {
         let [user, network] = namespaces;
         let (user, network) = (open(user)?, open(network)?);
         let gateways = config.gateways.len();
-        let mut opened = rootless::open_inside(user.as_fd(), network.as_fd(), 2 * gateways, || {
+        let guarding = config.guarding.as_ref();
+        let count = 2 * gateways + guarding.map_or(0, |_| Means::COUNT);
+        let mut opened = rootless::open_inside(user.as_fd(), network.as_fd(), count, || {
             let (sockets, _) = Self::open(config)?;
             let datagrams = sockets.datagrams.into_iter().map(OwnedFd::from);
-            Ok(datagrams.chain(sockets.listeners.into_iter().map(OwnedFd::from)).collect())
+            let mut all: Vec<OwnedFd> = datagrams.chain(sockets.listeners.into_iter().map(OwnedFd::from)).collect();
+            if let Some(guarding) = guarding {
+                all.extend(<[OwnedFd; Means::COUNT]>::from(Means::open(guarding.group)?));
+            }
+            Ok(all)
         })?;
+        let means = <[OwnedFd; Means::COUNT]>::try_from(opened.split_off(2 * gateways)).ok().map(Means::from);
         let listeners = opened.split_off(gateways).into_iter().map(TcpListener::from).collect();
         let datagrams: Vec<UdpSocket> = opened.into_iter().map(UdpSocket::from).collect();
         let port = datagrams.first().map(UdpSocket::local_addr).transpose()?.map_or(forward::PORT, |at| at.port());
-        Ok((Self { datagrams, listeners }, port))
+        Ok((Self { datagrams, listeners }, port, means))
     }
 
     fn open_at(config: &Config, port: u16) -> Result<Self> {

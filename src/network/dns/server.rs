@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::message::{self, Code, Explanation, Query, Unfit, kind};
 use super::name::Name;
 use super::neighbours::Neighbours;
 use super::zone::{Facts, Found, LIFE, Zone};
-use super::{Config, Egress};
+use super::{Asker, Config, Egress, Origin};
 use crate::error::{Context, Result};
 use crate::network::lease::Leases;
 use crate::sys::memory;
@@ -96,6 +96,7 @@ enum Source {
     Listener(usize),
     Stream(u64),
     Server(u64, usize),
+    Egress,
 }
 
 impl Server {
@@ -132,15 +133,20 @@ impl Server {
         })
     }
 
-    /// Has somebody say which names may be asked for, and hear of what is answered.
+    /// Has somebody say which names guarded containers may ask for, and hear of what is answered. Without it, it ends once
+    /// there is such a container: for another, that guards it.
     pub fn guard(&mut self, egress: Box<dyn Egress>) {
         self.egress = Some(egress);
     }
 
     /// Serves until the network has no leases any more. What is given is their lock: whoever gets it next finds no server,
-    /// once what else says that there is one is gone. `None`: nobody can get it, for the network itself is gone.
+    /// once what else says that there is one is gone. `None`: nobody can get it, for the network itself is gone; or another
+    /// server is to take the place of this one.
     pub fn run(mut self, wait: Wait) -> Result<Option<Leases>> {
         loop {
+            if self.egress.is_none() && self.zone.has_guarded() {
+                return Ok(None);
+            }
             if self.zone.is_empty() {
                 // The network's folder has gone, with all that was in it.
                 let Ok(leases) = Leases::open(self.folder.as_fd()) else { return Ok(None) };
@@ -158,6 +164,9 @@ impl Server {
     fn turn(&mut self, wait: Wait) -> Result<()> {
         let now = Instant::now();
         let mut sources = vec![(Source::Changes, self.changes.as_fd(), PollFlags::IN)];
+        if let Some(egress) = &self.egress {
+            sources.push((Source::Egress, egress.descriptor(), PollFlags::IN));
+        }
         for (index, socket) in self.sockets.datagrams.iter().enumerate() {
             sources.push((Source::Datagrams(index), socket.as_fd(), PollFlags::IN));
         }
@@ -213,6 +222,11 @@ impl Server {
                 Source::Datagrams(index) => self.hear_datagrams(*index),
                 Source::Listener(index) => self.let_in(*index),
                 Source::Stream(number) => self.hear_stream(*number),
+                Source::Egress => {
+                    if let Some(egress) = &mut self.egress {
+                        egress.hear(&|address| self.zone.container(address).map(|(id, _)| id.to_owned()));
+                    }
+                }
                 Source::Server(number, index) => servers.entry(*number).or_default().push(*index),
             }
         }
@@ -404,6 +418,7 @@ impl Server {
             return self.reply(&way, &query, Code::Refused, Some(Explanation::Prohibited));
         };
         let (id, resolvers) = (id.to_owned(), lease.resolvers.clone());
+        let asker = self.asker(client);
         let found = if self.config.answers_names { self.zone.find(&query.question.name) } else { Found::Foreign };
         let found = match found {
             Found::Foreign | Found::Nothing { .. } => {
@@ -414,6 +429,11 @@ impl Server {
         };
         match found {
             Found::Foreign => self.forward(way, client, &id, &resolvers, query),
+            Found::Addresses(addresses)
+                if asker.as_ref().is_some_and(|asker| !self.opens(asker, &query, &addresses)) =>
+            {
+                self.reply(&way, &query, Code::NxDomain, Some(Explanation::Blocked));
+            }
             found => {
                 let answer = own(&query, found, limit(&way, &query));
                 self.send(&way, &answer);
@@ -436,13 +456,13 @@ impl Server {
                 return self.reply(&way, &query, Code::NxDomain, Some(Explanation::Prohibited));
             }
         }
-        if let Some(egress) = &mut self.egress
-            && !egress.allows(client, &query.question.name.to_string())
+        if let Some(asker) = self.asker(client)
+            && !self.allows(&asker, &query)
         {
             return self.reply(&way, &query, Code::NxDomain, Some(Explanation::Blocked));
         }
         let over_tcp = matches!(way, Way::Connection(_));
-        let waiter = Waiter { way, client, query };
+        let waiter = Waiter { way, client, owner: id.into(), query };
         match self.forwarder.take(waiter, &servers, over_tcp, Instant::now()) {
             Taken::Now(waiter, outcome) => self.tell(vec![waiter], &outcome),
             Taken::Later => {}
@@ -451,16 +471,16 @@ impl Server {
 
     /// Tells those who wait what has become of their question.
     fn tell(&mut self, waiters: Vec<Waiter<Way>>, outcome: &Outcome) {
-        for Waiter { way, client, query } in waiters {
+        for Waiter { way, client, query, .. } in waiters {
             let Outcome::Answer(answer, age) = outcome else {
                 self.reply(&way, &query, Code::ServFail, Some(Explanation::NoReachable));
                 continue;
             };
             // First the way is opened, then it is shown.
-            if let Some(egress) = &mut self.egress {
+            if let Some(asker) = self.asker(client) {
                 let lives: Vec<(IpAddr, u32)> =
                     answer.addresses().map(|(address, life)| (address, life.saturating_sub(*age))).collect();
-                if egress.answers(client, &query.question.name.to_string(), &lives).is_err() {
+                if !self.teaches(&asker, &query, &lives, Origin::World) {
                     self.reply(&way, &query, Code::ServFail, None);
                     continue;
                 }
@@ -468,6 +488,35 @@ impl Server {
             let answer = query.pass_on(answer, *age, limit(&way, &query));
             self.send(&way, &answer);
         }
+    }
+
+    /// Who asks, if it may not reach everything.
+    fn asker(&mut self, client: IpAddr) -> Option<Asker> {
+        let (id, lease) = self.zone.container(client)?;
+        let allow = lease.egress.as_ref()?.allow.clone();
+        let (id, mut addresses) = (id.to_owned(), lease.addresses.clone());
+        addresses.extend(self.neighbours.addresses(&id));
+        Some(Asker { id, allow, addresses })
+    }
+
+    /// Without a guard, nothing is allowed.
+    fn allows(&mut self, asker: &Asker, query: &Query) -> bool {
+        self.egress.as_mut().is_some_and(|egress| egress.allows(asker, &query.question.name.to_string()))
+    }
+
+    fn teaches(&mut self, asker: &Asker, query: &Query, lives: &[(IpAddr, u32)], origin: Origin) -> bool {
+        let name = query.question.name.to_string();
+        self.egress.as_mut().is_some_and(|egress| egress.answers(asker, &name, lives, origin).is_ok())
+    }
+
+    /// Opens the way to what a name of the container's networks stands for, if it may be asked for. To itself there is none.
+    fn opens(&mut self, asker: &Asker, query: &Query, addresses: &[IpAddr]) -> bool {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        if addresses.iter().all(|address| loopback.contains(address) || asker.addresses.contains(address)) {
+            return true;
+        }
+        let lives: Vec<(IpAddr, u32)> = addresses.iter().map(|address| (*address, LIFE)).collect();
+        self.allows(asker, query) && self.teaches(asker, query, &lives, Origin::Network)
     }
 
     fn reply(&mut self, way: &Way, query: &Query, code: Code, explanation: Option<Explanation>) {

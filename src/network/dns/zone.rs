@@ -138,6 +138,11 @@ impl Zone {
         self.containers.is_empty()
     }
 
+    /// Whether somebody may not reach everything.
+    pub(super) fn has_guarded(&self) -> bool {
+        self.containers.iter().any(|(_, lease)| lease.egress.is_some())
+    }
+
     /// Who has an address.
     pub(super) fn container(&self, address: IpAddr) -> Option<(&str, &Lease)> {
         let (id, lease) = self.containers.get(*self.by_address.get(&address)?)?;

@@ -45,6 +45,8 @@ pub enum Meta {
     Family = 15,
     /// One byte.
     Transport = 16,
+    /// One byte: for whom the frame is (`PACKET_*`).
+    Addressee = 19,
 }
 
 /// From where an offset into a packet counts (`NFT_PAYLOAD_*_HEADER`).
@@ -84,6 +86,15 @@ pub enum Translation {
     Destination = 1,
 }
 
+/// What who sent a packet hears of its end (`NFT_REJECT_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody is there.
+    Reset,
+    /// By ICMP of the packet's family: it is not allowed.
+    Prohibited,
+}
+
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression<'a> {
@@ -104,6 +115,23 @@ pub enum Expression<'a> {
     /// Whether the destination is an address of this host: a type of route, in the machine's order.
     DestinationType {
         into: Register,
+    },
+    /// Puts bytes into registers.
+    Load {
+        value: Vec<u8>,
+        into: Register,
+    },
+    /// Changes the packet, without its checksums.
+    Write {
+        header: Header,
+        offset: u32,
+        length: u32,
+        from: Register,
+    },
+    /// Changes what is known of its way.
+    SetMeta {
+        key: Meta,
+        from: Register,
     },
     Mask {
         register: Register,
@@ -128,6 +156,21 @@ pub enum Expression<'a> {
         port: Register,
     },
     Masquerade,
+    /// Goes on for so many packets a second, and a few more at first, of each that has the same in the registers. The set
+    /// forgets who is quiet for so many milliseconds.
+    Limit {
+        set: &'a str,
+        from: Register,
+        each_second: u64,
+        at_first: u32,
+        forgotten_after: u64,
+    },
+    /// Hands the packet's first bytes to who listens to a group of nfnetlink_log.
+    Log {
+        group: u16,
+        length: u32,
+    },
+    Refuse(Refusal),
     Count,
     Decide(Verdict<'a>),
 }
@@ -143,8 +186,8 @@ impl Expression<'_> {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
+            Self::Payload { .. } | Self::Write { .. } => "payload",
             Self::Connection { .. } => "ct",
             Self::DestinationType { .. } => "fib",
             Self::Mask { .. } => "bitwise",
@@ -152,8 +195,11 @@ impl Expression<'_> {
             Self::Lookup { .. } => "lookup",
             Self::Translate { .. } => "nat",
             Self::Masquerade => "masq",
+            Self::Limit { .. } => "dynset",
+            Self::Log { .. } => "log",
+            Self::Refuse(_) => "reject",
             Self::Count => "counter",
-            Self::Decide(_) => "immediate",
+            Self::Decide(_) | Self::Load { .. } => "immediate",
         }
     }
 
@@ -164,6 +210,12 @@ impl Expression<'_> {
                 let data = number(number(data, 1, into.0)?, 2, *header as u32)?;
                 number(number(data, 3, *offset)?, 4, *length)
             }
+            Self::Load { value: bytes, into } => value(number(data, 1, into.0)?, 2, bytes),
+            Self::Write { header, offset, length, from } => {
+                let data = number(number(data, 2, *header as u32)?, 3, *offset)?;
+                number(number(data, 4, *length)?, 5, from.0)
+            }
+            Self::SetMeta { key, from } => number(number(data, 2, *key as u32)?, 3, from.0),
             Self::Connection { key, into } => number(number(data, 1, into.0)?, 2, *key as u32),
             Self::DestinationType { into } => {
                 // NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR.
@@ -189,6 +241,25 @@ impl Expression<'_> {
                 let data = number(number(data, 1, *kind as u32)?, 2, *family)?;
                 number(number(data, 3, address.0)?, 5, port.0)
             }
+            Self::Limit { set, from, each_second, at_first, forgotten_after } => {
+                // NFT_DYNSET_OP_UPDATE.
+                let data = number(number(data.attribute(1, &terminated(set))?, 3, 1)?, 4, from.0)?;
+                data.attribute(6, &forgotten_after.to_be_bytes())?.nested(7, |limit| {
+                    limit.attribute(NAME, &terminated("limit"))?.nested(DATA, |data| {
+                        // So many in one second.
+                        let data = data.attribute(1, &each_second.to_be_bytes())?.attribute(2, &1_u64.to_be_bytes())?;
+                        number(data, 3, *at_first)
+                    })
+                })
+            }
+            Self::Log { group, length } => {
+                // One at a time, at once: NFTA_LOG_QTHRESHOLD.
+                let data = number(data.attribute(1, &group.to_be_bytes())?, 3, *length)?;
+                data.attribute(4, &1_u16.to_be_bytes())
+            }
+            Self::Refuse(Refusal::Reset) => number(data, 1, 1),
+            // NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED.
+            Self::Refuse(Refusal::Prohibited) => number(data, 1, 2)?.attribute(2, &[3]),
             Self::Masquerade | Self::Count => Ok(data),
             Self::Decide(verdict) => number(data, 1, Register::VERDICT.0)?
                 .nested(2, |data| data.nested(VERDICT, |data| write_verdict(data, *verdict))),

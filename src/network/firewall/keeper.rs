@@ -11,11 +11,11 @@
 //! ```
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, test_kill_process};
 use rustix::thread::CapabilitySet;
 
@@ -30,6 +30,10 @@ const LONGEST: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Every so many lines those are looked for that were killed.
 const LINES_BETWEEN_SEARCHES: usize = 64;
+
+/// How long who answers questions waits for its turn: most take a millisecond or two.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+const LOOKS: usize = 1000;
 
 /// Of processes that nobody may look into, not even root.
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
@@ -105,6 +109,48 @@ impl Turn {
             self.has_stale = false;
         }
         Ok(())
+    }
+}
+
+/// A place among those who change the tables, of a process that has no right to look for it later.
+pub struct Seat {
+    file: OwnedFd,
+    /// The one that owns the tables; none where nobody does.
+    socket: Option<Socket>,
+}
+
+impl Seat {
+    /// Takes it, at the tables of the networks whose folder below the run root this is: from now on this process keeps them, too.
+    pub fn take(folder: BorrowedFd<'_>) -> Result<Self> {
+        let mut turn = Turn::wait(folder)?;
+        let socket = turn.find();
+        if let Some(socket) = &socket {
+            turn.enter(socket)?;
+        }
+        turn.lock.release();
+        Ok(Self { file: turn.lock.into_fd(), socket })
+    }
+
+    /// Changes something once it is this process's turn; `None` where others take too long. Given is the socket that owns the
+    /// tables.
+    pub fn in_turn<T>(&self, change: impl FnOnce(Option<&Socket>) -> T) -> Option<T> {
+        let is_ours = || rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let has_come = (0..LOOKS).any(|_| {
+            is_ours() || {
+                std::thread::sleep(BETWEEN_LOOKS);
+                false
+            }
+        });
+        if !has_come {
+            return None;
+        }
+        if let Some(socket) = &self.socket {
+            socket.discard_answers();
+        }
+        let changed = change(self.socket.as_ref());
+        // It was held a moment ago: there is nothing that could fail.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        Some(changed)
     }
 }
 

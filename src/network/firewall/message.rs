@@ -5,7 +5,7 @@
 use rustix::io::Errno;
 
 use super::expression::{Expression, number, terminated, value};
-use crate::sys::netlink::{Request, find_attribute};
+use crate::sys::netlink::{Request, attributes, find_attribute};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 pub const SUBSYSTEM: u8 = 10;
@@ -26,8 +26,11 @@ const DELETE_ELEMENTS: u8 = 14;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
-/// `NFT_SET_MAP`, `NFT_SET_CONCAT`.
+/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`.
+const HAS_RANGES: u32 = 0x4;
 const IS_MAP: u32 = 0x8;
+const FORGETS: u32 = 0x10;
+const IS_FILLED_BY_RULES: u32 = 0x20;
 const IS_CONCATENATION: u32 = 0x80;
 
 /// `NFT_TABLE_F_OWNER` (Linux 5.12), `NFT_TABLE_F_PERSIST` (6.9).
@@ -86,6 +89,28 @@ pub struct Set {
     pub name: &'static str,
     pub key: &'static [Type],
     pub value: &'static [Type],
+}
+
+/// What a set can do besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Plain,
+    /// Its keys are ranges: of each field, from the one to the other (Linux 5.6, for keys of several fields).
+    Ranges,
+    /// What is in it may have a life, and there is room for so many.
+    Forgets(u32),
+    /// The same, and rules put it there.
+    Noted(u32),
+}
+
+/// An element with an end: of its range, or of its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Vec<u8>,
+    /// The last key of a range.
+    pub last: Option<Vec<u8>>,
+    /// Milliseconds.
+    pub life: Option<u64>,
 }
 
 /// What is in a set: a key of its fields, and in a map the value.
@@ -171,9 +196,20 @@ impl Table<'_> {
 
     /// Makes a set. `id` tells it from the others of the transaction.
     pub fn add_set(self, set: Set, id: u32) -> Result<Request, Errno> {
+        self.add_set_of(set, Manner::Plain, id)
+    }
+
+    /// The same, of a set that can do more.
+    pub fn add_set_of(self, set: Set, manner: Manner, id: u32) -> Result<Request, Errno> {
         let is_map = !set.value.is_empty();
         let is_concatenation = set.key.len() > 1;
-        let flags = u32::from(is_map) * IS_MAP + u32::from(is_concatenation) * IS_CONCATENATION;
+        let (more, most) = match manner {
+            Manner::Plain => (0, None),
+            Manner::Ranges => (HAS_RANGES, None),
+            Manner::Forgets(most) => (FORGETS, Some(most)),
+            Manner::Noted(most) => (FORGETS | IS_FILLED_BY_RULES, Some(most)),
+        };
+        let flags = more | u32::from(is_map) * IS_MAP | u32::from(is_concatenation) * IS_CONCATENATION;
         let mut request = self.request(NEW_SET, CREATE);
         request = request.attribute(1, &terminated(self.name))?.attribute(2, &terminated(set.name))?;
         let (kind, length) = shape(set.key);
@@ -182,10 +218,17 @@ impl Table<'_> {
             let (kind, length) = shape(set.value);
             request = number(number(request, 6, kind)?, 7, length)?;
         }
-        if is_concatenation {
+        if is_concatenation || most.is_some() {
             let field = |list: Request, field: &Type| list.nested(1, |field_data| number(field_data, 1, field.length));
-            request =
-                request.nested(9, |description| description.nested(2, |list| set.key.iter().try_fold(list, field)))?;
+            request = request.nested(9, |mut description| {
+                if let Some(most) = most {
+                    description = number(description, 1, most)?;
+                }
+                if is_concatenation {
+                    description = description.nested(2, |list| set.key.iter().try_fold(list, field))?;
+                }
+                Ok(description)
+            })?;
         }
         number(request, 10, id)
     }
@@ -201,6 +244,43 @@ impl Table<'_> {
             .attribute(1, &terminated(self.name))?
             .attribute(2, &terminated(set))?
             .nested(3, |list| list.nested(1, |data| value(data, 1, key)))
+    }
+
+    /// Puts entries into a set.
+    pub fn add_entries(self, set: &str, entries: &[Entry]) -> Result<Request, Errno> {
+        self.entries(NEW_ELEMENTS, CREATE, set, entries)
+    }
+
+    /// Takes entries out of a set.
+    pub fn delete_entries(self, set: &str, entries: &[Entry]) -> Result<Request, Errno> {
+        self.entries(DELETE_ELEMENTS, 0, set, entries)
+    }
+
+    fn entries(self, kind: u8, flags: u16, set: &str, entries: &[Entry]) -> Result<Request, Errno> {
+        self.request(kind, flags).attribute(1, &terminated(self.name))?.attribute(2, &terminated(set))?.nested(
+            3,
+            |list| {
+                entries.iter().try_fold(list, |list, entry| {
+                    list.nested(1, |data| {
+                        let mut data = value(data, 1, &entry.key)?;
+                        if let Some(life) = entry.life {
+                            data = data.attribute(4, &life.to_be_bytes())?;
+                        }
+                        match &entry.last {
+                            Some(last) => value(data, 10, last),
+                            None => Ok(data),
+                        }
+                    })
+                })
+            },
+        )
+    }
+
+    /// Asks for all that is in a set; [`read_entries`] reads the answers.
+    pub fn list_elements(self, set: &str) -> Result<Request, Errno> {
+        Request::dump(u16::from(SUBSYSTEM) << 8 | u16::from(GET_ELEMENTS), &[self.family as u8, 0, 0, 0])
+            .attribute(1, &terminated(self.name))?
+            .attribute(2, &terminated(set))
     }
 
     /// Takes elements out of a set.
@@ -230,6 +310,18 @@ impl Table<'_> {
         let body = [self.family as u8, 0, 0, 0];
         Request::in_batch(u16::from(SUBSYSTEM) << 8 | u16::from(kind), &body).with_flags(flags)
     }
+}
+
+/// Reads a part of a set's elements, with the life that is left to each.
+pub fn read_entries(body: &[u8]) -> Vec<Entry> {
+    let bytes =
+        |element, kind| find_attribute(element, kind).and_then(|data| find_attribute(data, 1)).map(<[u8]>::to_vec);
+    let number = |element, kind| Some(u64::from_be_bytes(find_attribute(element, kind)?.try_into().ok()?));
+    let list = body.get(4..).and_then(|attributes| find_attribute(attributes, 3)).unwrap_or_default();
+    let elements = attributes(list).filter(|(kind, _)| *kind == 1);
+    let entry =
+        |(_, element)| Some(Entry { key: bytes(element, 1)?, last: bytes(element, 10), life: number(element, 5) });
+    elements.filter_map(entry).collect()
 }
 
 /// nft's type of a key, six bits a field, and its length.

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
+use super::egress::Learned;
 use super::*;
+use crate::network::egress::{Policy, Way};
 use crate::network::tests::in_own_namespace;
 
 const TABLES: Firewall<'_> = Firewall { name: NAME, gate: None };
@@ -33,6 +37,7 @@ fn endpoint(port: &str) -> Endpoint {
             published(Some("192.0.2.1"), "10.89.0.2"),
             published(Some("2001:db8::1"), "fd00::2"),
         ],
+        bounds: None,
     }
 }
 
@@ -81,4 +86,67 @@ fn masks_are_of_bits() {
 #[test]
 fn a_link_s_own_address_is_of_its_mac() {
     assert_eq!(link_local([0x02, 0x42, 0xac, 0x11, 0, 2]).to_string(), "fe80::42:acff:fe11:2");
+}
+
+#[test]
+fn the_kernel_keeps_the_bounds_of_containers() {
+    in_own_namespace(|| {
+        let allow =
+            ["allow=10.0.0.0/8:443,10.1.0.0/16:400-500/tcp,10.1.2.3,[2001:db8::/32]:80-90,192.0.2.9".to_owned()];
+        let allow = Policy::parse(&allow).unwrap().unwrap();
+        let bounds = egress::Bounds {
+            bridge: [2, 66, 10, 89, 0, 1],
+            grants: allow.grants(&["10.89.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+        };
+        let guarded = |port: &str, last: u8| Endpoint {
+            addresses: vec![[10, 89, 0, last].into(), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()],
+            bounds: Some(bounds.clone()),
+            published: Vec::new(),
+            ..endpoint(port)
+        };
+        let segments = [segment("husk0", &[("10.89.0.0", 16), ("fd00::", 64)], false)];
+        let socket = open_socket().unwrap();
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1")], &Apart::default()).unwrap();
+        let early = TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap_err();
+        assert_eq!(early.errno(), Some(Errno::NOENT), "who has nobody to guard has no such sets");
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)], &Apart::default()).unwrap();
+        TABLES.add(&socket, &[guarded("vh3", 4)]).unwrap();
+        TABLES.add(&socket, &[guarded("vh3", 4)]).unwrap();
+        let learned = |last: u8, to: &str, port: u16| Learned {
+            from: if to.contains(':') {
+                Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()
+            } else {
+                [10, 89, 0, last].into()
+            },
+            to: to.parse().unwrap(),
+            way: Way { protocol: 6, port },
+        };
+        let all = [learned(3, "192.0.2.1", 443), learned(3, "2001:db8::1", 443), learned(4, "192.0.2.1", 443)];
+        let know = || all.map(|one| egress::knows(&socket, NAME, &one).unwrap());
+        for life in [100_000, 200_000] {
+            egress::learn(&socket, NAME, &all, Duration::from_millis(life)).unwrap();
+            assert_eq!(know(), [true; 3]);
+        }
+        let lives = |which: &dyn Fn(&[u8]) -> bool| -> Vec<u64> {
+            let found = egress::learned(&socket, TABLES.table(Family::Inet), which);
+            found.into_iter().flat_map(|(_, entries)| entries).filter_map(|entry| entry.life).collect()
+        };
+        assert!(
+            lives(&|_| true).iter().all(|life| (150_000..=200_000).contains(life)),
+            "they live as long as was said last"
+        );
+        // Written anew, who is guarded keeps what it knows, and nobody else does.
+        TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)], &Apart::default()).unwrap();
+        assert_eq!(know(), [true, true, false]);
+        assert!(lives(&|_| true).iter().all(|life| (150_000..=200_000).contains(life)));
+        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        assert_eq!(know(), [false; 3]);
+        // One whose life has ended is no hindrance.
+        TABLES.add(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        egress::learn(&socket, NAME, &all, Duration::from_millis(1)).unwrap();
+        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        TABLES.clear(&socket).unwrap();
+        let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000)).unwrap_err();
+        assert_eq!(gone, Errno::NOENT, "there is nothing to learn into");
+    });
 }

@@ -10,8 +10,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use super::device::Dropped;
-use super::state::Holder;
+use super::state::{Holder, Kept};
 use crate::error::{Context, Error, Kind, Result};
+use crate::network::cidr::Cidr;
 use crate::sys::fdpass;
 
 /// The socket in the folder, and the lock that whoever connects holds, and whoever ends.
@@ -56,6 +57,10 @@ pub(super) enum Request {
     Hello,
     /// Comes with a descriptor where the caller has a socket of its own.
     Publish(Publication),
+    /// Says which blocks of addresses are those of networks inside.
+    Know {
+        blocks: Vec<Cidr>,
+    },
     Withdraw {
         container: String,
     },
@@ -64,8 +69,8 @@ pub(super) enum Request {
     },
     /// Says that the caller has the namespaces open.
     Hold(Holder),
-    /// Comes with a descriptor of a process: as long as that lives, so does this.
-    Keep,
+    /// Comes with a descriptor of a container's first process: as long as that lives, so does this.
+    Keep(Kept),
     Status,
 }
 

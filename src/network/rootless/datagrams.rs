@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlag
 use super::device::{Device, Gateways};
 use super::frame::Obstacle;
 use super::packet::Packet;
+use super::shares::Shares;
 use super::table::{Kind, Table, Token};
 use crate::sys::socket;
 
@@ -51,11 +52,12 @@ pub(super) struct Mapping {
     asks_only: bool,
 }
 
-/// Somebody outside: as the container sees it, and as the host does.
+/// Somebody outside: as the container sees it, and as the host does; and when something went between them last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Peer {
     seen: SocketAddr,
     real: SocketAddr,
+    last: Instant,
 }
 
 /// A datagram of a container's.
@@ -73,11 +75,13 @@ pub(super) struct Outgoing<'a> {
 pub(super) struct Datagrams {
     pub(super) table: Table<Mapping>,
     of_guest: HashMap<(Protocol, SocketAddr), Vec<Token>>,
+    /// Of the sockets that containers have by sending.
+    shares: Shares,
 }
 
 impl Datagrams {
     pub(super) fn new(most: usize) -> Self {
-        Self { table: Table::new(Kind::Datagram, most), of_guest: HashMap::new() }
+        Self { table: Table::new(Kind::Datagram, most), of_guest: HashMap::new(), shares: Shares::default() }
     }
 
     /// Sends what a container sends, in this packet.
@@ -104,7 +108,7 @@ impl Datagrams {
         };
         let Some(mapping) = self.table.get_mut(token) else { return };
         mapping.last_used = now;
-        mapping.remember(Peer { seen, real });
+        mapping.remember(Peer { seen, real, last: now });
         // The first error may be of one that was sent before (IP_RECVERR).
         let sent = mapping.send(payload, real).or_else(|_| mapping.send(payload, real));
         if let Some(obstacle) = sent.err().and_then(obstacle) {
@@ -116,9 +120,9 @@ impl Datagrams {
     fn find(&self, protocol: Protocol, guest: SocketAddr, to: SocketAddr) -> Option<Token> {
         let tokens = self.of_guest.get(&(protocol, guest))?;
         let of = |token: &&Token| self.table.get(**token);
-        let called = tokens.iter().find(|token| {
-            of(token).is_some_and(|found| found.container.is_some() && found.peers.iter().any(|peer| peer.seen == to))
-        });
+        let has_called = |found: &Mapping| found.peers.iter().any(|peer| peer.seen == to);
+        let called =
+            tokens.iter().find(|token| of(token).is_some_and(|found| found.container.is_some() && has_called(found)));
         called.or_else(|| tokens.iter().find(|token| of(token).is_some_and(|found| found.container.is_none()))).copied()
     }
 
@@ -138,10 +142,15 @@ impl Datagrams {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(number))?;
         let _ = socket::want_refusals(&socket, guest.is_ipv6());
-        self.insert(
+        if !self.shares.allow(guest.ip(), self.table.room()) {
+            self.make_room(|mapping| mapping.guest.ip() == guest.ip());
+        }
+        let token = self.insert(
             Mapping { protocol, guest, socket, peers: Vec::new(), container: None, last_used: now, asks_only: true },
             epoll,
-        )
+        )?;
+        self.shares.take(guest.ip());
+        Ok(token)
     }
 
     /// Takes a socket that listens at a published port.
@@ -162,7 +171,7 @@ impl Datagrams {
 
     fn insert(&mut self, mapping: Mapping, epoll: &OwnedFd) -> Result<Token, Errno> {
         if self.table.is_full() {
-            self.make_room();
+            self.make_room(|_| true);
         }
         let key = (mapping.protocol, mapping.guest);
         epoll::add(epoll, &mapping.socket, epoll::EventData::new_u64(self.table.next().0), epoll::EventFlags::IN)?;
@@ -171,19 +180,19 @@ impl Datagrams {
         Ok(token)
     }
 
-    /// Lets go of the socket that was used least recently.
-    fn make_room(&mut self) {
-        let ages = self.table.tokens().into_iter().filter_map(|token| {
-            let mapping = self.table.get(token).filter(|mapping| mapping.container.is_none())?;
-            Some((mapping.last_used, token))
-        });
-        if let Some((_, oldest)) = ages.min() {
+    /// Lets go of the socket, of those, that was used least recently.
+    fn make_room(&mut self, is_one: impl Fn(&Mapping) -> bool) {
+        let candidates = self.table.entries().filter(|(_, mapping)| mapping.container.is_none() && is_one(mapping));
+        if let Some((_, oldest)) = candidates.map(|(token, mapping)| (mapping.last_used, token)).min() {
             self.remove(oldest);
         }
     }
 
     pub(super) fn remove(&mut self, token: Token) {
         let Some(mapping) = self.table.remove(token) else { return };
+        if mapping.container.is_none() {
+            self.shares.give_back(mapping.guest());
+        }
         if let Entry::Occupied(mut tokens) = self.of_guest.entry((mapping.protocol, mapping.guest)) {
             tokens.get_mut().retain(|other| *other != token);
             if tokens.get().is_empty() {
@@ -224,11 +233,15 @@ impl Datagrams {
             let idle = if mapping.asks_only { IDLE_OF_QUESTIONS } else { IDLE };
             mapping.container.is_none() && now.duration_since(mapping.last_used) > idle
         });
+        // A caller's port may be somebody else's by now, who called nobody.
+        for mapping in self.table.iter_mut().filter(|mapping| mapping.container.is_some()) {
+            mapping.peers.retain(|peer| now.duration_since(peer.last) <= IDLE);
+        }
     }
 
     /// Says whether there is something that may grow old.
-    pub(super) fn has_mappings(&self) -> bool {
-        self.table.iter().any(|mapping| mapping.container.is_none())
+    pub(super) fn has_aging(&self) -> bool {
+        self.table.iter().any(|mapping| mapping.container.is_none() || !mapping.peers.is_empty())
     }
 }
 
@@ -262,7 +275,8 @@ impl Mapping {
             None => other.seen.ip() == peer.seen.ip(),
         };
         self.asks_only &= self.protocol == Protocol::Echo || peer.real.port() < WELL_KNOWN;
-        if self.peers.last().is_some_and(is_same) {
+        if let Some(last) = self.peers.last_mut().filter(|last| is_same(last)) {
+            last.last = peer.last;
             return;
         }
         self.peers.retain(|other| !is_same(other));
@@ -277,7 +291,7 @@ impl Mapping {
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         let (_, length, from) = rustix::net::recvfrom(&self.socket, device.frame.payload(), flags)?;
         let Some(from) = from.and_then(address) else { return Ok(()) };
-        let Some(seen) = self.seen(from, device) else { return Ok(()) };
+        let Some(seen) = self.seen(from, now, device) else { return Ok(()) };
         self.last_used = now;
         match self.protocol {
             Protocol::Udp => device.send_udp(seen, self.guest, length),
@@ -293,10 +307,10 @@ impl Mapping {
     }
 
     /// Gives the address by which the container knows a sender, if it may send.
-    fn seen(&mut self, from: SocketAddr, device: &Device) -> Option<SocketAddr> {
+    fn seen(&mut self, from: SocketAddr, now: Instant, device: &Device) -> Option<SocketAddr> {
         if self.container.is_some() {
             let seen = seen_as(from, self.guest, device);
-            self.remember(Peer { seen, real: from });
+            self.remember(Peer { seen, real: from, last: now });
             return Some(seen);
         }
         let peer = self.peers.iter().rev().find(|peer| peer.real.ip() == from.ip())?;
@@ -316,7 +330,9 @@ impl Mapping {
 /// The address by which a container knows a caller: its own, where the container could answer there.
 pub(super) fn seen_as(caller: SocketAddr, guest: SocketAddr, device: &Device) -> SocketAddr {
     let is_link_local = matches!(caller.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
-    let is_ours = caller.ip().is_loopback() || is_link_local || caller.is_ipv4() != guest.is_ipv4();
+    // What has such an address inside is a neighbour, or nobody.
+    let is_near = || device.inside.iter().any(|block| block.contains(caller.ip()));
+    let is_ours = caller.ip().is_loopback() || is_link_local || caller.is_ipv4() != guest.is_ipv4() || is_near();
     let address = if is_ours { device.gateways.of(guest.is_ipv4()) } else { caller.ip() };
     SocketAddr::new(address, caller.port())
 }
@@ -332,9 +348,12 @@ pub(super) fn obstacle(errno: Errno) -> Option<Obstacle> {
     }
 }
 
-/// An IPv4 address as such, also where a socket of both families gave it.
+/// An IPv4 address as such, also where a socket of both families gave it. One of a link keeps the link.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 pub(super) fn address(any: SocketAddrAny) -> Option<SocketAddr> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{Frame, Header, Obstacle};
 use super::packet::{OFFLOAD_HEADER, Unfit};
 use super::tcp::Wire;
+use crate::network::cidr::Cidr;
 
 /// What was not translated, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub(super) struct Device {
     pub(super) dropped: Dropped,
     /// Who reports what cannot be reached: the other end of the containers' default route.
     pub(super) gateways: Gateways,
+    /// The blocks of the networks that containers are in.
+    pub(super) inside: Vec<Cidr>,
 }
 
 /// The addresses of the translator itself, which stand for the host's loopback.
@@ -55,7 +58,7 @@ impl Gateways {
 
 impl Device {
     pub(super) fn new(fd: OwnedFd, gateways: Gateways) -> Self {
-        Self { fd, frame: Frame::default(), dropped: Dropped::default(), gateways }
+        Self { fd, frame: Frame::default(), dropped: Dropped::default(), gateways, inside: Vec::new() }
     }
 
     /// Reads the next packet; EAGAIN where there is none.

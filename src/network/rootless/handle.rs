@@ -9,13 +9,15 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::control::{self, Answer, LOCK, Publication, Request, Status};
 use super::service::{self, Beginning};
-use super::state::Holder;
+use super::state::{Holder, Kept};
 use super::world;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::IdMaps;
+use crate::network::cidr::Cidr;
 use crate::runtime::foreground::{self, Exit};
 use crate::runtime::protocol::{Channel, Message, Tag};
 use crate::support::lock::{Lock, Sharing, open_lock_file};
@@ -146,16 +148,17 @@ impl Handle {
         Ok(handle)
     }
 
-    /// Where the user namespace is found that containers are to join, as long as the process lives.
+    /// Where the user namespace is found, as long as the process lives.
     pub fn user_namespace_path(&self) -> &Path {
         &self.paths[0]
     }
 
-    /// Where the network namespace is found that bridges are to be in.
+    /// Where the network namespace is found that bridges are in.
     pub fn network_namespace_path(&self) -> &Path {
         &self.paths[1]
     }
 
+    /// The user namespace: the parent of those of containers, so that who is in it has rights over both ends of their links.
     pub fn user_namespace(&self) -> BorrowedFd<'_> {
         self.user.as_fd()
     }
@@ -177,9 +180,15 @@ impl Handle {
         ask(&self.link, &Request::Hold(holder), None).map(drop)
     }
 
-    /// Has the network process live as long as the process that `pidfd` stands for, whatever becomes of this handle.
-    pub fn keep(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
-        ask(&self.link, &Request::Keep, Some(pidfd)).map(drop)
+    /// Has the network process live as long as a container's first process, whatever becomes of this handle.
+    pub fn keep(&self, pid: Pid) -> Result<()> {
+        let (kept, pidfd) = Kept::of(pid)?;
+        ask(&self.link, &Request::Keep(kept), Some(pidfd.as_fd())).map(drop)
+    }
+
+    /// Says which blocks of addresses networks have: a caller with such an address would be taken for a neighbour.
+    pub fn know(&self, blocks: Vec<Cidr>) -> Result<()> {
+        ask(&self.link, &Request::Know { blocks }, None).map(drop)
     }
 
     /// Publishes a port, and gives the host's, which is chosen where none is named. `socket` listens there already, or there

@@ -15,8 +15,11 @@ mod datagrams;
 mod device;
 mod frame;
 mod handle;
+mod lifeline;
 mod packet;
 mod service;
+mod shares;
+mod spare;
 mod state;
 mod table;
 mod tcp;
@@ -27,6 +30,7 @@ pub use control::{Publication, Status, Transport};
 pub use datagrams::may_ping;
 pub use device::{Dropped, Gateways};
 pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
+pub use lifeline::Lifeline;
 pub use world::{DEVICE, GATEWAYS, open_inside};
 
 /// What the reader of packets promises, for [`crate::fuzzing`].

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::confinement;
 use super::control::{self, Answer, LOCK, Publication, Request, SOCKET, Status, Transport};
 use super::datagrams::may_ping;
-use super::state::{self, Holder, State};
+use super::state::{self, Holder, Kept, State};
 use super::table::{Kind, Table, Token};
 use super::translator::{Happened, Policy, Translator};
 use super::world::{GATEWAYS, World};
@@ -39,10 +39,20 @@ struct Service {
     translator: Translator,
     clients: Table<Client>,
     /// Processes, by their pidfds.
-    kept: Table<(OwnedFd, Option<Holder>)>,
+    kept: Table<(OwnedFd, Needs)>,
     user: OwnedFd,
     network: OwnedFd,
     state: State,
+    published: Vec<Publication>,
+}
+
+/// What a process is for that this one lives as long as.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// It held the namespaces for a process that has died.
+    Namespaces(Holder),
+    /// It is a container's first.
+    Network(Kept),
 }
 
 struct Client {
@@ -59,13 +69,14 @@ pub(super) fn run(
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let before = State::read(folder.as_fd());
-    let (world, state, kept) = match before.inherit() {
+    let (world, kept) = match before.inherit() {
         Some(inherited) => {
             let world = World::adopt(inherited.user, inherited.network)?;
-            let holders = inherited.holders.iter().map(|(holder, _)| *holder).collect();
-            (world, State { holders, ..before }, inherited.holders)
+            let holders = inherited.holders.into_iter().map(|(holder, pidfd)| (Needs::Namespaces(holder), pidfd));
+            let kept = inherited.kept.into_iter().map(|(kept, pidfd)| (Needs::Network(kept), pidfd));
+            (world, holders.chain(kept).collect())
         }
-        None => (World::make(&beginning.maps)?, State::default(), Vec::new()),
+        None => (World::make(&beginning.maps)?, Vec::new()),
     };
     let descriptors = raise_limit();
     let policy = Policy { gateways: GATEWAYS, reaches_host: beginning.reaches_host };
@@ -74,7 +85,8 @@ pub(super) fn run(
     let translator = Translator::new(world.device, policy, descriptors)?;
     translator.watch(&listener, Token::only(Kind::Control)).context("watch the control socket")?;
     let mut service = Service {
-        state: State { user: state::inode(&world.user), network: state::inode(&world.network), ..state },
+        state: State { user: state::inode(&world.user), network: state::inode(&world.network), ..State::default() },
+        published: Vec::new(),
         folder,
         listener,
         translator,
@@ -83,13 +95,12 @@ pub(super) fn run(
         user: world.user,
         network: world.network,
     };
-    for (holder, pidfd) in kept {
-        service.keep(pidfd, Some(holder));
+    for (needs, pidfd) in kept {
+        service.keep(pidfd, needs);
     }
-    service.publish_again();
     service.save();
     // Nothing that it does from here on wants more than it has.
-    confinement::confine()?;
+    confinement::confine(service.folder.as_fd())?;
     ready()?;
     service.take_client(starter);
     service.serve()
@@ -120,6 +131,9 @@ impl Service {
                     _ => self.translator.handle(*event),
                 }
             }
+            if self.translator.has_lost_device {
+                return Err(Error::new(crate::error::Kind::Other, "the tun device has gone"));
+            }
             self.translator.finish_turn();
         }
     }
@@ -139,9 +153,13 @@ impl Service {
     }
 
     fn accept(&mut self) {
-        while let Ok(link) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            // The folder is the user's alone; the number is for those who run with other ids of the user's.
-            self.take_client(link);
+        loop {
+            match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                // The folder is the user's alone; the number is for those who run with other ids of the user's.
+                Ok(link) => self.take_client(link),
+                Err(errno) if self.translator.spare.send_away(&self.listener, errno) => {}
+                Err(_) => return,
+            }
         }
     }
 
@@ -151,15 +169,32 @@ impl Service {
         }
     }
 
-    fn keep(&mut self, pidfd: OwnedFd, holder: Option<Holder>) {
-        if self.translator.watch(&pidfd, self.kept.next()).is_ok() {
-            let _ = self.kept.insert((pidfd, holder));
+    fn keep(&mut self, pidfd: OwnedFd, needs: Needs) {
+        // Whoever takes a container over says so again.
+        let is_known = |(_, other): &(OwnedFd, Needs)| match (other, needs) {
+            (Needs::Network(one), Needs::Network(other)) => *one == other,
+            _ => false,
+        };
+        if self.kept.iter().any(is_known) || self.translator.watch(&pidfd, self.kept.next()).is_err() {
+            return;
+        }
+        if self.kept.insert((pidfd, needs)).is_ok() {
+            match needs {
+                Needs::Namespaces(holder) => self.state.holders.push(holder),
+                Needs::Network(kept) => self.state.kept.push(kept),
+            }
+            self.save();
         }
     }
 
     fn let_go(&mut self, token: Token) {
-        if let Some((_, Some(holder))) = self.kept.remove(token) {
-            self.no_longer_held_by(holder);
+        match self.kept.remove(token) {
+            Some((_, Needs::Namespaces(holder))) => self.no_longer_held_by(holder),
+            Some((_, Needs::Network(kept))) => {
+                self.state.kept.retain(|other| *other != kept);
+                self.save();
+            }
+            None => {}
         }
     }
 
@@ -203,30 +238,38 @@ impl Service {
             Request::Hold(holder) => {
                 if let Some(client) = self.clients.get_mut(token) {
                     client.holder = Some(holder);
+                    // One place of a process is enough; what it has had before may be closed.
+                    self.state.holders.retain(|other| other.pid != holder.pid);
                     self.state.holders.push(holder);
                     self.save();
                 }
                 Answer::Done
             }
-            Request::Keep => {
+            Request::Keep(kept) => {
                 if let Some(pidfd) = fd {
-                    self.keep(pidfd, None);
+                    self.keep(pidfd, Needs::Network(kept));
                 }
                 Answer::Done
+            }
+            // It has it.
+            Request::Publish(publication) if self.published.contains(&publication) => {
+                Answer::Published { port: publication.host.port() }
             }
             Request::Publish(publication) => match self.publish(&publication, fd) {
                 Ok(port) => {
                     let host = std::net::SocketAddr::new(publication.host.ip(), port);
-                    self.state.published.push(Publication { host, ..publication });
-                    self.save();
+                    self.published.push(Publication { host, ..publication });
                     Answer::Published { port }
                 }
                 Err(error) => Answer::failure(&error),
             },
+            Request::Know { blocks } => {
+                self.translator.know(&blocks);
+                Answer::Done
+            }
             Request::Withdraw { container } => {
                 self.translator.withdraw(&container);
-                self.state.published.retain(|publication| publication.container != container);
-                self.save();
+                self.published.retain(|publication| publication.container != container);
                 Answer::Done
             }
             Request::Forget { addresses } => {
@@ -295,17 +338,7 @@ impl Service {
                 && one.port() == two.port()
                 && (one.ip() == two.ip() || (is_everywhere && one.is_ipv4() == two.is_ipv4()))
         };
-        self.state.published.iter().find(meets).map(|other| other.container.as_str())
-    }
-
-    /// Publishes what the process that died had published; what was handed to that is gone with it.
-    fn publish_again(&mut self) {
-        let published = std::mem::take(&mut self.state.published);
-        for publication in published {
-            if self.publish(&publication, None).is_ok() {
-                self.state.published.push(publication);
-            }
-        }
+        self.published.iter().find(meets).map(|other| other.container.as_str())
     }
 }
 

@@ -1,5 +1,6 @@
-//! What of the network process outlives its death, in a file beside its socket: who holds the namespaces, and what was published. Who
-//! comes next finds the namespaces through a holder's descriptors.
+//! What of the network process outlives its death, in a file beside its socket: who holds the namespaces, and which containers need
+//! it. Who comes next finds the namespaces through a holder's descriptors; the user namespace besides as the parent of a
+//! container's. What was published is its publishers' to publish again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,9 +8,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use super::control::Publication;
 use crate::error::Result;
+use crate::runtime::state::process_stat;
 use crate::support::atomic;
+use crate::sys::namespace;
 
 const FILE: &str = "state.json";
 const BYTES: usize = 8 << 20;
@@ -22,20 +24,30 @@ pub(super) struct Holder {
     pub(super) network: i32,
 }
 
+/// A container's first process, in a user namespace that is a child of the networks'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) pid: i32,
+    pub(super) start_time: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct State {
     /// The inodes of the namespaces: a number of a descriptor may be of something else by now.
     pub(super) user: u64,
     pub(super) network: u64,
     pub(super) holders: Vec<Holder>,
-    pub(super) published: Vec<Publication>,
+    pub(super) kept: Vec<Kept>,
 }
 
 /// The namespaces of a process that has died, and those who keep them.
 pub(super) struct Inherited {
     pub(super) user: OwnedFd,
-    pub(super) network: OwnedFd,
+    /// Nobody may have held it, and then it has gone.
+    pub(super) network: Option<OwnedFd>,
     pub(super) holders: Vec<(Holder, OwnedFd)>,
+    pub(super) kept: Vec<(Kept, OwnedFd)>,
 }
 
 impl State {
@@ -53,8 +65,19 @@ impl State {
         let _ = rustix::fs::unlinkat(folder, FILE, rustix::fs::AtFlags::empty());
     }
 
-    /// Finds the namespaces through those who still hold them.
+    /// Finds the namespaces through those who still hold them, or need them.
     pub(super) fn inherit(&self) -> Option<Inherited> {
+        let kept: Vec<_> = self.kept.iter().filter_map(|kept| Some((*kept, kept.open()?))).collect();
+        let parents = || kept.iter().find_map(|(kept, _)| kept.parent(self.user));
+        let (holders, found) = self.find_holders();
+        let (user, network) = match found {
+            Some((user, network)) => (user, Some(network)),
+            None => (parents()?, None),
+        };
+        Some(Inherited { user, network, holders, kept })
+    }
+
+    fn find_holders(&self) -> (Vec<(Holder, OwnedFd)>, Option<(OwnedFd, OwnedFd)>) {
         let mut found = None;
         let mut holders = Vec::new();
         for holder in &self.holders {
@@ -74,8 +97,30 @@ impl State {
             found.get_or_insert((user, network));
             holders.push((*holder, pidfd));
         }
-        let (user, network) = found?;
-        Some(Inherited { user, network, holders })
+        (holders, found)
+    }
+}
+
+impl Kept {
+    /// Opens a process that starts, or runs.
+    pub(super) fn of(pid: Pid) -> Result<(Self, OwnedFd)> {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let pid = pid.as_raw_nonzero().get();
+        // As long as the descriptor stands for a process, the number is its own.
+        let start_time = process_stat(pid)?.map_or(0, |stat| stat.start_time);
+        Ok((Self { pid, start_time }, pidfd))
+    }
+
+    /// Opens the process, if it lives.
+    fn open(self) -> Option<OwnedFd> {
+        let (found, pidfd) = Self::of(Pid::from_raw(self.pid)?).ok()?;
+        (found == self).then_some(pidfd)
+    }
+
+    fn parent(self, inode: u64) -> Option<OwnedFd> {
+        let path = format!("/proc/{}/ns/user", self.pid);
+        let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        namespace::parent(own).ok().filter(|parent| is_namespace(parent, inode))
     }
 }
 
@@ -105,9 +150,13 @@ mod tests {
         let mut state = State { user: inode(&user), network: inode(&network), ..State::default() };
         state.holders = vec![holder(i32::MAX, &user), holder(pid, &network), holder(pid, &user)];
         let inherited = state.inherit().unwrap();
-        assert_eq!((inode(&inherited.network), inherited.holders.len()), (state.network, 1));
+        let network = inherited.network.as_ref().map(inode);
+        assert_eq!((network, inherited.holders.len()), (Some(state.network), 1));
+        let (own, _) = Kept::of(rustix::process::getpid()).unwrap();
+        state.kept = vec![Kept { start_time: own.start_time + 1, ..own }, own];
+        assert_eq!(state.inherit().unwrap().kept.iter().map(|(kept, _)| *kept).collect::<Vec<_>>(), [own]);
         state.network += 1;
-        assert!(state.inherit().is_none(), "the number is of something else");
+        assert!(state.inherit().is_none(), "the number is of something else, and our own namespace no child of it");
 
         let folder = tempfile::tempdir().unwrap();
         let folder = std::fs::File::open(folder.path()).unwrap();

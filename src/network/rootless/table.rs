@@ -71,6 +71,11 @@ impl<T> Table<T> {
         self.len() >= self.most
     }
 
+    /// How many more there may be.
+    pub(super) fn room(&self) -> usize {
+        self.most.saturating_sub(self.len())
+    }
+
     /// Gives the token that the next entry gets.
     pub(super) fn next(&self) -> Token {
         let place = self.free.last().map_or(self.slots.len() as u64, |place| u64::from(*place));
@@ -126,10 +131,18 @@ impl<T> Table<T> {
     }
 
     pub(super) fn tokens(&self) -> Vec<Token> {
-        let of = |(place, (turn, entry)): (usize, &(u32, Option<T>))| {
-            entry.as_ref().map(|_| Token((self.kind as u64) << 56 | u64::from(*turn) << 32 | place as u64))
-        };
-        self.slots.iter().enumerate().filter_map(of).collect()
+        self.entries().map(|(token, _)| token).collect()
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Token, &T)> {
+        self.slots.iter().zip(0_u64..).filter_map(|((turn, entry), place)| {
+            let token = Token((self.kind as u64) << 56 | u64::from(*turn) << 32 | place);
+            entry.as_ref().map(|entry| (token, entry))
+        })
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.1.as_mut())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {

@@ -45,6 +45,9 @@ const TRIES: u8 = 12;
 const OPENING_TRIES: u8 = 6;
 /// RFC 5382, REQ-5: two hours and four minutes.
 const IDLE: Duration = Duration::from_mins(124);
+/// How often whoever is beyond the host's socket is asked whether it is there: as often as the container asks.
+const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
+const LONGEST_KEEPALIVE: Duration = Duration::from_hours(2);
 /// Packets that one connection sends before others have their turn.
 const TURN: u32 = 16;
 
@@ -60,6 +63,8 @@ pub(super) trait Host {
     fn room(&mut self) -> (u32, bool);
     /// Says that no more is to come.
     fn end(&mut self);
+    /// Has it asked, after such a pause, whether its other end is there.
+    fn keep_alive(&mut self, pause: Duration);
     /// Has its end be a reset.
     fn reset(&mut self);
 }
@@ -113,6 +118,8 @@ pub(super) struct Connection {
     /// The socket has nothing more until it says so; or says that its stream has an end.
     is_drained: bool,
     sees_end: bool,
+    /// There was urgent data: a look ends in front of it, whatever is behind (tcp(7)).
+    has_mark: bool,
 
     /// The next byte that is expected of the container.
     expected: u32,
@@ -126,6 +133,8 @@ pub(super) struct Connection {
     /// The socket refused a part of what the container sent.
     has_refused: bool,
 
+    /// The host's socket asks, too, whether its other end is there.
+    keeps_alive: bool,
     tries: u8,
     last_heard: Instant,
     last_progress: Instant,
@@ -184,6 +193,7 @@ impl Connection {
             recovered_at: initial,
             is_drained: false,
             sees_end: false,
+            has_mark: false,
             expected: 0,
             guest_has_ended: false,
             own_scale: SCALE,
@@ -191,6 +201,7 @@ impl Connection {
             owes_ack: false,
             wants_room: false,
             has_refused: false,
+            keeps_alive: false,
             tries: 0,
             last_heard: now,
             last_progress: now,
@@ -244,10 +255,11 @@ impl Connection {
         }
     }
 
-    /// The host's socket has something to say: more bytes, or, too, that they end.
-    pub(super) fn readable(&mut self, sees_end: bool) {
+    /// The host's socket has something to say: more bytes, or, too, that they end, or that there are urgent ones.
+    pub(super) fn readable(&mut self, sees_end: bool, has_mark: bool) {
         self.is_drained = false;
         self.sees_end |= sees_end;
+        self.has_mark |= has_mark;
     }
 
     /// The host's socket has room again.
@@ -267,7 +279,7 @@ impl Connection {
 
     /// Takes a segment of the container's. What it calls for is done by [`Self::serve`], but for what cannot wait.
     pub(super) fn receive(&mut self, segment: &Segment<'_>, now: Instant, host: &mut impl Host, wire: &mut impl Wire) {
-        self.last_heard = now;
+        let pause = now.duration_since(std::mem::replace(&mut self.last_heard, now));
         match self.state {
             State::Over => {}
             State::Connecting => {
@@ -294,6 +306,7 @@ impl Connection {
                 } else if segment.has(ACK) {
                     self.receive_ack(segment, now);
                     if self.state == State::Open {
+                        self.look_for_probe(segment, pause, host);
                         self.receive_payload(segment, host, wire);
                     }
                 }
@@ -372,6 +385,10 @@ impl Connection {
                 self.go_back();
             }
         }
+        // What a closed window has swallowed is sent again as soon as there is one.
+        if self.guest_window == 0 && window > 0 && self.furthest != self.unacknowledged {
+            self.go_back();
+        }
         self.guest_window = window;
     }
 
@@ -381,6 +398,19 @@ impl Connection {
         self.next = self.unacknowledged;
         self.duplicates = 0;
         self.is_drained = false;
+    }
+
+    /// One byte back and with nothing in it, or with one that is known, asks whether we are there (RFC 9293, 3.8.4). That is not
+    /// what is asked: whoever is beyond the host's socket is.
+    fn look_for_probe(&mut self, segment: &Segment<'_>, pause: Duration, host: &mut impl Host) {
+        let is_probe = segment.payload.len() <= 1
+            && !segment.has(FIN)
+            && segment.sequence == self.expected.wrapping_sub(1)
+            && self.furthest == self.unacknowledged;
+        if is_probe && !self.keeps_alive && pause >= LEAST_KEEPALIVE {
+            self.keeps_alive = true;
+            host.keep_alive(pause.min(LONGEST_KEEPALIVE));
+        }
     }
 
     fn receive_payload(&mut self, segment: &Segment<'_>, host: &mut impl Host, wire: &mut impl Wire) {
@@ -472,7 +502,7 @@ impl Connection {
                     self.emit(window, PSH | ACK, length, wire);
                     self.advance(u32::try_from(length).unwrap_or(0));
                     // A short answer was all there is (epoll(7)), unless the end is behind it.
-                    self.is_drained = length < wanted && !self.sees_end;
+                    self.is_drained = length < wanted && !self.sees_end && !self.has_mark;
                 }
                 Err(Errno::AGAIN) => self.is_drained = true,
                 Err(_) => {

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,9 +19,13 @@ use super::datagrams::{Datagrams, Outgoing, Protocol, address, obstacle, outside
 use super::device::{Device, Dropped, Gateways};
 use super::frame::{Header, MTU};
 use super::packet::{self, ACK, Content, OFFLOAD_HEADER, Packet, RST, SYN, Segment};
+use super::shares::Shares;
+use super::spare::Spare;
 use super::table::{Kind, Table, Token};
 use super::tcp::{Connection, Host, Served, State, Wire};
+use super::world::OWN;
 use crate::error::{Context, Result};
+use crate::network::cidr::Cidr;
 use crate::sys::{memory, socket};
 
 /// Packets that are read before connections are served.
@@ -34,6 +39,7 @@ const SPARE_DESCRIPTORS: usize = 512;
 const MOST_STREAMS: usize = 16_384;
 const MOST_DATAGRAMS: usize = 4096;
 const MOST_LISTENERS: usize = 4096;
+const MOST_BLOCKS: usize = 1024;
 
 /// Ports for callers whose own is taken (RFC 6335: dynamic).
 const DYNAMIC: u16 = 49_152;
@@ -66,6 +72,7 @@ struct Socket {
 struct Listener {
     fd: OwnedFd,
     container: String,
+    port: u16,
     guest: SocketAddr,
 }
 
@@ -74,11 +81,17 @@ pub(super) struct Translator {
     device: Device,
     policy: Policy,
     streams: Table<Stream>,
+    /// Of the streams, by containers' addresses.
+    shares: Shares,
     of_ends: HashMap<(SocketAddr, SocketAddr), Token>,
     datagrams: Datagrams,
     listeners: Table<Listener>,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
     next_sweep: Option<Instant>,
+    /// The device has gone, and with it the way out.
+    pub(super) has_lost_device: bool,
+    pub(super) spare: Spare,
+    numbers: Numbers,
     /// Connections to be served at the end of the turn.
     queue: Vec<Token>,
     packet: Vec<u8>,
@@ -94,17 +107,22 @@ impl Translator {
         let device = Device::new(device, policy.gateways);
         let data = epoll::EventData::new_u64(Token::only(Kind::Device).0);
         epoll::add(&epoll, &device, data, epoll::EventFlags::IN).context("watch the tun device")?;
-        let spare = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(64);
+        let room = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(64);
+        let spare = Spare::new(&epoll);
         Ok(Self {
             epoll,
             device,
             policy,
-            streams: Table::new(Kind::Stream, MOST_STREAMS.min(spare / 4 * 3)),
+            streams: Table::new(Kind::Stream, MOST_STREAMS.min(room / 4 * 3)),
+            shares: Shares::default(),
             of_ends: HashMap::new(),
-            datagrams: Datagrams::new(MOST_DATAGRAMS.min(spare / 4)),
+            datagrams: Datagrams::new(MOST_DATAGRAMS.min(room / 4)),
             listeners: Table::new(Kind::Listener, MOST_LISTENERS),
             timers: BinaryHeap::new(),
             next_sweep: None,
+            has_lost_device: false,
+            spare,
+            numbers: Numbers::new(),
             queue: Vec::new(),
             packet: vec![0; OFFLOAD_HEADER + 40 + usize::from(MTU)],
             now: Instant::now(),
@@ -158,7 +176,10 @@ impl Translator {
         match token.kind() {
             Some(Kind::Device) => self.read_packets(),
             Some(Kind::Stream) => self.stream_event(token, flags),
-            Some(Kind::Datagram) => self.datagrams.receive(token, self.now, &mut self.device),
+            Some(Kind::Datagram) => {
+                self.datagrams.receive(token, self.now, &mut self.device);
+                self.sweep_soon();
+            }
             Some(Kind::Listener) => self.accept(token),
             _ => {}
         }
@@ -208,16 +229,30 @@ impl Translator {
             self.datagrams.sweep(self.now);
         }
         if due || self.next_sweep.is_none() {
-            let period = if self.datagrams.has_mappings() { Some(SHORT_SWEEP) } else { None };
+            let period = if self.datagrams.has_aging() { Some(SHORT_SWEEP) } else { None };
             let period = period.or((self.streams.len() > 0).then_some(LONG_SWEEP));
             self.next_sweep = period.map(|period| self.now + period);
         }
     }
 
+    /// Something is there that grows old soon.
+    fn sweep_soon(&mut self) {
+        let soon = self.now + SHORT_SWEEP;
+        self.next_sweep = Some(self.next_sweep.map_or(soon, |next| next.min(soon)));
+    }
+
     fn read_packets(&mut self) {
         let mut buffer = std::mem::take(&mut self.packet);
         for _ in 0..READS {
-            let Ok(length) = self.device.read(&mut buffer) else { break };
+            let length = match self.device.read(&mut buffer) {
+                Ok(length) => length,
+                // Somebody has removed it.
+                Err(Errno::BADFD) => {
+                    self.has_lost_device = true;
+                    break;
+                }
+                Err(_) => break,
+            };
             match packet::read(&buffer[..length]) {
                 Ok(packet) => self.receive(&packet),
                 Err(unfit) => self.device.count(unfit),
@@ -235,7 +270,7 @@ impl Translator {
             Content::Echo { identifier, message } => {
                 self.send_datagram(Protocol::Echo, (identifier, 0), packet, message);
             }
-            Content::Unreachable { quoted } => self.receive_unreachable(quoted),
+            Content::Unreachable { quoted } => self.receive_unreachable(packet.source, quoted),
         }
     }
 
@@ -250,6 +285,7 @@ impl Translator {
         };
         let outgoing = Outgoing { protocol, guest, seen, real, payload };
         self.datagrams.send(&outgoing, packet, self.now, &self.epoll, &mut self.device);
+        self.sweep_soon();
     }
 
     fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
@@ -273,14 +309,14 @@ impl Translator {
             self.refuse(ends, segment);
             return;
         };
-        if self.streams.is_full() {
+        if !self.shares.allow(ends.0.ip(), self.streams.room()) {
             // It will ask again, and there may be room by then.
             self.device.dropped.crowded += 1;
             return;
         }
         let opened = open_connection(SocketAddr::new(real, ends.1.port()));
         let added = opened.and_then(|fd| {
-            let connection = Connection::from_guest(ends, segment, initial_sequence()?, self.now);
+            let connection = Connection::from_guest(ends, segment, self.numbers.first(ends, self.now), self.now);
             self.add(connection, Socket::new(fd))
         });
         match added {
@@ -302,6 +338,7 @@ impl Translator {
         let stream = Stream { connection, socket, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
+        self.shares.take(ends.0.ip());
         self.enqueue(token);
         Ok(token)
     }
@@ -320,8 +357,12 @@ impl Translator {
     }
 
     /// The namespace says that a packet did not reach a container: one that has gone, or is not there yet.
-    fn receive_unreachable(&mut self, quoted: &[u8]) {
+    fn receive_unreachable(&mut self, from: IpAddr, quoted: &[u8]) {
         let Some((remote, guest)) = packet::quoted_tcp(quoted) else { return };
+        // Another container has nothing to say to that.
+        if from != guest.0 && !OWN.contains(&from) {
+            return;
+        }
         let ends = (SocketAddr::new(guest.0, guest.1), SocketAddr::new(remote.0, remote.1));
         let Some(token) = self.of_ends.get(&ends).copied() else { return };
         let Some(stream) = self.streams.get_mut(token) else { return };
@@ -347,7 +388,7 @@ impl Translator {
             connection.connected(self.now, socket, &mut self.device);
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP) {
-            connection.readable(flags.contains(epoll::EventFlags::RDHUP));
+            connection.readable(flags.contains(epoll::EventFlags::RDHUP), flags.contains(epoll::EventFlags::PRI));
         }
         if flags.contains(epoll::EventFlags::OUT) {
             *awaits_room = false;
@@ -386,8 +427,10 @@ impl Translator {
         connection.is_queued = false;
         let served = connection.serve(self.now, socket, &mut self.device);
         if connection.state == State::Over {
-            self.of_ends.remove(&connection.ends());
+            let ends = connection.ends();
+            self.of_ends.remove(&ends);
             self.streams.remove(token);
+            self.shares.give_back(ends.0.ip());
             return;
         }
         if connection.wants_room && !std::mem::replace(awaits_room, true) {
@@ -410,14 +453,18 @@ impl Translator {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.listeners.get(token) else { return };
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let Ok((fd, caller)) = rustix::net::acceptfrom_with(&listener.fd, flags) else { return };
-            let guest = listener.guest;
+            let (fd, caller) = match rustix::net::acceptfrom_with(&listener.fd, flags) {
+                Ok(accepted) => accepted,
+                Err(errno) if self.spare.send_away(&listener.fd, errno) => continue,
+                Err(_) => return,
+            };
             let Some(caller) = caller.and_then(address) else { continue };
+            let guest = self.guest_for(listener, caller);
             let added = self.free_ends(guest, caller).ok_or(Errno::ADDRINUSE).and_then(|ends| {
                 let _ = sockopt::set_tcp_nodelay(&fd, true);
                 let _ = sockopt::set_socket_oobinline(&fd, true);
-                let initial = initial_sequence()?;
-                if self.streams.is_full() {
+                let initial = self.numbers.first(ends, self.now);
+                if !self.shares.allow(guest.ip(), self.streams.room()) {
                     return Err(Errno::NFILE);
                 }
                 let mut socket = Socket::new(fd);
@@ -430,6 +477,18 @@ impl Translator {
         }
     }
 
+    /// Where a caller is led. One socket may hear both families, and the container have an address of each.
+    fn guest_for(&self, listener: &Listener, caller: SocketAddr) -> SocketAddr {
+        if listener.guest.is_ipv4() == caller.is_ipv4() {
+            return listener.guest;
+        }
+        let is_same = |other: &&Listener| {
+            (other.port, &other.container) == (listener.port, &listener.container)
+                && other.guest.is_ipv4() == caller.is_ipv4()
+        };
+        self.listeners.iter().find(is_same).map_or(listener.guest, |other| other.guest)
+    }
+
     /// Finds ends that no other connection has: the caller's own port where that is free.
     fn free_ends(&self, guest: SocketAddr, caller: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
         let seen = seen_as(caller, guest, &self.device);
@@ -439,6 +498,15 @@ impl Translator {
             .chain(others)
             .map(|port| (guest, SocketAddr::new(seen.ip(), port)))
             .find(|ends| !self.of_ends.contains_key(ends))
+    }
+
+    /// Notes blocks of addresses that are inside. One that is inside no more may be known for as long as this lives.
+    pub(super) fn know(&mut self, blocks: &[Cidr]) {
+        for block in blocks {
+            if !self.device.inside.contains(block) && self.device.inside.len() < MOST_BLOCKS {
+                self.device.inside.push(*block);
+            }
+        }
     }
 
     /// Publishes a port of a container with a socket that listens, or, of UDP, is bound.
@@ -457,7 +525,8 @@ impl Translator {
             return Err(Errno::NFILE);
         }
         epoll::add(&self.epoll, &fd, data, epoll::EventFlags::IN)?;
-        let listener = Listener { fd, container: container.to_owned(), guest };
+        let port = rustix::net::getsockname(&fd).ok().and_then(address).map_or(0, |at| at.port());
+        let listener = Listener { fd, container: container.to_owned(), port, guest };
         self.listeners.insert(listener).map(drop).map_err(|_| Errno::NFILE)
     }
 
@@ -504,8 +573,12 @@ const LONG_SWEEP: Duration = Duration::from_mins(10);
 /// Timers that may be left over.
 const SPARE_TIMERS: usize = 1024;
 
+/// Between two questions that were not answered.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(75);
+
 fn interest() -> epoll::EventFlags {
-    epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
+    use epoll::EventFlags as Flags;
+    Flags::IN | Flags::PRI | Flags::OUT | Flags::RDHUP | Flags::ET
 }
 
 fn open_connection(to: SocketAddr) -> Result<OwnedFd, Errno> {
@@ -522,11 +595,24 @@ fn open_connection(to: SocketAddr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Sequence numbers that nobody guesses (RFC 6528).
-fn initial_sequence() -> Result<u32, Errno> {
-    let mut bytes = [0; 4];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(u32::from_ne_bytes(bytes))
+/// Where streams begin: nobody guesses it, and of the same ends the next is behind the last, so that who remembers that one takes
+/// it for a new one (RFC 6528: a clock of 4 µs, and a keyed hash).
+struct Numbers {
+    key: RandomState,
+    begun: Instant,
+}
+
+impl Numbers {
+    fn new() -> Self {
+        Self { key: RandomState::new(), begun: Instant::now() }
+    }
+
+    fn first(&self, ends: (SocketAddr, SocketAddr), now: Instant) -> u32 {
+        let ticks = now.duration_since(self.begun).as_micros() / 4;
+        let [a, b, c, d, ..] = self.key.hash_one(ends).to_ne_bytes();
+        let [.., e, f, g, h] = ticks.to_be_bytes();
+        u32::from_ne_bytes([a, b, c, d]).wrapping_add(u32::from_be_bytes([e, f, g, h]))
+    }
 }
 
 impl Socket {
@@ -579,6 +665,13 @@ impl Host for Socket {
     fn end(&mut self) {
         // Refused only of what is not connected any more, and then that is told otherwise.
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
+    }
+
+    fn keep_alive(&mut self, pause: Duration) {
+        // As often as the container does (tcp(7)).
+        let _ = sockopt::set_tcp_keepidle(&self.fd, pause);
+        let _ = sockopt::set_tcp_keepintvl(&self.fd, pause.min(LONGEST_KEEPALIVE));
+        let _ = sockopt::set_socket_keepalive(&self.fd, true);
     }
 
     fn reset(&mut self) {

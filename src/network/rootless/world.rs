@@ -15,7 +15,7 @@ use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::net_device::{link_body, set_up};
 use crate::runtime::foreground;
 use crate::runtime::protocol::{Channel, Message, Tag};
-use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
 use crate::sys::netlink::{Request, Socket};
 use crate::sys::process::exit_now;
 use crate::sys::{fdpass, net, tun};
@@ -27,7 +27,7 @@ pub const DEVICE: &str = "host0";
 /// their blocks is taken from the world outside.
 pub const GATEWAYS: Gateways =
     Gateways { v4: Ipv4Addr::new(10, 0, 2, 2), v6: Ipv6Addr::new(0xfd00, 0x6875, 0x736b, 0, 0, 0, 0, 2) };
-const OWN: [IpAddr; 2] =
+pub(super) const OWN: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x6875, 0x736b, 0, 0, 0, 0, 0x100))];
 
 /// Numbers of linux/rtnetlink.h, if_link.h, if_addr.h and netlink.h.
@@ -70,14 +70,8 @@ impl World {
             3,
             |channel| {
                 channel.expect(Tag::MapsWritten)?;
-                let (uid, gid) = (rustix::thread::Uid::ROOT, rustix::thread::Gid::ROOT);
-                rustix::thread::set_thread_res_gid(gid, gid, gid).context("become group 0 of the user namespace")?;
-                rustix::thread::set_thread_res_uid(uid, uid, uid).context("become user 0 of the user namespace")?;
-                let open = |path: &str| {
-                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                        .with_context(|| format!("open {path}"))
-                };
-                Ok(vec![open("/proc/self/ns/user")?, open("/proc/self/ns/net")?, set_up_namespace()?])
+                become_root()?;
+                Ok(vec![open_namespace("user")?, open_namespace("net")?, set_up_namespace()?])
             },
             |channel, pid| idmap::write(pid, maps).and_then(|()| channel.send(Tag::MapsWritten)),
         )?;
@@ -85,18 +79,29 @@ impl World {
         Ok(Self { user, network, device })
     }
 
-    /// Makes the way out anew in namespaces that another's death has left.
-    pub(super) fn adopt(user: OwnedFd, network: OwnedFd) -> Result<Self> {
+    /// Makes the way out anew in namespaces that another's death has left; the network namespace, too, where that has gone.
+    pub(super) fn adopt(user: OwnedFd, network: Option<OwnedFd>) -> Result<Self> {
         let answers = in_child(
             CloneFlags::empty(),
-            1,
+            2,
             |_| {
-                enter(user.as_fd(), network.as_fd())?;
-                Ok(vec![set_up_namespace()?])
+                let network = match &network {
+                    Some(network) => {
+                        enter(user.as_fd(), network.as_fd())?;
+                        network.try_clone().context("copy a descriptor")?
+                    }
+                    None => {
+                        enter_user(user.as_fd())?;
+                        become_root()?;
+                        unshare(CloneFlags::NEWNET).context("make a network namespace")?;
+                        open_namespace("net")?
+                    }
+                };
+                Ok(vec![network, set_up_namespace()?])
             },
             |_, _| Ok(()),
         )?;
-        let [device] = <[OwnedFd; 1]>::try_from(answers).map_err(|_| ended_early())?;
+        let [network, device] = <[OwnedFd; 2]>::try_from(answers).map_err(|_| ended_early())?;
         Ok(Self { user, network, device })
     }
 }
@@ -107,13 +112,28 @@ fn ended_early() -> Error {
 
 /// Moves this process, which has one thread, into the two namespaces.
 pub(super) fn enter(user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Result<()> {
-    match move_into_link_name_space(user, Some(LinkNameSpaceType::User)) {
-        // Nobody enters the one that he is in (setns(2)).
-        Ok(()) | Err(Errno::INVAL) => {}
-        Err(errno) => return Err(errno).context("join the user namespace of rootless networks"),
-    }
+    enter_user(user)?;
     move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
         .context("join the network namespace of rootless networks")
+}
+
+fn enter_user(user: BorrowedFd<'_>) -> Result<()> {
+    match move_into_link_name_space(user, Some(LinkNameSpaceType::User)) {
+        // Nobody enters the one that he is in (setns(2)).
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno).context("join the user namespace of rootless networks"),
+    }
+}
+
+fn become_root() -> Result<()> {
+    let (uid, gid) = (rustix::thread::Uid::ROOT, rustix::thread::Gid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).context("become group 0 of the user namespace")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).context("become user 0 of the user namespace")
+}
+
+fn open_namespace(kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{kind}");
+    rustix::fs::open(&*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
 }
 
 /// Has a child of this process, in namespaces of its own, do something that ends in descriptors.

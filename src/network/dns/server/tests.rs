@@ -1,35 +1,41 @@
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use super::super::Names;
 use super::super::message::{Answer, Manner, Question, Said, ask};
 use super::*;
 use crate::error::{Error, Kind};
+use crate::network::egress::{Guarded, Policy};
 use crate::network::lease::{LEASES, Lease};
 use crate::network::tests::in_own_namespace;
 use crate::support::atomic;
 use crate::sys::net::bring_up_loopback;
 
-/// Says which names may be asked for, and keeps what it hears.
+/// Keeps what it hears.
 #[derive(Clone)]
 struct Guard {
-    names: Names,
     heard: Arc<Mutex<Vec<String>>>,
+    nothing: Arc<OwnedFd>,
 }
 
 impl Egress for Guard {
-    fn allows(&mut self, client: IpAddr, name: &str) -> bool {
-        let is_allowed = self.names.contain(name);
+    fn allows(&mut self, asker: &Asker, name: &str) -> bool {
+        let is_allowed = asker.allow.allows(name);
         if !is_allowed {
-            self.heard.lock().unwrap().push(format!("{client} may not {name}"));
+            self.heard.lock().unwrap().push(format!("{} may not {name}", asker.id));
         }
         is_allowed
     }
 
-    fn answers(&mut self, client: IpAddr, name: &str, addresses: &[(IpAddr, u32)]) -> Result<()> {
-        self.heard.lock().unwrap().push(format!("{client} {name} {addresses:?}"));
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.nothing.as_fd()
+    }
+
+    fn hear(&mut self, _who: &dyn Fn(IpAddr) -> Option<String>) {}
+
+    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<()> {
+        self.heard.lock().unwrap().push(format!("{} {:?} {name} {addresses:?} {origin:?}", asker.id, asker.addresses));
         match name {
             "full.example" => Err(Error::new(Kind::Other, "there is no room")),
             _ => Ok(()),
@@ -66,11 +72,22 @@ fn who_guards_it_is_asked_first_and_told_first() {
         bring_up_loopback().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let opened = || OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
-        let lease = Lease { addresses: vec!["127.0.0.2".parse().unwrap()], name: "web".into(), ..Lease::default() };
+        let allow = Policy::parse(&["allow=*.example,db".to_owned()]).unwrap().unwrap();
+        let lease = |name: &str, last: u8, egress| Lease {
+            addresses: vec![[127, 0, 0, last].into()],
+            name: name.to_owned(),
+            egress,
+            ..Lease::default()
+        };
+        let guarded = Guarded { allow, ..Guarded::default() };
         let leases = |leases: &BTreeMap<String, Lease>| {
             atomic::replace(opened().as_fd(), LEASES, &serde_json::to_vec(leases).unwrap()).unwrap();
         };
-        leases(&BTreeMap::from([("web".to_owned(), lease)]));
+        leases(&BTreeMap::from([
+            ("web".to_owned(), lease("web", 2, Some(guarded))),
+            ("db".to_owned(), lease("db", 3, None)),
+            ("cache".to_owned(), lease("cache", 4, None)),
+        ]));
         let config = Config {
             network: "net".into(),
             interface: Some("lo".into()),
@@ -81,13 +98,15 @@ fn who_guards_it_is_asked_first_and_told_first() {
             upstreams: vec!["127.0.0.9".parse().unwrap()],
             resolv_conf: "/nothing".into(),
             namespaces: None,
+            guarding: None,
         };
         let (sockets, port) = Sockets::open(&config).unwrap();
         assert_eq!(port, 53);
         let upstream = UdpSocket::bind("127.0.0.9:53").unwrap();
         let (tell, told) = mpsc::channel();
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let guard = Guard { names: Names::parse(["*.example"]).unwrap(), heard: Arc::clone(&heard) };
+        let guard =
+            Guard { heard: Arc::clone(&heard), nothing: Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap().into()) };
         thread::scope(|scope| {
             scope.spawn(|| answer_all(&upstream));
             let folder = opened();
@@ -98,14 +117,16 @@ fn who_guards_it_is_asked_first_and_told_first() {
                 tell.send(server.run(Wait::Thread).unwrap().is_some()).unwrap();
             });
             let codes =
-                ["web", "a.example", "A.Example", "evil.test", "full.example"].map(|name| match exchange(name) {
-                    Some(Said::Answer(answer)) => {
-                        format!("{:?}", answer.addresses().map(|(address, _)| address).collect::<Vec<_>>())
-                    }
-                    other => format!("{other:?}"),
-                });
+                ["web", "db", "cache", "a.example", "A.Example", "evil.test", "full.example"].map(
+                    |name| match exchange(name) {
+                        Some(Said::Answer(answer)) => {
+                            format!("{:?}", answer.addresses().map(|(address, _)| address).collect::<Vec<_>>())
+                        }
+                        other => format!("{other:?}"),
+                    },
+                );
             let failed = "Some(Failed(Otherwise))";
-            assert_eq!(codes, ["[127.0.0.2]", "[192.0.2.1]", "[192.0.2.1]", "[]", failed]);
+            assert_eq!(codes, ["[127.0.0.2]", "[127.0.0.3]", "[]", "[192.0.2.1]", "[192.0.2.1]", "[]", failed]);
             leases(&BTreeMap::new());
             assert_eq!(told.recv(), Ok(true), "it gives the leases' lock");
             UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.9:53").unwrap();
@@ -115,10 +136,12 @@ fn who_guards_it_is_asked_first_and_told_first() {
         assert_eq!(
             *heard,
             [
-                "127.0.0.2 a.example [(192.0.2.1, 60)]",
-                "127.0.0.2 A.Example [(192.0.2.1, 60)]",
-                "127.0.0.2 may not evil.test",
-                "127.0.0.2 full.example [(192.0.2.1, 60)]",
+                "web [127.0.0.2] db [(127.0.0.3, 5)] Network",
+                "web may not cache",
+                "web [127.0.0.2] a.example [(192.0.2.1, 60)] World",
+                "web [127.0.0.2] A.Example [(192.0.2.1, 60)] World",
+                "web may not evil.test",
+                "web [127.0.0.2] full.example [(192.0.2.1, 60)] World",
             ]
         );
     });

@@ -14,6 +14,9 @@ struct Outside {
     room: usize,
     was_ended: bool,
     was_reset: bool,
+    asked_each: Option<Duration>,
+    /// A look does not go past this many bytes, unless it begins there.
+    mark: Option<usize>,
 }
 
 impl Host for Outside {
@@ -28,7 +31,8 @@ impl Host for Outside {
     }
 
     fn peek(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Errno> {
-        let rest = self.arrived.iter().skip(offset as usize);
+        let end = self.mark.filter(|mark| *mark > offset as usize).unwrap_or(usize::MAX);
+        let rest = self.arrived.iter().take(end).skip(offset as usize);
         let count = into.iter_mut().zip(rest).map(|(to, from)| *to = *from).count();
         if count == 0 && !self.has_ended { Err(Errno::AGAIN) } else { Ok(count) }
     }
@@ -45,6 +49,10 @@ impl Host for Outside {
 
     fn end(&mut self) {
         assert!(!std::mem::replace(&mut self.was_ended, true));
+    }
+
+    fn keep_alive(&mut self, pause: Duration) {
+        assert_eq!(self.asked_each.replace(pause), None, "once");
     }
 
     fn reset(&mut self) {
@@ -130,7 +138,7 @@ impl Bench {
 
     fn arrive(&mut self, bytes: &[u8]) {
         self.outside.arrived.extend(bytes);
-        self.connection.readable(false);
+        self.connection.readable(false, false);
         while self.serve() == Served::Again {}
     }
 
@@ -204,7 +212,7 @@ fn each_side_ends_by_itself() {
     );
 
     bench.outside.has_ended = true;
-    bench.connection.readable(true);
+    bench.connection.readable(true, false);
     bench.arrive(b"more");
     let (header, payload) = bench.said();
     assert_eq!((header.flags, &payload[..]), (PSH | ACK, &b"more"[..]));
@@ -267,6 +275,46 @@ fn what_is_lost_is_sent_again() {
         bench.expire();
     }
     assert_eq!((bench.connection.state, bench.outside.was_reset), (State::Over, true), "nobody is there");
+}
+
+#[test]
+fn what_a_closed_window_has_swallowed_is_sent_again_when_it_opens() {
+    let mut bench = Bench::open();
+    bench.arrive(b"swallowed");
+    assert_eq!(bench.said().1, b"swallowed");
+    let window = |window| Segment {
+        sequence: THEIRS.wrapping_add(1),
+        acknowledged: OURS.wrapping_add(1),
+        flags: ACK,
+        window,
+        ..Segment::default()
+    };
+    for (segment, said) in [(window(0), None), (window(100), Some(&b"swallowed"[..]))] {
+        bench.connection.receive(&segment, bench.now, &mut bench.outside, &mut bench.written);
+        bench.serve();
+        assert_eq!(bench.written.segments.pop_front().map(|(_, bytes)| bytes).as_deref(), said);
+    }
+}
+
+#[test]
+fn urgent_data_do_not_hide_what_is_behind_them() {
+    let mut bench = Bench::open();
+    bench.outside.mark = Some(3);
+    bench.outside.arrived.extend(b"abcUdef");
+    bench.connection.readable(false, true);
+    while bench.serve() == Served::Again {}
+    assert_eq!((bench.said().1, bench.said().1), (b"abc".to_vec(), b"Udef".to_vec()));
+}
+
+#[test]
+fn a_container_s_question_is_passed_on() {
+    let mut bench = Bench::open();
+    bench.now += Duration::from_secs(60);
+    for _ in 0..2 {
+        bench.hear(0, 1, ACK, b"");
+        assert_eq!(bench.said().0.flags, ACK, "we are there");
+    }
+    assert_eq!(bench.outside.asked_each, Some(Duration::from_secs(60)));
 }
 
 #[test]
@@ -375,7 +423,7 @@ fn everything_arrives_whatever_is_lost() {
         let (down, up) = (pattern(7), pattern(13));
         let mut bench = Bench::open();
         bench.outside.arrived.extend(&down);
-        bench.connection.readable(false);
+        bench.connection.readable(false, false);
         let mut guest = Guest {
             next: 0,
             acknowledged: 0,
@@ -443,7 +491,7 @@ fn nonsense_does_no_harm() {
             let flags = u8::try_from(roll(64)).unwrap();
             match roll(6) {
                 0 => bench.outside.arrived.extend(&payload),
-                1 => bench.connection.readable(bench.outside.has_ended),
+                1 => bench.connection.readable(bench.outside.has_ended, false),
                 2 => bench.expire(),
                 3 if roll(8) == 0 => bench.outside.has_ended = true,
                 _ => drop(bench.hear(roll(400), roll(400), flags, &payload)),
