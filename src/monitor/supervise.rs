@@ -27,6 +27,7 @@ use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
 use crate::network::rootless::Lifeline;
+use crate::network::watch::Watch;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
@@ -63,8 +64,14 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// Called where it takes over, before it attends to anything: takes over what the monitor before had open.
+    pub resume: &'a dyn Fn(),
     /// Called when somebody has changed which networks the workload is to be in, while it runs.
     pub change_networks: &'a dyn Fn() -> Result<()>,
+    /// The name servers of its networks, while it runs.
+    pub names: &'a Watch,
+    /// Called when one of them has died: has another take its place.
+    pub find_names: &'a dyn Fn() -> Result<()>,
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
     /// The process that an ordinary user's networks need.
@@ -312,6 +319,7 @@ impl<'a> Monitor<'a> {
         if let Some((stop, _)) = stop {
             (self.is_stopping, self.is_kept) = (true, stop.is_kept);
         }
+        (self.job.resume)();
         let mut streams = Streams::reopen(self.job.folder)?;
         streams.launched(None)?;
         let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
@@ -442,6 +450,9 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.names {
+                self.look_after_names();
+            }
             if ready.lifeline {
                 self.look_after_lifeline();
             }
@@ -471,6 +482,14 @@ impl<'a> Monitor<'a> {
                 self.hear_all(streams);
                 return Ok(end);
             }
+        }
+    }
+
+    /// Where there can be no name server, it is asked for again later.
+    fn look_after_names(&self) {
+        let now = Instant::now();
+        if self.job.names.is_due(now) && (self.job.find_names)().is_err() {
+            self.job.names.lost(now);
         }
     }
 
@@ -557,6 +576,10 @@ impl<'a> Monitor<'a> {
         for source in relay.sources() {
             add(Source::Relay, source, PollFlags::IN);
         }
+        let names = self.job.names.links();
+        for link in names.iter() {
+            add(Source::Names, link.as_fd(), PollFlags::IN);
+        }
         let lease = self.job.lifeline.lease();
         if let Some(lease) = &*lease {
             add(Source::Lifeline, lease.as_fd(), PollFlags::IN);
@@ -565,7 +588,8 @@ impl<'a> Monitor<'a> {
         let due = due.or_else(|| {
             self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
         });
-        let next = self.deadline.into_iter().chain(due).chain(self.job.lifeline.due()).min();
+        let dues = [due, self.job.names.due(), self.job.lifeline.due()];
+        let next = self.deadline.into_iter().chain(dues.into_iter().flatten()).min();
         let left = next.map(|next| next.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let polled = match self.lifetime {
@@ -579,6 +603,7 @@ impl<'a> Monitor<'a> {
         let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut ready = Ready {
             deadline_passed: has_passed(self.deadline),
+            names: has_passed(self.job.names.due()),
             lifeline: has_passed(self.job.lifeline.due()),
             ..Ready::default()
         };
@@ -598,6 +623,7 @@ impl<'a> Monitor<'a> {
                 Source::Check => ready.check = true,
                 Source::CheckOutput => ready.check_output = true,
                 Source::Relay => ready.relay = true,
+                Source::Names => ready.names = true,
                 Source::Lifeline => ready.lifeline = true,
             }
         }
@@ -945,6 +971,7 @@ enum Source {
     Check,
     CheckOutput,
     Relay,
+    Names,
     Lifeline,
 }
 
@@ -962,6 +989,7 @@ struct Ready {
     check: bool,
     check_output: bool,
     relay: bool,
+    names: bool,
     lifeline: bool,
     deadline_passed: bool,
 }
