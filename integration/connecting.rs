@@ -269,7 +269,7 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     given.arg(layout.reference()).args(["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]);
     given.step(Step::Listen(free)).step(Step::Activate(1, "")).run().success();
     wait_until("it serves what it was given", || page(&free.to_string()).ends_with("given\n"));
-    husk(scene, &["rm", "-f", "-t", "0", "web", "alone", "given"]).success();
+    husk(scene, &["rm", "-f", "web", "alone", "given"]).success();
     wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
 }
 
@@ -306,7 +306,7 @@ fn an_ordinary_user_s_containers_have_no_rights_over_bridges(scene: &Scene) {
     assert!(seen.contains("mtu 1400"), "{seen}");
     let links = husk(scene, &["unshare", "--rootless-netns", "ip", "link"]).success().stdout;
     assert!(bridges.iter().all(|bridge| links.contains(bridge.as_str())), "{links}");
-    husk(scene, &["rm", "-f", "-t", "0", "web"]).success();
+    husk(scene, &["rm", "-f", "web"]).success();
 }
 
 fn kill(pid: i32) {
@@ -340,18 +340,16 @@ fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
     let pid = pid_of();
     let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
     let (monitor, third) = (monitor_of("risen"), process_of(scene));
-    let link = husk(scene, &["unshare", "--rootless-netns", "readlink", "/proc/self/ns/net"]).success().stdout;
     for of_husk in [monitor, third].into_iter().chain(name_servers("ashes")) {
         kill(of_husk);
     }
     wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
     wait_until("it is looked after", || pid_of() == pid && is_served());
-    assert_ne!(husk(scene, &["unshare", "--rootless-netns", "readlink", "/proc/self/ns/net"]).success().stdout, link);
     assert_eq!(
         inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
         "hello\n"
     );
-    husk(scene, &["rm", "-f", "-t", "0", "risen"]).success();
+    husk(scene, &["rm", "-f", "risen"]).success();
     wait_until("it has given back what it had", || leases(scene, "ashes") == serde_json::json!({}));
 }
 
@@ -740,7 +738,9 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
         let table = tables.trim().strip_prefix("table ").expect("there is one");
         let loss = loss.replace("flush TABLE", "flush table TABLE").replace("TABLE", table);
         nft(&loss).expect("it is nobody's");
-        husk(scene, &["ps"]).success().says("husk network reload");
+        let told = husk(scene, &["ps"]).success().stderr;
+        // Where its monitor was killed, the next one has mended it by then.
+        assert!(told.contains("husk network reload") || kernel() >= (6, 9), "{told}");
         husk(scene, &["network", "reload"]).success();
         assert_eq!(husk(scene, &["ps"]).success().stderr, "", "{loss}");
         assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached(), "{loss}");

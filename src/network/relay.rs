@@ -117,7 +117,12 @@ impl Door {
     /// Takes a port that the caller has a socket for.
     pub fn take(transport: Transport, socket: BorrowedFd<'_>, at: IpAddr, to: SocketAddr) -> Result<Self> {
         let socket = socket.try_clone_to_owned().context("copy a socket")?;
-        rustix::io::ioctl_fionbio(&socket, true).context("have a socket not wait")?;
+        let describe = || format!("listen on {at} with a socket that was passed");
+        rustix::io::ioctl_fionbio(&socket, true).with_context(describe)?;
+        if transport == Transport::Udp {
+            let family = sockopt::socket_domain(&socket).with_context(describe)?;
+            datagram::tell_destinations(&socket, family == AddressFamily::INET6).with_context(describe)?;
+        }
         Ok(Self { transport, socket, at, to })
     }
 
