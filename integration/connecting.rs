@@ -738,7 +738,9 @@ fn what_is_flushed_or_killed_is_made_right(scene: &Scene) {
         let table = tables.trim().strip_prefix("table ").expect("there is one");
         let loss = loss.replace("flush TABLE", "flush table TABLE").replace("TABLE", table);
         nft(&loss).expect("it is nobody's");
-        husk(scene, &["ps"]).success().says("husk network reload");
+        let told = husk(scene, &["ps"]).success().stderr;
+        // Where its monitor was killed, the next one has mended it by then.
+        assert!(told.contains("husk network reload") || kernel() >= (6, 9), "{told}");
         husk(scene, &["network", "reload"]).success();
         assert_eq!(husk(scene, &["ps"]).success().stderr, "", "{loss}");
         assert!(run("nft", "list ruleset").contains("tcp . 8080") && is_reached(), "{loss}");
@@ -886,7 +888,7 @@ fn ports_and_ways_follow_the_networks(scene: &Scene) {
     // What is taken is refused, and changes nothing.
     start(scene, &layout, &["--name", "third", "--network", "inner", "-p", "8080:80"], "sleep 100");
     let refused = husk(scene, &["network", "connect", "bridge", "third"]);
-    refused.exits_with(125).says("port is already allocated").says("container web has it");
+    refused.exits_with(1).says("port is already allocated").says("container web has it");
     let links = husk(scene, &["exec", "third", "/bin/busybox", "ip", "link"]).success().stdout;
     assert!(links.contains("eth0") && !links.contains("eth1"), "{links}");
     // A name server in a container, beside those of the networks, which go on answering.

@@ -653,15 +653,31 @@ fn starts_see_to_it(scene: &Scene) {
         let said = look_up(name);
         assert!(said.contains(address.trim()), "{address}: {said}");
     }
-    // Killed, it is there again with the next start; with the monitor, with whoever starts that again.
+    // It is in no cgroup of who started it, where it can be elsewhere.
+    let cgroups = |pid: i64| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let of_web = husk(&["inspect", "-f", "{{.State.Pid}}", "web"]).success().stdout.trim().parse().expect("a pid");
+    let pid = server("hk_names").expect("it lives");
+    if cgroups(of_web).contains(":/husk/") {
+        wait_until("it is with its kind", || cgroups(pid.into()).contains(":/husk/network\n"));
+    }
+    // It hears whom it is to ask.
+    let asked = UdpSocket::bind("127.0.0.77:53").expect("bind");
+    asked.set_read_timeout(Some(Duration::from_secs(5))).expect("be patient");
+    husk(&["network", "update", "--dns-add", "127.0.0.77", "hk_names"]).success();
+    husk(&["exec", "web", "busybox", "timeout", "1", "busybox", "nslookup", "outside.example"]);
+    let mut question = [0; 512];
+    let (length, _) = asked.recv_from(&mut question).expect("it is asked");
+    assert!(question[..length].windows(7).any(|label| label == b"outside"));
+    drop(asked);
+    husk(&["network", "update", "--dns-drop", "127.0.0.77", "hk_names"]).success();
+    // Killed, it is there again, by the monitors of who needs it; with the monitor, with whoever starts that again.
     let kill = |pid: i32| {
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill it");
     };
-    kill(server("hk_names").expect("it lives"));
-    wait_until("it is dead", || !lives());
+    kill(pid);
+    wait_until("there is another", || server("hk_names").is_some_and(|other| other != pid) && lives());
     assert!(look_up("app").contains(address.trim()));
-    assert!(lives());
     let is_monitor =
         |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"husk:[monitor]\n");
     let monitors: Vec<i32> = pids().filter(is_monitor).collect();

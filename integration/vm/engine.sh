@@ -14,7 +14,7 @@ else
     ctl='systemctl --user' units=$XDG_RUNTIME_DIR/systemd/user
 fi
 finish() {
-    $ctl stop husk-vm-unit husk-vm-boot 2>/dev/null
+    $ctl stop husk-vm-unit husk-vm-net husk-vm-boot 2>/dev/null
     rm -f "$units"/husk-vm-*.service
     $ctl daemon-reload
     for name in $($husk ps -aq); do $husk rm -f "$name" >/dev/null; done
@@ -84,6 +84,21 @@ $ctl stop husk-vm-unit
 is "systemctl stop" $? 0
 is "the container is then" "$(field .State.Status unit)" exited
 is "the unit is then" "$($ctl is-failed husk-vm-unit)" inactive
+
+# A network's name server, and a user's way out, are not the unit's whose container was the first.
+server() { for of in /proc/[0-9]*; do tr '\0' ' ' <"$of/cmdline" 2>/dev/null | grep -q "internal $1" && sed -n 's/^0:://p' "$of/cgroup"; done; }
+if $husk network create app >/dev/null && $husk create --name unit2 --network app "$image" /bin/busybox sleep 10000 >/dev/null \
+    && $husk generate systemd --name unit2 >"$units/husk-vm-net.service" && $ctl daemon-reload && $ctl start husk-vm-net \
+    && until_is running field .State.Status unit2 && $husk run -d --name other --network app "$image" /bin/busybox sleep 10000 >/dev/null; then
+    has "the name server has a scope of its own" "$(server 'dns app')" "husk-network-"
+    [ "$me" = 0 ] || has "so has the way out" "$(server network)" "husk-network-"
+    $ctl stop husk-vm-net
+    has "a name is found once that unit has stopped" "$($husk exec other /bin/busybox nslookup other 2>&1)" "Name:"
+    $husk rm -f other unit2 >/dev/null
+    is "its network goes" "$($husk network rm app)" app
+else
+    skip "networks of units" "no network can be made here"
+fi
 
 # The unit of the boot. What a power cut leaves is a container that is gone with its monitor.
 $husk run -d --name always --restart always "$image" /bin/busybox sleep 10000 >/dev/null

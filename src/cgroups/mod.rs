@@ -20,6 +20,7 @@
 //! | `adopt` | the same for a process that is there already, with systemd |
 //! | `systemd` | scopes over D-Bus |
 //! | `handle` | entering, finding again, updating, removing |
+//! | `refuge` | a place for processes that are no container's |
 //! | `freezer` | freezing, thawing, killing |
 //! | `oom` | hearing of the OOM killer |
 //! | `stats`, `usage` | what a container uses: the figures, reading them |
@@ -38,6 +39,7 @@ mod legacy;
 mod memory_watch;
 mod oom;
 mod plan;
+mod refuge;
 pub mod resctrl;
 mod resctrl_usage;
 mod setting;
@@ -56,6 +58,7 @@ pub use layout::{Hierarchy, Layout, Mode};
 pub use memory_watch::MemoryWatch;
 pub use oom::OomWatch;
 pub use plan::{Driver, Plan, Request, Tolerance, Warning, plan};
+pub use refuge::{Home, Refuge};
 pub use resctrl_usage::ResctrlStats;
 #[cfg(any(test, fuzzing))]
 pub use systemd::count_values;

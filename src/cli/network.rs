@@ -444,7 +444,7 @@ fn update(args: &Update, networks: &Networks<'_>) -> Result<Status> {
     if !found.has_dns() {
         return Err(Error::invalid(format!("network {}: it has no name server", found.name)));
     }
-    networks.change(&found.name, |record| {
+    let changed = networks.change(&found.name, |record| {
         if let Some(address) = dns_drop.iter().find(|address| !record.dns_servers.contains(address)) {
             return Err(Error::new(Kind::NotFound, format!("network {}: it does not ask {address}", record.name)));
         }
@@ -456,11 +456,6 @@ fn update(args: &Update, networks: &Networks<'_>) -> Result<Status> {
         }
         Ok(())
     })?;
-    if !networks.endpoints(&found)?.is_empty() {
-        report::note(&format!(
-            "network {}: its name server asks them once the containers in it have ended",
-            found.name
-        ));
-    }
+    connecting::change_servers(networks, &changed)?;
     Ok(Status::Success)
 }

@@ -55,7 +55,12 @@ pub(super) fn run(args: Unshare, tell: &dyn Fn(&str)) -> Result<Status> {
     ];
     let exit = if rootless_netns {
         let folder = engine.settings.run_root.join(rootless::FOLDER);
-        let networks = rootless::ensure(&rootless::Config { folder: &folder, maps, reaches_host: false })?;
+        let networks = rootless::ensure(&rootless::Config {
+            folder: &folder,
+            maps,
+            reaches_host: false,
+            home: engine.helpers_home(),
+        })?;
         networks.hold()?;
         networks.run(|| exec(&command, &variables))?
     } else {

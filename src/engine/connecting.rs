@@ -24,6 +24,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
@@ -46,6 +47,7 @@ use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
 use crate::network::rootless::{Lifeline, open_inside};
+use crate::network::watch::Watch;
 use crate::network::way;
 use crate::runtime;
 use crate::support::activation::passed_descriptors;
@@ -66,6 +68,8 @@ pub struct Connecting<'a> {
     lifeline: &'a Lifeline,
     /// What the command's caller has bound already.
     passed: RefCell<PassedSockets>,
+    /// Of its networks.
+    names: &'a Watch,
     world: RefCell<Option<Rc<World>>>,
     netfilter: Netfilter,
     /// What tells this run from others, once it has begun.
@@ -97,6 +101,7 @@ impl<'a> Connecting<'a> {
         hostname: &'a str,
         relay: &'a RefCell<Relay>,
         lifeline: &'a Lifeline,
+        names: &'a Watch,
     ) -> Option<Self> {
         if !matches!(record.options.network, Network::Joined(_)) {
             return None;
@@ -108,6 +113,7 @@ impl<'a> Connecting<'a> {
             relay,
             lifeline,
             passed: RefCell::default(),
+            names,
             world: RefCell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
@@ -223,7 +229,29 @@ impl<'a> Connecting<'a> {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.begin_to_watch_names(&networks);
         Ok(())
+    }
+
+    /// Sees to it that all its networks have their name servers, of which one has died.
+    pub fn find_names(&self) -> Result<()> {
+        let networks = Networks::of(self.engine);
+        self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
+        self.watch_names(&networks)
+    }
+
+    fn watch_names(&self, networks: &Networks<'_>) -> Result<()> {
+        let joined = self.joined.borrow();
+        let links = joined.iter().filter_map(|network| names::watch(networks, network).transpose());
+        self.names.hold(links.collect::<Result<_>>()?, Instant::now());
+        Ok(())
+    }
+
+    /// Watches them from now on; what cannot be watched yet is looked for again.
+    fn begin_to_watch_names(&self, networks: &Networks<'_>) {
+        if self.watch_names(networks).is_err() {
+            self.names.lost(Instant::now());
+        }
     }
 
     /// Tells that a run has left its networks.
@@ -286,7 +314,7 @@ impl<'a> Connecting<'a> {
             addresses: attachment.addresses(),
             mac: attachment.mac,
             name: record.name.to_string(),
-            aliases: attachment.aliases.clone(),
+            aliases: aliases(record, attachment),
             resolvers: record.options.hosts.servers.clone(),
             run: self.run.get(),
         };
@@ -355,6 +383,7 @@ impl<'a> Connecting<'a> {
         files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
         // Who asked for it tells of it.
         self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.begin_to_watch_names(&networks);
         Ok(())
     }
 
@@ -590,6 +619,7 @@ impl<'a> Connecting<'a> {
         self.relay.replace(Relay::default());
         self.bound.replace(Vec::new());
         self.targets.replace(Vec::new());
+        self.names.let_go();
     }
 
     /// Gives back what the container had in a process that nobody waits for: before it takes rules away, the kernel waits some
@@ -665,6 +695,14 @@ fn namespace_of(engine: &Engine, world: &World, record: &Record) -> Result<Owned
     // A workload may have become somebody over whom the user has rights in the user namespace alone.
     let opened = open_inside(handle.user_namespace(), handle.network_namespace(), 1, || Ok(vec![open()?]))?;
     opened.into_iter().next().ok_or_else(|| Error::new(Kind::Other, format!("open {path}: nothing was handed over")))
+}
+
+/// What a container is called in a network besides its own name: as docker has it, also by the name that it calls itself.
+fn aliases(record: &Record, attachment: &Attachment) -> Vec<String> {
+    let mut aliases = attachment.aliases.clone();
+    let hostname = record.options.hostname.as_ref().filter(|hostname| *hostname != record.name.as_str());
+    aliases.extend(hostname.filter(|hostname| !attachment.aliases.contains(hostname)).cloned());
+    aliases
 }
 
 /// Tells that a container is in a network, or is no more, in docker's words.

@@ -16,7 +16,7 @@ use super::logs;
 use super::record::{Container, ExitRecord, Status, Supervision, now};
 use super::settings::{self, Caller, CgroupManager, Settings};
 use super::userns;
-use crate::cgroups::{Driver, Tolerance};
+use crate::cgroups::{Driver, Home, Tolerance};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::unpack::{Form, OverlayXattr, Ownership};
 use crate::monitor;
@@ -133,6 +133,14 @@ impl Engine {
             CgroupManager::Auto if crate::cgroups::systemd_is_reachable() => CgroupManager::Systemd,
             CgroupManager::Auto => CgroupManager::Cgroupfs,
             named => named,
+        }
+    }
+
+    /// Where processes live that are of no one container.
+    pub fn helpers_home(&self) -> Home {
+        match self.cgroup_manager() {
+            CgroupManager::Systemd => Home::Scope,
+            CgroupManager::Auto | CgroupManager::Cgroupfs => Home::Group,
         }
     }
 

@@ -354,12 +354,9 @@ impl<'e> Networks<'e> {
     /// still.
     pub fn everybodys(&self) -> Result<BTreeMap<String, BTreeMap<String, Lease>>> {
         let mut all: BTreeMap<String, BTreeMap<String, Lease>> = BTreeMap::new();
-        let Some(folder) = open(&self.run_directory())? else { return Ok(all) };
-        for name in super::containers::entries(folder.as_fd())? {
-            if is_network_name(&name) {
-                for (id, lease) in self.leases(&name)? {
-                    all.entry(id).or_default().insert(name.clone(), lease);
-                }
+        for name in self.in_use()? {
+            for (id, lease) in self.leases(&name)? {
+                all.entry(id).or_default().insert(name.clone(), lease);
             }
         }
         Ok(all)

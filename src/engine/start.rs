@@ -22,6 +22,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
 use crate::network::rootless::Lifeline;
+use crate::network::watch::Watch;
 use crate::runtime::container::{Networks, Request};
 use crate::runtime::foreground::Exit;
 use crate::runtime::plan::Choices;
@@ -162,8 +163,8 @@ fn supervise(
     let has_run = Cell::new(was_left);
     let serving = serving(&record, lifetime, wants);
     let hostname = spec.hostname().clone().unwrap_or_default();
-    let (relay, lifeline) = (RefCell::default(), Lifeline::default());
-    let connecting = Connecting::of(engine, &record, &hostname, &relay, &lifeline);
+    let (relay, lifeline, names) = (RefCell::default(), Lifeline::default(), Watch::default());
+    let connecting = Connecting::of(engine, &record, &hostname, &relay, &lifeline, &names);
     // One whose monitor could not take it over lives on, with all that it has.
     let is_over = Cell::new(false);
     let clear = |outcome: &Outcome| {
@@ -213,9 +214,6 @@ fn supervise(
     let process = spec.spec().process().as_ref();
     let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
     let log_attributes = log_attributes::of(&record, &hostname, environment);
-    if was_left {
-        let _ = connecting.as_ref().map(Connecting::resume);
-    }
     let job = Job {
         runtime: &runtime,
         request: Request {
@@ -251,7 +249,13 @@ fn supervise(
         },
         clear: &clear,
         release: &|| supervision.release(),
+        resume: &|| {
+            // What it was called by goes on; what could not be opened again is this host's own way to it alone.
+            let _ = connecting.as_ref().map(Connecting::resume);
+        },
         change_networks: &|| connecting.as_ref().map_or(Ok(()), Connecting::change),
+        names: &names,
+        find_names: &|| connecting.as_ref().map_or(Ok(()), Connecting::find_names),
         relay: &relay,
         lifeline: &lifeline,
         reconnect: &|| connecting.as_ref().map_or(Ok(()), Connecting::reconnect),

@@ -7,17 +7,20 @@
 //! | signals | all blocked: it ends when the container does |
 //! | standard streams | the null device, once the workload has its own |
 
+mod health;
+mod needs;
+mod waiting;
+
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::Timespec;
 use serde::{Deserialize, Serialize};
 
 use super::audience::{Audience, Heard};
 use super::checking::{Checking, HealthJob};
-use super::health::{CheckResult, Checks, OnFailure};
+use super::health::{Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Log, LogOptions};
 use super::restart::{BackOff, RestartPolicy};
@@ -27,11 +30,12 @@ use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
 use crate::network::rootless::Lifeline;
+use crate::network::watch::Watch;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
 use crate::spec::validate::Validated;
 use crate::sys::process::exit_now;
-use crate::sys::{memory, signal};
+use crate::sys::signal;
 
 /// What a monitor is started for.
 pub struct Job<'a> {
@@ -63,8 +67,14 @@ pub struct Job<'a> {
     pub clear: &'a dyn Fn(&Outcome) -> Result<()>,
     /// Called when the container is left to whoever comes, and nothing remains but to tell the command.
     pub release: &'a dyn Fn(),
+    /// Called where it takes over, before it attends to anything: takes over what the monitor before had open.
+    pub resume: &'a dyn Fn(),
     /// Called when somebody has changed which networks the workload is to be in, while it runs.
     pub change_networks: &'a dyn Fn() -> Result<()>,
+    /// The name servers of its networks, while it runs.
+    pub names: &'a Watch,
+    /// Called when one of them has died: has another take its place.
+    pub find_names: &'a dyn Fn() -> Result<()>,
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
     /// The process that an ordinary user's networks need.
@@ -312,6 +322,7 @@ impl<'a> Monitor<'a> {
         if let Some((stop, _)) = stop {
             (self.is_stopping, self.is_kept) = (true, stop.is_kept);
         }
+        (self.job.resume)();
         let mut streams = Streams::reopen(self.job.folder)?;
         streams.launched(None)?;
         let Some(running) = self.job.runtime.take_over(self.job.request.id)? else {
@@ -442,6 +453,9 @@ impl<'a> Monitor<'a> {
             if ready.relay {
                 self.attend_to_callers();
             }
+            if ready.names {
+                self.look_after_names();
+            }
             if ready.lifeline {
                 self.look_after_lifeline();
             }
@@ -474,214 +488,9 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Notes the death of the way out, and asks for another when it is time to.
-    fn look_after_lifeline(&self) {
-        let lifeline = self.job.lifeline;
-        let now = Instant::now();
-        if lifeline.due().is_none() {
-            lifeline.lost(now);
-        }
-        // Where none can be had, it is asked for again later.
-        if lifeline.due().is_some_and(|due| due <= now) && (self.job.reconnect)().is_err() {
-            lifeline.lost(now);
-        }
-    }
-
-    /// Where this fails, who calls this host by a loopback address is not heard; others do not come this way.
-    fn attend_to_callers(&self) {
-        let _ = self.job.relay.borrow_mut().attend();
-    }
-
-    /// Remembers what ran out of memory, before the cgroup that counts it can go.
-    fn look_at_memory(&mut self, running: &Running) {
-        let is_there = self.memory.as_ref().is_some_and(MemoryWatch::look);
-        if let Some(found) = running.out_of_memory() {
-            self.out_of_memory = Some(found);
-        }
-        if !is_there {
-            self.memory_gone = self.memory.take();
-        }
-    }
-
     /// Keeps no directory of the caller's busy.
     fn leave_directory() {
         let _ = rustix::process::chdir("/");
-    }
-
-    /// Waits for whatever comes first.
-    fn wait(&self, pidfd: Option<BorrowedFd<'_>>, streams: &Streams) -> Result<Ready> {
-        let relay = self.job.relay.borrow();
-        let mut sources = Vec::with_capacity(8);
-        let mut fds = Vec::with_capacity(8);
-        let mut add = |source, fd, flags| {
-            sources.push(source);
-            fds.push(PollFd::from_borrowed_fd(fd, flags));
-        };
-        if let Some(pidfd) = pidfd {
-            add(Source::End, pidfd, PollFlags::IN);
-        }
-        if let Some(listener) = self.audience.listener() {
-            add(Source::Newcomer, listener, PollFlags::IN);
-        }
-        for (place, member) in self.audience.members() {
-            // Its end is seen without asking; what it sends waits while the workload does not read.
-            let wants =
-                if member.has_sent_input && !streams.takes_input() { PollFlags::empty() } else { PollFlags::IN };
-            add(Source::Member(place), member.link.as_fd(), wants);
-        }
-        if self.audience.is_full()
-            && let Some(first) = &self.audience.first
-        {
-            add(Source::ClientHasRoom, first.link.as_fd(), PollFlags::OUT);
-        }
-        if let Some(outlet) = self.log.as_ref().and_then(Log::outlet) {
-            add(Source::LogHasRoom, outlet, PollFlags::OUT);
-        }
-        if !self.is_full() {
-            for (stream, fd) in streams.readable() {
-                add(Source::Stream(stream), fd, PollFlags::IN);
-            }
-        }
-        if let Some(memory) = self.memory.as_ref().filter(|_| pidfd.is_some()) {
-            add(Source::Memory, memory.as_fd(), PollFlags::PRI);
-        }
-        if let Some(input) = streams.writable() {
-            add(Source::Input, input, PollFlags::OUT);
-        }
-        if let Some(checking) = &self.checking {
-            add(Source::Check, checking.pidfd(), PollFlags::IN);
-            if let Some(output) = checking.output() {
-                add(Source::CheckOutput, output, PollFlags::IN);
-            }
-        }
-        for source in relay.sources() {
-            add(Source::Relay, source, PollFlags::IN);
-        }
-        let lease = self.job.lifeline.lease();
-        if let Some(lease) = &*lease {
-            add(Source::Lifeline, lease.as_fd(), PollFlags::IN);
-        }
-        let due = self.checking.as_ref().and_then(Checking::deadline);
-        let due = due.or_else(|| {
-            self.checks.as_ref().and_then(Checks::due).filter(|_| pidfd.is_some() && self.checking.is_none())
-        });
-        let next = self.deadline.into_iter().chain(due).chain(self.job.lifeline.due()).min();
-        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let polled = match self.lifetime {
-            Lifetime::Command => poll(&mut fds, timeout.as_ref()),
-            Lifetime::Own => poll_for_long(&mut fds, timeout),
-        };
-        match polled {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("wait for the container"),
-        }
-        let has_passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let mut ready = Ready {
-            deadline_passed: has_passed(self.deadline),
-            lifeline: has_passed(self.job.lifeline.due()),
-            ..Ready::default()
-        };
-        for (source, fd) in sources.into_iter().zip(&fds) {
-            if fd.revents().is_empty() {
-                continue;
-            }
-            match source {
-                Source::End => ready.ended = true,
-                Source::Newcomer => ready.newcomer = true,
-                Source::Member(place) => ready.heard.push(place),
-                Source::ClientHasRoom => ready.client_has_room = true,
-                Source::LogHasRoom => ready.log_has_room = true,
-                Source::Memory => ready.memory = true,
-                Source::Stream(stream) => ready.streams.push(stream),
-                Source::Input => ready.input = true,
-                Source::Check => ready.check = true,
-                Source::CheckOutput => ready.check_output = true,
-                Source::Relay => ready.relay = true,
-                Source::Lifeline => ready.lifeline = true,
-            }
-        }
-        // From the back, so that who goes does not change the places of the others.
-        ready.heard.reverse();
-        Ok(ready)
-    }
-
-    /// Begins a check that is due, and ends one that has ended or takes too long.
-    fn look_after_health(&mut self, has_ended: bool) -> Result<()> {
-        self.forget_check(has_ended)?;
-        let (Some(job), Some(checks)) = (&self.job.health, &mut self.checks) else { return Ok(()) };
-        let now = Instant::now();
-        let is_frozen = || self.job.runtime.is_paused(self.job.request.id);
-        let result = match &mut self.checking {
-            None if checks.due().is_some_and(|due| due <= now) => {
-                if is_frozen() {
-                    checks.postpone(now);
-                    return Ok(());
-                }
-                checks.begun();
-                match Checking::start(job, now) {
-                    Ok(checking) => {
-                        self.checking = Some(checking);
-                        return Ok(());
-                    }
-                    // It was paused this moment.
-                    Err(_) if is_frozen() => {
-                        checks.postpone(now);
-                        return Ok(());
-                    }
-                    Err(error) => CheckResult::not_started(&error),
-                }
-            }
-            Some(checking) if checking.was_given_up() => return Ok(()),
-            Some(checking) if has_ended => checking.finish()?,
-            Some(checking) if checking.deadline().is_some_and(|deadline| deadline <= now) => {
-                if is_frozen() {
-                    checking.excuse(now);
-                    return Ok(());
-                }
-                checking.finish()?
-            }
-            _ => return Ok(()),
-        };
-        if self.checking.as_ref().is_some_and(|checking| !checking.was_given_up()) {
-            self.checking = None;
-        }
-        let is_ill = checks.take(result, now);
-        self.save_health();
-        if is_ill {
-            if job.check.on_failure != OnFailure::None {
-                self.ending = Some(Ending::Unhealthy);
-            }
-            match job.check.on_failure {
-                OnFailure::None => {}
-                OnFailure::Kill => self.send(signal::KILL)?,
-                OnFailure::Restart => {
-                    self.is_to_restart = true;
-                    self.send(signal::KILL)?;
-                }
-                OnFailure::Stop => {
-                    let patience_seconds = Some(STOP_PATIENCE_SECONDS);
-                    self.stop(Stop { signal: signal::TERMINATE, patience_seconds, is_kept: false }, true)?;
-                    self.ending = Some(Ending::Unhealthy);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets go of a check that was given up, once it has ended; until then there is no other.
-    fn forget_check(&mut self, has_ended: bool) -> Result<()> {
-        if has_ended && self.checking.as_ref().map_or(Ok(false), Checking::is_gone)? {
-            self.checking = None;
-        }
-        Ok(())
-    }
-
-    /// What cannot be written down is known by nobody; the container goes on.
-    fn save_health(&self) {
-        if let Some(checks) = &self.checks {
-            let _ = checks.save(self.job.folder);
-        }
     }
 
     /// Takes one message of a member.
@@ -881,29 +690,11 @@ impl<'a> Monitor<'a> {
     }
 }
 
-/// Waits as poll(2) does; once nothing has come for a moment, with little memory.
-fn poll_for_long(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> Result<usize, Errno> {
-    let is_soon = |timeout: &Timespec| (timeout.tv_sec, timeout.tv_nsec) <= (BUSY.tv_sec, BUSY.tv_nsec);
-    if timeout.as_ref().is_some_and(is_soon) {
-        return poll(fds, timeout.as_ref());
-    }
-    match poll(fds, Some(&BUSY))? {
-        0 => memory::wait_released(fds, timeout.and_then(|timeout| timeout.checked_sub(BUSY)).as_ref()),
-        count => Ok(count),
-    }
-}
-
-/// What comes within this time of each other finds memory as it was.
-const BUSY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
-
 /// How long a workload may take to die that can no longer be attended to. The next command that meets it goes on.
 const LAST_PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The status of who got SIGKILL.
 const KILLED: u8 = 137;
-
-/// How long a container that is stopped for its health may take to end.
-const STOP_PATIENCE_SECONDS: u32 = 10;
 
 /// What a workload that has ended may have left in its pipes: more than an ordinary user's can hold (pipe-max-size of
 /// proc(5)), so that a stranger who still writes into one ends nowhere but here.
@@ -931,37 +722,4 @@ enum Origin {
 enum Rest {
     Taken,
     Disturbed,
-}
-
-enum Source {
-    End,
-    Newcomer,
-    Member(usize),
-    ClientHasRoom,
-    LogHasRoom,
-    Memory,
-    Stream(Stream),
-    Input,
-    Check,
-    CheckOutput,
-    Relay,
-    Lifeline,
-}
-
-/// What a wait brought.
-#[derive(Default)]
-struct Ready {
-    ended: bool,
-    newcomer: bool,
-    heard: Vec<usize>,
-    client_has_room: bool,
-    log_has_room: bool,
-    memory: bool,
-    streams: Vec<Stream>,
-    input: bool,
-    check: bool,
-    check_output: bool,
-    relay: bool,
-    lifeline: bool,
-    deadline_passed: bool,
 }

@@ -12,6 +12,7 @@ pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+pub mod watch;
 pub mod way;
 
 #[cfg(test)]

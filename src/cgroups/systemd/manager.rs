@@ -277,6 +277,20 @@ pub(in crate::cgroups) fn scope_properties(container_id: &str, slice: &str, pid:
     ]
 }
 
+/// What the scope of a process has that is no container's. A user's are with what the session runs (systemd.special(7)).
+pub(in crate::cgroups) fn helper_properties(owner: Owner, pid: Pid) -> Properties {
+    let slice = match owner {
+        Owner::System => "system.slice",
+        Owner::User => "app.slice",
+    };
+    vec![
+        ("Description".into(), Value::text("networks of husk's containers")),
+        ("Slice".into(), Value::text(slice)),
+        ("PIDs".into(), pids(pid)),
+        ("DefaultDependencies".into(), Value::Bool(false)),
+    ]
+}
+
 /// Says whether an error is about a property that this release does not know.
 fn is_about(message: &str, property: &str) -> bool {
     message

@@ -19,7 +19,7 @@ mod unit;
 mod wire;
 
 pub(super) use annotation::properties as annotated;
-pub(super) use manager::{Manager, scope_properties};
+pub(super) use manager::{Manager, helper_properties, scope_properties};
 pub use manager::{Owner, Scope, is_reachable};
 pub(super) use properties::{Properties, devices, limits};
 pub(super) use unit::Unit;

@@ -30,12 +30,15 @@ const FILE_BYTES: u64 = 1 << 20;
 /// Above the lines of resolv.conf that are husk's: those that stand for the host's servers.
 const MARK: &str = "# The name server of the container's network, by husk";
 
+/// A name without a dot is a container's before it is one below a domain of `search`: docker has it so, too.
+const PLAIN_FIRST: &str = "options ndots:0";
+
 /// Writes them.
 pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &str, seats: &[Seat<'_>]) -> Result<()> {
     change(engine, record, "hosts", |text| Ok(hosts(text, &Host::of(world, seats), record, hostname, seats)))?;
     let servers = servers(record, seats);
     change(engine, record, "resolv.conf", |text| match &servers {
-        Some(servers) => Ok(resolver(text, servers)),
+        Some((servers, knows_names)) => Ok(resolver(text, servers, *knows_names)),
         None if text.lines().any(|line| line == MARK) => {
             Ok(names_of_host(text, &read_resolver()?, &record.options.hosts))
         }
@@ -45,14 +48,14 @@ pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &
 
 /// Whom the container asks: of its networks the first that has a server which knows names, since that knows those of the others
 /// as well. That asks whom the container names (`--dns`); where one stands in for the host's alone, those are asked by the
-/// container itself. One that may not reach everything asks nobody else.
-fn servers(record: &Record, seats: &[Seat<'_>]) -> Option<Vec<IpAddr>> {
+/// container itself. One that may not reach everything asks nobody else. Says besides whether it knows names.
+fn servers(record: &Record, seats: &[Seat<'_>]) -> Option<(Vec<IpAddr>, bool)> {
     let has_named = !record.options.hosts.servers.is_empty();
     let named = seats.iter().find(|seat| seat.network().has_dns());
     let is_guarded = |seat: &Seat<'_>| seat.lease.egress.is_some() && !seat.network().subnets.is_empty();
     let stands_in = |seat: &Seat<'_>| is_guarded(seat) || !has_named && names::stands_in(seat.network());
     let seat = named.or_else(|| seats.iter().find(|seat| stands_in(seat)))?;
-    Some(seat.network().subnets.iter().map(|subnet| subnet.gateway).collect())
+    Some((seat.network().subnets.iter().map(|subnet| subnet.gateway).collect(), named.is_some()))
 }
 
 /// The host, as the container reaches it.
@@ -95,7 +98,10 @@ fn hosts(text: &str, host: &Host, record: &Record, hostname: &str, seats: &[Seat
         let is_it = |entry: &&HostEntry| entry.address != HostAddress::Gateway && entry.names.join(" ") == names;
         record.options.hosts.added.iter().any(|entry| is_it(&entry))
     };
-    let is_own = |names: &str| names.split(' ').next().is_some_and(|first| own.contains(&first)) && !is_asked(names);
+    let is_own = |names: &str| {
+        let first = names.split(' ').next();
+        (first == Some(hostname) || first.is_some() && first == whole.as_deref()) && !is_asked(names)
+    };
     let is_old = |line: &&str| {
         line.split_once('\t').is_some_and(|(_, names)| is_own(names) || ours.iter().any(|(_, own)| own == names))
     };
@@ -108,9 +114,13 @@ fn hosts(text: &str, host: &Host, record: &Record, hostname: &str, seats: &[Seat
     result
 }
 
-fn resolver(text: &str, servers: &[IpAddr]) -> String {
+fn resolver(text: &str, servers: &[IpAddr], knows_names: bool) -> String {
     let mut result = without_servers(text);
+    let says_when = result.lines().any(|line| line.starts_with("options") && line.contains("ndots:"));
     let _ = writeln!(result, "{MARK}");
+    if knows_names && !says_when {
+        let _ = writeln!(result, "{PLAIN_FIRST}");
+    }
     for server in servers {
         let _ = writeln!(result, "nameserver {server}");
     }
@@ -126,7 +136,12 @@ fn names_of_host(text: &str, host: &str, asked: &HostFiles) -> String {
 }
 
 fn without_servers(text: &str) -> String {
-    let is_other = |line: &&str| *line != MARK && line.split_whitespace().next() != Some("nameserver");
+    let mut is_ours = false;
+    let is_other = |line: &&str| {
+        is_ours |= *line == MARK;
+        let is_own = is_ours && [MARK, PLAIN_FIRST].contains(line);
+        !is_own && line.split_whitespace().next() != Some("nameserver")
+    };
     text.lines().filter(is_other).flat_map(|line| [line, "\n"]).collect()
 }
 
@@ -172,8 +187,12 @@ mod tests {
         let servers = ["10.89.0.1".parse().unwrap()];
         let text = "nameserver 127.0.0.53\nsearch example.org\noptions ndots:2\nnameserver 192.0.2.1\n";
         let ours = format!("search example.org\noptions ndots:2\n{MARK}\nnameserver 10.89.0.1\n");
-        assert_eq!(resolver(text, &servers), ours);
-        assert_eq!(resolver(&ours, &servers), ours);
+        assert_eq!(resolver(text, &servers, true), ours);
+        assert_eq!(resolver(&ours, &servers, true), ours);
+        let plain = format!("search example.org\n{MARK}\noptions ndots:0\nnameserver 10.89.0.1\n");
+        assert_eq!(resolver("search example.org\nnameserver 192.0.2.1\n", &servers, true), plain);
+        assert_eq!(resolver(&plain, &servers, true), plain);
+        assert_eq!(resolver(&plain, &servers, false), plain.replace("options ndots:0\n", ""));
         let host = "search example.com\nnameserver 192.0.2.7\n";
         let back = names_of_host(&ours, host, &HostFiles::default());
         assert_eq!(back, "search example.org\noptions ndots:2\nnameserver 192.0.2.7\n");

@@ -1,13 +1,13 @@
 //! The name servers of networks: which network has one, and what it is told.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::world::World;
 use crate::engine::engine::Engine;
 use crate::engine::networks::driver::Driver;
 use crate::engine::networks::{NetworkRecord, Networks};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::network::dns::{self, Config, Guarding};
 use crate::network::firewall::Published;
 use crate::network::firewall::egress::group_of;
@@ -24,7 +24,7 @@ pub(super) fn ensure(engine: &Engine, networks: &Networks<'_>, network: &Network
         return Ok(false);
     }
     // Whoever of them comes first after a server has ended starts the next, for all of them.
-    let has_guarded = networks.leases(&network.name)?.values().any(|lease| lease.egress.is_some());
+    let has_guarded = has_guarded(networks, network)?;
     if !network.has_dns() && !has_guarded && !stands_in(network) {
         return Ok(false);
     }
@@ -42,15 +42,45 @@ pub(super) fn ensure(engine: &Engine, networks: &Networks<'_>, network: &Network
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
         namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+        home: engine.helpers_home(),
         guarding,
     };
     Ok(dns::ensure(networks.run_folder(network)?.as_fd(), &config)?.has_moved)
 }
 
+/// Whether a network has a name server while it has containers.
+fn is_to_have_one(networks: &Networks<'_>, network: &NetworkRecord) -> Result<bool> {
+    let has_bridge = network.driver == Driver::Bridge && !network.subnets.is_empty();
+    Ok(has_bridge && (network.has_dns() || stands_in(network) || has_guarded(networks, network)?))
+}
+
+/// Whether somebody is in it who may not reach everything.
+fn has_guarded(networks: &Networks<'_>, network: &NetworkRecord) -> Result<bool> {
+    Ok(networks.leases(&network.name)?.values().any(|lease| lease.egress.is_some()))
+}
+
+/// Connects to a network's name server, if it is to have one, to see its end.
+pub(super) fn watch(networks: &Networks<'_>, network: &NetworkRecord) -> Result<Option<OwnedFd>> {
+    if !is_to_have_one(networks, network)? {
+        return Ok(None);
+    }
+    let folder = networks.existing_run_folder(&network.name)?;
+    let link = folder.and_then(|folder| dns::watch(folder.as_fd()));
+    link.map(Some).ok_or_else(|| Error::new(Kind::NotFound, format!("network {} has no name server", network.name)))
+}
+
+/// Has the name server of a network that has changed ask whom that says.
+pub fn change_servers(networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
+    match networks.existing_run_folder(&network.name)? {
+        Some(folder) => dns::change_servers(folder.as_fd(), &network.dns_servers),
+        None => Ok(()),
+    }
+}
+
 /// What leads to a network's name server: elsewhere, where somebody else has its port at all addresses of the host; and past
 /// whoever has that port published.
 pub(super) fn led(networks: &Networks<'_>, network: &NetworkRecord) -> Result<Vec<Published>> {
-    if !network.has_dns() && !stands_in(network) {
+    if !is_to_have_one(networks, network)? {
         return Ok(Vec::new());
     }
     let folder = networks.existing_run_folder(&network.name)?;

@@ -279,8 +279,8 @@ fn owner(engine: &Engine, port: &PublishedPort) -> Option<String> {
         bound.protocol == port.protocol
             && port.host_ports.is_some_and(|ports| ports.iter().any(|number| number == bound.host_port))
     };
-    let leases = everybody(&Networks::of(engine)).ok()?;
-    leases.into_iter().find(|(_, lease)| lease.published.iter().any(has_it)).map(|(_, lease)| lease.name)
+    let leases = Networks::of(engine).everybodys().ok()?.into_values().flatten();
+    leases.map(|(_, lease)| lease).find(|lease| lease.published.iter().any(has_it)).map(|lease| lease.name)
 }
 
 /// Refuses a port that a container has.
@@ -302,19 +302,11 @@ pub(super) fn anothers(networks: &Networks<'_>, id: &str, bound: &[BoundPort]) -
             && (one.host == other.host || one.host.is_none() || other.host.is_none())
     };
     let has = |lease: &Lease, ours: &BoundPort| lease.published.iter().any(|theirs| is_same(ours, theirs));
-    Ok(everybody(networks)?.into_iter().filter(|(holder, _)| holder != id).find_map(|(_, lease)| {
+    let others = networks.everybodys()?.into_iter().filter(|(holder, _)| holder != id);
+    Ok(others.flat_map(|(_, leases)| leases.into_values()).find_map(|lease| {
         let ours = bound.iter().find(|ours| has(&lease, ours))?;
         Some((*ours, lease.name))
     }))
-}
-
-/// The leases of all networks.
-fn everybody(networks: &Networks<'_>) -> Result<Vec<(String, Lease)>> {
-    let mut all = Vec::new();
-    for name in networks.in_use()? {
-        all.extend(networks.leases(&name)?);
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ impl World {
             None => Ok(Self::Host),
             Some(maps) => {
                 let folder = engine.settings.run_root.join(rootless::FOLDER);
-                rootless::ensure(&Config { folder: &folder, maps, reaches_host: false }).map(Self::Users)
+                rootless::ensure(&Config { folder: &folder, maps, reaches_host: false, home: engine.helpers_home() })
+                    .map(Self::Users)
             }
         }
     }

@@ -103,6 +103,9 @@ impl Place<'_> {
         let mut names = vec![record.name.as_str()];
         names.extend(aliases.iter().map(String::as_str));
         names.push(record.id.short());
+        names.extend(record.options.hostname.as_deref());
+        let mut seen = std::collections::BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
         // Nobody answers for them in the default one.
         let has_dns = self.network.as_ref().is_some_and(NetworkRecord::has_dns);
         described["DNSNames"] = if has_dns { json!(names) } else { Value::Null };

@@ -26,13 +26,14 @@ use serde::{Deserialize, Serialize};
 
 use super::cidr::Cidr;
 use super::egress::Policy;
+use crate::cgroups::Home;
 use crate::error::Result;
 
 pub use forward::PORT;
 #[cfg(any(test, fuzzing))]
 pub(crate) use message::check_any;
 pub use policy::Names;
-pub use process::{Ensured, Standing, ensure, is_there, serve, standing};
+pub use process::{Ensured, Standing, change_servers, ensure, is_there, serve, standing, watch};
 pub use server::{Server, Sockets, Wait};
 
 /// What a network's name server has to know.
@@ -56,6 +57,9 @@ pub struct Config {
     /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
     #[serde(default)]
     pub namespaces: Option<[PathBuf; 2]>,
+    /// Where its process lives.
+    #[serde(default)]
+    pub home: Home,
     /// What it takes to guard containers, where the network has such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guarding: Option<Guarding>,

@@ -1,8 +1,9 @@
 //! The process of a network's name server: one at a time, started by whoever starts a container and finds none, and gone with
 //! the last lease. Answers no questions itself.
 //!
-//! Two files in the network's folder below the run root: `dns`, whose lock is the server's for as long as it lives, and which
-//! says what it was started with; and `dns.start`, whose lock belongs to who looks whether there is one.
+//! In the network's folder below the run root: `dns`, whose lock is the server's for as long as it lives, and which says what
+//! it was started with; `dns.start`, whose lock belongs to who looks whether there is one; `dns.servers`, who is asked if that
+//! has changed since; and `dns.lives`, a socket that nobody accepts anybody at: who is connected sees the server's end.
 //!
 //! ```text
 //!  starter                                  server
@@ -29,26 +30,39 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
 use super::server::{Server, Sockets, Wait};
 use super::{Config, Guarding, forward};
+use crate::cgroups::{Home, Refuge};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::egress::{Guard, Means};
 use crate::network::firewall::keeper::Seat;
 use crate::network::rootless;
+use crate::support::atomic;
 use crate::support::lock::{Lock, Sharing, open_lock_file};
-use crate::sys::clone::{CloneFlags, Cloned, clone3};
+use crate::sys::clone::Cloned;
 use crate::sys::landlock::{self, Handled};
 use crate::sys::net::bind_to_device;
 use crate::sys::process::exit_now;
 
 const STANDING: &str = "dns";
 const START: &str = "dns.start";
+const SERVERS: &str = "dns.servers";
+const LIVES: &str = "dns.lives";
+
+/// Bytes of `dns.servers`.
+const SERVERS_BYTES: usize = 1 << 16;
+
+/// Monitors that may watch one server; the kernel has it at `net.core.somaxconn` at most.
+const WATCHERS: i32 = 4096;
+
+/// Where systemd is found, by who asks it for a scope.
+const BUSES: [&str; 3] = ["DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "XDG_RUNTIME_DIR"];
 
 /// Bytes of `dns`.
 const LONGEST: u64 = 1 << 20;
@@ -138,6 +152,45 @@ pub fn standing(folder: BorrowedFd<'_>) -> Option<Standing> {
     read(&File::from(rustix::fs::openat(folder, STANDING, flags, Mode::empty()).ok()?)).ok()
 }
 
+/// Connects to a network's name server, to be watched: what is given becomes readable when that has ended. `None` where there is
+/// none, or none that could be watched.
+pub fn watch(folder: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    rustix::net::connect(&socket, &lives(folder).ok()?).ok()?;
+    Some(socket)
+}
+
+/// Listens for those who watch. To be called with the lock on `dns`.
+fn listen(folder: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let listen = || -> Result<OwnedFd, Errno> {
+        match rustix::fs::unlinkat(folder, LIVES, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::bind(&socket, &lives(folder)?)?;
+        rustix::net::listen(&socket, WATCHERS)?;
+        Ok(socket)
+    };
+    listen().context("listen for who watches")
+}
+
+/// By the folder's descriptor: its path may be longer than an address takes (unix(7): 108 bytes).
+fn lives(folder: BorrowedFd<'_>) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{LIVES}", folder.as_raw_fd()))
+}
+
+/// Changes who is asked for what the network does not know. Its server hears of that, and so does the next one.
+pub fn change_servers(folder: BorrowedFd<'_>, servers: &[IpAddr]) -> Result<()> {
+    atomic::replace(folder, SERVERS, &serde_json::to_vec(servers)?).context("write dns.servers")
+}
+
+/// Who is asked, if that has changed since the first server was started.
+pub(super) fn changed_servers(folder: BorrowedFd<'_>) -> Option<Vec<IpAddr>> {
+    serde_json::from_slice(&atomic::read(folder, SERVERS, SERVERS_BYTES).ok()??).ok()
+}
+
 fn read(file: &File) -> Result<Standing> {
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;
@@ -158,7 +211,11 @@ fn start(folder: BorrowedFd<'_>, config: &Config, lock: Lock) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("husk").args(["internal", "dns", &config.network]);
     // What the caller has in its environment is nobody's to keep.
-    command.env_clear().current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+    command.env_clear();
+    if config.home == Home::Scope {
+        command.envs(BUSES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    }
+    command.current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()));
     command.stdin(lock.into_fd()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = command.output().context("start husk")?;
     if output.status.success() {
@@ -191,11 +248,14 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     let server = Server::new(config, sockets, folder)?;
     let null =
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")?;
+    let watched = listen(confined.as_fd())?;
+    let refuge = Refuge::prepare(ready.config.home);
     // Who asks from now on is answered in a moment.
     write(lock.as_fd(), &ready).context("write dns")?;
-    if let Cloned::Parent(..) = clone3(CloneFlags::empty(), None).context("fork the name server")? {
+    if let Cloned::Parent(..) = refuge.clone().context("fork the name server")? {
         return Ok(());
     }
+    refuge.enter();
     let live = || -> Result<()> {
         let mut server = server;
         if let Some((Guarding { table, .. }, means, subnets)) = guarding {
@@ -205,7 +265,9 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
         }
         live(server, lock, &confined, &null, keeps)
     };
-    let status = match live() {
+    let answer = live();
+    drop(watched);
+    let status = match answer {
         Ok(()) => 0,
         // Nobody is there to be told; who needs it starts another.
         Err(_) => 1,

@@ -15,6 +15,7 @@ use super::forward::{self, Forwarder, Outcome, Taken, Waiter};
 use super::message::{self, Code, Explanation, Query, Unfit, kind};
 use super::name::Name;
 use super::neighbours::Neighbours;
+use super::process;
 use super::zone::{Facts, Found, LIFE, Zone};
 use super::{Asker, Config, Egress, Origin};
 use crate::error::{Context, Result};
@@ -118,6 +119,8 @@ impl Server {
         }
         let mut zone = Zone::new(facts);
         zone.refresh(folder.as_fd())?;
+        let upstreams = process::changed_servers(folder.as_fd()).unwrap_or(config.upstreams);
+        let config = Config { upstreams, ..config };
         Ok(Self {
             forwarder: Forwarder::new(config.resolv_conf.clone(), config.gateways.clone()),
             neighbours: Neighbours::of(&folder),
@@ -218,6 +221,9 @@ impl Server {
                     let mut events = inotify::Reader::new(&self.changes, &mut bytes);
                     while events.next().is_ok() {}
                     self.refresh();
+                    if let Some(servers) = process::changed_servers(self.folder.as_fd()) {
+                        self.config.upstreams = servers;
+                    }
                 }
                 Source::Datagrams(index) => self.hear_datagrams(*index),
                 Source::Listener(index) => self.let_in(*index),

@@ -15,6 +15,7 @@ use super::control::{self, Answer, LOCK, Publication, Request, Status};
 use super::service::{self, Beginning};
 use super::state::{Holder, Kept};
 use super::world;
+use crate::cgroups::{Home, Refuge};
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::network::cidr::Cidr;
@@ -37,6 +38,8 @@ pub struct Config<'a> {
     pub maps: &'a IdMaps,
     /// Whether the gateway's address leads containers to what listens on the host's loopback.
     pub reaches_host: bool,
+    /// Where the process lives.
+    pub home: Home,
 }
 
 /// A lease of the network process: that lives at least as long.
@@ -92,7 +95,7 @@ fn hold(folder: &OwnedFd) -> Result<Lock> {
 /// Starts the process, which has made its namespaces once this returns.
 fn start(config: &Config<'_>) -> Result<OwnedFd> {
     let (here, there) = fdpass::pair().context("make a pair of sockets")?;
-    let beginning = Beginning { maps: config.maps.clone(), reaches_host: config.reaches_host };
+    let beginning = Beginning { maps: config.maps.clone(), reaches_host: config.reaches_host, home: config.home };
     control::send(&here, &beginning, None)?;
     let status = Command::new("/proc/self/exe")
         .arg0("husk")
@@ -116,9 +119,11 @@ fn start(config: &Config<'_>) -> Result<OwnedFd> {
 pub fn become_process(folder: &Path, starter: &OwnedFd) -> Result<()> {
     let (beginning, _) =
         control::receive::<Beginning>(starter)?.ok_or_else(|| Error::invalid("is started by husk alone"))?;
-    match clone3(CloneFlags::empty(), None).context("leave the command")? {
+    let refuge = Refuge::prepare(beginning.home);
+    match refuge.clone().context("leave the command")? {
         Cloned::Parent(..) => Ok(()),
         Cloned::Child => {
+            refuge.enter();
             let answer = serve(folder, starter, &beginning);
             if let Err(error) = &answer {
                 let _ = control::send(starter, &Answer::failure(error), None);

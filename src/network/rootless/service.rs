@@ -14,6 +14,7 @@ use super::state::{self, Holder, Kept, State};
 use super::table::{Kind, Table, Token};
 use super::translator::{Happened, Policy, Translator};
 use super::world::{GATEWAYS, World};
+use crate::cgroups::Home;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::idmap::IdMaps;
 use crate::support::lock::{Lock, Sharing};
@@ -31,6 +32,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Beginning {
     pub(super) maps: IdMaps,
     pub(super) reaches_host: bool,
+    pub(super) home: Home,
 }
 
 struct Service {

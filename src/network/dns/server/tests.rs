@@ -5,6 +5,7 @@ use std::thread;
 
 use super::super::message::{Answer, Manner, Question, Said, ask};
 use super::*;
+use crate::cgroups::Home;
 use crate::error::{Error, Kind};
 use crate::network::egress::{Guarded, Policy};
 use crate::network::lease::{LEASES, Lease};
@@ -98,6 +99,7 @@ fn who_guards_it_is_asked_first_and_told_first() {
             upstreams: vec!["127.0.0.9".parse().unwrap()],
             resolv_conf: "/nothing".into(),
             namespaces: None,
+            home: Home::Starters,
             guarding: None,
         };
         let (sockets, port) = Sockets::open(&config).unwrap();
