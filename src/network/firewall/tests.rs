@@ -139,12 +139,12 @@ fn the_kernel_keeps_the_bounds_of_containers() {
         TABLES.write(&socket, false, &segments, &[endpoint("vh1"), guarded("vh2", 3)], &Apart::default()).unwrap();
         assert_eq!(know(), [true, true, false]);
         assert!(lives(&|_| true).iter().all(|life| (150_000..=200_000).contains(life)));
-        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         assert_eq!(know(), [false; 3]);
         // One whose life has ended is no hindrance.
-        TABLES.add(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap();
         egress::learn(&socket, NAME, &all, Duration::from_millis(1)).unwrap();
-        TABLES.remove(&socket, &[guarded("vh2", 3)], &Apart::default()).unwrap();
+        TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         TABLES.clear(&socket).unwrap();
         let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000)).unwrap_err();
         assert_eq!(gone, Errno::NOENT, "there is nothing to learn into");
