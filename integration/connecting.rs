@@ -62,7 +62,7 @@ pub(crate) fn tests() -> Vec<Test> {
 pub(crate) const HOST: &str = "198.51.100.1";
 const HOST6: &str = "2001:db8::1";
 pub(crate) const WORLD: &str = "198.51.100.2";
-const WORLD6: &str = "2001:db8::2";
+pub(crate) const WORLD6: &str = "2001:db8::2";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(program: &str, words: &str) -> String {

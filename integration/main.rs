@@ -27,6 +27,7 @@ mod descriptors;
 mod devices;
 mod dns;
 mod doctor;
+mod egress;
 mod engines;
 mod exec;
 mod exec_cgroups;
@@ -180,6 +181,7 @@ fn tests() -> Vec<support::Test> {
         secrets::tests,
         completion::tests,
         connecting::tests,
+        egress::tests,
         routing::tests,
         userns::tests,
         cdi::tests,

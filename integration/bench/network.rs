@@ -250,8 +250,11 @@ impl Bench<'_> {
                 for share in shares.iter().filter(|share| share.ways.contains(way)) {
                     let names: Vec<&str> = share.of.iter().map(|who| who.name()).collect();
                     if let Some(found) = grid.share(grid.rows.len() - 1, &names) {
-                        let about = format!("{}, {}, × {}", way.about(), load.name(), names.join(", "));
-                        grid.budgets.push(Budget { about, found, bound: Bound::AtLeast(share.at_least) });
+                        let of = names.join(", ");
+                        let (way, load) = (way.about(), load.name());
+                        let about = format!("{way}, {load}, × {of} (of the processor {:.2} ×)", found.beside);
+                        let bound = Bound::AtLeast(share.at_least);
+                        grid.budgets.push(Budget { about, found: found.figure, bound });
                     }
                 }
             }

@@ -28,10 +28,10 @@ pub(super) fn are_unharmed(scene: &Scene, site: &Site<'_>, engine: impl Fn(&str,
         husk.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root());
         husk.args(words).run().success()
     };
-    let get = |at: &str| shell(&format!("ip netns exec hk-world busybox wget -q -T 2 -O- http://{at}/a")).stdout;
+    let get = |at: &str| shell(&format!("ip netns exec hk-world timeout 2 busybox wget -q -O- http://{at}/a")).stdout;
     // Without what the kernel counts, and without husk's own tables and its two rules at the head of each foreign chain.
     let foreign = || {
-        let script = "nft list tables | grep -v ' husk$' | while read line; do nft list $line; done | \
+        let script = "nft list tables | grep -v ' husk' | while read line; do nft list $line; done | \
                       sed 's/counter packets [0-9]* bytes [0-9]*//'";
         shell(script).success().stdout
     };
@@ -64,7 +64,7 @@ pub(super) fn are_unharmed(scene: &Scene, site: &Site<'_>, engine: impl Fn(&str,
     husk(&["exec", "ours", "/bin/busybox", "wget", "-q", "-O", "/dev/null", "http://198.51.100.2/hostname"]);
     let ours = husk(&["inspect", "-f", "{{.NetworkSettings.Networks.front.IPAddress}}", "ours"]).stdout;
     assert_eq!(get(ours.trim()), "", "what was not published, to who knows the way");
-    let direct = format!("! /bin/busybox wget -q -T 1 -O- http://{}/a", ours.trim());
+    let direct = format!("! /bin/busybox timeout 1 /bin/busybox wget -q -O- http://{}/a", ours.trim());
     engine("exec theirs", &["sh", "-c", &direct]);
 
     husk(&["rm", "-f", "ours"]);

@@ -66,7 +66,7 @@ $husk network create front >/dev/null
 $husk run -d --name web --network front:alias=www -p 8080:80 "$image" /bin/busybox httpd -f -vv -h / >/dev/null
 is "by its name" "$(inside front 'wget -q -O- http://web/a')" hello
 is "by its alias" "$(inside front 'wget -q -O- http://www/a')" hello
-is "by the same name elsewhere" "$(inside bridge 'wget -q -O- -T 5 http://web/a >/dev/null 2>&1 || echo nobody')" nobody
+is "by the same name elsewhere" "$(inside bridge 'timeout 5 busybox wget -q -O- http://web/a >/dev/null 2>&1 || echo nobody')" nobody
 asks() { world busybox wget -q -O- http://192.0.2.1:8080/a; }
 until_is hello asks
 is "from the world, by a published port" "$(asks)" hello
@@ -74,7 +74,13 @@ has "the container has seen who called" "$($husk logs web 2>&1)" 192.0.2.2
 is "from loopback" "$(busybox wget -q -O- http://127.0.0.1:8080/a)" hello
 is "out to the world" "$(inside front 'wget -q -O- http://192.0.2.2/a')" world
 has "in this host's name" "$(cat "$scratch/world.log")" 192.0.2.1
-is "an echo from the world" "$(inside front 'ping -c 1 -W 5 192.0.2.2 >/dev/null && echo yes')" yes
+# An ordinary user's go by ping sockets, which are for the groups of a range that begins as none.
+echoes() { inside front 'ping -c 1 -W 5 192.0.2.2 >/dev/null && echo yes || echo no'; }
+if [ "$me" != 0 ]; then
+    is "no echo without the right to ping" "$(cat /proc/sys/net/ipv4/ping_group_range | xargs) $(echoes)" "1 0 no"
+    sudo sysctl -q -w net.ipv4.ping_group_range="0 2147483647"
+fi
+is "an echo from the world" "$(echoes)" yes
 $husk restart -t 0 web >/dev/null
 until_is hello asks
 is "the same after a restart" "$(asks)" hello
@@ -83,7 +89,7 @@ stays both back
 $husk network connect front both
 is "a container that was connected" "$(in_container both 'wget -q -O- http://web/a')" hello
 $husk network disconnect front both
-is "and disconnected" "$(in_container both 'wget -q -O- -T 5 http://web/a >/dev/null 2>&1 || echo nobody')" nobody
+is "and disconnected" "$(in_container both 'timeout 5 busybox wget -q -O- http://web/a >/dev/null 2>&1 || echo nobody')" nobody
 $husk rm -f web both >/dev/null
 refused() { asks >/dev/null 2>&1 && echo heard || echo refused; }
 until_is refused refused
@@ -95,7 +101,8 @@ if ! command -v socat >/dev/null; then
 elif ! as_root modprobe -q sctp; then
     skip "sctp" "no module sctp"
 elif [ "$me" != 0 ]; then
-    has "sctp of a user's" "$($husk run --rm --network front -p 9000:9000/sctp "$image" /bin/busybox true 2>&1)" sctp
+    has "sctp of a user's" "$($husk run --rm --network front -p 9000:9000/sctp "$image" /bin/busybox true 2>&1)" \
+        "9000/sctp: an ordinary user's way out carries tcp and udp"
 else
     $husk run -d --name streams --network front -p 9000:9000/sctp host: \
         socat SCTP-LISTEN:9000,fork 'SYSTEM:echo $SOCAT_PEERADDR' >/dev/null
@@ -129,7 +136,6 @@ if modprobe -q macvlan; then
     has "its interface" "$(shown one)" "macvlan mode bridge"
     is "macvlan reaches the world" "$(reaches one 192.0.2.2)" yes
     is "and its neighbour" "$(reaches one "$(address_of two lan)")" yes
-    is "and by name" "$(reaches one two)" yes
     is "the world knows it by its own address" "$(neighbour "$(address_of one lan)")" \
         "$(field '(index .NetworkSettings.Networks "lan").MacAddress' one)"
     is "this host is out of its reach" "$(reaches one 192.0.2.1)" no

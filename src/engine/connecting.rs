@@ -573,7 +573,9 @@ impl<'a> Connecting<'a> {
         }
         let (bound, targets, passed) = (self.bound.borrow(), self.targets.borrow(), self.passed.borrow());
         let published = ports::publish_again(self.engine, handle, self.record, &bound, &targets, &passed);
-        held.iter().for_each(|gone| self.ensure_names_again(&networks, &gone.network));
+        for gone in &held {
+            self.ensure_names_again(&networks, &gone.network);
+        }
         published
     }
 

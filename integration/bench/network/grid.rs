@@ -49,6 +49,14 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
+/// Husk's figures by the best of others', medians of the turns' ratios.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub figure: f64,
+    /// The same of what stands beside, by that of whoever had the best figure: a machine with other work changes it less.
+    pub beside: f64,
+}
+
 /// A bound for a figure of husk's, and what was found.
 #[derive(Debug)]
 pub struct Budget {
@@ -87,19 +95,21 @@ impl Grid {
         Self { title, columns, rows: Vec::new(), budgets: Vec::new() }
     }
 
-    /// Gives husk's share of the best of these columns' figures, turn by turn, and its median. The first column is husk's.
-    pub fn share(&self, row: usize, others: &[&str]) -> Option<f64> {
+    /// Gives husk's share of the best of these columns' figures. The first column is husk's.
+    pub fn share(&self, row: usize, others: &[&str]) -> Option<Share> {
         let cells = &self.rows[row].cells;
-        let others: Vec<&Cell> =
-            self.columns.iter().zip(cells).filter(|(name, _)| others.contains(name)).map(|(_, cell)| cell).collect();
-        let is_whole = |cell: &Cell| cell.failure.is_none();
-        let others: Vec<&Cell> = others.into_iter().filter(|cell| is_whole(cell)).collect();
-        let husk = cells.first().filter(|cell| is_whole(cell))?;
-        let ratios = husk.turns.iter().enumerate().filter_map(|(turn, sample)| {
-            let best = others.iter().filter_map(|cell| Some(cell.turns.get(turn)?.figure)).reduce(f64::max)?;
-            Some(sample.figure / best)
-        });
-        median(ratios.collect())
+        let is_asked = |(name, cell): &(&&str, &Cell)| others.contains(*name) && cell.failure.is_none();
+        let others: Vec<&Cell> = self.columns.iter().zip(cells).filter(is_asked).map(|(_, cell)| cell).collect();
+        let husk = cells.first().filter(|cell| cell.failure.is_none())?;
+        let best = |turn: usize| {
+            let samples = others.iter().filter_map(|cell| cell.turns.get(turn));
+            samples.max_by(|one, other| one.figure.total_cmp(&other.figure))
+        };
+        let pairs = || husk.turns.iter().enumerate().filter_map(|(turn, own)| Some((own, best(turn)?)));
+        Some(Share {
+            figure: median(pairs().map(|(own, best)| own.figure / best.figure).collect())?,
+            beside: median(pairs().map(|(own, best)| own.beside / best.beside).collect())?,
+        })
     }
 
     pub fn print(&self, out: &mut impl Write) -> Result<()> {

@@ -32,12 +32,13 @@ pub(super) fn build(input: &Input<'_>, hostname: &str) -> Result<(Vec<OwnFile>, 
         return Ok((Vec::new(), names.files.iter().map(bind).collect()));
     }
     let mut files = Vec::new();
-    // What is shown of this machine has its own names, unless others are asked for.
-    let is_wanted = |is_asked: bool| !input.is_host || is_asked;
+    // What is shown of this machine has its own names, unless others are asked for, or it is in networks, which have theirs.
+    let is_in_networks = !input.options.network.attachments().is_empty();
+    let is_wanted = |is_asked: bool| !input.is_host || is_in_networks || is_asked;
     if asked.hosts != HostsSource::Image && is_wanted(!asked.added.is_empty() || asked.hosts != HostsSource::Made) {
         files.push(OwnFile { name: "hosts", content: hosts(input, hostname)? });
     }
-    if !asked.keeps_hostname && is_wanted(input.options.hostname.is_some()) {
+    if !asked.keeps_hostname && (!input.is_host || input.options.hostname.is_some()) {
         files.push(OwnFile { name: "hostname", content: format!("{hostname}\n") });
     }
     let changes_resolver = !(asked.servers.is_empty() && asked.search.is_empty() && asked.options.is_empty());

@@ -48,6 +48,10 @@ pub(super) fn open(
         tell_blocks(engine, handle)?;
     }
     for port in &record.options.published {
+        if world.handle().is_some() && transport(port.protocol).is_none() {
+            let what = format!("publish {}/{}", port.port, port.protocol);
+            return Err(Error::unsupported(format!("{what}: an ordinary user's way out carries tcp and udp")));
+        }
         let port = PublishedPort { host: port.host.or(binding), ..*port };
         let open = |at: SocketAddr, transport, to| match (world.handle(), passed.find(transport, at)) {
             (Some(handle), socket) => publish(handle, record, at, transport, to, socket).map(|port| (port, None)),

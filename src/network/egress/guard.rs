@@ -22,7 +22,7 @@ use crate::sys::netlink::{Request, Socket, find_attribute};
 /// How long a learned address may be spoken to, whatever the answer says. Who has just looked a name up is yet to call; and
 /// what a zone gives away for days is asked for again meanwhile.
 const SHORTEST: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// What one container can have learned, and addresses whose names are kept in mind for the log.
 const LEARNED: usize = 4096;

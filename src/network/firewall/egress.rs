@@ -13,6 +13,7 @@
 //! inet   leaving  prerouting -140   of a guarded container: to `egress`
 //!        egress                     what goes on; what is granted; nothing else on this host; what was learned
 //!        refused                    to the log, and an answer that says so
+//!        away     forward    -10    neighbour discovery stays on the link
 //! ```
 //!
 //! Addresses of the link alone and neighbour discovery go as ever: they lead nowhere else.
@@ -25,9 +26,15 @@ use rustix::io::Errno;
 use super::expression::{Comparison, Connection, Expression, Header, Meta, Refusal, Register, Verdict};
 use super::message::{Element, Entry, Family, Manner, Set, Table, Type, fields, interface, read_entries};
 use super::{
+<<<<<<< HEAD
     BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET, LOCAL,
     NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, connection_has, equal, family, is_in,
     link_local, octets, rule,
+=======
+    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, GOES_ON, Hook, ICMPV6, INET,
+    LOCAL, NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, WITHIN, connection_has, equal,
+    family, is_in, is_not_in, link_local, octets, rule,
+>>>>>>> main
 };
 use crate::network::egress::{Grant, Way};
 use crate::sys::netlink::Socket;
@@ -74,7 +81,7 @@ const LOUD: u32 = 1 << 14;
 /// Refusals that are logged of one container: so many at first, and then so many a second.
 const LOGGED_AT_FIRST: u32 = 50;
 const LOGGED_EACH_SECOND: u64 = 5;
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Of a refused packet, this much is handed on: headers, and none of what it carries but for the first bytes.
 const LOGGED_BYTES: u32 = 128;
@@ -249,6 +256,7 @@ pub(super) fn chains<'a>(table: &str, segments: &[Segment]) -> Vec<Chain<'a>> {
         Chain { family: INET, name: "egress", hook: None, rules: egress() },
         // Behind connection tracking (-200), and before addresses are translated (-100).
         Chain { family: INET, name: "leaving", hook: filter(PREROUTING, -140), rules: leaving() },
+        Chain { family: INET, name: "away", hook: filter(FORWARD, -10), rules: away() },
         Chain { family: BRIDGE, name: "led", hook: filter(PREROUTING, -250), rules: lead() },
         Chain { family: BRIDGE, name: "kept", hook: filter(FORWARD, 0), rules: keep() },
     ]
@@ -307,6 +315,18 @@ fn leaving<'a>() -> Vec<Vec<Expression<'a>>> {
     VERSIONS.iter().map(of).collect()
 }
 
+/// A router sends on what looks like neighbour discovery, as it does anything else.
+fn away<'a>() -> Vec<Vec<Expression<'a>>> {
+    let source = || [address(8, 16, FIRST), is_in(GUARDED_IPV6.name)];
+    let pair = [
+        Expression::Meta { key: Meta::IncomingName, into: FIRST },
+        Expression::Meta { key: Meta::OutgoingName, into: Register::word(4) },
+        is_not_in(WITHIN.name),
+    ];
+    let drop = |kind| rule(&[&family(NFPROTO_IPV6), &source(), &is_discovery(kind), &pair], Verdict::Drop);
+    vec![drop(NEIGHBOUR_SOLICITATION), drop(NEIGHBOUR_ADVERTISEMENT)]
+}
+
 /// How much of a key is asked for; what is not is any.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Precision {
@@ -316,6 +336,7 @@ enum Precision {
 }
 
 fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
+<<<<<<< HEAD
     let is_near = [
         Expression::DestinationType { into: FIRST },
         Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: UNICAST.to_ne_bytes().to_vec() },
@@ -328,11 +349,14 @@ fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
         rule(&[&to_everybody], Verdict::Jump("refused")),
     ];
     // Neighbour discovery, as far as the link goes: connection tracking knows nothing of it.
+=======
+    let is_local = [Expression::DestinationType { into: FIRST }, equal(&LOCAL.to_ne_bytes())];
+    let mut rules = vec![rule(&[&connection_has(Connection::State, GOES_ON)], Verdict::Accept)];
+    // Neighbour discovery, of which connection tracking knows nothing; `away` keeps it here. With br_netfilter that of its
+    // neighbours comes by here, too, on its way over the bridge.
+>>>>>>> main
     for kind in [NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
-        for to in [LOCAL, MULTICAST] {
-            let to = [Expression::DestinationType { into: FIRST }, equal(&to.to_ne_bytes())];
-            rules.push(rule(&[&family(NFPROTO_IPV6), &is_discovery(kind), &to], Verdict::Accept));
-        }
+        rules.push(rule(&[&family(NFPROTO_IPV6), &is_discovery(kind)], Verdict::Accept));
     }
     for version in &VERSIONS {
         for precision in [Precision::Port, Precision::Address] {

@@ -209,7 +209,7 @@ impl Table<'_> {
             Manner::Forgets(most) => (FORGETS, Some(most)),
             Manner::Noted(most) => (FORGETS | IS_FILLED_BY_RULES, Some(most)),
         };
-        let flags = more | u32::from(is_map) * IS_MAP | u32::from(is_concatenation) * IS_CONCATENATION;
+        let flags = more | (u32::from(is_map) * IS_MAP) | (u32::from(is_concatenation) * IS_CONCATENATION);
         let mut request = self.request(NEW_SET, CREATE);
         request = request.attribute(1, &terminated(self.name))?.attribute(2, &terminated(set.name))?;
         let (kind, length) = shape(set.key);
