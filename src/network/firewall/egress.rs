@@ -26,15 +26,9 @@ use rustix::io::Errno;
 use super::expression::{Comparison, Connection, Expression, Header, Meta, Refusal, Register, Verdict};
 use super::message::{Element, Entry, Family, Manner, Set, Table, Type, fields, interface, read_entries};
 use super::{
-<<<<<<< HEAD
-    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET, LOCAL,
-    NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, connection_has, equal, family, is_in,
-    link_local, octets, rule,
-=======
-    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, GOES_ON, Hook, ICMPV6, INET,
+    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET,
     LOCAL, NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, WITHIN, connection_has, equal,
     family, is_in, is_not_in, link_local, octets, rule,
->>>>>>> main
 };
 use crate::network::egress::{Grant, Way};
 use crate::sys::netlink::Socket;
@@ -336,7 +330,6 @@ enum Precision {
 }
 
 fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
-<<<<<<< HEAD
     let is_near = [
         Expression::DestinationType { into: FIRST },
         Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: UNICAST.to_ne_bytes().to_vec() },
@@ -348,13 +341,8 @@ fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
         // A block that is granted has the host's networks in it, perhaps: of those, single addresses.
         rule(&[&to_everybody], Verdict::Jump("refused")),
     ];
-    // Neighbour discovery, as far as the link goes: connection tracking knows nothing of it.
-=======
-    let is_local = [Expression::DestinationType { into: FIRST }, equal(&LOCAL.to_ne_bytes())];
-    let mut rules = vec![rule(&[&connection_has(Connection::State, GOES_ON)], Verdict::Accept)];
     // Neighbour discovery, of which connection tracking knows nothing; `away` keeps it here. With br_netfilter that of its
     // neighbours comes by here, too, on its way over the bridge.
->>>>>>> main
     for kind in [NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
         rules.push(rule(&[&family(NFPROTO_IPV6), &is_discovery(kind)], Verdict::Accept));
     }
