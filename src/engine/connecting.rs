@@ -317,6 +317,7 @@ impl<'a> Connecting<'a> {
             aliases: aliases(record, attachment),
             resolvers: record.options.hosts.servers.clone(),
             run: self.run.get(),
+            egress: place.guarded(&self.world(), self.record.options.egress.as_ref())?,
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -338,6 +339,7 @@ impl<'a> Connecting<'a> {
         let Seat { place, lease } = seat;
         lease.interface.clone_from(&place.interface);
         lease.port.clone_from(&place.port);
+        // Since the bridge is there, its Ethernet address is known.
         lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
@@ -530,7 +532,8 @@ impl<'a> Connecting<'a> {
     pub fn resume(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
         let world = self.world();
-        for Gone { network, lease, .. } in self.held(&networks)? {
+        let held = self.held(&networks)?;
+        for Gone { lease, .. } in &held {
             self.run.set(lease.run);
             if !lease.published.is_empty() {
                 let (bound, targets) = (&lease.published, &lease.addresses);
@@ -543,16 +546,14 @@ impl<'a> Connecting<'a> {
                 let more: Vec<IpAddr> = targets.iter().filter(is_first).copied().collect();
                 all.extend(more);
             }
-            if world.handle().is_none() {
-                self.ensure_names_again(&networks, &network);
-            }
         }
         if self.run.get().is_none() {
             self.run.set(Some(lease::new_run()?));
         }
         if world.handle().is_none() {
-            // From now on it keeps the tables, too.
+            // From now on it keeps the tables, too. Before the name servers, which have their place at them from who does.
             self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
+            held.iter().for_each(|gone| self.ensure_names_again(&networks, &gone.network));
         } else if self.restore().is_err() {
             // It is tried again later.
             self.lifeline.lost(Instant::now());
@@ -572,7 +573,9 @@ impl<'a> Connecting<'a> {
         }
         let (bound, targets, passed) = (self.bound.borrow(), self.targets.borrow(), self.passed.borrow());
         let published = ports::publish_again(self.engine, handle, self.record, &bound, &targets, &passed);
-        held.iter().for_each(|gone| self.ensure_names_again(&networks, &gone.network));
+        for gone in &held {
+            self.ensure_names_again(&networks, &gone.network);
+        }
         published
     }
 

@@ -2,10 +2,11 @@
 //! datagrams to a port would be led to who had it before for as long as it does not stop; and what was let through for one
 //! container would be let through for the next that has its address.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::io::Errno;
 
+use super::own::is_own;
 use crate::error::{Context, Result};
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
@@ -61,11 +62,6 @@ pub fn forget_addresses(addresses: &[IpAddr]) -> Result<()> {
         [entry.source, entry.destination, entry.answering].iter().any(|address| addresses.contains(address))
     };
     forget(has_part, "forget the conversations of an address's former owner")
-}
-
-/// Whether an address is one of this host: only there can a socket be.
-fn is_own(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn forget(is_over: impl Fn(&Entry) -> bool, describe: &'static str) -> Result<()> {
@@ -134,6 +130,8 @@ fn address(tuple: &[u8], [ipv4, ipv6]: [u16; 2]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
     use crate::network::firewall::{Firewall, NAME};
     use crate::network::forwarding::Apart;

@@ -86,6 +86,8 @@ pub struct Wish {
     pub resolvers: Vec<IpAddr>,
     /// Of which run it is ([`new_run`]).
     pub run: Option<u64>,
+    /// What it may reach: there is no moment in which its lease does not say so.
+    pub egress: Option<Guarded>,
 }
 
 /// Makes up the number of a container's run.
@@ -223,6 +225,7 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         aliases: wish.aliases.clone(),
         resolvers: wish.resolvers.clone(),
         run: wish.run,
+        egress: wish.egress.clone(),
         ..Lease::default()
     })
 }

@@ -8,6 +8,7 @@ pub mod firewall;
 pub mod forwarding;
 pub mod lease;
 pub mod link;
+mod own;
 pub mod passed;
 pub mod port;
 pub mod relay;

@@ -72,9 +72,10 @@ impl Netfilter {
         }
         let found = turn.find().map(Rc::new);
         let is_kept = found.is_some();
+        // One that is used in turns alone: who has a copy would take answers for its own that are another's.
         let socket = match found {
             Some(found) => found,
-            None => self.socket()?,
+            None => Rc::new(firewall::open_socket()?),
         };
         let owns = is_kept || keeper::can_be_shared(&socket);
         let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), turn, owns };

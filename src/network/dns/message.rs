@@ -207,8 +207,8 @@ impl Query {
         Reply { query: self, bytes, code, explanation: None }
     }
 
-    /// Makes somebody else's answer to the same question, so many seconds old, one to this.
-    pub(super) fn pass_on(&self, answer: &Answer, age: u32, limit: usize) -> Vec<u8> {
+    /// Makes somebody else's answer to the same question, so many seconds old, one to this, good for so many at most.
+    pub(super) fn pass_on(&self, answer: &Answer, age: u32, most: u32, limit: usize) -> Vec<u8> {
         let mut bytes = answer.0.to_vec();
         let kept = self.flags & (flag::RECURSION_DESIRED | flag::CHECKING_DISABLED);
         let theirs = u16_at(&bytes, 2).unwrap_or(0) & (flag::AUTHORITATIVE | flag::AUTHENTIC | flag::CODE);
@@ -218,11 +218,11 @@ impl Query {
         if let Some(name) = bytes.get_mut(HEADER..HEADER + self.question.name.wire().len()) {
             name.copy_from_slice(self.question.name.wire());
         }
-        if age > 0 {
+        if age > 0 || most < u32::MAX {
             let lives: Vec<(usize, u32)> = answer.records().map(|record| (record.life_at, record.life)).collect();
             for (at, life) in lives {
                 if let Some(place) = bytes.get_mut(at..at + 4) {
-                    place.copy_from_slice(&life.saturating_sub(age).to_be_bytes());
+                    place.copy_from_slice(&life.saturating_sub(age).min(most).to_be_bytes());
                 }
             }
         }
@@ -610,7 +610,7 @@ pub(crate) fn check_any(bytes: &[u8]) {
         let asked = ask(1, &question, Manner { wants_signatures: true, checking_disabled: false }, true);
         let query = Query::read(&asked).expect("what was asked can be read");
         for limit in [DATAGRAM, usize::from(LARGE_DATAGRAM), LONGEST] {
-            let passed = query.pass_on(&answer, 7, limit);
+            let passed = query.pass_on(&answer, 7, u32::MAX, limit);
             assert!(passed.len() <= limit.max(HEADER + question.name.wire().len() + 4 + OPT_LENGTH));
             let again = Answer::read(&passed, 1, &question);
             assert!(matches!(again, Some(Said::Answer(_) | Said::Truncated)), "{again:?}");

@@ -101,7 +101,11 @@ pub trait Egress {
     fn allows(&mut self, asker: &Asker, name: &str) -> bool;
 
     /// Hears of addresses, and for how many seconds they are good, before the container does. An error keeps them from it.
-    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<()>;
+    /// Says for how many seconds at most the container may go by the answer.
+    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<u32>;
+
+    /// Whether it has lost its right to change the rules: another has to take its place.
+    fn is_shut_out(&self) -> bool;
 
     /// What says that something was refused.
     fn descriptor(&self) -> BorrowedFd<'_>;

@@ -59,6 +59,11 @@ impl Neighbours {
         leases.flat_map(|lease| lease.addresses.iter().copied()).collect()
     }
 
+    /// Whether an address is a container's in one of its other networks.
+    pub(super) fn have(&mut self, id: &str, address: IpAddr) -> bool {
+        self.of_container(id).any(|neighbour| neighbour.zone.container(address).is_some())
+    }
+
     fn of_container(&mut self, id: &str) -> impl Iterator<Item = &mut Neighbour> {
         self.refresh();
         self.known.values_mut().filter(move |neighbour| neighbour.zone.lease(id).is_some())

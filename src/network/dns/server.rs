@@ -147,7 +147,8 @@ impl Server {
     /// server is to take the place of this one.
     pub fn run(mut self, wait: Wait) -> Result<Option<Leases>> {
         loop {
-            if self.egress.is_none() && self.zone.has_guarded() {
+            let guards = self.egress.as_ref().is_some_and(|egress| !egress.is_shut_out());
+            if !guards && self.zone.has_guarded() {
                 return Ok(None);
             }
             if self.zone.is_empty() {
@@ -482,16 +483,24 @@ impl Server {
                 self.reply(&way, &query, Code::ServFail, Some(Explanation::NoReachable));
                 continue;
             };
-            // First the way is opened, then it is shown.
+            // First the way is opened, then it is shown; and for as long as it is open.
+            let mut most = u32::MAX;
             if let Some(asker) = self.asker(client) {
-                let lives: Vec<(IpAddr, u32)> =
-                    answer.addresses().map(|(address, life)| (address, life.saturating_sub(*age))).collect();
-                if !self.teaches(&asker, &query, &lives, Origin::World) {
-                    self.reply(&way, &query, Code::ServFail, None);
-                    continue;
+                // The world does not say who is next door.
+                let lives: Vec<(IpAddr, u32)> = answer
+                    .addresses()
+                    .filter(|(address, _)| !self.neighbours.have(&asker.id, *address))
+                    .map(|(address, life)| (address, life.saturating_sub(*age)))
+                    .collect();
+                match self.teaches(&asker, &query, &lives, Origin::World) {
+                    Some(open) => most = open,
+                    None => {
+                        self.reply(&way, &query, Code::ServFail, None);
+                        continue;
+                    }
                 }
             }
-            let answer = query.pass_on(answer, *age, limit(&way, &query));
+            let answer = query.pass_on(answer, *age, most, limit(&way, &query));
             self.send(&way, &answer);
         }
     }
@@ -510,9 +519,10 @@ impl Server {
         self.egress.as_mut().is_some_and(|egress| egress.allows(asker, &query.question.name.to_string()))
     }
 
-    fn teaches(&mut self, asker: &Asker, query: &Query, lives: &[(IpAddr, u32)], origin: Origin) -> bool {
+    /// For how many seconds; `None` where it was not possible.
+    fn teaches(&mut self, asker: &Asker, query: &Query, lives: &[(IpAddr, u32)], origin: Origin) -> Option<u32> {
         let name = query.question.name.to_string();
-        self.egress.as_mut().is_some_and(|egress| egress.answers(asker, &name, lives, origin).is_ok())
+        self.egress.as_mut()?.answers(asker, &name, lives, origin).ok()
     }
 
     /// Opens the way to what a name of the container's networks stands for, if it may be asked for. To itself there is none.
@@ -522,7 +532,7 @@ impl Server {
             return true;
         }
         let lives: Vec<(IpAddr, u32)> = addresses.iter().map(|address| (*address, LIFE)).collect();
-        self.allows(asker, query) && self.teaches(asker, query, &lives, Origin::Network)
+        self.allows(asker, query) && self.teaches(asker, query, &lives, Origin::Network).is_some()
     }
 
     fn reply(&mut self, way: &Way, query: &Query, code: Code, explanation: Option<Explanation>) {

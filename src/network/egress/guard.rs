@@ -3,7 +3,7 @@
 //! are opened in the network namespace of the bridge.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::network::cidr::Cidr;
 use crate::network::dns::{Asker, Egress, Origin};
 use crate::network::firewall::egress::{self as rules, Learned};
 use crate::network::firewall::keeper::Seat;
+use crate::network::own::is_own;
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
 /// How long a learned address may be spoken to, whatever the answer says. Who has just looked a name up is yet to call; and
@@ -27,9 +28,19 @@ const LONGEST: Duration = Duration::from_hours(1);
 const LEARNED: usize = 4096;
 const NAMES: usize = 512;
 
-/// Where clouds tell their machines secrets, and that is not of the link (169.254.169.254 is).
-const METADATA: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+/// Where clouds tell their machines secrets, and that is not of the link (169.254.169.254 is): Alibaba's, Azure's, Oracle's,
+/// Amazon's, Google's.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Refused names that are logged of one container: so many at first, and then so many a second, as packets are.
+const NOTED_AT_FIRST: u32 = 50;
+const NOTED_EACH_SECOND: u32 = 5;
 
 /// Numbers of linux/netfilter/nfnetlink_log.h.
 const LOG: u16 = 4 << 8;
@@ -89,14 +100,17 @@ pub struct Guard {
     /// By containers: what they have learned, and until when it holds.
     learned: BTreeMap<String, HashMap<Learned, Instant>>,
     names: BTreeMap<String, HashMap<IpAddr, String>>,
+    /// How many refused names may be noted down yet, and as of when.
+    room: BTreeMap<String, (u32, Instant)>,
     last: i64,
+    is_shut_out: bool,
 }
 
 impl Guard {
     /// The guard by the rules of a table, at which it has a seat; the folder is the network's, below the run root.
     pub fn new(means: Means, seat: Seat, table: String, subnets: Vec<Cidr>, folder: OwnedFd) -> Self {
-        let (learned, names) = (BTreeMap::new(), BTreeMap::new());
-        Self { means, seat, table, subnets, folder, learned, names, last: 0 }
+        let (learned, names, room) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { means, seat, table, subnets, folder, learned, names, room, last: 0, is_shut_out: false }
     }
 
     /// Each entry has a time of its own, by which who follows knows what is new.
@@ -105,6 +119,19 @@ impl Guard {
         self.last = now.max(self.last.saturating_add(1));
         // Where there is no room for it, it is refused all the same.
         let _ = journal::write(self.folder.as_fd(), id, &Entry { time: self.last, protocol, address, port, name });
+    }
+
+    /// Whether one refused name more may be noted down: who asks for thousands would wash away what was refused before.
+    fn has_room(&mut self, id: &str, now: Instant) -> bool {
+        let (left, since) = self.room.entry(id.to_owned()).or_insert((NOTED_AT_FIRST, now));
+        let seconds = u32::try_from(now.duration_since(*since).as_secs()).unwrap_or(u32::MAX);
+        if seconds > 0 {
+            *left = left.saturating_add(seconds.saturating_mul(NOTED_EACH_SECOND)).min(NOTED_AT_FIRST);
+            *since = now;
+        }
+        let has = *left > 0;
+        *left = left.saturating_sub(1);
+        has
     }
 
     /// Whether what a name stands for may be learned. DNS is anybody's word: a name of the world does not lead to this host,
@@ -128,9 +155,9 @@ impl Guard {
         };
         !is_special
             && !METADATA.contains(&address)
+            && embedded(address).is_none_or(|inner| self.is_of_the_world(inner.into()))
             && !self.subnets.iter().any(|subnet| subnet.contains(address))
-            // An address that a socket can have is the host's own.
-            && UdpSocket::bind((address, 0)).is_err()
+            && !is_own(address)
     }
 
     /// Forgets what holds no longer.
@@ -140,6 +167,8 @@ impl Guard {
             !learned.is_empty()
         });
         self.names.retain(|id, _| self.learned.contains_key(id));
+        let is_noisy = |(_, since): &(u32, Instant)| now.duration_since(*since) < LONGEST;
+        self.room.retain(|_, room| is_noisy(room));
     }
 
     fn remember(&mut self, id: &str, name: &str, addresses: impl Iterator<Item = IpAddr>) {
@@ -156,13 +185,13 @@ impl Guard {
 impl Egress for Guard {
     fn allows(&mut self, asker: &Asker, name: &str) -> bool {
         let is_allowed = asker.allow.allows(name);
-        if !is_allowed {
+        if !is_allowed && self.has_room(&asker.id, Instant::now()) {
             self.note(&asker.id, "name".to_owned(), None, None, Some(name.to_owned()));
         }
         is_allowed
     }
 
-    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<()> {
+    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<u32> {
         let now = Instant::now();
         self.sweep(now);
         self.remember(&asker.id, name, addresses.iter().map(|(address, _)| *address));
@@ -170,7 +199,9 @@ impl Egress for Guard {
         let good: Vec<&(IpAddr, u32)> = addresses.iter().filter(|(address, _)| is_good(*address)).collect();
         let ways = asker.allow.ways(name);
         // They are one set of records, which lives as long as the one that ends first (RFC 2181, 5.2).
-        let Some(life) = good.iter().map(|(_, life)| Duration::from_secs((*life).into())).min() else { return Ok(()) };
+        let Some(life) = good.iter().map(|(_, life)| Duration::from_secs((*life).into())).min() else {
+            return Ok(u32::MAX);
+        };
         let life = life.clamp(SHORTEST, LONGEST);
         let mut wanted = Vec::new();
         for (to, _) in good {
@@ -181,24 +212,46 @@ impl Egress for Guard {
         let describe = || format!("let a container reach {name}");
         let learned = self.learned.entry(asker.id.clone()).or_default();
         let mut fresh = Vec::new();
+        let mut open = life;
         for one in wanted {
             // What holds for most of that time anyway is not told to the kernel again, if it still knows.
-            let holds = learned.get(&one).is_some_and(|until| *until >= now + life * 3 / 4);
-            if !holds || !rules::knows(&self.means.rules, &self.table, &one).with_context(describe)? {
-                fresh.push(one);
+            let held = learned.get(&one).filter(|until| **until >= now + life * 3 / 4);
+            match held {
+                Some(until) if rules::knows(&self.means.rules, &self.table, &one).with_context(describe)? => {
+                    open = open.min(until.duration_since(now));
+                }
+                _ => fresh.push(one),
             }
         }
-        if learned.len() + fresh.iter().filter(|one| !learned.contains_key(one)).count() > LEARNED {
-            return Err(Error::new(Kind::Other, "it has learned too much").context(describe()));
+        if fresh.len() > LEARNED {
+            return Err(Error::new(Kind::Other, "it stands for too many addresses").context(describe()));
         }
+        // What ends first gives way.
+        let more = fresh.iter().filter(|one| !learned.contains_key(one)).count();
+        let mut ends: Vec<(Instant, Learned)> = Vec::new();
+        let over = (learned.len() + more).saturating_sub(LEARNED);
+        if over > 0 {
+            ends.extend(learned.iter().filter(|(one, _)| !fresh.contains(one)).map(|(one, until)| (*until, *one)));
+            ends.sort_unstable_by_key(|(until, _)| *until);
+            ends.truncate(over);
+        }
+        let gone: Vec<Learned> = ends.into_iter().map(|(_, one)| one).collect();
         if !fresh.is_empty() {
-            let learn =
-                |owner: Option<&Socket>| rules::learn(owner.unwrap_or(&self.means.rules), &self.table, &fresh, life);
+            let learn = |owner: Option<&Socket>| {
+                rules::learn(owner.unwrap_or(&self.means.rules), &self.table, &fresh, life, &gone)
+            };
             let told = self.seat.in_turn(learn).unwrap_or(Err(Errno::TIMEDOUT));
+            // The tables are somebody's by now who was not there when it took its seat.
+            self.is_shut_out |= told == Err(Errno::PERM);
             told.with_context(describe)?;
         }
+        learned.retain(|one, _| !gone.contains(one));
         learned.extend(fresh.into_iter().map(|one| (one, now + life)));
-        Ok(())
+        Ok(u32::try_from(open.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    fn is_shut_out(&self) -> bool {
+        self.is_shut_out
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -218,6 +271,19 @@ impl Egress for Guard {
             let name = self.names.get(&id).and_then(|names| names.get(&destination)).cloned();
             self.note(&id, protocol_name(protocol), Some(destination), port, name);
         }
+    }
+}
+
+/// The IPv4 address that others send on to what they get for this one: through NAT64 (RFC 6052) and 6to4 (RFC 3056); and
+/// the obsolete form that some take for IPv4 (RFC 4291, 2.5.5.1).
+fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let octets = address.octets();
+    let at = |from: usize| Some(Ipv4Addr::new(octets[from], octets[from + 1], octets[from + 2], octets[from + 3]));
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => at(12),
+        [0x2002, ..] => at(2),
+        _ => None,
     }
 }
 
@@ -251,6 +317,13 @@ mod tests {
             ("fe80::1", false),
             ("ff02::1", false),
             ("fd00:ec2::254", false),
+            ("fd20:ce::254", false),
+            ("168.63.129.16", false),
+            ("192.0.0.192", false),
+            ("64:ff9b::a9fe:a9fe", false),
+            ("64:ff9b::c633:6401", true),
+            ("2002:a9fe:a9fe::1", false),
+            ("::169.254.169.254", false),
         ] {
             assert_eq!(guard.is_of_the_world(address.parse().unwrap()), expected, "{address}");
         }

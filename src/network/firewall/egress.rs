@@ -11,7 +11,7 @@
 //! bridge led      prerouting -250   of a guarded container, and for it: to the bridge's own Ethernet address
 //!        kept     forward      0    nothing else of a guarded container passes over the bridge
 //! inet   leaving  prerouting -140   of a guarded container: to `egress`
-//!        egress                     what goes on; what is granted; not to this host; what was learned
+//!        egress                     what goes on; what is granted; nothing else on this host; what was learned
 //!        refused                    to the log, and an answer that says so
 //!        away     forward    -10    neighbour discovery stays on the link
 //! ```
@@ -23,12 +23,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::expression::{Connection, Expression, Header, Meta, Refusal, Register, Verdict};
+use super::expression::{Comparison, Connection, Expression, Header, Meta, Refusal, Register, Verdict};
 use super::message::{Element, Entry, Family, Manner, Set, Table, Type, fields, interface, read_entries};
 use super::{
-    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, GOES_ON, Hook, ICMPV6, INET,
-    LOCAL, NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, WITHIN, connection_has, equal,
-    family, is_in, is_not_in, link_local, octets, rule,
+    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET, LOCAL,
+    NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, WITHIN, connection_has, equal, family,
+    is_in, is_not_in, link_local, octets, rule,
 };
 use crate::network::egress::{Grant, Way};
 use crate::sys::netlink::Socket;
@@ -84,9 +84,12 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// `IPPROTO_TCP`.
 const TCP: u8 = 6;
 
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
+const ESTABLISHED: u32 = 0x2;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)` and `IP_CT_UNTRACKED`'s: not what comes late, when its conversation is over.
 const BEGINS: u32 = 0x8 | 0x40;
-/// `RTN_BROADCAST`, `RTN_MULTICAST`.
+/// `RTN_UNICAST`, `RTN_BROADCAST`, `RTN_MULTICAST`.
+const UNICAST: u32 = 1;
 const BROADCAST: u32 = 3;
 const MULTICAST: u32 = 5;
 /// `PACKET_HOST`, `PACKET_OTHERHOST` of linux/if_packet.h.
@@ -172,22 +175,32 @@ fn key(from: IpAddr, to: IpAddr, way: Way) -> Vec<u8> {
     fields(&[&octets(from), &octets(to), &[way.protocol], &way.port.to_be_bytes()])
 }
 
-/// Lets containers reach what they have learned, for so long from now; what they had learned of it before lives as long.
-/// Fails with ENOENT where there are no tables, and with ENFILE where there is no room.
-pub fn learn(socket: &Socket, table: &str, learned: &[Learned], life: Duration) -> Result<(), Errno> {
+/// Lets containers reach what they have learned, for so long from now; what they had learned of it before lives as long. What
+/// is forgotten they reach no more. Fails with ENOENT where there are no tables, and with ENFILE where there is no room.
+pub fn learn(
+    socket: &Socket,
+    table: &str,
+    learned: &[Learned],
+    life: Duration,
+    forgotten: &[Learned],
+) -> Result<(), Errno> {
     let life = u64::try_from(life.as_millis()).ok();
     let table = Table { family: INET, name: table };
     let mut messages = Vec::new();
     for (set, is_ipv6) in [(LEARNED_IPV4, false), (LEARNED_IPV6, true)] {
-        let of_family = learned.iter().filter(|one| one.to.is_ipv6() == is_ipv6 && one.from.is_ipv6() == is_ipv6);
-        let entries: Vec<Entry> =
-            of_family.map(|one| Entry { key: key(one.from, one.to, one.way), last: None, life }).collect();
-        for some in entries.chunks(super::ELEMENTS_A_MESSAGE) {
-            // Before Linux 6.12 the life of what is there cannot be changed. So it is made to be there, taken away, and put
-            // there again: in one transaction, of which nobody sees the middle.
-            messages.push(table.add_entries(set.name, some)?);
-            messages.push(table.delete_entries(set.name, some)?);
-            messages.push(table.add_entries(set.name, some)?);
+        for (all, stays) in [(forgotten, false), (learned, true)] {
+            let of_family = all.iter().filter(|one| one.to.is_ipv6() == is_ipv6 && one.from.is_ipv6() == is_ipv6);
+            let entries: Vec<Entry> =
+                of_family.map(|one| Entry { key: key(one.from, one.to, one.way), last: None, life }).collect();
+            for some in entries.chunks(super::ELEMENTS_A_MESSAGE) {
+                // Before Linux 6.12 the life of what is there cannot be changed. So it is made to be there, taken away, and
+                // put there again: in one transaction, of which nobody sees the middle.
+                messages.push(table.add_entries(set.name, some)?);
+                messages.push(table.delete_entries(set.name, some)?);
+                if stays {
+                    messages.push(table.add_entries(set.name, some)?);
+                }
+            }
         }
     }
     if messages.is_empty() {
@@ -317,8 +330,17 @@ enum Precision {
 }
 
 fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
-    let is_local = [Expression::DestinationType { into: FIRST }, equal(&LOCAL.to_ne_bytes())];
-    let mut rules = vec![rule(&[&connection_has(Connection::State, GOES_ON)], Verdict::Accept)];
+    let is_near = [
+        Expression::DestinationType { into: FIRST },
+        Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: UNICAST.to_ne_bytes().to_vec() },
+    ];
+    let to_everybody = [Expression::DestinationType { into: FIRST }, equal(&BROADCAST.to_ne_bytes())];
+    let mut rules = vec![
+        // Not what is only related to a conversation: an ICMP error is that by what it quotes, whoever sends it.
+        rule(&[&connection_has(Connection::State, ESTABLISHED)], Verdict::Accept),
+        // A block that is granted has the host's networks in it, perhaps: of those, single addresses.
+        rule(&[&to_everybody], Verdict::Jump("refused")),
+    ];
     // Neighbour discovery, of which connection tracking knows nothing; `away` keeps it here. With br_netfilter that of its
     // neighbours comes by here, too, on its way over the bridge.
     for kind in [NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT] {
@@ -329,8 +351,9 @@ fn egress<'a>() -> Vec<Vec<Expression<'a>>> {
             rules.push(reaches(version, version.granted.name, precision));
         }
     }
-    // Whoever has an allowed name may say that it is this host: that takes a word of who started the container.
-    rules.push(rule(&[&is_local], Verdict::Jump("refused")));
+    // Whoever has an allowed name may say that it is this host, by an address that it shares (anycast), too: that takes a
+    // word of who started the container.
+    rules.push(rule(&[&is_near], Verdict::Jump("refused")));
     for version in &VERSIONS {
         for precision in [Precision::Port, Precision::Protocol, Precision::Address] {
             rules.push(reaches(version, version.learned.name, precision));

@@ -124,7 +124,7 @@ fn the_kernel_keeps_the_bounds_of_containers() {
         let all = [learned(3, "192.0.2.1", 443), learned(3, "2001:db8::1", 443), learned(4, "192.0.2.1", 443)];
         let know = || all.map(|one| egress::knows(&socket, NAME, &one).unwrap());
         for life in [100_000, 200_000] {
-            egress::learn(&socket, NAME, &all, Duration::from_millis(life)).unwrap();
+            egress::learn(&socket, NAME, &all, Duration::from_millis(life), &[]).unwrap();
             assert_eq!(know(), [true; 3]);
         }
         let lives = |which: &dyn Fn(&[u8]) -> bool| -> Vec<u64> {
@@ -141,12 +141,17 @@ fn the_kernel_keeps_the_bounds_of_containers() {
         assert!(lives(&|_| true).iter().all(|life| (150_000..=200_000).contains(life)));
         TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         assert_eq!(know(), [false; 3]);
+        TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap();
+        egress::learn(&socket, NAME, &all[..1], Duration::from_mins(1), &[]).unwrap();
+        egress::learn(&socket, NAME, &all[1..2], Duration::from_mins(1), &[all[0], all[2]]).unwrap();
+        assert_eq!(know(), [false, true, false], "what is forgotten need not be known");
+        TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         // One whose life has ended is no hindrance.
         TABLES.add(&socket, &[guarded("vh2", 3)]).unwrap();
-        egress::learn(&socket, NAME, &all, Duration::from_millis(1)).unwrap();
+        egress::learn(&socket, NAME, &all, Duration::from_millis(1), &[]).unwrap();
         TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         TABLES.clear(&socket).unwrap();
-        let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000)).unwrap_err();
+        let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000), &[]).unwrap_err();
         assert_eq!(gone, Errno::NOENT, "there is nothing to learn into");
     });
 }

@@ -73,7 +73,7 @@ pub(super) fn run(
     let before = State::read(folder.as_fd());
     let (world, kept) = match before.inherit() {
         Some(inherited) => {
-            let world = World::adopt(inherited.user, inherited.network)?;
+            let world = World::adopt(inherited.user, inherited.network.as_ref())?;
             let holders = inherited.holders.into_iter().map(|(holder, pidfd)| (Needs::Namespaces(holder), pidfd));
             let kept = inherited.kept.into_iter().map(|(kept, pidfd)| (Needs::Network(kept), pidfd));
             (world, holders.chain(kept).collect())

@@ -41,6 +41,9 @@ pub(super) struct State {
     pub(super) kept: Vec<Kept>,
 }
 
+/// A user namespace, and a network namespace of it.
+type Namespaces = (OwnedFd, OwnedFd);
+
 /// The namespaces of a process that has died, and those who keep them.
 pub(super) struct Inherited {
     pub(super) user: OwnedFd,
@@ -77,7 +80,8 @@ impl State {
         Some(Inherited { user, network, holders, kept })
     }
 
-    fn find_holders(&self) -> (Vec<(Holder, OwnedFd)>, Option<(OwnedFd, OwnedFd)>) {
+    /// Gives those that live, and the namespaces by the first that has both.
+    fn find_holders(&self) -> (Vec<(Holder, OwnedFd)>, Option<Namespaces>) {
         let mut found = None;
         let mut holders = Vec::new();
         for holder in &self.holders {

@@ -608,10 +608,9 @@ impl Numbers {
     }
 
     fn first(&self, ends: (SocketAddr, SocketAddr), now: Instant) -> u32 {
-        let ticks = now.duration_since(self.begun).as_micros() / 4;
-        let [a, b, c, d, ..] = self.key.hash_one(ends).to_ne_bytes();
-        let [.., e, f, g, h] = ticks.to_be_bytes();
-        u32::from_ne_bytes([a, b, c, d]).wrapping_add(u32::from_be_bytes([e, f, g, h]))
+        let ticks = now.duration_since(self.begun).as_micros() / 4 % (1 << 32);
+        let place = u32::try_from(self.key.hash_one(ends) >> 32).unwrap_or(0);
+        place.wrapping_add(u32::try_from(ticks).unwrap_or(0))
     }
 }
 

@@ -80,22 +80,19 @@ impl World {
     }
 
     /// Makes the way out anew in namespaces that another's death has left; the network namespace, too, where that has gone.
-    pub(super) fn adopt(user: OwnedFd, network: Option<OwnedFd>) -> Result<Self> {
+    pub(super) fn adopt(user: OwnedFd, network: Option<&OwnedFd>) -> Result<Self> {
         let answers = in_child(
             CloneFlags::empty(),
             2,
             |_| {
-                let network = match &network {
-                    Some(network) => {
-                        enter(user.as_fd(), network.as_fd())?;
-                        network.try_clone().context("copy a descriptor")?
-                    }
-                    None => {
-                        enter_user(user.as_fd())?;
-                        become_root()?;
-                        unshare(CloneFlags::NEWNET).context("make a network namespace")?;
-                        open_namespace("net")?
-                    }
+                let network = if let Some(network) = network {
+                    enter(user.as_fd(), network.as_fd())?;
+                    network.try_clone().context("copy a descriptor")?
+                } else {
+                    enter_user(user.as_fd())?;
+                    become_root()?;
+                    unshare(CloneFlags::NEWNET).context("make a network namespace")?;
+                    open_namespace("net")?
                 };
                 Ok(vec![network, set_up_namespace()?])
             },

@@ -183,18 +183,18 @@ fn others_answers_are_passed_on_in_the_words_of_who_asks() {
     let mut bytes = sent("ReG.eXample", None);
     bytes[0] = 0x55;
     let query = Query::read(&bytes).unwrap();
-    let read = Message::from_vec(&query.pass_on(&answer, 50, 512)).unwrap();
+    let read = Message::from_vec(&query.pass_on(&answer, 50, u32::MAX, 512)).unwrap();
     assert_eq!((read.metadata.id, read.metadata.authoritative, read.edns.is_none()), (0x5507, true, true));
     assert!(read.queries[0].name().eq_case(&theirs("ReG.eXample")));
     let lives: Vec<u32> = read.answers.iter().chain(&read.additionals).map(|record| record.ttl).collect();
     assert_eq!(lives, [250, 10, 0]);
     assert!(read.answers[1].name.eq_case(&theirs("a.ReG.eXample")), "it points to the question");
     // The addition goes first, and is missed by nobody.
-    let short = query.pass_on(&answer, 0, answer.length() - 1);
+    let short = query.pass_on(&answer, 0, u32::MAX, answer.length() - 1);
     let read = Message::from_vec(&short).unwrap();
     assert_eq!((read.answers.len(), read.additionals.len(), read.metadata.truncation), (2, 0, false));
     let query = Query::read(&sent("reg.example", Some(1232))).unwrap();
-    let read = Message::from_vec(&query.pass_on(&answer, 0, 1232)).unwrap();
+    let read = Message::from_vec(&query.pass_on(&answer, 0, u32::MAX, 1232)).unwrap();
     assert_eq!((read.answers.len(), read.edns.unwrap().max_payload()), (2, 1232));
 }
 

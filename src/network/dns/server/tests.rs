@@ -35,12 +35,16 @@ impl Egress for Guard {
 
     fn hear(&mut self, _who: &dyn Fn(IpAddr) -> Option<String>) {}
 
-    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<()> {
+    fn answers(&mut self, asker: &Asker, name: &str, addresses: &[(IpAddr, u32)], origin: Origin) -> Result<u32> {
         self.heard.lock().unwrap().push(format!("{} {:?} {name} {addresses:?} {origin:?}", asker.id, asker.addresses));
         match name {
             "full.example" => Err(Error::new(Kind::Other, "there is no room")),
-            _ => Ok(()),
+            _ => Ok(u32::MAX),
         }
+    }
+
+    fn is_shut_out(&self) -> bool {
+        false
     }
 }
 
