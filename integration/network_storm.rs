@@ -235,7 +235,7 @@ fn assert_nobody_shares_an_address(scene: &Scene) {
         let mut addresses: Vec<&Value> =
             leased.flat_map(|(_, lease)| lease["addresses"].as_array().into_iter().flatten()).collect();
         let all = addresses.len();
-        addresses.sort_by_key(|address| address.to_string());
+        addresses.sort_by_key(ToString::to_string);
         addresses.dedup();
         assert_eq!(addresses.len(), all, "{leases}");
     }
