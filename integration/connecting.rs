@@ -266,7 +266,7 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     let port = free_port().port();
     let everywhere = std::net::SocketAddr::from(([0; 4], port));
     let publish = format!("{port}:80");
-    let words = ["--name", "given", "--network", "front", "-p", &publish, layout.reference()];
+    let words = ["--name", "given", "--network", "front", "-p", &publish, &layout.reference()];
     let words = [&words[..], &["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]].concat();
     husk(scene, &[&["create"], &words[..]].concat()).success();
     for command in [vec!["start", "given"], [&["run", "-d"], &words[..]].concat()] {
