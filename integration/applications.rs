@@ -38,7 +38,7 @@ fn ask(host: &str) -> String {
 /// A configuration of nginx's that leaves nothing anywhere but in /tmp.
 fn site(scene: &Scene) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary: String = temporary.iter().map(|name| format!("{name}_temp_path /tmp/{name};\n")).collect();
+    let temporary = temporary.map(|name| format!("{name}_temp_path /tmp/{name};\n")).concat();
     let configuration = format!(
         "user root;\nworker_processes 1;\npid /tmp/nginx.pid;\nerror_log stderr;\nevents {{ }}\n\
          http {{\naccess_log /dev/stdout;\n{temporary}\

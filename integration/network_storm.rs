@@ -231,11 +231,11 @@ fn storm(scene: &Scene) {
 fn assert_nobody_shares_an_address(scene: &Scene) {
     for network in NETWORKS {
         let leases = leases(scene, network);
-        let addresses: Vec<&Value> = leases.as_object().into_iter().flat_map(|all| all.values()).collect();
+        let leased = leases.as_object().into_iter().flatten();
         let mut addresses: Vec<&Value> =
-            addresses.iter().flat_map(|lease| lease["addresses"].as_array().into_iter().flatten()).collect();
+            leased.flat_map(|(_, lease)| lease["addresses"].as_array().into_iter().flatten()).collect();
         let all = addresses.len();
-        addresses.sort_by_key(|address| address.to_string());
+        addresses.sort_by_key(ToString::to_string);
         addresses.dedup();
         assert_eq!(addresses.len(), all, "{leases}");
     }

@@ -353,7 +353,7 @@ impl Starter {
         };
         // Who comes first takes turns, too.
         let own = side::network_of(self.peer);
-        let (with, without) = if turn % 2 == 0 {
+        let (with, without) = if turn.is_multiple_of(2) {
             let with = time(own)?;
             (with, time("none")?)
         } else {

@@ -76,7 +76,7 @@ impl Refuge {
     }
 
     /// Clones this process, into the place if it may be.
-    pub fn clone(&self) -> Result<Cloned, Errno> {
+    pub fn fork(&self) -> Result<Cloned, Errno> {
         match clone3(CloneFlags::empty(), self.unified.as_ref().map(AsFd::as_fd)) {
             // Between two cgroups of others an ordinary user moves nobody; and kernels before 5.7 clone into none.
             Err(_) if self.unified.is_some() => clone3(CloneFlags::empty(), None),

@@ -571,7 +571,9 @@ impl<'a> Connecting<'a> {
         if world.handle().is_none() {
             // From now on it keeps the tables, too. Before the name servers, which have their place at them from who does.
             self.netfilter.turn(self.engine)?.ensure(&world, &networks)?;
-            held.iter().for_each(|gone| self.ensure_names_again(&networks, &gone.network));
+            for gone in &held {
+                self.ensure_names_again(&networks, &gone.network);
+            }
         } else if self.restore().is_err() {
             self.lifeline.try_again(Instant::now());
         }

@@ -52,7 +52,7 @@ pub fn connect(engine: &Engine, container: &Container, attachment: &Attachment) 
 pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<()> {
     let network = Networks::of(engine).find(word)?;
     change(container, |record| {
-        let id = record.id.clone();
+        let id = record.id;
         let attachments = attachments(record)?;
         let before = attachments.len();
         attachments.retain(|attachment| attachment.network != network.name);

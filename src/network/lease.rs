@@ -269,10 +269,11 @@ impl Mac {
     }
 
     fn random() -> Result<Self> {
-        let mut last = [0; 5];
-        rustix::rand::getrandom(&mut last, rustix::rand::GetRandomFlags::empty()).context("make up a MAC address")?;
-        let [a, b, c, d, e] = last;
-        Ok(Self([0x02, a, b, c, d, e]))
+        let mut octets = [0; 6];
+        let by_chance = rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty());
+        by_chance.context("make up a MAC address")?;
+        octets[0] = 0x02;
+        Ok(Self(octets))
     }
 }
 

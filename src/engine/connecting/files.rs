@@ -64,14 +64,12 @@ struct Host(Option<IpAddr>);
 impl Host {
     /// A user's bridge is in the user's own world: the host is beyond the way out.
     fn of(world: &World, seats: &[Seat<'_>]) -> Self {
-        Self(match world.handle() {
-            Some(_) => Some(IpAddr::V4(GATEWAYS.v4)),
-            None => {
-                let leads = |seat: &&Seat<'_>| !seat.network().internal;
-                let all = seats.iter().filter(leads).chain(seats);
-                all.filter_map(|seat| seat.network().subnets.first()).map(|subnet| subnet.gateway).next()
-            }
-        })
+        if world.handle().is_some() {
+            return Self(Some(IpAddr::V4(GATEWAYS.v4)));
+        }
+        let leads = |seat: &&Seat<'_>| !seat.network().internal;
+        let all = seats.iter().filter(leads).chain(seats);
+        Self(all.filter_map(|seat| seat.network().subnets.first()).map(|subnet| subnet.gateway).next())
     }
 }
 

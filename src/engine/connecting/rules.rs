@@ -68,7 +68,7 @@ impl Netfilter {
         let firewall = tables(engine);
         // In a user's world there is nobody else who would flush them; and this may be called outside of it.
         if engine.maps.is_some() {
-            return Ok(Turn { netfilter: self, firewall, socket: None, turn, owns: false });
+            return Ok(Turn { netfilter: self, firewall, socket: None, place: turn, owns: false });
         }
         let found = turn.find().map(Rc::new);
         let is_kept = found.is_some();
@@ -78,7 +78,7 @@ impl Netfilter {
             None => Rc::new(firewall::open_socket()?),
         };
         let owns = is_kept || keeper::can_be_shared(&socket);
-        let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), turn, owns };
+        let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), place: turn, owns };
         if is_kept || owns && turn.adopt()? {
             turn.keep()?;
         }
@@ -92,7 +92,7 @@ pub(super) struct Turn<'t> {
     firewall: Firewall<'t>,
     /// The one that owns the tables, or is to; none where nobody does.
     socket: Option<Rc<Socket>>,
-    turn: keeper::Turn,
+    place: keeper::Turn,
     owns: bool,
 }
 
@@ -124,7 +124,7 @@ impl Turn<'_> {
         let cookie = |socket: &Socket| rustix::net::sockopt::socket_cookie(socket).ok();
         let is_same = |kept: &Rc<Socket>| cookie(kept) == cookie(&socket);
         if self.netfilter.stays && !self.netfilter.kept.borrow().as_ref().is_some_and(is_same) {
-            self.turn.enter(&socket)?;
+            self.place.enter(&socket)?;
             self.netfilter.kept.replace(Some(socket));
         }
         Ok(())

@@ -252,7 +252,7 @@ pub fn serve(lock: &Lock, folder: OwnedFd) -> Result<()> {
     let refuge = Refuge::prepare(ready.config.home);
     // Who asks from now on is answered in a moment.
     write(lock.as_fd(), &ready).context("write dns")?;
-    if let Cloned::Parent(..) = refuge.clone().context("fork the name server")? {
+    if let Cloned::Parent(..) = refuge.fork().context("fork the name server")? {
         return Ok(());
     }
     refuge.enter();

@@ -492,13 +492,11 @@ impl Server {
                     .filter(|(address, _)| !self.neighbours.have(&asker.id, *address))
                     .map(|(address, life)| (address, life.saturating_sub(*age)))
                     .collect();
-                match self.teaches(&asker, &query, &lives, Origin::World) {
-                    Some(open) => most = open,
-                    None => {
-                        self.reply(&way, &query, Code::ServFail, None);
-                        continue;
-                    }
-                }
+                let Some(open) = self.teaches(&asker, &query, &lives, Origin::World) else {
+                    self.reply(&way, &query, Code::ServFail, None);
+                    continue;
+                };
+                most = open;
             }
             let answer = query.pass_on(answer, *age, most, limit(&way, &query));
             self.send(&way, &answer);

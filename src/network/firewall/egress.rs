@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use super::expression::{Comparison, Connection, Expression, Header, Meta, Refusal, Register, Verdict};
 use super::message::{Element, Entry, Family, Manner, Set, Table, Type, fields, interface, read_entries};
 use super::{
-    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET, LOCAL,
+    BRIDGE, Chain, ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Endpoint, FIRST, FORWARD, Filling, Hook, ICMPV6, INET,
     NEIGHBOUR_ADVERTISEMENT, NFPROTO_IPV4, NFPROTO_IPV6, PREROUTING, Segment, WITHIN, connection_has, equal, family,
     is_in, is_not_in, link_local, octets, rule,
 };

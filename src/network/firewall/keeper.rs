@@ -66,7 +66,7 @@ impl Turn {
         let (whole, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
         let lines: Vec<Line> = whole.lines().filter_map(Line::parse).collect();
         let has_stale = !rest.is_empty() || lines.len() != whole.lines().count();
-        Ok(Self { lock, namespace, has_stale, lines })
+        Ok(Self { lock, namespace, lines, has_stale })
     }
 
     /// Takes a copy of the socket that owns the tables of this network namespace, from whoever has one.

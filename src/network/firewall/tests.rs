@@ -151,7 +151,7 @@ fn the_kernel_keeps_the_bounds_of_containers() {
         egress::learn(&socket, NAME, &all, Duration::from_millis(1), &[]).unwrap();
         TABLES.remove(&socket, &[guarded("vh2", 3)]).unwrap();
         TABLES.clear(&socket).unwrap();
-        let gone = egress::learn(&socket, NAME, &all, Duration::from_millis(1000), &[]).unwrap_err();
+        let gone = egress::learn(&socket, NAME, &all, Duration::from_secs(1), &[]).unwrap_err();
         assert_eq!(gone, Errno::NOENT, "there is nothing to learn into");
     });
 }

@@ -145,7 +145,7 @@ pub fn become_process(folder: &Path, starter: &OwnedFd) -> Result<()> {
     let (beginning, _) =
         control::receive::<Beginning>(starter)?.ok_or_else(|| Error::invalid("is started by husk alone"))?;
     let refuge = Refuge::prepare(beginning.home);
-    match refuge.clone().context("leave the command")? {
+    match refuge.fork().context("leave the command")? {
         Cloned::Parent(..) => Ok(()),
         Cloned::Child => {
             refuge.enter();

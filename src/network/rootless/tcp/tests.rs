@@ -309,12 +309,12 @@ fn urgent_data_do_not_hide_what_is_behind_them() {
 #[test]
 fn a_container_s_question_is_passed_on() {
     let mut bench = Bench::open();
-    bench.now += Duration::from_secs(60);
+    bench.now += Duration::from_mins(1);
     for _ in 0..2 {
         bench.hear(0, 1, ACK, b"");
         assert_eq!(bench.said().0.flags, ACK, "we are there");
     }
-    assert_eq!(bench.outside.asked_each, Some(Duration::from_secs(60)));
+    assert_eq!(bench.outside.asked_each, Some(Duration::from_mins(1)));
 }
 
 #[test]
