@@ -263,13 +263,26 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     let refused = inside(scene, &layout, &["--network", "front", "--ipc", "container:alone"], "true");
     refused.exits_with(125).says("of no container that is in a network");
     // A socket that the caller listens with serves the port that is published there, and nobody else could have that.
-    let free = free_port();
-    let mut given = scene.husk();
-    given.args(["run", "-d", "--name", "given", "--network", "front", "-p", &format!("{free}:80")]);
-    given.arg(layout.reference()).args(["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]);
-    given.step(Step::Listen(free)).step(Step::Activate(1, "")).run().success();
-    wait_until("it serves what it was given", || page(&free.to_string()).ends_with("given\n"));
-    husk(scene, &["rm", "-f", "web", "alone", "given"]).success();
+    for is_made_before in [true, false] {
+        let port = free_port().port();
+        let publish = format!("{port}:80");
+        let words = ["--name", "given", "--network", "front", "-p", &publish, &layout.reference()];
+        let words = [&words[..], &["/bin/busybox", "sh", "-c", "echo given > /a; httpd -f -h /"]].concat();
+        let mut given = scene.husk();
+        if is_made_before {
+            husk(scene, &[&["create"], &words[..]].concat()).success();
+            given.args(["start", "given"]);
+        } else {
+            given.args(["run", "-d"]).args(words);
+        }
+        let everywhere = std::net::SocketAddr::from(([0; 4], port));
+        given.step(Step::Listen(everywhere)).step(Step::Activate(1, "")).run().success();
+        wait_until("it serves what it was given", || page(&format!("127.0.0.1:{port}")).ends_with("given\n"));
+        // That hears IPv4 alone; one of husk's own would hear both.
+        assert!(std::net::TcpStream::connect(("::1", port)).is_err(), "made before: {is_made_before}");
+        husk(scene, &["rm", "-f", "given"]).success();
+    }
+    husk(scene, &["rm", "-f", "web", "alone"]).success();
     wait_until("it has given back what it had", || leases(scene, "front") == serde_json::json!({}));
 }
 

@@ -176,7 +176,7 @@ fn each(
 /// Runs `start`.
 pub(super) fn start(args: &Start, tell: &dyn Fn(&str)) -> Result<Status> {
     let Start { attach, interactive, boot, attend, containers } = args;
-    super::let_go_of_descriptors()?;
+    super::let_go_of_all_but_passed_sockets()?;
     if *boot {
         return start_all(tell);
     }
@@ -242,7 +242,7 @@ pub(super) fn stop(args: &Stop) -> Result<Status> {
 /// Runs `restart`.
 pub(super) fn restart(args: &Restart, tell: &dyn Fn(&str)) -> Result<Status> {
     let Restart { how, containers } = args;
-    super::let_go_of_descriptors()?;
+    super::let_go_of_all_but_passed_sockets()?;
     each(containers, |engine, _, container, word| {
         stop::stop(engine, container, how.options(), Then::Starts)?;
         start_detached(engine, container.id().as_str(), tell)?;

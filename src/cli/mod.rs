@@ -87,6 +87,20 @@ fn let_go_of_descriptors() -> crate::error::Result<()> {
     close_range(3, CloseHow::Now).context("close inherited descriptors")
 }
 
+/// The same, but for sockets that a service manager has passed to this process, which ports of the container may be served by.
+fn let_go_of_all_but_passed_sockets() -> crate::error::Result<()> {
+    use crate::error::Context as _;
+    use crate::network::passed::PassedSockets;
+    use crate::support::activation::passed_descriptors;
+    use crate::sys::process::{CloseHow, close_all_but, close_range};
+    let mut sockets = PassedSockets::numbers(passed_descriptors());
+    if sockets.is_empty() {
+        return let_go_of_descriptors();
+    }
+    close_all_but(3, &mut sockets).context("close inherited descriptors")?;
+    close_range(3, CloseHow::OnExec).context("close passed sockets on exec")
+}
+
 /// Puts the null device in the place of the standard input, and gives it.
 fn take_no_input() -> crate::error::Result<std::os::fd::OwnedFd> {
     use crate::error::Context as _;

@@ -63,7 +63,7 @@ pub(super) struct Create {
 pub(super) fn run(args: Run, tell: &dyn Fn(&str)) -> Result<Status> {
     let Run { detach, attend, container, image, command } = args;
     if detach {
-        super::let_go_of_descriptors()?;
+        super::let_go_of_all_but_passed_sockets()?;
     }
     let engine = Engine::open(settings::File::default())?;
     let bar = container.bar();

@@ -46,7 +46,7 @@ use crate::network::link;
 use crate::network::passed::PassedSockets;
 use crate::network::port::{BoundPort, Protocol};
 use crate::network::relay::Relay;
-use crate::network::rootless::{Lifeline, open_inside};
+use crate::network::rootless::{Handle, Lifeline, open_inside};
 use crate::network::watch::Watch;
 use crate::network::way;
 use crate::runtime;
@@ -142,11 +142,23 @@ impl<'a> Connecting<'a> {
     /// Finds the way out anew that has died, or has another made, and with it what died with it: ports, and names, which the same
     /// may have befallen.
     pub fn reconnect(&self) -> Result<()> {
-        self.prepare()?;
-        self.restore()?;
-        // Where that cannot be said, the way out ends with the last monitor.
+        if !self.world().lives() {
+            self.prepare()?;
+        }
+        // Where that cannot be said, the way out ends with the last monitor. Before what may fail: a port that is somebody
+        // else's by now.
         let _ = self.keep();
-        Ok(())
+        self.restore()
+    }
+
+    /// The same, before its time. What cannot be made anew but for the way out itself is tried again then.
+    fn reconnect_now(&self) -> Result<()> {
+        let answer = self.reconnect();
+        match &answer {
+            Ok(()) => self.lifeline.restored(),
+            Err(_) => self.lifeline.try_again(Instant::now()),
+        }
+        if self.world().lives() { Ok(()) } else { answer }
     }
 
     /// Refuses a configuration whose namespaces cannot be in the world of its networks; a new one where the old one has gone.
@@ -179,6 +191,13 @@ impl<'a> Connecting<'a> {
 
     fn make(&self, record: &Record, is_again: bool, namespace: BorrowedFd<'_>) -> Result<()> {
         let networks = Networks::of(self.engine);
+        if let Some(handle) = self.world().handle()
+            && handle.hold().is_err()
+        {
+            // It has died since it was found. Where somebody held the namespaces, they are the same.
+            self.prepare()?;
+            self.world().handle().map_or(Ok(()), Handle::hold)?;
+        }
         let world = self.world();
         let attachments = record.options.network.attachments();
         if is_again {
@@ -195,7 +214,6 @@ impl<'a> Connecting<'a> {
         }
         let ways = Ways::of(&seats);
         if let Some(handle) = world.handle() {
-            handle.hold()?;
             // What the run before had is published anew.
             handle.withdraw(self.record.id.as_str())?;
         }
@@ -360,7 +378,7 @@ impl<'a> Connecting<'a> {
     /// 3. Only then it parts from the others: their addresses may be somebody else's in a moment.
     pub fn change(&self) -> Result<()> {
         if !self.world().lives() {
-            self.prepare()?;
+            self.reconnect_now()?;
         }
         let record = self.record_now()?;
         let networks = Networks::of(self.engine);
@@ -557,8 +575,7 @@ impl<'a> Connecting<'a> {
                 self.ensure_names_again(&networks, &gone.network);
             }
         } else if self.restore().is_err() {
-            // It is tried again later.
-            self.lifeline.lost(Instant::now());
+            self.lifeline.try_again(Instant::now());
         }
         self.change()
     }

@@ -3,7 +3,7 @@
 //! published where they are bound.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -11,7 +11,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use super::relay::Transport;
 
 /// The first that is passed.
-const FIRST: i32 = 3;
+const FIRST: RawFd = 3;
 /// More are nobody's: a manager gives a handful.
 const MOST: u32 = 4096;
 
@@ -30,10 +30,12 @@ pub struct PassedSockets(Vec<Passed>);
 impl PassedSockets {
     /// Copies those of so many descriptors that are sockets which listen, or, of UDP, are bound. What else there is is not for us.
     pub fn copy(count: u32) -> Self {
-        let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return Self::default() };
-        let numbers = (FIRST..).zip(0..count.min(MOST)).map(|(number, _)| number);
-        let copies = numbers.filter_map(|number| pidfd_getfd(&own, number, PidfdGetfdFlags::empty()).ok());
-        Self(copies.filter_map(Passed::of).collect())
+        Self(numbered(count).map(|(_, passed)| passed).collect())
+    }
+
+    /// Gives the numbers of those: what else has been passed may be closed.
+    pub fn numbers(count: u32) -> Vec<RawFd> {
+        numbered(count).map(|(number, _)| number).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -45,6 +47,13 @@ impl PassedSockets {
         let passed = self.0.iter().find(|passed| passed.transport == transport && passed.hears(at))?;
         Some(passed.fd.as_fd())
     }
+}
+
+fn numbered(count: u32) -> impl Iterator<Item = (RawFd, Passed)> {
+    let own = if count == 0 { None } else { pidfd_open(getpid(), PidfdFlags::empty()).ok() };
+    let copy = move |number| pidfd_getfd(own.as_ref()?, number, PidfdGetfdFlags::empty()).ok();
+    let numbers = (FIRST..).zip(0..count.min(MOST)).map(|(number, _)| number);
+    numbers.filter_map(move |number| Some((number, Passed::of(copy(number)?)?)))
 }
 
 impl Passed {

@@ -129,10 +129,16 @@ fn clone_init<'a>(plan: &'a Plan, channel: &Channel, surroundings: &init::Surrou
 fn write_maps(plan: &Plan, init: Pid) -> Result<()> {
     let Some(maps) = &plan.namespaces.id_maps else { return Ok(()) };
     let describe = || "map the ids of the user namespace";
+    let made_before = |error: Error| {
+        error.with_hint(
+            "the user's networks were made when the user had other ids; they are made anew once no container is in any",
+        )
+    };
     let own = |kind: &str| plan.proc.read(&format!("self/{kind}")).with_context(|| format!("read /proc/self/{kind}"));
     let above = IdMaps::from_kernel(&own("uid_map")?, &own("gid_map")?)
         .ok_or_else(|| Error::invalid("/proc/self/uid_map: not understood"))?;
-    idmap::write(init, &maps.below(&above).with_context(describe)?).with_context(describe)
+    let maps = maps.below(&above).map_err(made_before).with_context(describe)?;
+    idmap::write(init, &maps).with_context(describe)
 }
 
 /// Says whether init is to be hidden, and from which PID namespace.
@@ -142,7 +148,7 @@ fn write_maps(plan: &Plan, init: Pid) -> Result<()> {
 /// And [`ProcessPlan::can_appear_late`](super::plan::ProcessPlan) says which processes cannot leave the work to another.
 fn find_hidden(plan: &Plan) -> Option<init::Hidden<'_>> {
     let namespaces = &plan.namespaces;
-    // In a user namespace of its own, below one that nobody is in, nobody there may look at init.
+    // Who makes containers below another user namespace has none join a PID namespace: the maps are written by another process.
     if !plan.process.can_appear_late() || namespaces.below.is_some() {
         return None;
     }

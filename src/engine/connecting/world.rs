@@ -85,14 +85,23 @@ impl World {
         handle.user_namespace().try_clone_to_owned().map(Some).context("copy a descriptor")
     }
 
-    /// Refuses who joins a user namespace that is none of those.
+    /// Refuses who joins a user namespace that is none of those; and who joins processes from outside of theirs: to those, init
+    /// would be a process of the same user, to be stopped and limited while it still has the host's mounts (kill(2), prlimit(2)).
     pub(super) fn check(&self, spec: &Spec) -> Result<()> {
         let Some(handle) = self.handle() else { return Ok(()) };
         let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-        let joined = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::User);
-        let Some(path) = joined.and_then(|user| user.path().as_ref()).filter(|path| !path.as_os_str().is_empty())
-        else {
-            return Ok(());
+        let joined = |kind: LinuxNamespaceType| {
+            let namespace = namespaces.iter().find(|namespace| namespace.typ() == kind)?;
+            namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
+        };
+        let Some(path) = joined(LinuxNamespaceType::User) else {
+            return match joined(LinuxNamespaceType::Pid) {
+                Some(_) => Err(Error::unsupported(
+                    "a PID namespace to join, and a user namespace of its own below the networks'",
+                )
+                .with_hint("--pid container:NAME joins both; or --network none")),
+                None => Ok(()),
+            };
         };
         let describe = || format!("open user namespace {}", path.display());
         let user = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(describe)?;
@@ -152,6 +161,9 @@ pub fn default_is_out_of_reach(engine: &Engine, modes: &NamespaceOptions) -> Opt
         return match rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK) {
             _ if matches!(user, UserMode::Path(_)) => {
                 Some(format!("an ordinary user's container with userns {user} has none of the user's"))
+            }
+            _ if matches!(modes.pid, NamespaceMode::Path(_)) => {
+                Some(format!("an ordinary user's container with pid {} has none of the user's", modes.pid))
             }
             Err(errno) => Some(format!("open {TUN}: {}", Error::from(errno))),
             Ok(()) => owner_without_networks(engine, modes)

@@ -20,12 +20,14 @@ impl Monitor<'_> {
     pub(super) fn look_after_lifeline(&self) {
         let lifeline = self.job.lifeline;
         let now = Instant::now();
-        if lifeline.due().is_none() {
+        if lifeline.has_ended() {
             lifeline.lost(now);
         }
-        // Where none can be had, it is asked for again later.
-        if lifeline.due().is_some_and(|due| due <= now) && (self.job.reconnect)().is_err() {
-            lifeline.lost(now);
+        if lifeline.due().is_some_and(|due| due <= now) {
+            match (self.job.reconnect)() {
+                Ok(()) => lifeline.restored(),
+                Err(_) => lifeline.try_again(now),
+            }
         }
     }
 

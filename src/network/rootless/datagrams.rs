@@ -43,6 +43,8 @@ pub(super) struct Mapping {
     protocol: Protocol,
     /// Of an echo, the port is the identifier.
     guest: SocketAddr,
+    /// The container's address of the other family, of a published socket that hears both.
+    other_guest: Option<SocketAddr>,
     socket: OwnedFd,
     /// The most recent is the last.
     peers: Vec<Peer>,
@@ -146,7 +148,16 @@ impl Datagrams {
             self.make_room(|mapping| mapping.guest.ip() == guest.ip());
         }
         let token = self.insert(
-            Mapping { protocol, guest, socket, peers: Vec::new(), container: None, last_used: now, asks_only: true },
+            Mapping {
+                protocol,
+                guest,
+                other_guest: None,
+                socket,
+                peers: Vec::new(),
+                container: None,
+                last_used: now,
+                asks_only: true,
+            },
             epoll,
         )?;
         self.shares.take(guest.ip());
@@ -161,12 +172,52 @@ impl Datagrams {
         socket: OwnedFd,
         now: Instant,
         epoll: &OwnedFd,
-    ) -> Result<Token, Errno> {
+    ) -> Result<(), Errno> {
+        if let Some(token) = self.find_published(container, &socket) {
+            return self.lead_also_to(token, guest);
+        }
         let _ = socket::want_refusals(&socket, is_ipv6(&socket));
         let container = Some(container.to_owned());
-        let (peers, protocol) = (Vec::new(), Protocol::Udp);
-        let mapping = Mapping { protocol, guest, socket, peers, container, last_used: now, asks_only: false };
-        self.insert(mapping, epoll)
+        let (peers, protocol, other_guest) = (Vec::new(), Protocol::Udp, None);
+        let mapping =
+            Mapping { protocol, guest, other_guest, socket, peers, container, last_used: now, asks_only: false };
+        self.insert(mapping, epoll).map(drop)
+    }
+
+    /// Finds the mapping of a socket that hears both families, and is published for one already: it is one socket, whatever
+    /// number it comes by, and whoever read it first would have all callers.
+    fn find_published(&self, container: &str, socket: &OwnedFd) -> Option<Token> {
+        let cookie = rustix::net::sockopt::socket_cookie(socket).ok()?;
+        let is_same = |mapping: &Mapping| {
+            mapping.container.as_deref() == Some(container)
+                && rustix::net::sockopt::socket_cookie(&mapping.socket) == Ok(cookie)
+        };
+        self.table.entries().find(|(_, mapping)| is_same(mapping)).map(|(token, _)| token)
+    }
+
+    fn lead_also_to(&mut self, token: Token, guest: SocketAddr) -> Result<(), Errno> {
+        let Some(mapping) = self.table.get_mut(token) else { return Err(Errno::NOENT) };
+        if mapping.guests().any(|other| other == guest) {
+            return Ok(());
+        }
+        if mapping.other_guest.is_some() || mapping.guest.is_ipv4() == guest.is_ipv4() {
+            return Err(Errno::ADDRINUSE);
+        }
+        mapping.other_guest = Some(guest);
+        self.of_guest.entry((mapping.protocol, guest)).or_default().push(token);
+        Ok(())
+    }
+
+    /// Takes back what a container has published.
+    pub(super) fn withdraw(&mut self, container: &str, epoll: &OwnedFd) {
+        for token in self.table.tokens() {
+            let published = self.table.get(token).filter(|mapping| mapping.container.as_deref() == Some(container));
+            if let Some(mapping) = published {
+                // Closing does not take out what others hold, too: a socket that was passed would be told of for ever (epoll(7)).
+                let _ = epoll::delete(epoll, &mapping.socket);
+                self.remove(token);
+            }
+        }
     }
 
     fn insert(&mut self, mapping: Mapping, epoll: &OwnedFd) -> Result<Token, Errno> {
@@ -193,15 +244,17 @@ impl Datagrams {
         if mapping.container.is_none() {
             self.shares.give_back(mapping.guest());
         }
-        if let Entry::Occupied(mut tokens) = self.of_guest.entry((mapping.protocol, mapping.guest)) {
-            tokens.get_mut().retain(|other| *other != token);
-            if tokens.get().is_empty() {
-                tokens.remove();
+        for guest in mapping.guests() {
+            if let Entry::Occupied(mut tokens) = self.of_guest.entry((mapping.protocol, guest)) {
+                tokens.get_mut().retain(|other| *other != token);
+                if tokens.get().is_empty() {
+                    tokens.remove();
+                }
             }
         }
     }
 
-    /// Removes what is for a container's address, or of a container by its name.
+    /// Removes what containers have by sending.
     pub(super) fn forget(&mut self, is_its: impl Fn(&Mapping) -> bool) {
         for token in self.table.tokens() {
             if self.table.get(token).is_some_and(&is_its) {
@@ -260,6 +313,15 @@ impl Mapping {
         self.guest.ip()
     }
 
+    fn guests(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        std::iter::once(self.guest).chain(self.other_guest)
+    }
+
+    /// Where a caller is led, who has an address of this family.
+    fn guest_for(&self, is_ipv4: bool) -> SocketAddr {
+        self.guests().find(|guest| guest.is_ipv4() == is_ipv4).unwrap_or(self.guest)
+    }
+
     fn send(&self, payload: &[u8], to: SocketAddr) -> Result<(), Errno> {
         let to = match (to, is_ipv6(&self.socket)) {
             // A published socket of both families.
@@ -294,7 +356,8 @@ impl Mapping {
         let Some(seen) = self.seen(from, now, device) else { return Ok(()) };
         self.last_used = now;
         match self.protocol {
-            Protocol::Udp => device.send_udp(seen, self.guest, length),
+            // An address that is not the caller's own is the gateway's, of the family of whom it is led to.
+            Protocol::Udp => device.send_udp(seen, self.guest_for(seen.is_ipv4()), length),
             Protocol::Echo => {
                 // Of IPv6 the kernel gives other messages too, for which there is no filter by then.
                 let is_reply = matches!(device.frame.payload().first(), Some(0 | 129));
@@ -309,7 +372,7 @@ impl Mapping {
     /// Gives the address by which the container knows a sender, if it may send.
     fn seen(&mut self, from: SocketAddr, now: Instant, device: &Device) -> Option<SocketAddr> {
         if self.container.is_some() {
-            let seen = seen_as(from, self.guest, device);
+            let seen = seen_as(from, self.guest_for(from.is_ipv4()), device);
             self.remember(Peer { seen, real: from, last: now });
             return Some(seen);
         }
@@ -322,7 +385,7 @@ impl Mapping {
         let known = self.peers.iter().rev().find(|peer| peer.real.ip() == destination.ip());
         if let (Protocol::Udp, Some(peer), Some(obstacle)) = (self.protocol, known, obstacle(refused.cause)) {
             let seen = SocketAddr::new(peer.seen.ip(), destination.port());
-            device.send_undelivered(self.guest, seen, obstacle);
+            device.send_undelivered(self.guest_for(seen.is_ipv4()), seen, obstacle);
         }
     }
 }

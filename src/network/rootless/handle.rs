@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -28,6 +30,10 @@ use crate::sys::process::exit_now;
 
 /// Where below the run root the network process has its socket and its lock.
 pub const FOLDER: &str = "rootless-network";
+
+/// How long what a killed process had may take to go.
+const DYING: Duration = Duration::from_millis(10);
+const DYING_LOOKS: u32 = 100;
 
 /// What a network process is made with.
 #[derive(Clone, Debug)]
@@ -55,18 +61,37 @@ pub fn ensure(config: &Config<'_>) -> Result<Handle> {
     let folder = open_folder(config.folder, true)?
         .ok_or_else(|| Error::new(Kind::NotFound, format!("{}: no such folder", config.folder.display())))?;
     let _held = hold(&folder)?;
-    let link = match control::connect(folder.as_fd())? {
-        Some(link) => link,
-        None => start(config).context("start the network process of this user")?,
-    };
-    Handle::open(link)
+    match meet(&folder)? {
+        Some(handle) => Ok(handle),
+        None => Handle::open(&start(config).context("start the network process of this user")?),
+    }
 }
 
 /// Gives the user's network process if it runs.
 pub fn find(folder: &Path) -> Result<Option<Handle>> {
     let Some(folder) = open_folder(folder, false)? else { return Ok(None) };
     let _held = hold(&folder)?;
-    control::connect(folder.as_fd())?.map(Handle::open).transpose()
+    meet(&folder)
+}
+
+/// Meets the process that runs. One that was killed is there until the kernel has closed all that it had, in no order: who
+/// monitors a container comes at that very moment.
+fn meet(folder: &OwnedFd) -> Result<Option<Handle>> {
+    for _ in 0..DYING_LOOKS {
+        let Some(link) = control::connect(folder.as_fd())? else { return Ok(None) };
+        match Handle::open(&link) {
+            Err(_) if has_ended(&link) => std::thread::sleep(DYING),
+            answer => return answer.map(Some),
+        }
+    }
+    Err(ended())
+}
+
+/// Whether the other end is closed.
+fn has_ended(link: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::HUP)
 }
 
 fn open_folder(path: &Path, make: bool) -> Result<Option<OwnedFd>> {
@@ -142,15 +167,15 @@ fn serve(folder: &Path, starter: &OwnedFd, beginning: &Beginning) -> Result<()> 
 }
 
 impl Handle {
-    fn open(link: OwnedFd) -> Result<Self> {
-        let Answer::Welcome { pid, user, network } = ask(&link, &Request::Hello, None)? else { return Err(confused()) };
+    fn open(link: &OwnedFd) -> Result<Self> {
+        let Answer::Welcome { pid, user, network } = ask(link, &Request::Hello, None)? else { return Err(confused()) };
         let paths = [user, network].map(|number| PathBuf::from(format!("/proc/{pid}/fd/{number}")));
         let open = |path: &Path| {
             rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .with_context(|| format!("open {}", path.display()))
         };
-        let handle = Self { user: open(&paths[0])?, network: open(&paths[1])?, link, paths };
-        Ok(handle)
+        let (user, network) = (open(&paths[0])?, open(&paths[1])?);
+        Ok(Self { link: link.try_clone().context("copy a descriptor")?, user, network, paths })
     }
 
     /// Where the user namespace is found, as long as the process lives.
@@ -286,9 +311,12 @@ fn ask(link: &OwnedFd, request: &Request, fd: Option<BorrowedFd<'_>>) -> Result<
     control::send(link, request, fd)?;
     match control::receive::<Answer>(link)? {
         Some((answer, _)) => answer.into_result(),
-        None => Err(Error::new(Kind::Other, "the network process of this user has ended")
-            .with_hint("the next command starts another")),
+        None => Err(ended()),
     }
+}
+
+fn ended() -> Error {
+    Error::new(Kind::Other, "the network process of this user has ended").with_hint("the next command starts another")
 }
 
 fn confused() -> Error {

@@ -24,6 +24,8 @@ const MOST_CLIENTS: usize = 8192;
 /// RLIMIT_NOFILE, wanted: a descriptor a connection.
 const DESCRIPTORS: u64 = 65_536;
 const RLIMIT_NOFILE: u32 = 7;
+/// RLIMIT_NPROC, RLIMIT_MEMLOCK, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE.
+const KEPT_BY_NAMESPACES: [u32; 4] = [6, 8, 11, 12];
 /// While somebody comes as the last has gone.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -78,7 +80,10 @@ pub(super) fn run(
             let kept = inherited.kept.into_iter().map(|(kept, pidfd)| (Needs::Network(kept), pidfd));
             (world, holders.chain(kept).collect())
         }
-        None => (World::make(&beginning.maps)?, Vec::new()),
+        None => {
+            raise_limits_of_namespace();
+            (World::make(&beginning.maps)?, Vec::new())
+        }
     };
     let descriptors = raise_limit();
     let policy = Policy { gateways: GATEWAYS, reaches_host: beginning.reaches_host };
@@ -106,6 +111,17 @@ pub(super) fn run(
     ready()?;
     service.take_client(starter);
     service.serve()
+}
+
+/// A user namespace keeps the soft limits of who makes it, for all below it (Linux 5.14): those of the shell that happened to be
+/// the first are not to be the containers'.
+fn raise_limits_of_namespace() {
+    for limit in KEPT_BY_NAMESPACES {
+        if let Ok((_, hard)) = crate::sys::process::resource_limit(limit) {
+            // Who may not has what it had.
+            let _ = crate::sys::process::set_resource_limit(limit, hard, hard);
+        }
+    }
 }
 
 /// Gets as many descriptors as this user may have.

@@ -1,8 +1,9 @@
 //! How much of a table each address has. Who is heard or speaks much may have much of it while there is room, and never the
 //! rest: one may have as much as is free.
 //!
-//! So one alone gets half of a table, of two each a third, and whoever comes new finds as much free as each of the others has
-//! (dynamic thresholds, as switches share buffers).
+//! So one alone gets half of a table, and whoever comes new finds as much free as the greatest of the others has, and gets half of
+//! that; as those let go, of two each gets a third (dynamic thresholds, as switches share buffers). It is an address that is counted:
+//! a container has one of each family in each of its networks.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

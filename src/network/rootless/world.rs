@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -42,6 +43,10 @@ const CREATE_NEW: u16 = 0x400 | 0x200;
 const NO_DETECTION: u32 = 0x2;
 /// `RT_TABLE_MAIN`, `RTPROT_STATIC`, `RT_SCOPE_LINK`, `RTN_UNICAST`.
 const ROUTE_KIND: [u8; 4] = [254, 4, 253, 1];
+
+/// How long a killed process's device may be in the way.
+const LEAVING: Duration = Duration::from_millis(10);
+const LEAVING_LOOKS: u32 = 100;
 
 /// The namespaces, held by descriptors, and the device.
 pub(super) struct World {
@@ -187,7 +192,7 @@ fn explain(errno: Errno) -> Error {
 /// In the namespace: the loopback, the device, its addresses and routes, and forwarding.
 fn set_up_namespace() -> Result<OwnedFd> {
     net::bring_up_loopback().context("bring up the loopback interface")?;
-    let device = tun::create(DEVICE).map_err(|errno| {
+    let device = make_device().map_err(|errno| {
         let error = Error::from(errno).context(format!("make the tun device {DEVICE}"));
         error.with_hint("rootless networks need /dev/net/tun (`modprobe tun`; in a container, --device /dev/net/tun)")
     })?;
@@ -208,6 +213,17 @@ fn set_up_namespace() -> Result<OwnedFd> {
         forward(sysctl)?;
     }
     Ok(device)
+}
+
+/// That of a process which was just killed may take a moment to go.
+fn make_device() -> Result<OwnedFd, Errno> {
+    for _ in 0..LEAVING_LOOKS {
+        match tun::create(DEVICE) {
+            Err(Errno::BUSY) => std::thread::sleep(LEAVING),
+            answer => return answer,
+        }
+    }
+    Err(Errno::BUSY)
 }
 
 fn add_way_out(socket: &Socket, index: u32, address: IpAddr) -> Result<(), Errno> {
