@@ -82,6 +82,12 @@ impl<'a> Subject<'a> {
         NETWORKS.iter().all(|network| leases(self.scene, network) == Value::Object(serde_json::Map::new()))
     }
 
+    /// Who has just ended gives back by itself: for a second, a command leaves it to that.
+    fn is_cleared(&self) -> bool {
+        husk(self.scene, &["ps"]).success();
+        self.is_without_leases()
+    }
+
     fn sweep(&self, prepare: &dyn Fn(), verb: &dyn Fn() -> Invocation<'a>) {
         let remove = || husk(self.scene, &["rm", "-f", "web"]).success();
         prepare();
@@ -97,7 +103,7 @@ impl<'a> Subject<'a> {
             remove();
             self.next();
             let place = format!("{point:?}, system call {:?}, seed {seed}\n{}", trace.killed_at, trace.stderr);
-            wait_until(&format!("no lease is left after {place}"), || self.is_without_leases());
+            wait_until(&format!("no lease is left after {place}"), || self.is_cleared());
             let what = format!("no rule and no link is left after {place}");
             wait_until(&what, || held() == self.rest && !run("ip", "-o link").contains(" hv"));
         }
@@ -220,7 +226,7 @@ fn storm(scene: &Scene) {
         husk(scene, &["rm", "-f", &format!("storm{number}")]).success();
     }
     subject.next();
-    wait_until("no lease is left", || subject.is_without_leases());
+    wait_until("no lease is left", || subject.is_cleared());
     if scene.who == Who::Root {
         let is_at_rest = || held() == subject.rest && !run("ip", "-o link").contains(" hv");
         wait_until("no rule and no link is left", is_at_rest);
