@@ -5,11 +5,15 @@
 //! with that address.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::thread;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use super::connecting::{
@@ -27,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(Need::File("/dev/net/tun"))
             .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
         network(test!(it_stays_whatever_becomes_of_it)).root().needs(Need::Program("nft")),
+        network(test!(errors_about_others_conversations_are_refused)).root(),
         network(test!(it_is_refused_where_it_would_not_hold)).root(),
     ]
 }
@@ -251,11 +256,9 @@ fn it_stays_whatever_becomes_of_it(scene: &Scene) {
     assert_ne!(server, before);
     run("kill", &format!("-KILL {server}"));
     is_closed("without a name server");
-    assert_eq!(exec(scene, "guarded", "a nc 198-51-100-3.test 7000"), "-\n", "names have ended");
     assert_eq!(exec(scene, "guarded", &format!("a nc {WORLD} 7000")), "world\n", "what it knew is known still");
-    // The next start brings the server back, for all.
-    inside(scene, &layout, &["--network", "front"], "true").success();
-    assert_eq!(exec(scene, "guarded", "a nc 198-51-100-3.test 7000"), "world\n");
+    // A monitor has another one take its place, which guards as the one before did.
+    wait_until("names are found again", || exec(scene, "guarded", "a nc 198-51-100-3.test 7000") == "world\n");
     assert_eq!(exec(scene, "guarded", "echo more >/q; sleep 0.2; cat /r"), "worldmore\n", "what goes on goes on");
     drop(talking);
 
@@ -274,6 +277,68 @@ fn it_stays_whatever_becomes_of_it(scene: &Scene) {
         next.code() == 0
     });
     husk(scene, &["rm", "-f", "db", "web"]).success();
+}
+
+/// The kernel counts an ICMP error to the conversation that it quotes, whoever sends it: a way out for what is put behind.
+fn errors_about_others_conversations_are_refused(scene: &Scene) {
+    let stage = stage();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "front"]).success();
+    let flags = ["--name", "web", "--network", "front", "-p", "8080:80"];
+    start(scene, &layout, &flags, "nc -ll -p 80 -e sleep 1000");
+    start(scene, &layout, &["--name", "free", "--network", "front"], "sleep 1000");
+    start(scene, &layout, &["--name", "guarded", "--network", "front", "--egress", "none"], "sleep 1000");
+    wait_until("it listens", || TcpStream::connect((HOST, 8080)).is_ok());
+    let (call, errors) =
+        stage.outside(|| (TcpStream::connect((HOST, 8080)).expect("call"), raw_socket(Some(Duration::from_secs(1)))));
+    let port = call.local_addr().expect("an address").port();
+    let web: Ipv4Addr = address(scene, "front", "web").parse().expect("an address");
+    let is_told = |name: &str| {
+        let pid = inspect(scene, name)["State"]["Pid"].as_i64().expect("a pid");
+        let error = unreachable((WORLD.parse().expect("an address"), port), (web, 80), name.as_bytes());
+        let send = move || {
+            let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the namespace");
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("enter it");
+            // What is refused may be told at once.
+            let _ = raw_socket(None).send_to(&error, (WORLD, 0));
+        };
+        thread::spawn(send).join().expect("it is sent");
+        let mut bytes = [0; 512];
+        let mut heard = || errors.recv(&mut bytes).map(|length| bytes[..length].to_vec());
+        std::iter::from_fn(|| heard().ok()).any(|heard| heard.ends_with(name.as_bytes()))
+    };
+    assert!(is_told("free"), "it is a way out for who is not guarded");
+    assert!(!is_told("guarded"));
+    husk(scene, &["rm", "-f", "guarded", "free", "web"]).success();
+}
+
+fn raw_socket(patience: Option<Duration>) -> UdpSocket {
+    let socket = socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::ICMP));
+    // std's methods of a datagram socket do for it.
+    let socket = UdpSocket::from(socket.expect("open a raw socket"));
+    socket.set_read_timeout(patience).expect("be patient");
+    socket
+}
+
+/// "Host unreachable" about a segment, with something behind it.
+fn unreachable(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), behind: &[u8]) -> Vec<u8> {
+    let sum = |bytes: &[u8]| {
+        let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+        let sum: u32 = words.sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded twice")
+    };
+    let mut header = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0];
+    header.extend(from.0.octets().into_iter().chain(to.0.octets()));
+    let checksum = sum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&checksum);
+    let mut error = vec![3, 1, 0, 0, 0, 0, 0, 0];
+    error.extend(header);
+    error.extend([from.1.to_be_bytes(), to.1.to_be_bytes(), [0; 2], [0; 2]].concat());
+    error.extend(behind);
+    let checksum = sum(&error).to_be_bytes();
+    error[2..4].copy_from_slice(&checksum);
+    error
 }
 
 fn it_is_refused_where_it_would_not_hold(scene: &Scene) {
