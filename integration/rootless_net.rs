@@ -16,6 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::support::husk::read_host;
+use super::support::launch::Step;
 use super::support::{Need, Running, Scene, Test, scene::write, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -103,7 +104,10 @@ struct Networks<'a> {
 
 impl<'a> Networks<'a> {
     fn start(scene: &'a Scene) -> Self {
-        let mut command = scene.husk().args(["unshare", "--rootless-netns", "cat"]).start();
+        let mut command = scene.husk();
+        // What the networks' user namespace keeps of its first caller would hold for all that is below.
+        command.args(["unshare", "--rootless-netns", "cat"]).step(Step::PendingSignals(1000));
+        let mut command = command.start();
         command.write("there\n");
         command.line_with("there");
         let link = connect(&scene.run_root().join("rootless-network/control"));
@@ -499,6 +503,10 @@ fn call_from(from: &str, to: SocketAddr, said: &[u8], expected: &[u8]) -> Socket
 fn a_killed_process_is_replaced(scene: &Scene) {
     let _outside = Outside::new(scene);
     let first = Networks::start(scene);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", first.pid)).unwrap();
+    let limits = limits.lines().find_map(|line| line.strip_prefix("Max pending signals")).unwrap();
+    let (soft, hard) = limits.trim().split_once(' ').unwrap();
+    assert_eq!(Some(soft), hard.split_whitespace().next());
     let server = first.inside(|| TcpListener::bind((INSIDE[0], 8080)).unwrap());
     let pidfd = open_process(first.pid);
     rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     OpenFiles(u64),
     /// Set the limit of bytes that are writable and its own (RLIMIT_DATA), stacks of threads included.
     Data(u64),
+    /// Set the soft limit of pending signals.
+    PendingSignals(u64),
     /// Change the root directory.
     Chroot(std::path::PathBuf),
     /// Be in the network namespace of a path.
@@ -58,6 +60,7 @@ impl Step {
             Self::Block(signal) => format!("block={signal}").into(),
             Self::OpenFiles(count) => format!("nofile={count}").into(),
             Self::Data(bytes) => format!("data={bytes}").into(),
+            Self::PendingSignals(count) => format!("sigpending={count}").into(),
             Self::Chroot(path) => {
                 let mut word = OsString::from("chroot=");
                 word.push(path);
@@ -149,6 +152,12 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
         "data" => {
             let limit = rustix::process::Rlimit { current: Some(number()?.into()), maximum: Some(number()?.into()) };
             rustix::process::setrlimit(rustix::process::Resource::Data, limit)?;
+        }
+        "sigpending" => {
+            let resource = rustix::process::Resource::Sigpending;
+            let limit =
+                rustix::process::Rlimit { current: Some(number()?.into()), ..rustix::process::getrlimit(resource) };
+            rustix::process::setrlimit(resource, limit)?;
         }
         "chroot" => {
             rustix::process::chroot(value)?;

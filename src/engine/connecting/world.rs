@@ -99,7 +99,7 @@ impl World {
                 Some(_) => Err(Error::unsupported(
                     "a PID namespace to join, and a user namespace of its own below the networks'",
                 )
-                .with_hint("--pid container:NAME joins both; or --network none")),
+                .with_hint("--pid container:NAME joins both")),
                 None => Ok(()),
             };
         };
@@ -161,9 +161,6 @@ pub fn default_is_out_of_reach(engine: &Engine, modes: &NamespaceOptions) -> Opt
         return match rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK) {
             _ if matches!(user, UserMode::Path(_)) => {
                 Some(format!("an ordinary user's container with userns {user} has none of the user's"))
-            }
-            _ if matches!(modes.pid, NamespaceMode::Path(_)) => {
-                Some(format!("an ordinary user's container with pid {} has none of the user's", modes.pid))
             }
             Err(errno) => Some(format!("open {TUN}: {}", Error::from(errno))),
             Ok(()) => owner_without_networks(engine, modes)

@@ -80,10 +80,7 @@ pub(super) fn run(
             let kept = inherited.kept.into_iter().map(|(kept, pidfd)| (Needs::Network(kept), pidfd));
             (world, holders.chain(kept).collect())
         }
-        None => {
-            raise_limits_of_namespace();
-            (World::make(&beginning.maps)?, Vec::new())
-        }
+        None => (make_world(&beginning.maps)?, Vec::new()),
     };
     let descriptors = raise_limit();
     let policy = Policy { gateways: GATEWAYS, reaches_host: beginning.reaches_host };
@@ -115,13 +112,14 @@ pub(super) fn run(
 
 /// A user namespace keeps the soft limits of who makes it, for all below it (Linux 5.14): those of the shell that happened to be
 /// the first are not to be the containers'.
-fn raise_limits_of_namespace() {
+fn make_world(maps: &IdMaps) -> Result<World> {
     for limit in KEPT_BY_NAMESPACES {
         if let Ok((_, hard)) = crate::sys::process::resource_limit(limit) {
             // Who may not has what it had.
             let _ = crate::sys::process::set_resource_limit(limit, hard, hard);
         }
     }
+    World::make(maps)
 }
 
 /// Gets as many descriptors as this user may have.
