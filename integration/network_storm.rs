@@ -82,9 +82,14 @@ impl<'a> Subject<'a> {
         NETWORKS.iter().all(|network| leases(self.scene, network) == Value::Object(serde_json::Map::new()))
     }
 
-    /// Who has just ended gives back by itself: for a second, a command leaves it to that.
+    /// Who has just ended gives back by itself: for a second, starts leave it to that. Any start clears after that.
     fn is_cleared(&self) -> bool {
-        husk(self.scene, &["ps"]).success();
+        if !self.is_without_leases() {
+            let mut command = self.scene.husk();
+            command.args(["run", "--rm", "--network", "none"]).arg(self.layout.reference()).arg("/bin/true");
+            command.run().success();
+            self.scene.note(format!("{} {}", leases(self.scene, "front"), leases(self.scene, "back")));
+        }
         self.is_without_leases()
     }
 
