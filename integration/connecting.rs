@@ -278,11 +278,11 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
         } else {
             given.args(["run", "-d"]).args(words);
         }
-        let everywhere = std::net::SocketAddr::from(([0; 4], port));
+        let everywhere = SocketAddr::from(([0; 4], port));
         given.step(Step::Listen(everywhere)).step(Step::Activate(1, "")).run().success();
         wait_until("it serves what it was given", || page(&format!("127.0.0.1:{port}")).ends_with("given\n"));
         // That hears IPv4 alone; one of husk's own would hear both.
-        assert!(std::net::TcpStream::connect(("::1", port)).is_err(), "made before: {is_made_before}");
+        assert!(TcpStream::connect(("::1", port)).is_err(), "made before: {is_made_before}");
         husk(scene, &["rm", "-f", "given"]).success();
     }
     husk(scene, &["rm", "-f", "web", "alone"]).success();
