@@ -236,6 +236,9 @@ fn an_ordinary_user_s_containers_have_all_of_it(scene: &Scene) {
     start(scene, &layout, &flags, "echo hello > /a; httpd -f -vv -h /");
     let get = "wget -q -O- http://www/a";
     assert_eq!(inside(scene, &layout, &["--network", "front"], get).success().stdout, "hello\n");
+    // No wire is behind it, so what is sent in one piece goes in one.
+    let mtu = inside(scene, &layout, &["--network", "front"], "cat /sys/class/net/eth0/mtu").success().stdout;
+    assert_eq!(mtu, "65520\n");
     let web = address(scene, "front", "web");
     let elsewhere = format!("timeout 1 nc {web} 80 </dev/null && echo reached");
     assert_eq!(inside(scene, &layout, &["--network", "back"], &elsewhere).stdout, "", "another network's");

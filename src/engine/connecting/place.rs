@@ -13,6 +13,7 @@ use crate::network::egress::{Guarded, Policy};
 use crate::network::firewall::foreign;
 use crate::network::lease::Lease;
 use crate::network::link::{self, InterfaceAddress, Link, Route, Wire};
+use crate::network::rootless;
 
 /// A container's place in a network.
 pub(super) struct Place<'a> {
@@ -61,7 +62,7 @@ impl Place<'_> {
             wire,
             name: &self.interface,
             mac: lease.mac,
-            mtu: self.options.mtu,
+            mtu: self.mtu(world),
             addresses: lease.addresses.iter().filter_map(block_of).collect(),
             gateways,
             routes: routes.iter().map(route).collect(),
@@ -92,9 +93,13 @@ impl Place<'_> {
         Ok(Some(Guarded { allow: allow.clone(), servers, bridge }))
     }
 
+    fn mtu(&self, world: &World) -> Option<u32> {
+        self.options.mtu.or_else(|| world.handle().map(|_| rootless::BRIDGE_MTU))
+    }
+
     fn make_bridge(&self, world: &World, netfilter: &Netfilter, is_guarded: bool) -> Result<()> {
         let NetworkRecord { interface, internal, .. } = &self.network;
-        link::make_bridge(interface, self.options.mtu, &self.network.gateways())?;
+        link::make_bridge(interface, self.mtu(world), &self.network.gateways())?;
         // A user's world has no firewall but ours.
         if (!internal || is_guarded) && world.handle().is_none() {
             foreign::let_through(netfilter.socket()?.as_ref(), interface)?;

@@ -33,6 +33,10 @@ pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
 pub use lifeline::Lifeline;
 pub use world::{DEVICE, GATEWAYS, open_inside};
 
+/// The MTU of bridges and their links, where the network says none: no wire is behind them, and what a container sends in one
+/// piece is carried in one. As slirp4netns and pasta have it.
+pub const BRIDGE_MTU: u32 = 65_520;
+
 /// What the reader of packets promises, for [`crate::fuzzing`].
 #[cfg(any(test, fuzzing))]
 pub fn check_packet(bytes: &[u8]) {
