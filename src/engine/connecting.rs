@@ -24,6 +24,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::names::Naming;
 pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
@@ -78,7 +79,7 @@ pub struct Connecting<'a> {
     bound: RefCell<Vec<BoundPort>>,
     targets: RefCell<Vec<IpAddr>>,
     /// What it is in, as has been told.
-    joined: RefCell<Vec<NetworkRecord>>,
+    joined: RefCell<Vec<(NetworkRecord, Naming)>>,
 }
 
 /// A container's place in a network, and what it holds there.
@@ -222,8 +223,7 @@ impl<'a> Connecting<'a> {
         for number in 0..seats.len() {
             let published = ways.published(number, &seats, &opened.bound);
             let Some(seat) = seats.get_mut(number) else { continue };
-            seat.lease.published = published;
-            self.note(&networks, seat)?;
+            self.note(&networks, seat, published)?;
         }
         let linked = seats.iter().filter(|seat| !seat.lease.port.is_empty());
         let endpoints: Vec<Endpoint> = linked.map(|seat| endpoint(&world, &seat.lease)).collect();
@@ -238,29 +238,34 @@ impl<'a> Connecting<'a> {
             }
             forget_conversations(&opened.bound)
         })?;
-        for seat in &seats {
-            self.ensure_names(&networks, seat.network())?;
-        }
+        let namings =
+            seats.iter().map(|seat| self.ensure_names(&networks, seat.network())).collect::<Result<Vec<_>>>()?;
         self.take(opened, targets);
-        files::write(self.engine, &world, record, self.hostname, &seats)?;
+        files::write(self.engine, &world, record, self.hostname, &seats, &namings)?;
         for seat in &seats {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
-        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.note_joined(seats, namings);
         self.begin_to_watch_names(&networks);
         Ok(())
+    }
+
+    fn note_joined(&self, seats: Vec<Seat<'_>>, namings: Vec<Naming>) {
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).zip(namings).collect());
     }
 
     /// Sees to it that all its networks have their name servers, of which one has died.
     pub fn find_names(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
-        self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
+        for (network, naming) in &mut *self.joined.borrow_mut() {
+            *naming = self.ensure_names(&networks, network)?;
+        }
         self.watch_names(&networks)
     }
 
     fn watch_names(&self, networks: &Networks<'_>) -> Result<()> {
         let joined = self.joined.borrow();
-        let links = joined.iter().filter_map(|network| names::watch(networks, network).transpose());
+        let links = joined.iter().filter_map(|(network, naming)| names::watch(networks, network, *naming).transpose());
         self.names.hold(links.collect::<Result<_>>()?, Instant::now());
         Ok(())
     }
@@ -274,7 +279,7 @@ impl<'a> Connecting<'a> {
 
     /// Tells that a run has left its networks.
     pub fn tell_parted(&self) {
-        for network in self.joined.take() {
+        for (network, _) in self.joined.take() {
             tell(self.engine, &network, &self.record.id, "disconnect");
         }
     }
@@ -334,6 +339,8 @@ impl<'a> Connecting<'a> {
             name: record.name.to_string(),
             aliases: aliases(record, attachment),
             resolvers: record.options.hosts.servers.clone(),
+            interface: place.interface.clone(),
+            port: place.port.clone(),
             run: self.run.get(),
             egress: place.guarded(&self.world(), self.record.options.egress.as_ref())?,
         };
@@ -353,22 +360,26 @@ impl<'a> Connecting<'a> {
         Ok((lease, before))
     }
 
-    fn note(&self, networks: &Networks<'_>, seat: &mut Seat<'_>) -> Result<()> {
+    /// Has the lease say what has been opened for it, and what became known since it was written.
+    fn note(&self, networks: &Networks<'_>, seat: &mut Seat<'_>, published: Vec<BoundPort>) -> Result<()> {
         let Seat { place, lease } = seat;
-        lease.interface.clone_from(&place.interface);
-        lease.port.clone_from(&place.port);
-        // Since the bridge is there, its Ethernet address is known.
-        lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
+        // A bridge that has come by now has its own Ethernet address.
+        let egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
+        if lease.published == published && lease.egress == egress {
+            return Ok(());
+        }
+        (lease.published, lease.egress) = (published, egress);
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
 
-    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(self.engine, networks, network, &self.world())? {
-            let world = self.world();
+    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<Naming> {
+        let world = self.world();
+        let naming = Naming::of(networks, network)?;
+        if names::ensure(self.engine, networks, network, naming, &world)? {
             world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
-        Ok(())
+        Ok(naming)
     }
 
     /// Makes it so that a container which runs is in the networks that its record names, and in no other.
@@ -400,9 +411,10 @@ impl<'a> Connecting<'a> {
         }
         self.lead(&networks, &record, &mut seats, namespace)?;
         self.part(&networks, attachments, Some(namespace))?;
-        files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
+        let namings = seats.iter().map(|seat| Naming::of(&networks, seat.network())).collect::<Result<Vec<_>>>()?;
+        files::write(self.engine, &self.world(), &record, self.hostname, &seats, &namings)?;
         // Who asked for it tells of it.
-        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.note_joined(seats, namings);
         self.begin_to_watch_names(&networks);
         Ok(())
     }
@@ -426,7 +438,7 @@ impl<'a> Connecting<'a> {
         let join = || {
             let (lease, _) = self.lease(networks, record, &place)?;
             let mut seat = Seat { place, lease };
-            self.note(networks, &mut seat)?;
+            self.note(networks, &mut seat, Vec::new())?;
             let world = self.world();
             world.inside(|| {
                 let linked = (!seat.lease.port.is_empty()).then(|| endpoint(&world, &seat.lease));
@@ -656,15 +668,19 @@ impl<'a> Connecting<'a> {
         }
         let _ = rustix::thread::set_name(c"husk:[leaving]");
         self.netfilter.let_go();
-        self.see_links_off();
-        let left = self.leave();
+        let left = self.held(&Networks::of(self.engine)).and_then(|held| {
+            self.see_links_off(&held);
+            self.give_back(held)
+        });
         exit_now(i32::from(left.is_err()));
     }
 
     /// Waits a little for the pairs to go with their namespace, as they do: the kernel would make everybody wait who asks it for
     /// that.
-    fn see_links_off(&self) {
-        let (Ok(held), World::Host) = (self.held(&Networks::of(self.engine)), &*self.world()) else { return };
+    fn see_links_off(&self, held: &[Gone]) {
+        if !matches!(*self.world(), World::Host) {
+            return;
+        }
         for _ in 0..GOODBYES {
             if held.iter().all(|gone| !link::is_there(&gone.lease.port)) {
                 return;
@@ -676,17 +692,21 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(run) = self.run.get() else { return Ok(()) };
+        match self.run.get() {
+            Some(_) => self.give_back(self.held(&Networks::of(self.engine))?),
+            None => Ok(()),
+        }
+    }
+
+    fn give_back(&self, mut held: Vec<Gone>) -> Result<()> {
+        held.retain(|gone| gone.lease.run.is_some() && gone.lease.run == self.run.get());
         if !self.world().lives() {
             // Another may have come in its place.
             if let Ok(found @ World::Users(_)) = World::find(self.engine) {
                 self.world.replace(Some(Rc::new(found)));
             }
         }
-        let networks = Networks::of(self.engine);
-        let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.run == Some(run));
-        give_back(self.engine, &self.world(), &networks, &gone)
+        give_back(self.engine, &self.world(), &Networks::of(self.engine), &held)
     }
 }
 

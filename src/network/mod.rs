@@ -13,6 +13,7 @@ pub mod passed;
 pub mod port;
 pub mod relay;
 pub mod rootless;
+mod setting;
 pub mod watch;
 pub mod way;
 
