@@ -72,7 +72,7 @@ pub(super) fn ensure(
         answers_names: naming.knows_names,
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
-        namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+        namespaces: world.paths(),
         home: engine.helpers_home(),
         guarding,
     };
