@@ -387,19 +387,25 @@ fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
     kill(second);
     kill(pid);
     wait_until("it was started again", || is_served() && pid_of() != pid);
-    // All that there is of husk: what is left is the container, and the next command gives it back what it had.
-    let pid = pid_of();
-    let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
-    let (monitor, third) = (monitor_of("risen"), process_of(scene));
-    for of_husk in [monitor, third].into_iter().chain(name_servers("ashes")) {
-        kill(of_husk);
+    // All that there is of husk: what is left is the container, and the next command gives it back what it had. A name server that
+    // lives has sockets where nobody is any more, and makes room for another.
+    for dies_as_well in [false, true] {
+        let pid = pid_of();
+        let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
+        let (monitor, third) = (monitor_of("risen"), process_of(scene));
+        let servers = name_servers("ashes").into_iter().filter(|_| dies_as_well);
+        for of_husk in [monitor, third].into_iter().chain(servers) {
+            kill(of_husk);
+        }
+        if dies_as_well {
+            wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
+        }
+        wait_until("it is looked after", || pid_of() == pid && is_served());
+        assert_eq!(
+            inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
+            "hello\n"
+        );
     }
-    wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
-    wait_until("it is looked after", || pid_of() == pid && is_served());
-    assert_eq!(
-        inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
-        "hello\n"
-    );
     husk(scene, &["rm", "-f", "risen"]).success();
     wait_until("it has given back what it had", || leases(scene, "ashes") == serde_json::json!({}));
 }

@@ -657,6 +657,9 @@ impl<'a> Connecting<'a> {
             add(self.engine, &world, networks, &joined, &self.netfilter, &[], true)?;
             for (number, seat) in seats.iter().enumerate() {
                 let gateways = ways.gateways(number, seat);
+                // A namespace that nobody is in goes in a while, and one that somebody has a socket in does not: what leads there
+                // is in the way.
+                link::disconnect(&seat.place.interface, namespace.as_fd())?;
                 seat.place.link(&world, &self.netfilter, &seat.lease, gateways, namespace.as_fd())?;
             }
             Ok(())

@@ -260,6 +260,11 @@ impl Handle {
         [&self.user, &self.network].map(|fd| PathBuf::from(format!("/proc/{pid}/fd/{}", fd.as_raw_fd())))
     }
 
+    /// What tells the network namespace from others, for as long as somebody has it.
+    pub fn network_inode(&self) -> u64 {
+        inode(&self.network)
+    }
+
     /// The user namespace: the parent of those of containers, so that who is in it has rights over both ends of their links.
     pub fn user_namespace(&self) -> BorrowedFd<'_> {
         self.user.as_fd()
