@@ -8,8 +8,9 @@ use super::connecting::{Stage, husk, image, inspect, start, wait_until};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let network =
-        |test: Test| test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"));
+    let network = |test: Test| {
+        test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"))
+    };
     vec![network(test!(a_restart_that_cannot_begin_is_tried_again))]
 }
 

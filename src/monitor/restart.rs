@@ -69,10 +69,8 @@ const MOST_FAILURES: u32 = 5;
 impl Failures {
     /// Gives the pause until it is tried again, if that makes sense.
     pub(super) fn next(&mut self, kind: Kind) -> Option<Duration> {
-        let is_final = matches!(
-            kind,
-            Kind::ExecutableNotFound | Kind::NotExecutable | Kind::Invalid | Kind::Unsupported
-        );
+        let is_final =
+            matches!(kind, Kind::ExecutableNotFound | Kind::NotExecutable | Kind::Invalid | Kind::Unsupported);
         self.count += 1;
         (!is_final && self.count <= MOST_FAILURES).then(|| self.back_off.next(Duration::ZERO))
     }
