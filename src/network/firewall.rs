@@ -21,6 +21,7 @@ pub mod expression;
 pub mod foreign;
 pub mod keeper;
 pub mod message;
+pub mod stand_ins;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -16,10 +16,19 @@ pub(super) enum Kind {
     Listener,
     Stream,
     Datagram,
+    Maker,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Device, Kind::Control, Kind::Client, Kind::User, Kind::Listener, Kind::Stream, Kind::Datagram];
+const KINDS: [Kind; 8] = [
+    Kind::Device,
+    Kind::Control,
+    Kind::Client,
+    Kind::User,
+    Kind::Listener,
+    Kind::Stream,
+    Kind::Datagram,
+    Kind::Maker,
+];
 
 impl Token {
     /// Of that of which there is one.
