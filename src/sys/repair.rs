@@ -3,7 +3,7 @@
 //! socket's network namespace belongs to.
 #![expect(unsafe_code, reason = "these options have no safe wrapper in the libraries")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -48,6 +48,15 @@ struct RepairWindow {
     most: u32,
     receiving: u32,
     received_to: u32,
+}
+
+/// Whether an address is one of the socket's network namespace; if it is, the socket is bound to it.
+pub fn is_local(socket: BorrowedFd<'_>, address: IpAddr) -> Result<bool, Errno> {
+    match rustix::net::bind(socket, &SocketAddr::new(address, 0)) {
+        Ok(()) => Ok(true),
+        Err(Errno::ADDRNOTAVAIL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Makes a TCP socket that is neither bound nor connected an end of a connection that is open, and has it ask the peer for its

@@ -38,6 +38,10 @@ pub(super) struct Carriage {
 impl Carriage {
     /// Has a socket of the network namespace take over where a connection stands.
     pub(super) fn begin(guest: OwnedFd, host: &OwnedFd, standing: &Standing, now: Instant) -> Result<Self, Errno> {
+        // What somebody in that very namespace sends does not come in there.
+        if repair::is_local(guest.as_fd(), standing.peer.ip())? {
+            return Err(Errno::ADDRINUSE);
+        }
         // Whoever wrote has waited for what there was to wait for; and urgent data are data (RFC 6093).
         let _ = sockopt::set_tcp_nodelay(&guest, true);
         let _ = sockopt::set_socket_oobinline(&guest, true);
