@@ -433,7 +433,11 @@ fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
         assert_eq!(call_from_port(address, own_port, (*address, port), &server), own_port);
     }
 
-    // Without who makes the sockets all goes on as it did.
+    // Without who makes the sockets all goes on as it did; and that has nothing but them.
+    let status = read_host(format!("/proc/{}/status", children_of(networks.pid)[0]));
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
     let maker = rustix::process::Pid::from_raw(children_of(networks.pid)[0]).unwrap();
     rustix::process::kill_process(maker, rustix::process::Signal::KILL).unwrap();
     let world = TcpListener::bind((OUTSIDE[0], 0)).unwrap();

@@ -59,6 +59,9 @@ pub enum Pumped {
 pub struct Pump {
     pipe: Option<Pipe>,
     held: usize,
+    /// The one had nothing more, the other no more room, when asked last.
+    is_dry: bool,
+    is_stuck: bool,
     has_ended: bool,
     is_done: bool,
 }
@@ -76,10 +79,25 @@ impl Pump {
         self.is_done
     }
 
-    /// Moves on what can be moved, and at its end says so to the other side; an error is the end of both.
+    /// There may be more to take, as epoll says where it tells of changes alone.
+    pub fn may_take(&mut self) {
+        self.is_dry = false;
+    }
+
+    /// There may be room again.
+    pub fn may_give(&mut self) {
+        self.is_stuck = false;
+    }
+
+    /// Moves on what can be moved, and at its end says so to the other side; an error is the end of both. What was found dry or full
+    /// is not asked again before [`Self::may_take`] or [`Self::may_give`].
     pub fn run(&mut self, from: impl AsFd, to: impl AsFd, pipes: &mut Pipes) -> Result<Pumped, Errno> {
         if self.is_done {
             return Ok(Pumped::Done);
+        }
+        let waits = if self.held > 0 { self.is_stuck } else { self.is_dry };
+        if waits {
+            return Ok(Pumped::Waits);
         }
         let mut pipe = self.pipe.take().map_or_else(|| pipes.take(), Ok)?;
         let answer = self.move_on(from.as_fd(), to.as_fd(), &mut pipe);
@@ -103,7 +121,10 @@ impl Pump {
                 match splice(&from, None, &pipe.writer, None, CHUNK, flags) {
                     Ok(0) => self.has_ended = true,
                     Ok(moved) => self.held += moved,
-                    Err(Errno::AGAIN) => return Ok(Pumped::Waits),
+                    Err(Errno::AGAIN) => {
+                        self.is_dry = true;
+                        return Ok(Pumped::Waits);
+                    }
                     Err(Errno::INTR) => continue,
                     Err(errno) => return Err(errno),
                 }
@@ -111,7 +132,10 @@ impl Pump {
             while self.held > 0 {
                 match splice(&pipe.reader, None, &to, None, self.held, flags) {
                     Ok(moved) => self.held = self.held.saturating_sub(moved),
-                    Err(Errno::AGAIN) => return Ok(Pumped::Waits),
+                    Err(Errno::AGAIN) => {
+                        self.is_stuck = true;
+                        return Ok(Pumped::Waits);
+                    }
                     Err(Errno::INTR) => {}
                     Err(errno) => return Err(errno),
                 }

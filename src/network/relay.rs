@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, connect, getsockname,
-    ipproto, listen, recv, send, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, connect, getsockname, ipproto,
+    listen, recv, send, socket_with, sockopt,
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
@@ -282,6 +282,10 @@ impl Connection {
         if !self.is_connected {
             sockopt::socket_error(&self.callee)??;
             self.is_connected = true;
+        }
+        for way in [&mut self.there, &mut self.back] {
+            way.may_take();
+            way.may_give();
         }
         self.there.run(&self.caller, &self.callee, pipes)?;
         self.back.run(&self.callee, &self.caller, pipes).map(drop)

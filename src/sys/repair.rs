@@ -99,7 +99,6 @@ fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: 
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)?;
     // SAFETY: the kernel reads `length` bytes from `value`, a number or an array or structure of such without padding, which is
     // that long and outlives the call.
-    let answer =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) };
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) };
     if answer == 0 { Ok(()) } else { Err(super::last_errno()) }
 }

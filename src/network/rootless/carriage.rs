@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
@@ -32,7 +33,7 @@ pub(super) struct Carriage {
     to_guest: Pump,
     since: Instant,
     /// The kernel has told of an error of one of the two.
-    pub(super) is_troubled: bool,
+    is_troubled: bool,
 }
 
 impl Carriage {
@@ -54,10 +55,26 @@ impl Carriage {
         Ok(Self { guest, from_guest: Pump::default(), to_guest: Pump::default(), since: now, is_troubled: false })
     }
 
+    /// Takes note of what the kernel says of one of the sockets: the host's, or the other.
+    pub(super) fn hear(&mut self, is_host: bool, flags: EventFlags) {
+        let (incoming, outgoing) = if is_host {
+            (&mut self.to_guest, &mut self.from_guest)
+        } else {
+            (&mut self.from_guest, &mut self.to_guest)
+        };
+        let is_over = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        self.is_troubled |= flags.contains(EventFlags::ERR);
+        if is_over || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+            incoming.may_take();
+        }
+        if is_over || flags.contains(EventFlags::OUT) {
+            outgoing.may_give();
+        }
+    }
+
     /// Moves on what can be moved; `None` once both sides have come to their end. An error is the end of both.
     pub(super) fn serve(&mut self, host: &OwnedFd, pipes: &mut Pipes) -> Result<Option<Served>, Errno> {
-        let turns =
-            [self.from_guest.run(&self.guest, host, pipes)?, self.to_guest.run(host, &self.guest, pipes)?];
+        let turns = [self.from_guest.run(&self.guest, host, pipes)?, self.to_guest.run(host, &self.guest, pipes)?];
         if turns == [Pumped::Done; 2] {
             return Ok(None);
         }

@@ -98,9 +98,9 @@ fn serve(link: &OwnedFd, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Resul
     world::enter(user, network)?;
     keep_for_stand_ins(&firewall::open_socket()?, &Socket::open().context("open a netlink socket")?)?;
     for (path, value) in SYSCTLS {
-        std::fs::write(path, value).with_context(|| format!("write {value} to {path}"))?;
+        world::set(path, value)?;
     }
-    close_all_but(0, &mut vec![link.as_raw_fd()]).context("close what is the translator's")?;
+    close_all_but(0, &mut [link.as_raw_fd()]).context("close what is the translator's")?;
     let _ = rustix::thread::set_name(c"husk:[sockets]");
     rustix::thread::set_capabilities(None, NO_RIGHTS).context("give up capabilities")?;
     confinement::confine_maker()?;

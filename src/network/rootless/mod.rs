@@ -14,6 +14,7 @@ mod confinement;
 mod control;
 mod datagrams;
 mod device;
+mod early;
 mod frame;
 mod handle;
 mod host;

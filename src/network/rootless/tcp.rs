@@ -49,6 +49,8 @@ const IDLE: Duration = Duration::from_mins(124);
 /// How often whoever is beyond the host's socket is asked whether it is there: as often as the container asks.
 const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
 const LONGEST_KEEPALIVE: Duration = Duration::from_hours(2);
+/// The same acknowledgement in one turn.
+const MOST_REPEATED: u32 = 8;
 /// Packets that one connection sends before others have their turn.
 const TURN: u32 = 16;
 
@@ -134,8 +136,11 @@ pub(super) struct Connection {
     /// The socket refused a part of what the container sent.
     has_refused: bool,
 
-    /// The end of the window that the container was last told of.
+    /// The window that the container was last told of, and where that ends.
+    told: u16,
     offered: u32,
+    /// Segments of this turn behind a gap that is still there.
+    ahead: u32,
     /// Bytes that went either way; stops at the greatest that there are.
     moved: u32,
     /// Nothing new is sent: another is about to take over.
@@ -209,7 +214,9 @@ impl Connection {
             owes_ack: false,
             wants_room: false,
             has_refused: false,
+            told: 0,
             offered: 0,
+            ahead: 0,
             moved: 0,
             is_leaving: false,
             keeps_alive: false,
@@ -252,7 +259,7 @@ impl Connection {
         let is_quiet = self.furthest == self.unacknowledged && self.to_discard == 0 && self.guest_window > 0;
         let has_both = !self.guest_has_ended && self.stream_end.is_none();
         let offered = if is_before(self.expected, self.offered) { self.offered.wrapping_sub(self.expected) } else { 0 };
-        (self.is_leaving && self.state == State::Open && is_quiet && has_both).then(|| Standing {
+        (self.is_leaving && self.state == State::Open && is_quiet && has_both).then_some(Standing {
             own: self.remote,
             peer: self.guest,
             next: self.furthest,
@@ -392,6 +399,8 @@ impl Connection {
         self.unacknowledged = self.furthest;
         self.next = self.furthest;
         self.recovered_at = self.furthest;
+        // What the SYN said, whose window is not shifted.
+        self.offered = self.expected.wrapping_add(u16::MAX.into());
         self.state = State::Open;
         self.progress(now);
     }
@@ -473,11 +482,13 @@ impl Connection {
             return;
         }
         self.owes_ack = true;
-        let old = self.expected.wrapping_sub(segment.sequence) as usize;
-        let Some(fresh) = segment.payload.get(old..) else {
-            // Of the past or the future: the answer says what is wanted.
+        if self.is_ahead(segment) {
+            self.ahead += 1;
             return;
-        };
+        }
+        let old = self.expected.wrapping_sub(segment.sequence) as usize;
+        // Of the past, or from nowhere: the answer says what is wanted.
+        let Some(fresh) = segment.payload.get(old..) else { return };
         if self.guest_has_ended {
             return;
         }
@@ -492,6 +503,7 @@ impl Connection {
             };
             let taken_bytes = u32::try_from(taken).unwrap_or(0);
             self.expected = self.expected.wrapping_add(taken_bytes);
+            self.ahead = 0;
             self.moved = self.moved.saturating_add(taken_bytes);
             if taken < fresh.len() {
                 self.has_refused = true;
@@ -503,6 +515,20 @@ impl Connection {
             self.guest_has_ended = true;
             host.end();
         }
+    }
+
+    /// Whether a segment has been overtaken by those behind which it belongs, or one of them is lost: it will be wanted.
+    pub(super) fn is_ahead(&self, segment: &Segment<'_>) -> bool {
+        let end = segment.sequence.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0));
+        self.state == State::Open
+            && is_before(self.expected, segment.sequence)
+            && !is_before(self.offered, end)
+            && !self.guest_has_ended
+    }
+
+    /// The next byte that is expected of the container.
+    pub(super) fn expected(&self) -> u32 {
+        self.expected
     }
 
     /// Does what a turn's segments and events call for: throws away, sends on, acknowledges.
@@ -522,6 +548,11 @@ impl Connection {
         }
         if self.owes_ack && self.state == State::Open {
             self.say_ack(host, wire);
+            // Three of the same and one more have what is lost sent again (RFC 5681, 3.2). That is said once the turn is over: what
+            // was only overtaken has arrived by then.
+            for _ in 1..std::mem::take(&mut self.ahead).min(MOST_REPEATED) {
+                self.say(wire, Header { window: self.told, flags: ACK, ..self.header() }, 0);
+            }
         }
         let is_acknowledged = self.stream_end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
         if self.guest_has_ended && is_acknowledged {
@@ -671,13 +702,14 @@ impl Connection {
         self.wants_room = says_more || self.has_refused;
         // What the socket writes beside the bytes takes room as well.
         let window = u16::try_from((room - room / 16) >> self.own_scale).unwrap_or(u16::MAX);
+        self.told = window;
         self.offered = self.expected.wrapping_add(u32::from(window) << self.own_scale);
         window
     }
 }
 
 /// Compares sequence numbers, which go round (RFC 9293, 3.4).
-fn is_before(one: u32, other: u32) -> bool {
+pub(super) fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other)).cast_signed() < 0
 }
 

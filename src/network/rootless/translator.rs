@@ -14,9 +14,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, sockopt};
 
-use super::datagrams::{Datagrams, Outgoing, Protocol, address, obstacle, outside, seen_as};
 use super::carriage::{self, Carriage};
+use super::datagrams::{Datagrams, Outgoing, Protocol, address, obstacle, outside, seen_as};
 use super::device::{Device, Dropped, Gateways};
+use super::early::Early;
 use super::frame::{Header, MTU};
 use super::host::{Numbers, Socket, interest, open_connection};
 use super::maker::Maker;
@@ -115,6 +116,7 @@ pub(super) struct Translator {
     carried: usize,
     most_carried: usize,
     pipes: Pipes,
+    early: Early,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
     next_sweep: Option<Instant>,
     /// The device has gone, and with it the way out.
@@ -151,6 +153,7 @@ impl Translator {
             carried: 0,
             most_carried: MOST_CARRIED.min(room / 5 / OF_CARRIED),
             pipes: Pipes::default(),
+            early: Early::default(),
             timers: BinaryHeap::new(),
             next_sweep: None,
             has_lost_device: false,
@@ -189,6 +192,7 @@ impl Translator {
         self.wait_for_events(&mut events, soon)?;
         if events.is_empty() && patience.is_none_or(|patience| patience > BUSY) {
             // Nothing came for a moment: it may be long, and that is waited for with little memory.
+            self.early.clear();
             let rest = patience.and_then(|patience| Timespec::try_from(patience.saturating_sub(BUSY)).ok());
             let mut fds = [PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN)];
             match memory::wait_released(&mut fds, rest.as_ref()) {
@@ -215,7 +219,7 @@ impl Translator {
     pub(super) fn handle(&mut self, (token, flags): Happened) {
         match token.kind() {
             Some(Kind::Device) => self.read_packets(),
-            Some(Kind::Stream) => self.stream_event(token, flags),
+            Some(Kind::Stream | Kind::Guest) => self.stream_event(token, flags),
             Some(Kind::Datagram) => {
                 self.datagrams.receive(token, self.now, &mut self.device);
                 self.sweep_soon();
@@ -297,7 +301,7 @@ impl Translator {
             };
             match packet::read(&buffer[..length]) {
                 Ok(packet) if self.is_carried(&packet) => self.device.put_back(&buffer[..length]),
-                Ok(packet) => self.receive(&packet),
+                Ok(packet) => self.receive(&packet, &buffer[..length]),
                 Err(unfit) => self.device.count(unfit),
             }
         }
@@ -312,9 +316,9 @@ impl Translator {
         matches!(stream, Some(Stream { course: Course::Carried(carriage), .. }) if carriage.is_fresh(self.now))
     }
 
-    fn receive(&mut self, packet: &Packet<'_>) {
+    fn receive(&mut self, packet: &Packet<'_>, raw: &[u8]) {
         match packet.content {
-            Content::Tcp(segment) => self.receive_segment(packet, &segment),
+            Content::Tcp(segment) => self.receive_segment(packet, &segment, raw),
             Content::Udp { from, to, payload } => {
                 self.send_datagram(Protocol::Udp, (from, to), packet, payload);
             }
@@ -339,7 +343,7 @@ impl Translator {
         self.sweep_soon();
     }
 
-    fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
+    fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>, raw: &[u8]) {
         let guest = SocketAddr::new(packet.source, segment.from);
         let remote = SocketAddr::new(packet.destination, segment.to);
         if let Some(token) = self.of_ends.get(&(guest, remote)).copied() {
@@ -348,7 +352,15 @@ impl Translator {
             if matches!(stream.course, Course::Carried(_)) {
                 return;
             }
+            if stream.connection.is_ahead(segment) {
+                self.early.keep(token, segment.sequence, raw);
+            }
             stream.connection.receive(segment, self.now, &mut stream.socket, &mut self.device);
+            while let Some(next) = self.early.take(token, stream.connection.expected()) {
+                if let Ok(Packet { content: Content::Tcp(segment), .. }) = packet::read(&next) {
+                    stream.connection.receive(&segment, self.now, &mut stream.socket, &mut self.device);
+                }
+            }
             self.enqueue(token);
         } else if segment.has(SYN) && !segment.has(ACK) && !segment.has(RST) {
             self.connect((guest, remote), packet, segment);
@@ -390,8 +402,7 @@ impl Translator {
     fn add(&mut self, connection: Connection, socket: Socket) -> Result<Token, Errno> {
         let ends = connection.ends();
         epoll::add(&self.epoll, &socket.fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let stream =
-            Stream { connection, socket, course: Course::Translated, armed: None, awaits_room: false };
+        let stream = Stream { connection, socket, course: Course::Translated, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.shares.take(ends.0.ip());
@@ -431,11 +442,13 @@ impl Translator {
     }
 
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
+        let is_host = token.kind() == Some(Kind::Stream);
+        let token = token.as_kind(Kind::Stream);
         let Some(stream) = self.streams.get_mut(token) else { return };
         let Stream { connection, socket, course, awaits_room, .. } = stream;
         if let Course::Carried(carriage) = course {
             connection.hear(self.now);
-            carriage.is_troubled |= flags.contains(epoll::EventFlags::ERR);
+            carriage.hear(is_host, flags);
             self.enqueue(token);
             return;
         }
@@ -551,7 +564,7 @@ impl Translator {
     fn hand_over(&mut self, token: Token, standing: &Standing) {
         let Some(stream) = self.streams.get_mut(token) else { return };
         let Course::Leaving(successor) = std::mem::replace(&mut stream.course, Course::Translated) else { return };
-        let data = epoll::EventData::new_u64(token.0);
+        let data = epoll::EventData::new_u64(token.as_kind(Kind::Guest).0);
         let begun = Carriage::begin(successor, &stream.socket.fd, standing, self.now).and_then(|carriage| {
             epoll::add(&self.epoll, carriage.as_fd(), data, interest())?;
             Ok(carriage)
@@ -700,6 +713,8 @@ const SPARE_TIMERS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use rustix::net::{AddressFamily, RecvFlags, SocketType};
 
     use super::*;
     use crate::network::rootless::world::GATEWAYS;
