@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use super::connecting::{HOST, Stage, address, husk, image, inside, inspect, ip, nft, run, start, wait_until};
 use super::support::scene::write;
+use super::support::stage::{HOST, Stage, address, husk, image, inside, inspect, ip, nft, run, start, wait_until};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
