@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -164,8 +165,18 @@ fn an_ordinary_user_s_containers_have_no_rights_over_bridges(scene: &Scene) {
 }
 
 fn kill(pid: i32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+fn signal(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
+    rustix::process::kill_process(pid, signal).expect("send a signal");
+}
+
+/// Whether a process is in recvmsg(2), as who has asked the network process is, and a monitor at rest is not.
+fn is_waiting_for_an_answer(pid: i32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_recvmsg.to_string())
 }
 
 fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
@@ -192,6 +203,19 @@ fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
     wait_until("its port is open with another network", is_served);
     husk(scene, &["network", "disconnect", "embers", "risen"]).success();
     wait_until("its name server has gone", || name_servers("embers").is_empty());
+    // While it is asked for something: what is left to be done is done with the next.
+    for verb in [&["connect", "--gw-priority", "1"][..], &["disconnect"]] {
+        let (asked, monitor) = (process_of(scene), monitor_of("risen"));
+        signal(asked, rustix::process::Signal::STOP);
+        let mut command = scene.husk();
+        command.arg("network").args(verb).args(["embers", "risen"]);
+        let command = command.spawn(Stdio::null(), Stdio::null(), Stdio::piped());
+        wait_until("its monitor waits for an answer", || is_waiting_for_an_answer(monitor));
+        kill(asked);
+        let output = command.wait_with_output().expect("wait for the command");
+        assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
+        wait_until("its port is open by another", is_served);
+    }
     let second = process_of(scene);
     // With the container at once, whose policy starts it again.
     let pid_of = || i32::try_from(inspect(scene, "risen")["State"]["Pid"].as_i64().expect("a pid")).expect("a pid");
@@ -199,19 +223,25 @@ fn a_way_out_that_was_killed_is_replaced_by_who_needs_it(scene: &Scene) {
     kill(second);
     kill(pid);
     wait_until("it was started again", || is_served() && pid_of() != pid);
-    // All that there is of husk: what is left is the container, and the next command gives it back what it had.
-    let pid = pid_of();
-    let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
-    let (monitor, third) = (monitor_of("risen"), process_of(scene));
-    for of_husk in [monitor, third].into_iter().chain(name_servers("ashes")) {
-        kill(of_husk);
+    // All that there is of husk: what is left is the container, and the next command gives it back what it had. A name server that
+    // lives has sockets where nobody is any more, and makes room for another.
+    for dies_as_well in [false, true] {
+        let pid = pid_of();
+        let namespaces = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open its network namespace");
+        let (monitor, third) = (monitor_of("risen"), process_of(scene));
+        let servers = name_servers("ashes").into_iter().filter(|_| dies_as_well);
+        for of_husk in [monitor, third].into_iter().chain(servers) {
+            kill(of_husk);
+        }
+        if dies_as_well {
+            wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
+        }
+        wait_until("it is looked after", || pid_of() == pid && is_served());
+        assert_eq!(
+            inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
+            "hello\n"
+        );
     }
-    wait_until("its links have gone", || links_in(&namespaces) == ["lo"]);
-    wait_until("it is looked after", || pid_of() == pid && is_served());
-    assert_eq!(
-        inside(scene, &layout, &["--network", "ashes"], "wget -q -O- http://risen/a").success().stdout,
-        "hello\n"
-    );
     husk(scene, &["rm", "-f", "risen"]).success();
     wait_until("it has given back what it had", || leases(scene, "ashes") == serde_json::json!({}));
 }

@@ -72,6 +72,8 @@ pub struct Connecting<'a> {
     /// Of its networks.
     names: &'a Watch,
     world: RefCell<Option<Rc<World>>>,
+    /// Whether its links are in it, as far as is known.
+    is_whole: Cell<bool>,
     netfilter: Netfilter,
     /// What tells this run from others, once it has begun.
     run: Cell<Option<u64>>,
@@ -116,6 +118,7 @@ impl<'a> Connecting<'a> {
             passed: RefCell::default(),
             names,
             world: RefCell::default(),
+            is_whole: Cell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
             run: Cell::default(),
@@ -127,15 +130,20 @@ impl<'a> Connecting<'a> {
 
     /// Finds or makes what the networks are in. To be called before anything is connected.
     pub fn prepare(&self) -> Result<()> {
-        let world = World::ensure(self.engine)?;
-        if let Some(handle) = world.handle() {
-            let lease = handle.lease().try_clone_to_owned().context("copy a descriptor")?;
-            self.lifeline.hold(lease, Instant::now());
-        }
-        self.world.replace(Some(Rc::new(world)));
+        self.world.replace(Some(Rc::new(World::ensure(self.engine)?)));
+        self.is_whole.set(false);
+        self.watch_way_out()?;
         let listening = passed_descriptors();
         if listening > 0 && !self.record.options.published.is_empty() {
             self.passed.replace(PassedSockets::copy(listening));
+        }
+        Ok(())
+    }
+
+    fn watch_way_out(&self) -> Result<()> {
+        if let Some(handle) = self.world().handle() {
+            let lease = handle.lease().try_clone().context("copy a descriptor")?;
+            self.lifeline.hold(lease, Instant::now());
         }
         Ok(())
     }
@@ -145,6 +153,9 @@ impl<'a> Connecting<'a> {
     pub fn reconnect(&self) -> Result<()> {
         if !self.world().lives() {
             self.prepare()?;
+        } else if self.lifeline.lease().is_none() {
+            // Whoever asked something of the one that died has met the next.
+            self.watch_way_out()?;
         }
         // Where that cannot be said, the way out ends with the last monitor. Before what may fail: a port that is somebody
         // else's by now.
@@ -643,8 +654,12 @@ impl<'a> Connecting<'a> {
         let Some(handle) = world.handle() else { return Ok(()) };
         handle.hold()?;
         let held = self.held(&networks)?;
-        if !self.is_linked(&held) {
-            self.link_again(&networks, &held)?;
+        // It takes a process to look: once is enough, also for who comes back for a port that somebody has taken.
+        if !self.is_whole.get() {
+            if !self.is_linked(&held) {
+                self.link_again(&networks, &held)?;
+            }
+            self.is_whole.set(true);
         }
         let (bound, targets, passed) = (self.bound.borrow(), self.targets.borrow(), self.passed.borrow());
         let published = ports::publish_again(self.engine, handle, self.record, &bound, &targets, &passed);
@@ -686,6 +701,9 @@ impl<'a> Connecting<'a> {
             add(self.engine, &world, networks, &joined, &self.netfilter, &[], true)?;
             for (number, seat) in seats.iter().enumerate() {
                 let gateways = ways.gateways(number, seat);
+                // A namespace that nobody is in goes in a while, and one that somebody has a socket in does not: what leads there
+                // is in the way.
+                link::disconnect(&seat.place.interface, namespace.as_fd())?;
                 seat.place.link(&world, &self.netfilter, &seat.lease, gateways, namespace.as_fd())?;
             }
             Ok(())

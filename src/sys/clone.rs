@@ -44,9 +44,10 @@ pub enum Cloned {
 /// Whether this process came out of [`clone3`].
 static IS_STAGE: AtomicBool = AtomicBool::new(false);
 
-/// How long a thread that was joined may be there yet. Who joins it goes on as soon as it has given up its memory
-/// (`CLONE_CHILD_CLEARTID` of clone(2), `exit_mm` in the kernel's `do_exit`); it is counted until the kernel has released it, at the end of
-/// `exit_notify`, and where others want the processor it may wait between the two for as long as they have it.
+/// How long a thread that was joined may be there yet. Whose scope it is goes on once its work is done (`std::thread::scope`), and who
+/// joins it once it has given up its memory (`CLONE_CHILD_CLEARTID` of clone(2), `exit_mm` in the kernel's `do_exit`); it is counted until
+/// the kernel has released it, at the end of `exit_notify`. Where others want the processor it waits between the two for as long as they
+/// have it.
 const JOINED_THREAD_PATIENCE: Duration = Duration::from_secs(5);
 /// So often it is looked for at once: as a rule it is gone after a few.
 const LOOKS_AT_ONCE: u32 = 1000;

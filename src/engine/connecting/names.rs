@@ -12,6 +12,7 @@ use crate::network::dns::{self, Config, Guarding};
 use crate::network::firewall::Published;
 use crate::network::firewall::egress::group_of;
 use crate::network::port::Protocol;
+use crate::network::rootless::Handle;
 use crate::support::resolv_conf::Servers;
 
 /// The host's.
@@ -72,7 +73,8 @@ pub(super) fn ensure(
         answers_names: naming.knows_names,
         upstreams: network.dns_servers.clone(),
         resolv_conf: RESOLV_CONF.into(),
-        namespaces: world.paths().map(|paths| paths.map(Path::to_owned)),
+        namespaces: world.paths(),
+        world: world.handle().map(Handle::network_inode),
         home: engine.helpers_home(),
         guarding,
     };
