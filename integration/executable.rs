@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::support::launch::Step;
 use super::support::needs::is_static;
+use super::support::scene::{RUN_VARIABLE, STORE_VARIABLE};
+use super::support::stage::{Stage, image, wait_until};
 use super::support::suite::kit;
 use super::support::{Guest, Need, Scene, Test, test};
 
@@ -17,6 +19,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test!(start_path_of_a_bundle).root().needs(Need::Husk).needs(Need::Program("strace")),
         test!(start_path_of_exec).root().needs(Need::Husk).needs(Need::Program("strace")),
         test!(start_path_with_limits_and_a_filter).root().needs(Need::Husk).needs(Need::Program("strace")),
+        test!(what_a_network_adds)
+            .root()
+            .needs(Need::Husk)
+            .needs(Need::Busybox)
+            .needs(Need::Program("strace"))
+            .needs(Need::Program("ip")),
     ]
 }
 
@@ -70,6 +78,11 @@ const PROCESSES: usize = 2;
 /// One more for `exec`: what is seen in the container's PID namespace is cloned there by the stub, for safety's sake.
 const EXEC_PROCESSES: usize = 3;
 
+/// What a network adds to `husk run --rm`, from its begin to the end of all processes: the default one, and one with names, of
+/// which a process of its own is started.
+const BRIDGE_CALLS: usize = 285;
+const NAMES_CALLS: usize = 530;
+
 /// Counts, by strace, from the exec of the runtime to the exec of the workload.
 fn count(scene: &Scene, bundle: &super::support::Bundle<'_>) -> (usize, usize) {
     bundle.write();
@@ -87,13 +100,44 @@ fn count_trace(trace: &Path) -> (usize, usize) {
         |line: &str| (line.contains("execve(\"/probe\"") || line.contains("execveat(")) && line.contains("/probe");
     let end = text.lines().position(is_workload).expect("the workload's exec is in the trace");
     let before: Vec<&str> = text.lines().take(end + 1).collect();
-    // A build with debug assertions asks of every descriptor that is closed whether it was open; releases do not.
-    let extra = ["resumed>", "---", "fcntl", "+++"];
-    let calls = before.iter().filter(|line| line.contains('(') && !extra.iter().any(|word| line.contains(word)));
+    let calls = before.iter().filter(|line| is_call(line));
     let mut processes: Vec<&str> = before.iter().filter_map(|line| line.split_whitespace().next()).collect();
     processes.sort_unstable();
     processes.dedup();
     (calls.count(), processes.len())
+}
+
+fn is_call(line: &str) -> bool {
+    // A build with debug assertions asks of every descriptor that is closed whether it was open; releases do not.
+    let extra = ["resumed>", "---", "fcntl", "+++"];
+    line.contains('(') && !extra.iter().any(|word| line.contains(word))
+}
+
+fn what_a_network_adds(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    scene.husk().args(["network", "create", "named"]).run().success();
+    let trace = scene.path().join("trace");
+    let calls = |network: &str| {
+        let reference = layout.reference();
+        let words = ["run", "--rm", "--network", network, &reference, "/bin/busybox", "true"];
+        // The first makes the bridge, the tables and whatever else stays.
+        scene.husk().args(words).run().success();
+        let in_use = scene.run_root().join("networks").join(network).join("leases.json");
+        let is_over = || std::fs::read(&in_use).map_or(true, |leases| leases == b"{}");
+        wait_until("what it had is given back", is_over);
+        let mut command = scene.program("/usr/bin/strace");
+        command.args(["-f", "-q", "-o"]).arg(&trace).arg(&kit().husk).args(words);
+        command.env(STORE_VARIABLE, scene.store()).env(RUN_VARIABLE, scene.run_root()).run().success();
+        let text = String::from_utf8_lossy(&std::fs::read(&trace).unwrap()).into_owned();
+        text.lines().filter(|line| is_call(line)).count()
+    };
+    let none = calls("none");
+    for (network, most) in [("bridge", BRIDGE_CALLS), ("named", NAMES_CALLS)] {
+        let added = calls(network).saturating_sub(none);
+        scene.note(format!("{network}: {added} system calls more than the {none} of none"));
+        assert!(added <= most, "network {network} adds {added} system calls, at most {most} allowed");
+    }
 }
 
 fn start_path_of_a_bundle(scene: &Scene) {

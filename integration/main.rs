@@ -58,6 +58,7 @@ mod mounts;
 mod mounts_verb;
 mod namespaces;
 mod net_devices;
+mod network_recovery;
 mod network_storm;
 mod networks;
 mod notify;
@@ -149,6 +150,7 @@ fn tests() -> Vec<support::Test> {
         mount_namespace::tests,
         dns::tests,
         net_devices::tests,
+        network_recovery::tests,
         network_storm::tests,
         networks::tests,
         shared_pids::tests,

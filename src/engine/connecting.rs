@@ -24,6 +24,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::names::Naming;
 pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
@@ -71,6 +72,8 @@ pub struct Connecting<'a> {
     /// Of its networks.
     names: &'a Watch,
     world: RefCell<Option<Rc<World>>>,
+    /// Whether its links are in it, as far as is known.
+    is_whole: Cell<bool>,
     netfilter: Netfilter,
     /// What tells this run from others, once it has begun.
     run: Cell<Option<u64>>,
@@ -78,7 +81,7 @@ pub struct Connecting<'a> {
     bound: RefCell<Vec<BoundPort>>,
     targets: RefCell<Vec<IpAddr>>,
     /// What it is in, as has been told.
-    joined: RefCell<Vec<NetworkRecord>>,
+    joined: RefCell<Vec<(NetworkRecord, Naming)>>,
 }
 
 /// A container's place in a network, and what it holds there.
@@ -115,6 +118,7 @@ impl<'a> Connecting<'a> {
             passed: RefCell::default(),
             names,
             world: RefCell::default(),
+            is_whole: Cell::default(),
             // Whoever asks for all of a container's networks is its monitor.
             netfilter: Netfilter::of_a_keeper(),
             run: Cell::default(),
@@ -126,15 +130,20 @@ impl<'a> Connecting<'a> {
 
     /// Finds or makes what the networks are in. To be called before anything is connected.
     pub fn prepare(&self) -> Result<()> {
-        let world = World::ensure(self.engine)?;
-        if let Some(handle) = world.handle() {
-            let lease = handle.lease().try_clone_to_owned().context("copy a descriptor")?;
-            self.lifeline.hold(lease, Instant::now());
-        }
-        self.world.replace(Some(Rc::new(world)));
+        self.world.replace(Some(Rc::new(World::ensure(self.engine)?)));
+        self.is_whole.set(false);
+        self.watch_way_out()?;
         let listening = passed_descriptors();
         if listening > 0 && !self.record.options.published.is_empty() {
             self.passed.replace(PassedSockets::copy(listening));
+        }
+        Ok(())
+    }
+
+    fn watch_way_out(&self) -> Result<()> {
+        if let Some(handle) = self.world().handle() {
+            let lease = handle.lease().try_clone().context("copy a descriptor")?;
+            self.lifeline.hold(lease, Instant::now());
         }
         Ok(())
     }
@@ -144,6 +153,9 @@ impl<'a> Connecting<'a> {
     pub fn reconnect(&self) -> Result<()> {
         if !self.world().lives() {
             self.prepare()?;
+        } else if self.lifeline.lease().is_none() {
+            // Whoever asked something of the one that died has met the next.
+            self.watch_way_out()?;
         }
         // Where that cannot be said, the way out ends with the last monitor. Before what may fail: a port that is somebody
         // else's by now.
@@ -222,8 +234,7 @@ impl<'a> Connecting<'a> {
         for number in 0..seats.len() {
             let published = ways.published(number, &seats, &opened.bound);
             let Some(seat) = seats.get_mut(number) else { continue };
-            seat.lease.published = published;
-            self.note(&networks, seat)?;
+            self.note(&networks, record, seat, published)?;
         }
         let linked = seats.iter().filter(|seat| !seat.lease.port.is_empty());
         let endpoints: Vec<Endpoint> = linked.map(|seat| endpoint(&world, &seat.lease)).collect();
@@ -238,29 +249,34 @@ impl<'a> Connecting<'a> {
             }
             forget_conversations(&opened.bound)
         })?;
-        for seat in &seats {
-            self.ensure_names(&networks, seat.network())?;
-        }
+        let namings =
+            seats.iter().map(|seat| self.ensure_names(&networks, seat.network())).collect::<Result<Vec<_>>>()?;
         self.take(opened, targets);
-        files::write(self.engine, &world, record, self.hostname, &seats)?;
+        files::write(self.engine, &world, record, self.hostname, &seats, &namings)?;
         for seat in &seats {
             tell(self.engine, seat.network(), &record.id, "connect");
         }
-        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.note_joined(seats, namings);
         self.begin_to_watch_names(&networks);
         Ok(())
+    }
+
+    fn note_joined(&self, seats: Vec<Seat<'_>>, namings: Vec<Naming>) {
+        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).zip(namings).collect());
     }
 
     /// Sees to it that all its networks have their name servers, of which one has died.
     pub fn find_names(&self) -> Result<()> {
         let networks = Networks::of(self.engine);
-        self.joined.borrow().iter().try_for_each(|network| self.ensure_names(&networks, network))?;
+        for (network, naming) in &mut *self.joined.borrow_mut() {
+            *naming = self.ensure_names(&networks, network)?;
+        }
         self.watch_names(&networks)
     }
 
     fn watch_names(&self, networks: &Networks<'_>) -> Result<()> {
         let joined = self.joined.borrow();
-        let links = joined.iter().filter_map(|network| names::watch(networks, network).transpose());
+        let links = joined.iter().filter_map(|(network, naming)| names::watch(networks, network, *naming).transpose());
         self.names.hold(links.collect::<Result<_>>()?, Instant::now());
         Ok(())
     }
@@ -274,7 +290,7 @@ impl<'a> Connecting<'a> {
 
     /// Tells that a run has left its networks.
     pub fn tell_parted(&self) {
-        for network in self.joined.take() {
+        for (network, _) in self.joined.take() {
             tell(self.engine, &network, &self.record.id, "disconnect");
         }
     }
@@ -334,8 +350,10 @@ impl<'a> Connecting<'a> {
             name: record.name.to_string(),
             aliases: aliases(record, attachment),
             resolvers: record.options.hosts.servers.clone(),
+            interface: place.interface.clone(),
+            port: place.port.clone(),
             run: self.run.get(),
-            egress: place.guarded(&self.world(), self.record.options.egress.as_ref())?,
+            egress: place.guarded(&self.world(), record.options.egress.as_ref())?,
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -353,25 +371,36 @@ impl<'a> Connecting<'a> {
         Ok((lease, before))
     }
 
-    fn note(&self, networks: &Networks<'_>, seat: &mut Seat<'_>) -> Result<()> {
+    /// Has the lease say what has been opened for it, and what became known since it was written.
+    fn note(
+        &self,
+        networks: &Networks<'_>,
+        record: &Record,
+        seat: &mut Seat<'_>,
+        published: Vec<BoundPort>,
+    ) -> Result<()> {
         let Seat { place, lease } = seat;
-        lease.interface.clone_from(&place.interface);
-        lease.port.clone_from(&place.port);
-        // Since the bridge is there, its Ethernet address is known.
-        lease.egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
+        // A bridge that has come by now has its own Ethernet address.
+        let egress = place.guarded(&self.world(), record.options.egress.as_ref())?;
+        if lease.published == published && lease.egress == egress {
+            return Ok(());
+        }
+        (lease.published, lease.egress) = (published, egress);
         let folder = networks.run_folder(&place.network)?;
         Leases::open(folder.as_fd())?.change(self.record.id.as_str(), |held| held.clone_from(lease))
     }
 
-    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<()> {
-        if names::ensure(self.engine, networks, network, &self.world())? {
-            let world = self.world();
+    fn ensure_names(&self, networks: &Networks<'_>, network: &NetworkRecord) -> Result<Naming> {
+        let world = self.world();
+        let naming = Naming::of(networks, network)?;
+        if names::ensure(self.engine, networks, network, naming, &world)? {
             world.inside(|| self.netfilter.turn(self.engine)?.rewrite(&world, networks))?;
         }
-        Ok(())
+        Ok(naming)
     }
 
-    /// Makes it so that a container which runs is in the networks that its record names, and in no other.
+    /// Makes it so that a container which runs is in the networks that its record names, and in no other, and may reach what that
+    /// says.
     ///
     /// 1. It joins those that it is not in yet. What cannot be joined is given back, and all else is as before.
     /// 2. The ways to everywhere and of callers are chosen anew, and lead to what it keeps.
@@ -398,13 +427,51 @@ impl<'a> Connecting<'a> {
                 None => seats.push(self.join(&networks, &record, attachment, namespace)?),
             }
         }
+        self.keep_to_bounds(&networks, &record, &mut seats)?;
         self.lead(&networks, &record, &mut seats, namespace)?;
         self.part(&networks, attachments, Some(namespace))?;
-        files::write(self.engine, &self.world(), &record, self.hostname, &seats)?;
+        let namings = seats.iter().map(|seat| Naming::of(&networks, seat.network())).collect::<Result<Vec<_>>>()?;
+        files::write(self.engine, &self.world(), &record, self.hostname, &seats, &namings)?;
         // Who asked for it tells of it.
-        self.joined.replace(seats.into_iter().map(|seat| seat.place.network).collect());
+        self.note_joined(seats, namings);
         self.begin_to_watch_names(&networks);
         Ok(())
+    }
+
+    /// Has the rules, and then the leases, say what it may reach by now, if they say something else: in one turn, so that nothing
+    /// is learned meanwhile by what was allowed before. What it has begun and may not any more ends.
+    fn keep_to_bounds(&self, networks: &Networks<'_>, record: &Record, seats: &mut [Seat<'_>]) -> Result<()> {
+        let Some(allow) = &record.options.egress else { return Ok(()) };
+        let is_other = |seat: &&mut Seat<'_>| seat.lease.egress.as_ref().is_some_and(|egress| egress.allow != *allow);
+        let mut changed: Vec<&mut Seat<'_>> = seats.iter_mut().filter(is_other).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let world = self.world();
+        let endpoints = |seats: &[&mut Seat<'_>]| -> Vec<Endpoint> {
+            seats.iter().map(|seat| endpoint(&world, &seat.lease)).collect()
+        };
+        let before = endpoints(&changed);
+        for egress in changed.iter_mut().filter_map(|seat| seat.lease.egress.as_mut()) {
+            egress.allow.clone_from(allow);
+        }
+        let after = endpoints(&changed);
+        world.inside(|| {
+            let mut turn = self.netfilter.turn(self.engine)?;
+            let is_written = turn.change(&before, &after)?;
+            for seat in &changed {
+                let folder = networks.run_folder(seat.network())?;
+                let write = |held: &mut Lease| held.egress.clone_from(&seat.lease.egress);
+                Leases::open(folder.as_fd())?.change(self.record.id.as_str(), write)?;
+            }
+            if !is_written {
+                turn.rewrite(&world, networks)?;
+            }
+            rules::end_what_was_begun(&after)
+        })?;
+        // Of a user's, the way out knows no rules: what the world says next would be taken for the begin of a conversation.
+        let addresses: Vec<IpAddr> = after.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+        world.handle().map_or(Ok(()), |handle| handle.forget(&addresses))
     }
 
     /// Joins it to one network more, while it runs; no way to everywhere leads there yet.
@@ -426,7 +493,7 @@ impl<'a> Connecting<'a> {
         let join = || {
             let (lease, _) = self.lease(networks, record, &place)?;
             let mut seat = Seat { place, lease };
-            self.note(networks, &mut seat)?;
+            self.note(networks, record, &mut seat, Vec::new())?;
             let world = self.world();
             world.inside(|| {
                 let linked = (!seat.lease.port.is_empty()).then(|| endpoint(&world, &seat.lease));
@@ -587,8 +654,12 @@ impl<'a> Connecting<'a> {
         let Some(handle) = world.handle() else { return Ok(()) };
         handle.hold()?;
         let held = self.held(&networks)?;
-        if !self.is_linked(&held) {
-            self.link_again(&networks, &held)?;
+        // It takes a process to look: once is enough, also for who comes back for a port that somebody has taken.
+        if !self.is_whole.get() {
+            if !self.is_linked(&held) {
+                self.link_again(&networks, &held)?;
+            }
+            self.is_whole.set(true);
         }
         let (bound, targets, passed) = (self.bound.borrow(), self.targets.borrow(), self.passed.borrow());
         let published = ports::publish_again(self.engine, handle, self.record, &bound, &targets, &passed);
@@ -630,6 +701,9 @@ impl<'a> Connecting<'a> {
             add(self.engine, &world, networks, &joined, &self.netfilter, &[], true)?;
             for (number, seat) in seats.iter().enumerate() {
                 let gateways = ways.gateways(number, seat);
+                // A namespace that nobody is in goes in a while, and one that somebody has a socket in does not: what leads there
+                // is in the way.
+                link::disconnect(&seat.place.interface, namespace.as_fd())?;
                 seat.place.link(&world, &self.netfilter, &seat.lease, gateways, namespace.as_fd())?;
             }
             Ok(())
@@ -656,15 +730,19 @@ impl<'a> Connecting<'a> {
         }
         let _ = rustix::thread::set_name(c"husk:[leaving]");
         self.netfilter.let_go();
-        self.see_links_off();
-        let left = self.leave();
+        let left = self.held(&Networks::of(self.engine)).and_then(|held| {
+            self.see_links_off(&held);
+            self.give_back(held)
+        });
         exit_now(i32::from(left.is_err()));
     }
 
     /// Waits a little for the pairs to go with their namespace, as they do: the kernel would make everybody wait who asks it for
     /// that.
-    fn see_links_off(&self) {
-        let (Ok(held), World::Host) = (self.held(&Networks::of(self.engine)), &*self.world()) else { return };
+    fn see_links_off(&self, held: &[Gone]) {
+        if !matches!(*self.world(), World::Host) {
+            return;
+        }
         for _ in 0..GOODBYES {
             if held.iter().all(|gone| !link::is_there(&gone.lease.port)) {
                 return;
@@ -676,17 +754,21 @@ impl<'a> Connecting<'a> {
     /// Gives back what the container had in this run. The next may have begun: what is that one's stays.
     pub fn leave(&self) -> Result<()> {
         self.close();
-        let Some(run) = self.run.get() else { return Ok(()) };
+        match self.run.get() {
+            Some(_) => self.give_back(self.held(&Networks::of(self.engine))?),
+            None => Ok(()),
+        }
+    }
+
+    fn give_back(&self, mut held: Vec<Gone>) -> Result<()> {
+        held.retain(|gone| gone.lease.run.is_some() && gone.lease.run == self.run.get());
         if !self.world().lives() {
             // Another may have come in its place.
             if let Ok(found @ World::Users(_)) = World::find(self.engine) {
                 self.world.replace(Some(Rc::new(found)));
             }
         }
-        let networks = Networks::of(self.engine);
-        let mut gone = self.held(&networks)?;
-        gone.retain(|gone| gone.lease.run == Some(run));
-        give_back(self.engine, &self.world(), &networks, &gone)
+        give_back(self.engine, &self.world(), &Networks::of(self.engine), &held)
     }
 }
 

@@ -312,6 +312,9 @@ impl<'e> Networks<'e> {
 
     /// The folder of who is in a network, below the run root; made where there is none.
     pub fn run_folder(&self, record: &NetworkRecord) -> Result<OwnedFd> {
+        if let Some(folder) = self.existing_run_folder(&record.name)? {
+            return Ok(folder);
+        }
         let parent = self.run_directory();
         let context = || format!("make a folder for who is in network {}", record.name);
         drop(make_folder(&parent).with_context(context)?);
@@ -442,6 +445,9 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 fn make_folder(path: &Path) -> Result<OwnedFd> {
+    if let Some(folder) = open(path)? {
+        return Ok(folder);
+    }
     match rustix::fs::mkdir(path, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),

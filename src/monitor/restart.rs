@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Kind;
+
 /// When a container is started again (docker's `--restart`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -53,6 +55,27 @@ impl BackOff {
     }
 }
 
+/// Restarts in a row that could not begin. A network, a lock or a process that could not be had at one moment may be there at the
+/// next: a policy does not end with one look.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    count: u32,
+    back_off: BackOff,
+}
+
+/// Three seconds' worth, beside what the tries take.
+const MOST_FAILURES: u32 = 5;
+
+impl Failures {
+    /// Gives the pause until it is tried again, if that makes sense.
+    pub(super) fn next(&mut self, kind: Kind) -> Option<Duration> {
+        let is_final =
+            matches!(kind, Kind::ExecutableNotFound | Kind::NotExecutable | Kind::Invalid | Kind::Unsupported);
+        self.count += 1;
+        (!is_final && self.count <= MOST_FAILURES).then(|| self.back_off.next(Duration::ZERO))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +104,13 @@ mod tests {
         assert_eq!(pauses[..5], [100, 200, 400, 800, 1600]);
         assert_eq!(pauses[11], 60_000);
         assert_eq!(back_off.next(GOOD_RUN), FIRST);
+    }
+
+    #[test]
+    fn one_failed_look_is_not_the_last() {
+        let mut failures = Failures::default();
+        let pauses: Vec<_> = (0..6).map(|_| failures.next(Kind::Other).map(|pause| pause.as_millis())).collect();
+        assert_eq!(pauses, [Some(100), Some(200), Some(400), Some(800), Some(1600), None]);
+        assert_eq!(Failures::default().next(Kind::ExecutableNotFound), None, "nor will there be one");
     }
 }

@@ -23,7 +23,7 @@ use super::checking::{Checking, HealthJob};
 use super::health::{Checks, OnFailure};
 use super::link::{self, Link, MESSAGE_SIZE, Message, Stop, Wants};
 use super::log::{Log, LogOptions};
-use super::restart::{BackOff, RestartPolicy};
+use super::restart::{BackOff, Failures, RestartPolicy};
 use super::streams::{Kept, Serving, Streams, remove_fifos};
 use super::{ATTACH, Stream};
 use crate::cgroups::{MemoryWatch, OutOfMemory};
@@ -187,6 +187,8 @@ struct Monitor<'a> {
     outcome: Option<Outcome>,
     /// A run was launched, or taken over.
     has_begun: bool,
+    /// This one was.
+    is_launched: bool,
     /// How long who asked is ready to wait.
     patience_seconds: u32,
     /// It is ill, and to be started again whatever its policy says.
@@ -225,6 +227,7 @@ impl<'a> Monitor<'a> {
             ending: None,
             outcome: None,
             has_begun: false,
+            is_launched: false,
             patience_seconds: 0,
             is_to_restart: false,
             checks: None,
@@ -249,22 +252,39 @@ impl<'a> Monitor<'a> {
             Beginning::TakeOver { restarts, .. } | Beginning::Restart { restarts } => restarts,
         };
         let mut is_first = true;
+        let mut failures = Failures::default();
         loop {
             let begun = Instant::now();
+            self.is_launched = false;
             let ended = match self.job.beginning {
                 Beginning::Launch if is_first => self.launch(&self.job.request, restarts),
                 Beginning::TakeOver { runs_for, stop, .. } if is_first => self.take_over(runs_for, restarts, stop),
                 _ => (self.job.renew)(restarts)
                     .and_then(|spec| self.launch(&Request { spec: &spec, ..self.job.request.clone() }, restarts)),
             };
+            let is_restart = !is_first || matches!(self.job.beginning, Beginning::Restart { .. });
             is_first = false;
             let exit = match ended {
-                Ok(exit) => exit,
+                Ok(exit) => {
+                    failures = Failures::default();
+                    exit
+                }
                 // It is as it was, and somebody else may have more luck with it.
                 Err(error) if !self.has_begun && matches!(self.job.beginning, Beginning::TakeOver { .. }) => {
                     return Err(error);
                 }
                 Err(error) => {
+                    if let Serving::Fifos { .. } = self.job.serving
+                        && !self.is_launched
+                    {
+                        remove_fifos(self.job.folder);
+                    }
+                    let pause = failures.next(error.kind()).filter(|_| is_restart && !self.is_launched);
+                    if let Some(pause) = pause
+                        && matches!(self.rest(pause), Ok(Rest::Taken))
+                    {
+                        continue;
+                    }
                     // The first failure is the one to tell; what could not be cleared is found by the next command.
                     let _ = (self.job.clear)(&Outcome::not_started(&error, restarts));
                     return Err(error);
@@ -345,7 +365,7 @@ impl<'a> Monitor<'a> {
         run: &Run,
     ) -> Result<Exit> {
         self.checks = checks;
-        self.has_begun = true;
+        (self.has_begun, self.is_launched) = (true, true);
         self.out_of_memory = None;
         self.memory_gone = None;
         self.memory = running.watch_memory();

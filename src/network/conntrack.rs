@@ -53,7 +53,7 @@ pub fn forget_ports(protocol: u8, ports: &[u16]) -> Result<()> {
     let goes_there = |entry: &Entry| {
         entry.protocol == protocol && entry.port.is_some_and(|port| ports.contains(&port)) && is_own(entry.destination)
     };
-    forget(goes_there, "forget the conversations of a port's former owner")
+    forget(FAMILIES.into_iter(), goes_there, "forget the conversations of a port's former owner")
 }
 
 /// Forgets the conversations that these addresses have a part in.
@@ -61,13 +61,29 @@ pub fn forget_addresses(addresses: &[IpAddr]) -> Result<()> {
     let has_part = |entry: &Entry| {
         [entry.source, entry.destination, entry.answering].iter().any(|address| addresses.contains(address))
     };
-    forget(has_part, "forget the conversations of an address's former owner")
+    forget(families(addresses), has_part, "forget the conversations of an address's former owner")
 }
 
-fn forget(is_over: impl Fn(&Entry) -> bool, describe: &'static str) -> Result<()> {
+/// Forgets the conversations that these addresses have begun, but for those that may go on: by where they go to, with what
+/// protocol (`IPPROTO_*`), and to which port, of protocols that have such.
+pub fn forget_begun(addresses: &[IpAddr], goes_on: impl Fn(IpAddr, u8, Option<u16>) -> bool) -> Result<()> {
+    let is_over =
+        |entry: &Entry| addresses.contains(&entry.source) && !goes_on(entry.destination, entry.protocol, entry.port);
+    forget(families(addresses), is_over, "forget the conversations that a container has begun")
+}
+
+fn families(addresses: &[IpAddr]) -> impl Iterator<Item = u8> {
+    FAMILIES.into_iter().filter(|family| addresses.iter().any(|address| family_of(*address) == *family))
+}
+
+fn family_of(address: IpAddr) -> u8 {
+    FAMILIES[usize::from(address.is_ipv6())]
+}
+
+fn forget(families: impl Iterator<Item = u8>, is_over: impl Fn(&Entry) -> bool, describe: &'static str) -> Result<()> {
     let socket = Socket::open_netfilter().context(describe)?;
     let mut entries = Vec::new();
-    for family in FAMILIES {
+    for family in families {
         let request = Request::dump(SUBSYSTEM << 8 | GET, &[family, 0, 0, 0]);
         let read = |object: &[u8]| entries.extend(Entry::read(object, family).filter(&is_over));
         match socket.call(request, read) {

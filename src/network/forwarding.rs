@@ -4,12 +4,13 @@
 //! down, for the rules that keep them apart.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::setting;
 use crate::error::{Context, Result};
 use crate::support::atomic;
 
@@ -102,7 +103,7 @@ fn still(settings: &str, networks: &[&str]) -> Result<Vec<String>> {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let is_one = !["all", "default", "lo"].contains(&name.as_str()) && !networks.contains(&name.as_str());
         // Interfaces come and go.
-        if is_one && fs::read_to_string(entry.path().join("forwarding")).is_ok_and(|text| text.trim() == "0") {
+        if is_one && setting::read(&entry.path().join("forwarding")).is_ok_and(|text| text == "0") {
             found.push(name);
         }
     }
@@ -111,7 +112,7 @@ fn still(settings: &str, networks: &[&str]) -> Result<Vec<String>> {
 }
 
 fn is_on(path: &str) -> io::Result<bool> {
-    Ok(fs::read_to_string(path)?.trim() == "1")
+    Ok(setting::read(Path::new(path))? == "1")
 }
 
 /// A host that forwards takes no router's word for its own routes, unless it is told to (`accept_ra` of ip-sysctl: 2): without
@@ -127,7 +128,7 @@ fn keep_advertisements() -> Result<()> {
         }
         let path = entry.path().join("accept_ra");
         // Interfaces come and go.
-        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+        if setting::read(&path).is_ok_and(|text| text == "1") {
             let _ = write(&path, "2");
         }
     }
@@ -136,9 +137,7 @@ fn keep_advertisements() -> Result<()> {
 
 fn write(path: impl AsRef<Path>, value: &str) -> Result<()> {
     let path = path.as_ref();
-    // A setting is no file that a kill could leave half written.
-    let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
-    written.with_context(|| format!("write {value} to {}", path.display()))
+    setting::write(path, value).with_context(|| format!("write {value} to {}", path.display()))
 }
 
 #[cfg(test)]

@@ -84,6 +84,9 @@ pub struct Wish {
     pub aliases: Vec<String>,
     /// Whom it wants asked for names of the world (`--dns`).
     pub resolvers: Vec<IpAddr>,
+    /// The container's end of its link, and the host's.
+    pub interface: String,
+    pub port: String,
     /// Of which run it is ([`new_run`]).
     pub run: Option<u64>,
     /// What it may reach: there is no moment in which its lease does not say so.
@@ -224,6 +227,8 @@ fn choose(held: &BTreeMap<String, Lease>, pools: &[Pool], wish: &Wish) -> Result
         name: wish.name.clone(),
         aliases: wish.aliases.clone(),
         resolvers: wish.resolvers.clone(),
+        interface: wish.interface.clone(),
+        port: wish.port.clone(),
         run: wish.run,
         egress: wish.egress.clone(),
         ..Lease::default()

@@ -3,7 +3,6 @@
 //! A pair is made by one request, one end of it in the container's namespace from birth: so there is no moment at which a
 //! killed process would leave an end on the host, and with the namespace goes the pair.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -11,6 +10,7 @@ use rustix::io::Errno;
 
 use super::cidr::Cidr;
 use super::lease::Mac;
+use super::setting;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::net_device::{link_body, open_socket_in, set_up, visit};
 use crate::sys::netlink::{Request, Socket, find_attribute};
@@ -235,11 +235,11 @@ fn believe_no_router(name: &str, addresses: &[InterfaceAddress]) -> std::io::Res
     let settings = std::path::Path::new("/proc/sys/net/ipv6/conf").join(name);
     for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", if has_ipv6 { "0" } else { "1" })] {
         let path = settings.join(setting);
-        match std::fs::read_to_string(&path) {
+        match setting::read(&path) {
             // A kernel without IPv6.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Ok(text) if text.trim() == value => {}
-            _ => std::fs::OpenOptions::new().write(true).open(&path)?.write_all(value.as_bytes())?,
+            Ok(text) if text == value => {}
+            _ => setting::write(&path, value)?,
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ pub mod port;
 pub mod pump;
 pub mod relay;
 pub mod rootless;
+mod setting;
 pub mod watch;
 pub mod way;
 

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -43,8 +44,14 @@ pub enum Cloned {
 /// Whether this process came out of [`clone3`].
 static IS_STAGE: AtomicBool = AtomicBool::new(false);
 
-/// How often to look again for threads that have ended.
-const JOINED_THREAD_PATIENCE: u32 = 1000;
+/// How long a thread that was joined may be there yet. Whose scope it is goes on once its work is done (`std::thread::scope`), and who
+/// joins it once it has given up its memory (`CLONE_CHILD_CLEARTID` of clone(2), `exit_mm` in the kernel's `do_exit`); it is counted until
+/// the kernel has released it, at the end of `exit_notify`. Where others want the processor it waits between the two for as long as they
+/// have it.
+const JOINED_THREAD_PATIENCE: Duration = Duration::from_secs(5);
+/// So often it is looked for at once: as a rule it is gone after a few.
+const LOOKS_AT_ONCE: u32 = 1000;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -53,14 +60,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// The caller has one thread: a second one could hold a lock that the child would then wait for without end. EBUSY says
 /// that there are more.
 pub fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
-    for tries in 0.. {
-        // What came out of a clone is a stage: it starts no threads, and the `/proc` around it may not know it.
-        match if IS_STAGE.load(Ordering::Relaxed) { 1 } else { threads()? } {
-            1 => break,
-            // One that was joined a moment ago may still be on its way out of the kernel.
-            _ if tries < JOINED_THREAD_PATIENCE => rustix::thread::sched_yield(),
-            _ => return Err(Errno::BUSY),
-        }
+    // What came out of a clone is a stage: it starts no threads, and the `/proc` around it may not know it.
+    if !IS_STAGE.load(Ordering::Relaxed) {
+        be_alone(JOINED_THREAD_PATIENCE, threads)?;
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: an all-zero clone_args is valid; every field is an integer.
@@ -119,6 +121,24 @@ pub fn unshare(flags: CloneFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::from_bits_retain(bits)) }
 }
 
+/// Waits until there is one thread; EBUSY where there are more for so long.
+fn be_alone(patience: Duration, count: impl Fn() -> Result<u64, Errno>) -> Result<(), Errno> {
+    for _ in 0..LOOKS_AT_ONCE {
+        if count()? == 1 {
+            return Ok(());
+        }
+        rustix::thread::sched_yield();
+    }
+    let end = Instant::now() + patience;
+    while count()? != 1 {
+        if Instant::now() >= end {
+            return Err(Errno::BUSY);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    Ok(())
+}
+
 /// Counts this process's threads by the links of its task directory.
 fn threads() -> Result<u64, Errno> {
     let stat = rustix::fs::stat(c"/proc/self/task")?;
@@ -132,6 +152,14 @@ mod tests {
     #[test]
     fn a_process_with_threads_is_refused() {
         // The test harness runs this in a thread of its own.
-        assert_eq!(clone3(CloneFlags::empty(), None).err(), Some(Errno::BUSY));
+        assert_eq!(be_alone(Duration::ZERO, threads), Err(Errno::BUSY));
+    }
+
+    #[test]
+    fn a_thread_that_was_joined_may_be_slow_to_leave() {
+        // As one that a busy processor keeps: for longer than it takes to look a thousand times.
+        let gone = Instant::now() + Duration::from_millis(200);
+        let count = || Ok(if Instant::now() < gone { 2 } else { 1 });
+        assert_eq!(be_alone(JOINED_THREAD_PATIENCE, count), Ok(()));
     }
 }

@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Seat;
+use super::names::{Naming, RESOLV_CONF};
 use super::world::World;
-use super::{Seat, names};
 use crate::engine::config::resolver_for;
 use crate::engine::engine::Engine;
 use crate::engine::options::hosts::{HostAddress, HostEntry, HostFiles};
@@ -26,6 +27,7 @@ const HOST_NAMES: &str = "host.docker.internal host.containers.internal";
 
 /// What is beyond this is no line of ours.
 const FILE_BYTES: u64 = 1 << 20;
+const USUAL_BYTES: usize = 4096;
 
 /// Above the lines of resolv.conf that are husk's: those that stand for the host's servers.
 const MARK: &str = "# The name server of the container's network, by husk";
@@ -34,9 +36,16 @@ const MARK: &str = "# The name server of the container's network, by husk";
 const PLAIN_FIRST: &str = "options ndots:0";
 
 /// Writes them.
-pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &str, seats: &[Seat<'_>]) -> Result<()> {
+pub(super) fn write(
+    engine: &Engine,
+    world: &World,
+    record: &Record,
+    hostname: &str,
+    seats: &[Seat<'_>],
+    namings: &[Naming],
+) -> Result<()> {
     change(engine, record, "hosts", |text| Ok(hosts(text, &Host::of(world, seats), record, hostname, seats)))?;
-    let servers = servers(record, seats);
+    let servers = servers(record, seats, namings);
     change(engine, record, "resolv.conf", |text| match &servers {
         Some((servers, knows_names)) => Ok(resolver(text, servers, *knows_names)),
         None if text.lines().any(|line| line == MARK) => {
@@ -49,12 +58,13 @@ pub(super) fn write(engine: &Engine, world: &World, record: &Record, hostname: &
 /// Whom the container asks: of its networks the first that has a server which knows names, since that knows those of the others
 /// as well. That asks whom the container names (`--dns`); where one stands in for the host's alone, those are asked by the
 /// container itself. One that may not reach everything asks nobody else. Says besides whether it knows names.
-fn servers(record: &Record, seats: &[Seat<'_>]) -> Option<(Vec<IpAddr>, bool)> {
+fn servers(record: &Record, seats: &[Seat<'_>], namings: &[Naming]) -> Option<(Vec<IpAddr>, bool)> {
     let has_named = !record.options.hosts.servers.is_empty();
     let named = seats.iter().find(|seat| seat.network().has_dns());
     let is_guarded = |seat: &Seat<'_>| seat.lease.egress.is_some() && !seat.network().subnets.is_empty();
-    let stands_in = |seat: &Seat<'_>| is_guarded(seat) || !has_named && names::stands_in(seat.network());
-    let seat = named.or_else(|| seats.iter().find(|seat| stands_in(seat)))?;
+    let mut others = seats.iter().zip(namings);
+    let stands_in = |(seat, naming): &(&Seat<'_>, &Naming)| is_guarded(seat) || !has_named && naming.stands_in;
+    let seat = named.or_else(|| others.find(stands_in).map(|(seat, _)| seat))?;
     Some((seat.network().subnets.iter().map(|subnet| subnet.gateway).collect(), named.is_some()))
 }
 
@@ -145,12 +155,10 @@ fn without_servers(text: &str) -> String {
 
 fn read_resolver() -> Result<String> {
     let mut bytes = Vec::new();
-    match File::open(names::RESOLV_CONF) {
-        Ok(file) => {
-            file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", names::RESOLV_CONF))?
-        }
+    match File::open(RESOLV_CONF) {
+        Ok(file) => file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", RESOLV_CONF))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error).with_context(|| format!("read {}", names::RESOLV_CONF)),
+        Err(error) => return Err(error).with_context(|| format!("read {}", RESOLV_CONF)),
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -165,7 +173,8 @@ fn change(engine: &Engine, record: &Record, name: &str, change: impl FnOnce(&str
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno).with_context(context),
     };
-    let mut bytes = Vec::new();
+    // Room for what there usually is: else it is read in small pieces.
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
     (&file).take(FILE_BYTES).read_to_end(&mut bytes).with_context(context)?;
     let text = change(&String::from_utf8_lossy(&bytes))?;
     if text.as_bytes() == bytes {

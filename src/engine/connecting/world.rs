@@ -2,7 +2,7 @@
 //! user's own, whose user namespace is the parent of those of the containers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -64,7 +64,7 @@ impl World {
     pub(super) fn lives(&self) -> bool {
         let Some(handle) = self.handle() else { return !matches!(self, Self::None) };
         let lease = handle.lease();
-        let mut fds = [PollFd::from_borrowed_fd(lease, PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(lease.as_fd(), PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut fds, Some(&now)), Ok(0))
     }
@@ -124,9 +124,9 @@ impl World {
         handle.keep(pid)
     }
 
-    /// The paths of the two namespaces, of an ordinary user's.
-    pub(super) fn paths(&self) -> Option<[&Path; 2]> {
-        self.handle().map(|handle| [handle.user_namespace_path(), handle.network_namespace_path()])
+    /// Where the two namespaces are found by what this process starts, of an ordinary user's.
+    pub(super) fn paths(&self) -> Option<[PathBuf; 2]> {
+        self.handle().map(Handle::namespace_paths)
     }
 }
 

@@ -57,6 +57,9 @@ pub struct Config {
     /// The user and network namespaces that the bridge is in, by path, where it is not in this process's.
     #[serde(default)]
     pub namespaces: Option<[PathBuf; 2]>,
+    /// The inode of that network namespace: a server whose bridge is in another hears nobody any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub world: Option<u64>,
     /// Where its process lives.
     #[serde(default)]
     pub home: Home,

@@ -3,7 +3,8 @@
 //!
 //! In the network's folder below the run root: `dns`, whose lock is the server's for as long as it lives, and which says what
 //! it was started with; `dns.start`, whose lock belongs to who looks whether there is one; `dns.servers`, who is asked if that
-//! has changed since; and `dns.lives`, a socket that nobody accepts anybody at: who is connected sees the server's end.
+//! has changed since; `dns.world`, the network namespace that the bridge is in, if that has; and `dns.lives`, a socket that nobody
+//! accepts anybody at: who is connected sees the server's end.
 //!
 //! ```text
 //!  starter                                  server
@@ -53,10 +54,12 @@ use crate::sys::process::exit_now;
 const STANDING: &str = "dns";
 const START: &str = "dns.start";
 const SERVERS: &str = "dns.servers";
+const WORLD: &str = "dns.world";
 const LIVES: &str = "dns.lives";
 
-/// Bytes of `dns.servers`.
+/// Bytes of `dns.servers`, and of `dns.world`.
 const SERVERS_BYTES: usize = 1 << 16;
+const WORLD_BYTES: usize = 32;
 
 /// Monitors that may watch one server; the kernel has it at `net.core.somaxconn` at most.
 const WATCHERS: i32 = 4096;
@@ -90,6 +93,12 @@ impl Standing {
     fn guards(&self) -> bool {
         self.config.guarding.is_some()
     }
+
+    /// Whether it has its sockets where the bridge is not any more: with all that held an ordinary user's network namespace that
+    /// has gone but for who has sockets there.
+    fn is_left_behind(&self, config: &Config) -> bool {
+        self.config.world.is_some() && self.config.world != config.world
+    }
 }
 
 /// A network's name server, as [`ensure`] finds it.
@@ -112,10 +121,26 @@ pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<Ensured> {
     let heard = |standing: Option<Standing>| standing.and_then(|standing| standing.port);
     let mut before = None;
     let mut lock = Lock::try_past_askers(file).with_context(describe)?;
-    if lock.is_none() && config.guarding.is_some() && standing(folder).is_some_and(|there| !there.guards()) {
-        lock = Some(wait_for_end(folder).with_context(describe)?);
+    if lock.is_none()
+        && let Some(there) = standing(folder)
+    {
+        let is_left_behind = there.is_left_behind(config);
+        if is_left_behind {
+            let world = config.world.map(|world| world.to_string()).unwrap_or_default();
+            atomic::replace(folder, WORLD, world.as_bytes()).context("write dns.world").with_context(describe)?;
+        }
+        if is_left_behind || config.guarding.is_some() && !there.guards() {
+            lock = Some(wait_for_end(folder).with_context(describe)?);
+        }
     }
     if let Some(lock) = lock {
+        if config.world.is_some() {
+            // What the one before it was told is not said of this one.
+            match rustix::fs::unlinkat(folder, WORLD, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context("remove dns.world").with_context(describe),
+            }
+        }
         before = Some(heard(standing(folder)).unwrap_or(forward::PORT));
         start(folder, config, lock).with_context(describe)?;
     }
@@ -124,8 +149,8 @@ pub fn ensure(folder: BorrowedFd<'_>, config: &Config) -> Result<Ensured> {
     Ok(Ensured { port, has_moved: before.is_some_and(|before| before != port) })
 }
 
-/// Waits for the end of a server that has given up what it would take to guard a container: it ends once it finds such a one
-/// among the leases.
+/// Waits for the end of a server that has given up what it would take to guard a container, which ends once it finds such a one
+/// among the leases; or of one that has been told that it was left behind.
 fn wait_for_end(folder: BorrowedFd<'_>) -> Result<Lock> {
     for _ in 0..LOOKS_FOR_END {
         let file = open_lock_file(folder, STANDING, OFlags::CREATE)?;
@@ -134,7 +159,7 @@ fn wait_for_end(folder: BorrowedFd<'_>) -> Result<Lock> {
         }
         std::thread::sleep(BETWEEN_LOOKS);
     }
-    Err(Error::new(Kind::Other, "the one before it, which guards nobody, does not end"))
+    Err(Error::new(Kind::Other, "the one before it, which cannot do what it takes, does not end"))
 }
 
 /// Whether a network's name server lives.
@@ -189,6 +214,12 @@ pub fn change_servers(folder: BorrowedFd<'_>, servers: &[IpAddr]) -> Result<()> 
 /// Who is asked, if that has changed since the first server was started.
 pub(super) fn changed_servers(folder: BorrowedFd<'_>) -> Option<Vec<IpAddr>> {
     serde_json::from_slice(&atomic::read(folder, SERVERS, SERVERS_BYTES).ok()??).ok()
+}
+
+/// Whether the bridge of a server that was made in this network namespace is in another by now.
+pub(super) fn is_left_behind(folder: BorrowedFd<'_>, world: Option<u64>) -> bool {
+    let read = || String::from_utf8(atomic::read(folder, WORLD, WORLD_BYTES).ok()??).ok()?.parse().ok();
+    world.is_some() && read().is_some_and(|now: u64| Some(now) != world)
 }
 
 fn read(file: &File) -> Result<Standing> {

@@ -70,6 +70,7 @@ pub struct Server {
     next_stream: u64,
     deaf_until: Option<Instant>,
     egress: Option<Box<dyn Egress>>,
+    is_left_behind: bool,
 }
 
 /// The way back to who asks.
@@ -133,6 +134,7 @@ impl Server {
             next_stream: 0,
             deaf_until: None,
             egress: None,
+            is_left_behind: false,
         })
     }
 
@@ -148,7 +150,7 @@ impl Server {
     pub fn run(mut self, wait: Wait) -> Result<Option<Leases>> {
         loop {
             let guards = self.egress.as_ref().is_some_and(|egress| !egress.is_shut_out());
-            if !guards && self.zone.has_guarded() {
+            if self.is_left_behind || !guards && self.zone.has_guarded() {
                 return Ok(None);
             }
             if self.zone.is_empty() {
@@ -225,6 +227,7 @@ impl Server {
                     if let Some(servers) = process::changed_servers(self.folder.as_fd()) {
                         self.config.upstreams = servers;
                     }
+                    self.is_left_behind = process::is_left_behind(self.folder.as_fd(), self.config.world);
                 }
                 Source::Datagrams(index) => self.hear_datagrams(*index),
                 Source::Listener(index) => self.let_in(*index),

@@ -31,7 +31,7 @@ const KEPT_BY_NAMESPACES: [u32; 4] = [6, 8, 11, 12];
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// What the process is told at its beginning.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Beginning {
     pub(super) maps: IdMaps,
     pub(super) reaches_host: bool,

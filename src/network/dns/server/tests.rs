@@ -103,6 +103,7 @@ fn who_guards_it_is_asked_first_and_told_first() {
             upstreams: vec!["127.0.0.9".parse().unwrap()],
             resolv_conf: "/nothing".into(),
             namespaces: None,
+            world: None,
             home: Home::Starters,
             guarding: None,
         };
