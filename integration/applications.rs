@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use super::connecting::{HOST, Stage, Tun, WORLD, husk, image, start, wait_until};
+use super::support::stage::{HOST, Stage, Tun, WORLD, husk, image, start, wait_until};
 use super::support::{Need, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {

@@ -16,11 +16,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::connecting::{
-    HOST, Stage, Tun, WORLD, WORLD6, address, husk, image, inside, inspect, ip, run, start, wait_until,
-};
 use super::support::image::Layout;
-use super::support::{Need, Scene, Test, test};
+use super::support::stage::{
+    HOST, Stage, Tun, WORLD, WORLD6, address, hear, husk, image, inside, inspect, ip, kill_keepers, nft, owners, run,
+    start, wait_until,
+};
+use super::support::{Need, Running, Scene, Test, Who, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let network = |test: Test| test.needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip"));
@@ -31,6 +32,11 @@ pub(crate) fn tests() -> Vec<Test> {
             .needs(Need::File("/dev/net/tun"))
             .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
         network(test!(it_stays_whatever_becomes_of_it)).root().needs(Need::Program("nft")),
+        network(test!(what_is_learned_has_its_time_and_what_is_allowed_changes)).root().needs(Need::Program("nft")),
+        network(test!(a_user_changes_what_is_allowed))
+            .user()
+            .needs(Need::File("/dev/net/tun"))
+            .needs(Need::Capability(caps::Capability::CAP_SYS_ADMIN)),
         network(test!(errors_about_others_conversations_are_refused)).root(),
         network(test!(it_is_refused_where_it_would_not_hold)).root(),
     ]
@@ -239,11 +245,7 @@ fn it_stays_whatever_becomes_of_it(scene: &Scene) {
     };
     is_closed("at first");
     assert_eq!(exec(scene, "guarded", learned), "world\n");
-    // A connection is opened that stays.
-    let stays = format!("mkfifo /q; nc {WORLD} 7000 </q >/r & exec 3>/q; sleep 1000");
-    let mut command = scene.husk();
-    let talking = command.args(["exec", "guarded", "/bin/busybox", "sh", "-c", &stays]).start();
-    wait_until("it is connected", || exec(scene, "guarded", "cat /r 2>/dev/null; true") == "world");
+    let talk = Talk::new(scene, "guarded", &format!("{WORLD} 7000"));
 
     husk(scene, &["network", "connect", "back", "guarded"]).success();
     is_closed("in another network as well");
@@ -259,8 +261,8 @@ fn it_stays_whatever_becomes_of_it(scene: &Scene) {
     assert_eq!(exec(scene, "guarded", &format!("a nc {WORLD} 7000")), "world\n", "what it knew is known still");
     // A monitor has another one take its place, which guards as the one before did.
     wait_until("names are found again", || exec(scene, "guarded", "a nc 198-51-100-3.test 7000") == "world\n");
-    assert_eq!(exec(scene, "guarded", "echo more >/q; sleep 0.2; cat /r"), "worldmore\n", "what goes on goes on");
-    drop(talking);
+    assert!(talk.goes_on("more"), "what goes on goes on");
+    drop(talk);
 
     husk(scene, &["restart", "-t", "0", "guarded"]).success();
     is_closed("started again");
@@ -277,6 +279,105 @@ fn it_stays_whatever_becomes_of_it(scene: &Scene) {
         next.code() == 0
     });
     husk(scene, &["rm", "-f", "db", "web"]).success();
+}
+
+/// A program in a container that has a connection open, and says into `/r` what it hears.
+struct Talk<'a> {
+    scene: &'a Scene,
+    name: &'a str,
+    _talking: Running<'a>,
+}
+
+impl<'a> Talk<'a> {
+    fn new(scene: &'a Scene, name: &'a str, with: &str) -> Self {
+        let stays = format!("rm -f /q /r; mkfifo /q; nc {with} </q >/r & exec 3>/q; sleep 1000");
+        let mut command = scene.husk();
+        let talking = command.args(["exec", name, "/bin/busybox", "sh", "-c", &stays]).start();
+        wait_until("it is connected", || exec(scene, name, "cat /r 2>/dev/null; true") == "world");
+        Self { scene, name, _talking: talking }
+    }
+
+    /// Whether what is said comes back.
+    fn goes_on(&self, word: &str) -> bool {
+        let say = format!(
+            "timeout 1 sh -c 'echo {word} >/q'; for i in 1 2 3 4 5; do grep -q {word} /r && echo heard && break; sleep 0.1; done"
+        );
+        exec(self.scene, self.name, &say) == "heard\n"
+    }
+}
+
+fn what_is_learned_has_its_time_and_what_is_allowed_changes(scene: &Scene) {
+    let _stage = stage();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "front"]).success();
+    let flags =
+        ["--name", "guarded", "--network", "front", "--dns", WORLD, "--egress", "allow=*.test:7000", "-p", "8080:80"];
+    start(scene, &layout, &flags, "echo open > /x; nc -ll -p 80 -e cat /x");
+    let mut follower = scene.husk();
+    let mut follower = follower.args(["logs", "--egress", "-f", "guarded"]).start();
+    assert_eq!(exec(scene, "guarded", "a nc 198-51-100-2.test 7000"), "world\n");
+    let talk = Talk::new(scene, "guarded", &format!("{WORLD} 7000"));
+    // Time passes: what was learned is gone. Nobody but husk may change that while somebody keeps the tables.
+    wait_until("nobody keeps them", || {
+        kill_keepers(scene, usize::MAX);
+        owners() == 0
+    });
+    let table = run("nft", "list tables inet").trim().replace("table ", "");
+    nft(&format!("flush set {table} learned4")).expect("it is nobody's");
+    assert_eq!(exec(scene, "guarded", &format!("a nc {WORLD} 7000")), "-\n", "another connection");
+    assert!(talk.goes_on("more"), "what is open goes on");
+    assert_eq!(follower.line(), format!("tcp {WORLD}:7000"));
+    drop(talk);
+    changes(scene);
+    // What it was called by is open for others still.
+    assert_eq!(hear("127.0.0.1:8080"), "open");
+    husk(scene, &["restart", "-t", "0", "guarded"]).success();
+    assert_eq!(exec(scene, "guarded", &format!("a nc {OTHER} 7000")), "-\n", "as it was said last");
+    // What runs without bounds is not led to them; it gets them with its next start.
+    start(scene, &layout, &["--name", "free", "--network", "front"], "sleep 1000");
+    let refused = husk(scene, &["update", "--egress", "none", "free"]);
+    refused.exits_with(1).says("was started without bounds").says("husk stop free");
+    assert_eq!(exec(scene, "free", &format!("a nc {OTHER} 7000")), "world\n");
+    husk(scene, &["stop", "-t", "0", "free"]).success();
+    husk(scene, &["update", "--egress", "none", "free"]).success();
+    husk(scene, &["start", "free"]).success();
+    assert_eq!(exec(scene, "free", &format!("a nc {OTHER} 7000")), "-\n");
+    start(scene, &layout, &["--name", "alone", "--network", "host"], "sleep 1000");
+    husk(scene, &["update", "--egress", "none", "alone"]).exits_with(1).says("its packets are the host's own");
+    husk(scene, &["rm", "-f", "guarded", "free", "alone"]).success();
+    assert_eq!(follower.finish().code(), 0, "it ends with the container");
+}
+
+fn a_user_changes_what_is_allowed(scene: &Scene) {
+    let _stage = stage();
+    let _tun = Tun::new(scene);
+    let layout = image(scene);
+    husk(scene, &["network", "create", "front"]).success();
+    let flags = ["--name", "guarded", "--network", "front", "--dns", WORLD, "--egress", "allow=*.test:7000"];
+    start(scene, &layout, &flags, "sleep 1000");
+    changes(scene);
+    husk(scene, &["rm", "-f", "guarded"]).success();
+}
+
+/// A container that may reach all names of the zone is to reach one address, then nothing.
+fn changes(scene: &Scene) {
+    let ask = |script: &str| exec(scene, "guarded", script);
+    let update = |egress: &str| husk(scene, &["update", "--egress", egress, "guarded"]).success();
+    assert_eq!(ask("a nc 198-51-100-2.test 7000"), "world\n");
+    let talk = Talk::new(scene, "guarded", &format!("{WORLD} 7000"));
+    update(&format!("allow={OTHER}:7000"));
+    assert_eq!(inspect(scene, "guarded")["HostConfig"]["Egress"], Value::from(format!("allow={OTHER}:7000")));
+    assert!(!talk.goes_on("more"), "what it had open, and may not any more");
+    drop(talk);
+    let tried = format!("a nc {WORLD} 7000; a nc 198-51-100-2.test 7000; a nc {OTHER} 7000");
+    assert_eq!(ask(&tried), "-\n-\nworld\n");
+    let talk = (scene.who == Who::Root).then(|| Talk::new(scene, "guarded", &format!("{OTHER} 7000")));
+    update("allow=198.51.100.0/24:7000");
+    assert!(talk.as_ref().is_none_or(|talk| talk.goes_on("one")), "what it may still");
+    assert_eq!(ask(&format!("a nc {WORLD} 7000")), "world\n");
+    update("none");
+    assert!(!talk.is_some_and(|talk| talk.goes_on("two")));
+    assert_eq!(ask(&tried), "-\n-\n-\n");
 }
 
 /// The kernel counts an ICMP error to the conversation that it quotes, whoever sends it: a way out for what is put behind.

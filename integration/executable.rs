@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::connecting::{Stage, image, wait_until};
 use super::support::launch::Step;
 use super::support::needs::is_static;
 use super::support::scene::{RUN_VARIABLE, STORE_VARIABLE};
+use super::support::stage::{Stage, image, wait_until};
 use super::support::suite::kit;
 use super::support::{Guest, Need, Scene, Test, test};
 

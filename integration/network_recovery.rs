@@ -6,7 +6,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
 
-use super::connecting::{Stage, husk, image, inspect, leases, start, wait_until};
+use super::support::stage::{Stage, husk, image, inspect, leases, start, wait_until};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::connecting::{Stage, Tun, husk, leases, run, wait_until};
 use super::storm::Dice;
 use super::support::image::{Image, Layout};
+use super::support::stage::{Stage, Tun, husk, leases, run, wait_until};
 use super::support::trace::trace;
 use super::support::{Invocation, Need, Scene, Test, Who, test};
 use super::sweep::{choose, seed};

@@ -13,7 +13,7 @@ const WORLD: &str = "ip netns add hk-world && ip link add out0 type veth peer na
     ip -n hk-world route add default via 198.51.100.1";
 
 /// What a container serves: its own word, at port 80.
-fn serve(word: &str) -> String {
+pub(super) fn serve(word: &str) -> String {
     format!("echo {word} >/tmp/a; exec /bin/busybox httpd -f -p 80 -h /tmp")
 }
 

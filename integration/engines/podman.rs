@@ -82,6 +82,10 @@ impl<'a> Podman<'a> {
         podman
     }
 
+    pub(super) fn site(&self) -> &Site<'a> {
+        &self.site
+    }
+
     /// A shell's words for [`Podman::command`], to be run by [`Podman::program`].
     pub(super) fn words(&self) -> String {
         let (graph, run) = (self.site.path("graph"), self.site.path("run"));

@@ -136,6 +136,8 @@ fn perform(name: &str, value: &str) -> std::io::Result<()> {
             let family =
                 if at.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
             let socket = rustix::net::socket(family, rustix::net::SocketType::STREAM, None)?;
+            // As systemd does: what was said by it keeps nobody from the port.
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
             rustix::net::bind(&socket, &at)?;
             rustix::net::listen(&socket, 16)?;
             std::mem::forget(socket);

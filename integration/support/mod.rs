@@ -14,6 +14,7 @@ pub(crate) mod receiver;
 pub(crate) mod registry;
 pub(crate) mod scene;
 pub(crate) mod sentinel;
+pub(crate) mod stage;
 pub(crate) mod suite;
 pub(crate) mod tar;
 pub(crate) mod trace;

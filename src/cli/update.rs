@@ -1,4 +1,4 @@
-//! `husk update`: other limits for containers.
+//! `husk update`: other limits for containers, and other bounds.
 
 use clap::Args;
 
@@ -6,14 +6,17 @@ use super::status::Status;
 use super::{printer, report};
 use crate::engine::engine::Engine;
 use crate::engine::options::{Limits, SwapLimit};
+use crate::engine::update::Changes;
 use crate::engine::{settings, update};
 use crate::error::{Error, Result};
 use crate::monitor::RestartPolicy;
+use crate::network::egress::Policy;
 use crate::support::units;
 
-/// Change the limits or the restart policy of containers
+/// Change limits, the restart policy or the egress policy of containers
 ///
-/// What is not named stays as it is. Limits of a container that runs change at once, its restart policy with its next start.
+/// What is not named stays as it is. Limits of a container that runs, and what it may reach, change at once, its restart policy
+/// with its next start.
 #[derive(Debug, Args)]
 pub(super) struct Update {
     /// Memory limit, with a suffix b, k, m or g
@@ -52,6 +55,9 @@ pub(super) struct Update {
     /// When to start it again: no, on-failure[:NUMBER], always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
+    /// What it may reach, in place of what it might: none, or allow=ITEM,… as `run` has it
+    #[arg(long, value_name = "none|allow=ITEM,…")]
+    egress: Vec<String>,
     /// Names or ids of the containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -59,16 +65,17 @@ pub(super) struct Update {
 
 /// Runs `update`.
 pub(super) fn run(args: &Update) -> Result<Status> {
-    if !args.changes_limits() && args.restart.is_none() {
+    let egress = Policy::parse(&args.egress)?;
+    if !args.changes_limits() && args.restart.is_none() && egress.is_none() {
         return Err(Error::invalid("you must provide one or more flags when using this command"));
     }
     let engine = Engine::open(settings::File::default())?;
     let containers = engine.containers()?;
     let mut status = Status::Success;
+    let limits = |limits: &mut Limits| args.change(limits);
+    let changes = Changes { limits: &limits, restart: args.restart, egress };
     for word in &args.containers {
-        let change = |limits: &mut Limits| args.change(limits);
-        let updated =
-            containers.find(word).and_then(|container| update::update(&engine, &container, &change, args.restart));
+        let updated = containers.find(word).and_then(|container| update::update(&engine, &container, &changes));
         match updated {
             Ok(notes) => {
                 for note in &notes {

@@ -235,7 +235,7 @@ impl<'a> Connecting<'a> {
         for number in 0..seats.len() {
             let published = ways.published(number, &seats, &opened.bound);
             let Some(seat) = seats.get_mut(number) else { continue };
-            self.note(&networks, seat, published)?;
+            self.note(&networks, record, seat, published)?;
         }
         drop(claim);
         let linked = seats.iter().filter(|seat| !seat.lease.port.is_empty());
@@ -326,8 +326,7 @@ impl<'a> Connecting<'a> {
     /// are. Gives the turn in which nobody else says that they are theirs, and in which its own lease is to say so; `None` where
     /// the host has told already.
     fn claim(&self, networks: &Networks<'_>, bound: &[BoundPort]) -> Result<Option<Turn<'_>>> {
-        let unheld: Vec<BoundPort> =
-            bound.iter().filter(|bound| bound.protocol == Protocol::Sctp).copied().collect();
+        let unheld: Vec<BoundPort> = bound.iter().filter(|bound| bound.protocol == Protocol::Sctp).copied().collect();
         if unheld.is_empty() {
             return Ok(None);
         }
@@ -367,7 +366,7 @@ impl<'a> Connecting<'a> {
             interface: place.interface.clone(),
             port: place.port.clone(),
             run: self.run.get(),
-            egress: place.guarded(&self.world(), self.record.options.egress.as_ref())?,
+            egress: place.guarded(&self.world(), record.options.egress.as_ref())?,
         };
         let mut leases = Leases::open(folder.as_fd())?;
         let id = self.record.id.as_str();
@@ -386,10 +385,16 @@ impl<'a> Connecting<'a> {
     }
 
     /// Has the lease say what has been opened for it, and what became known since it was written.
-    fn note(&self, networks: &Networks<'_>, seat: &mut Seat<'_>, published: Vec<BoundPort>) -> Result<()> {
+    fn note(
+        &self,
+        networks: &Networks<'_>,
+        record: &Record,
+        seat: &mut Seat<'_>,
+        published: Vec<BoundPort>,
+    ) -> Result<()> {
         let Seat { place, lease } = seat;
         // A bridge that has come by now has its own Ethernet address.
-        let egress = place.guarded(&self.world(), self.record.options.egress.as_ref())?;
+        let egress = place.guarded(&self.world(), record.options.egress.as_ref())?;
         if lease.published == published && lease.egress == egress {
             return Ok(());
         }
@@ -407,7 +412,8 @@ impl<'a> Connecting<'a> {
         Ok(naming)
     }
 
-    /// Makes it so that a container which runs is in the networks that its record names, and in no other.
+    /// Makes it so that a container which runs is in the networks that its record names, and in no other, and may reach what that
+    /// says.
     ///
     /// 1. It joins those that it is not in yet. What cannot be joined is given back, and all else is as before.
     /// 2. The ways to everywhere and of callers are chosen anew, and lead to what it keeps.
@@ -434,6 +440,7 @@ impl<'a> Connecting<'a> {
                 None => seats.push(self.join(&networks, &record, attachment, namespace)?),
             }
         }
+        self.keep_to_bounds(&networks, &record, &mut seats)?;
         self.lead(&networks, &record, &mut seats, namespace)?;
         self.part(&networks, attachments, Some(namespace))?;
         let namings = seats.iter().map(|seat| Naming::of(&networks, seat.network())).collect::<Result<Vec<_>>>()?;
@@ -442,6 +449,42 @@ impl<'a> Connecting<'a> {
         self.note_joined(seats, namings);
         self.begin_to_watch_names(&networks);
         Ok(())
+    }
+
+    /// Has the rules, and then the leases, say what it may reach by now, if they say something else: in one turn, so that nothing
+    /// is learned meanwhile by what was allowed before. What it has begun and may not any more ends.
+    fn keep_to_bounds(&self, networks: &Networks<'_>, record: &Record, seats: &mut [Seat<'_>]) -> Result<()> {
+        let Some(allow) = &record.options.egress else { return Ok(()) };
+        let is_other = |seat: &&mut Seat<'_>| seat.lease.egress.as_ref().is_some_and(|egress| egress.allow != *allow);
+        let mut changed: Vec<&mut Seat<'_>> = seats.iter_mut().filter(is_other).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let world = self.world();
+        let endpoints = |seats: &[&mut Seat<'_>]| -> Vec<Endpoint> {
+            seats.iter().map(|seat| endpoint(&world, &seat.lease)).collect()
+        };
+        let before = endpoints(&changed);
+        for egress in changed.iter_mut().filter_map(|seat| seat.lease.egress.as_mut()) {
+            egress.allow.clone_from(allow);
+        }
+        let after = endpoints(&changed);
+        world.inside(|| {
+            let mut turn = self.netfilter.turn(self.engine)?;
+            let is_written = turn.change(&before, &after)?;
+            for seat in &changed {
+                let folder = networks.run_folder(seat.network())?;
+                let write = |held: &mut Lease| held.egress.clone_from(&seat.lease.egress);
+                Leases::open(folder.as_fd())?.change(self.record.id.as_str(), write)?;
+            }
+            if !is_written {
+                turn.rewrite(&world, networks)?;
+            }
+            rules::end_what_was_begun(&after)
+        })?;
+        // Of a user's, the way out knows no rules: what the world says next would be taken for the begin of a conversation.
+        let addresses: Vec<IpAddr> = after.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+        world.handle().map_or(Ok(()), |handle| handle.forget(&addresses))
     }
 
     /// Joins it to one network more, while it runs; no way to everywhere leads there yet.
@@ -463,7 +506,7 @@ impl<'a> Connecting<'a> {
         let join = || {
             let (lease, _) = self.lease(networks, record, &place)?;
             let mut seat = Seat { place, lease };
-            self.note(networks, &mut seat, Vec::new())?;
+            self.note(networks, record, &mut seat, Vec::new())?;
             let world = self.world();
             world.inside(|| {
                 let linked = (!seat.lease.port.is_empty()).then(|| endpoint(&world, &seat.lease));

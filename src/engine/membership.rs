@@ -1,5 +1,6 @@
 //! `network connect` and `network disconnect`: which networks a container that exists is in. What was asked for is in its
-//! record; one that runs is joined and parted by its monitor ([`connecting`](super::connecting)), which has its ports as well.
+//! record; one that runs is joined and parted by its monitor ([`connecting`](super::connecting)), which has its ports as well, and
+//! changes what it may reach ([`update`](super::update)).
 
 use std::os::fd::AsFd;
 
@@ -69,7 +70,7 @@ pub fn disconnect(engine: &Engine, container: &Container, word: &str) -> Result<
 
 /// Changes what a container's record says. The lock is not held beyond that: a container that ends meanwhile with its monitor
 /// wants it.
-fn change(container: &Container, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+pub(super) fn change(container: &Container, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
     let _lock = container.lock(|_| ())?;
     let mut record = container.record()?;
     change(&mut record)?;
@@ -79,7 +80,7 @@ fn change(container: &Container, change: impl FnOnce(&mut Record) -> Result<()>)
 
 /// Has the monitor of a container that runs do what its record says by now. Without one there is nothing to be joined or parted:
 /// whoever starts the container, or takes it over, looks at the record.
-fn tell_monitor(container: &Container) -> Result<()> {
+pub(super) fn tell_monitor(container: &Container) -> Result<()> {
     match connect_to_monitor(container, Wants::default())? {
         Some(client) => client.change_networks().map(drop),
         None => Ok(()),

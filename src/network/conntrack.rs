@@ -61,8 +61,19 @@ pub fn forget_addresses(addresses: &[IpAddr]) -> Result<()> {
     let has_part = |entry: &Entry| {
         [entry.source, entry.destination, entry.answering].iter().any(|address| addresses.contains(address))
     };
-    let families = FAMILIES.into_iter().filter(|family| addresses.iter().any(|address| family_of(*address) == *family));
-    forget(families, has_part, "forget the conversations of an address's former owner")
+    forget(families(addresses), has_part, "forget the conversations of an address's former owner")
+}
+
+/// Forgets the conversations that these addresses have begun, but for those that may go on: by where they go to, with what
+/// protocol (`IPPROTO_*`), and to which port, of protocols that have such.
+pub fn forget_begun(addresses: &[IpAddr], goes_on: impl Fn(IpAddr, u8, Option<u16>) -> bool) -> Result<()> {
+    let is_over =
+        |entry: &Entry| addresses.contains(&entry.source) && !goes_on(entry.destination, entry.protocol, entry.port);
+    forget(families(addresses), is_over, "forget the conversations that a container has begun")
+}
+
+fn families(addresses: &[IpAddr]) -> impl Iterator<Item = u8> {
+    FAMILIES.into_iter().filter(|family| addresses.iter().any(|address| family_of(*address) == *family))
 }
 
 fn family_of(address: IpAddr) -> u8 {

@@ -21,6 +21,7 @@ pub mod expression;
 pub mod foreign;
 pub mod keeper;
 pub mod message;
+pub mod stand_ins;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -156,9 +157,7 @@ impl<'a> Firewall<'a> {
         endpoints: &[Endpoint],
         apart: &Apart,
     ) -> Result<bool> {
-        let sources = egress::sources(endpoints);
-        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
-        let learned = if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) };
+        let learned = self.learned_by(socket, endpoints);
         let messages = |owns| {
             let mut messages = self.whole(owns, segments, endpoints, apart)?;
             messages.extend(self.entries(&learned, Table::add_entries)?);
@@ -211,6 +210,21 @@ impl<'a> Firewall<'a> {
             Ok(messages)
         };
         transact(socket, messages, "remove a container from husk's tables in nf_tables")
+    }
+
+    /// Has guarded containers reach what they may by now, in place of what they might before, and nothing that they have learned,
+    /// in one transaction. Both lists are of the same connections. Fails with ENOENT where what they might is not there.
+    pub fn change(self, socket: &Socket, before: &[Endpoint], after: &[Endpoint]) -> Result<()> {
+        let learned = self.learned_by(socket, before);
+        let messages = || {
+            let mut messages = self.entries(&learned, Table::add_entries)?;
+            // The life of one may have ended meanwhile: it is made to be there.
+            messages.extend(self.entries(&learned, Table::delete_entries)?);
+            messages.extend(self.entries(&egress::grants(before), Table::delete_entries)?);
+            messages.extend(self.entries(&egress::grants(after), Table::add_entries)?);
+            Ok(messages)
+        };
+        transact(socket, messages, "change what a container may reach in husk's tables in nf_tables")
     }
 
     /// Says whether the tables are there, with a network whose bridge this is: one that was made after they were written is not
@@ -328,13 +342,8 @@ impl<'a> Firewall<'a> {
     }
 
     /// Has containers forget what they have learned, and whoever has their addresses next know nothing.
-    fn forget(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
-        let sources = egress::sources(endpoints);
-        if sources.is_empty() {
-            return Ok(());
-        }
-        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
-        for (set, entries) in egress::learned(socket, self.table(Family::Inet), &passes) {
+    pub fn forget(self, socket: &Socket, endpoints: &[Endpoint]) -> Result<()> {
+        for (set, entries) in self.learned_by(socket, endpoints) {
             for some in entries.chunks(ELEMENTS_A_MESSAGE) {
                 // The life of one may have ended meanwhile: it is made to be there.
                 let table = self.table(Family::Inet);
@@ -343,6 +352,12 @@ impl<'a> Firewall<'a> {
             }
         }
         Ok(())
+    }
+
+    fn learned_by(self, socket: &Socket, endpoints: &[Endpoint]) -> Vec<(Set, Vec<Entry>)> {
+        let sources = egress::sources(endpoints);
+        let passes = |source: &[u8]| sources.iter().any(|own| own == source);
+        if sources.is_empty() { Vec::new() } else { egress::learned(socket, self.table(INET), &passes) }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
+use crate::network::egress::Grant;
 use crate::network::firewall::egress::Bounds;
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
 use crate::network::forwarding::{self, Apart, Missing};
@@ -174,6 +175,19 @@ impl Turn<'_> {
         if self.is_there()? { Ok(()) } else { self.rewrite(world, networks) }
     }
 
+    /// Has guarded containers reach what they may by now, and know nothing of what they have learned. Says whether it is so: where
+    /// the tables are not as they were left, they are to be written anew.
+    pub(super) fn change(&self, before: &[Endpoint], after: &[Endpoint]) -> Result<bool> {
+        let socket = self.socket()?;
+        match self.firewall.change(&socket, before, after) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY)) => {
+                self.firewall.forget(&socket, before).map(|()| false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn rewrite_without(
         &mut self,
         world: &World,
@@ -302,6 +316,17 @@ fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint])
         Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Ends what guarded containers have begun and may not reach any more, as far as addresses say: what names led to has been
+/// forgotten.
+pub(super) fn end_what_was_begun(endpoints: &[Endpoint]) -> Result<()> {
+    let grants: Vec<&Grant> =
+        endpoints.iter().filter_map(|endpoint| endpoint.bounds.as_ref()).flat_map(|bounds| &bounds.grants).collect();
+    let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+    conntrack::forget_begun(&addresses, |to, protocol, port| {
+        grants.iter().any(|grant| grant.covers(to, protocol, port))
+    })
 }
 
 /// Takes the rules of containers away that have ended, and then their leases.

@@ -16,6 +16,7 @@ use crate::network::cidr::Cidr;
 use crate::network::dns::{Asker, Egress, Origin};
 use crate::network::firewall::egress::{self as rules, Learned};
 use crate::network::firewall::keeper::Seat;
+use crate::network::lease;
 use crate::network::own::is_own;
 use crate::sys::netlink::{Request, Socket, find_attribute};
 
@@ -237,7 +238,12 @@ impl Egress for Guard {
         }
         let gone: Vec<Learned> = ends.into_iter().map(|(_, one)| one).collect();
         if !fresh.is_empty() {
+            let folder = self.folder.as_fd();
             let learn = |owner: Option<&Socket>| {
+                // Since it asked it may have been told to reach less (`update --egress`), by who had the turn before.
+                if !holds(folder, asker) {
+                    return Err(Errno::STALE);
+                }
                 rules::learn(owner.unwrap_or(&self.means.rules), &self.table, &fresh, life, &gone)
             };
             let told = self.seat.in_turn(learn).unwrap_or(Err(Errno::TIMEDOUT));
@@ -272,6 +278,13 @@ impl Egress for Guard {
             self.note(&id, protocol_name(protocol), Some(destination), port, name);
         }
     }
+}
+
+/// Whether what a container may reach is still what its lease says.
+fn holds(folder: BorrowedFd<'_>, asker: &Asker) -> bool {
+    let leases = lease::read(folder).unwrap_or_default();
+    let egress = leases.get(&asker.id).and_then(|lease| lease.egress.as_ref());
+    egress.is_some_and(|egress| egress.allow == asker.allow)
 }
 
 /// The IPv4 address that others send on to what they get for this one: through NAT64 (RFC 6052) and 6to4 (RFC 3056); and

@@ -62,6 +62,15 @@ pub struct Grant {
     pub ports: RangeInclusive<u16>,
 }
 
+impl Grant {
+    /// Whether it lets something through: protocols without ports go with those for any.
+    pub fn covers(&self, to: IpAddr, protocol: u8, port: Option<u16>) -> bool {
+        let is_any = self.protocol == 0;
+        let has_port = || self.protocol == protocol && port.is_some_and(|port| self.ports.contains(&port));
+        self.block.contains(to) && (is_any || has_port())
+    }
+}
+
 impl Policy {
     /// Parses all that was said by `--egress`; `None` where nothing was.
     pub fn parse(words: &[String]) -> Result<Option<Self>> {

@@ -94,7 +94,8 @@ impl Turn {
         let lines: Vec<Line> = whole.lines().filter_map(Line::parse).collect();
         let has_stale = !rest.is_empty() || lines.len() != whole.lines().count();
         // Where nobody is known there is nobody whose pid would mean something.
-        let pids = if lines.is_empty() { 0 } else { rustix::fs::stat(PIDS).context("look at the PID namespace")?.st_ino };
+        let pids =
+            if lines.is_empty() { 0 } else { rustix::fs::stat(PIDS).context("look at the PID namespace")?.st_ino };
         Ok(Self { lock, namespace, pids, lines, has_stale })
     }
 

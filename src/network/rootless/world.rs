@@ -210,7 +210,7 @@ fn set_up_namespace() -> Result<OwnedFd> {
             Err(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::ACCESS | Errno::PERM) if address.is_ipv6() => continue,
             answer => answer.with_context(|| format!("give {address} to {DEVICE}"))?,
         }
-        forward(sysctl)?;
+        set(sysctl, "1")?;
     }
     Ok(device)
 }
@@ -248,17 +248,19 @@ fn add_way_out(socket: &Socket, index: u32, address: IpAddr) -> Result<(), Errno
 
 const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
 
-fn forward(sysctl: &'static str) -> Result<()> {
+/// Writes a setting of this process's network namespace, unless it has that value.
+pub(super) fn set(sysctl: &str, value: &str) -> Result<()> {
     let write = || -> Result<(), Errno> {
         let file = rustix::fs::open(sysctl, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let mut state = [0];
-        if rustix::io::read(&file, &mut state)? == 1 && state[0] == b'1' {
+        let mut state = [0; 16];
+        let length = rustix::io::read(&file, &mut state)?;
+        if state.get(..length).is_some_and(|state| state.trim_ascii() == value.as_bytes()) {
             return Ok(());
         }
-        rustix::io::pwrite(&file, b"1", 0).map(drop)
+        rustix::io::pwrite(&file, value.as_bytes(), 0).map(drop)
     };
     write().map_err(|errno| {
-        let error = Error::from(errno).context(format!("write 1 to {sysctl}"));
+        let error = Error::from(errno).context(format!("write {value} to {sysctl}"));
         error.with_hint("where /proc/sys is read-only, as in a container of docker, --privileged or a writable /proc/sys/net is needed")
     })
 }
