@@ -1,17 +1,22 @@
 //! What goes wrong at one moment, and not at the next: a network that cannot be had while a container is started again, ports that two
 //! want, and what containers leave whose monitors were killed.
 
-use rustix::process::Signal;
-use serde_json::Value;
+use std::process::Stdio;
 
-use super::support::stage::{Stage, husk, image, inspect, start, wait_until};
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+
+use super::support::stage::{Stage, husk, image, inspect, leases, start, wait_until};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     let network = |test: Test| {
         test.root().needs(Need::Husk).needs(Need::Busybox).needs(Need::Program("ip")).needs(Need::Program("nft"))
     };
-    vec![network(test!(a_restart_that_cannot_begin_is_tried_again))]
+    vec![
+        network(test!(a_restart_that_cannot_begin_is_tried_again)),
+        network(test!(a_port_that_no_socket_holds_is_one_container_s)),
+    ]
 }
 
 fn a_restart_that_cannot_begin_is_tried_again(scene: &Scene) {
@@ -37,4 +42,41 @@ fn a_restart_that_cannot_begin_is_tried_again(scene: &Scene) {
     wait_until("it runs", || state("Running") == Value::Bool(true) && pid() > 0 && pid() != first.as_raw_pid());
     husk(scene, &["exec", "phoenix", "/bin/busybox", "true"]).success();
     husk(scene, &["rm", "-f", "phoenix"]).success();
+}
+
+fn a_port_that_no_socket_holds_is_one_container_s(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    // Nobody has its turn at the tables until all of them are about to.
+    husk(scene, &["run", "--rm", "--network", "bridge", &layout.reference(), "/bin/busybox", "true"]).success();
+    let turn = std::fs::File::options().write(true).open(scene.run_root().join("networks/.firewall"));
+    let turn = turn.expect("open the lock of the tables");
+    turn.lock().expect("take the turn");
+    let names = ["one", "two", "three", "four"];
+    let begun = names.map(|name| {
+        let mut command = scene.husk();
+        command.args(["run", "-d", "--network", "bridge", "--name", name, "-p", "7000:7000/sctp"]);
+        command.arg(layout.reference()).args(["/bin/busybox", "sleep", "1000"]);
+        command.spawn(Stdio::null(), Stdio::null(), Stdio::piped())
+    });
+    wait_until("all have an address", || leases(scene, "bridge").as_object().map_or(0, Map::len) == names.len());
+    turn.unlock().expect("give the turn away");
+    let ended = begun.map(|child| child.wait_with_output().expect("wait for a command"));
+    let owner = std::iter::zip(names, &ended).find(|(_, output)| output.status.success()).expect("one has it").0;
+    let refused = format!("publish 0.0.0.0:7000/sctp: port is already allocated\nhint: container {owner} has it\n");
+    for (name, output) in std::iter::zip(names, &ended).filter(|(name, _)| *name != owner) {
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.ends_with(&refused), "{name}: {error}");
+    }
+    // Also for who gets a way to callers later.
+    husk(scene, &["network", "create", "--internal", "cut"]).success();
+    start(scene, &layout, &["--name", "late", "--network", "cut", "-p", "7000:7000/sctp"], "sleep 1000");
+    let late = husk(scene, &["network", "connect", "bridge", "late"]);
+    assert!(late.stderr.contains("7000/sctp") && late.stderr.contains(owner), "{}", late.stderr);
+    husk(scene, &["rm", "-f", owner]).success();
+    husk(scene, &["network", "disconnect", "bridge", "late"]);
+    wait_until("it is free", || husk(scene, &["network", "connect", "bridge", "late"]).code() == 0);
+    for name in ["late", "one", "two", "three", "four"] {
+        husk(scene, &["rm", "-f", name]);
+    }
 }

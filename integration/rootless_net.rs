@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
     };
     vec![
         network(test!(streams_pass_both_ways)).user(),
+        network(test!(long_connections_are_carried_by_the_kernel)).user(),
         network(test!(datagrams_and_echoes_pass)).user(),
         network(test!(callers_keep_their_addresses)),
         network(test!(a_killed_process_is_replaced)).user(),
@@ -150,6 +151,57 @@ impl<'a> Networks<'a> {
             .map(|entry| entry.expect("an entry").file_name())
             .collect();
         assert_eq!(left, ["lock"]);
+    }
+}
+
+/// A network namespace behind the user's, as a container's is.
+struct Neighbour {
+    process: std::process::Child,
+    namespace: OwnedFd,
+}
+
+/// Its addresses, and those of the user's namespace beside it.
+const NEIGHBOUR: [&str; 2] = ["10.88.0.2", "fd88::2"];
+const BESIDE: [&str; 2] = ["10.88.0.1", "fd88::1"];
+
+impl Neighbour {
+    fn new(networks: &Networks<'_>) -> Self {
+        let mut process = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo there; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("run unshare");
+        process.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).expect("a namespace");
+        let pid = process.id();
+        let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open the namespace").into();
+        networks.inside(|| {
+            ip(&format!("link add hk-v0 mtu 65520 type veth peer name eth0 mtu 65520 netns {pid}"));
+            ip("link set hk-v0 up");
+            ip(&format!("address add {}/24 dev hk-v0", BESIDE[0]));
+            ip(&format!("address add {}/64 dev hk-v0 nodad", BESIDE[1]));
+        });
+        let neighbour = Self { process, namespace };
+        neighbour.inside(|| {
+            ip("link set eth0 up");
+            for ((own, beside), length) in NEIGHBOUR.iter().zip(BESIDE).zip([24, 64]) {
+                let how = if length == 64 { " nodad" } else { "" };
+                ip(&format!("address add {own}/{length} dev eth0{how}"));
+                ip(&format!("route add default via {beside}"));
+            }
+        });
+        neighbour
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        inside(self.namespace.as_fd(), work)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
     }
 }
 
@@ -307,6 +359,124 @@ fn streams_pass_both_ways(scene: &Scene) {
     on_loopback.set_nonblocking(true).unwrap();
     assert!(on_loopback.accept().is_err(), "the host's loopback is nobody's but the host's");
     networks.end(scene);
+}
+
+/// Has the one speak for long and the other listen; gives how many connections are carried meanwhile.
+fn carried(networks: &Networks<'_>, speaker: &mut TcpStream, listener: &mut TcpStream, said: &[u8]) -> u64 {
+    for stream in [&*speaker, listener] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| speaker.write_all(said).expect("speak"));
+        let mut heard = vec![0; said.len()];
+        listener.read_exact(&mut heard).expect("listen");
+        assert!(heard == said, "{} bytes", said.len());
+    });
+    networks.status()["carried"].as_u64().expect("a number")
+}
+
+/// Hears that its peer has ended the connection at once.
+fn is_reset(stream: &mut TcpStream) -> bool {
+    stream.read(&mut [0; 16]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+fn close_at_once(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
+    let _outside = Outside::new(scene);
+    let networks = Networks::start(scene);
+    let neighbour = Neighbour::new(&networks);
+    let much = pattern(30_000_000);
+    let (said, answered) = (&much[..], &much[1000..20_000_000]);
+    for (address, own) in OUTSIDE.iter().zip(NEIGHBOUR) {
+        // To the world.
+        let world = TcpListener::bind((*address, 0)).unwrap();
+        let mut caller = neighbour.inside(|| TcpStream::connect(world.local_addr().unwrap()).unwrap());
+        let (mut called, _) = world.accept().unwrap();
+        assert_eq!(caller.peer_addr().unwrap(), world.local_addr().unwrap());
+        assert_eq!(carried(&networks, &mut caller, &mut called, &said[..500_000]), 0, "it is not worth the while");
+        assert_eq!(carried(&networks, &mut caller, &mut called, said), 1);
+        assert_eq!(carried(&networks, &mut called, &mut caller, answered), 1);
+        // Each side ends by itself.
+        caller.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(called.read(&mut [0]).unwrap(), 0);
+        assert_eq!(carried(&networks, &mut called, &mut caller, answered), 1);
+        drop(called);
+        assert_eq!(caller.read(&mut [0]).unwrap(), 0);
+        drop(caller);
+
+        // From the world: the container knows who calls, and sees no difference.
+        let server = neighbour.inside(|| TcpListener::bind((own, 0)).unwrap());
+        let port = networks.published("tcp", &host_port(address), &server.local_addr().unwrap().to_string());
+        let mut callers: Vec<_> = (0..3).map(|_| TcpStream::connect((*address, port)).unwrap()).collect();
+        let mut called: Vec<_> = callers.iter().map(|_| server.accept().unwrap()).collect();
+        for ((stream, from), caller) in called.iter_mut().zip(&mut callers) {
+            assert_eq!(*from, caller.local_addr().unwrap());
+            carried(&networks, stream, caller, said);
+            carried(&networks, caller, stream, answered);
+            assert_eq!(stream.peer_addr().unwrap(), *from);
+        }
+        assert_eq!(networks.status()["carried"], 3);
+        // Who is cut off hears of it, from either side, and from the middle.
+        close_at_once(called.remove(0).0);
+        assert!(is_reset(&mut callers.remove(0)));
+        close_at_once(callers.remove(0));
+        assert!(is_reset(&mut called.remove(0).0));
+        ask(&networks.link, &json!({ "forget": { "addresses": [own] } }), None);
+        assert!(is_reset(&mut called.remove(0).0) && is_reset(&mut callers.remove(0)));
+        assert_eq!((&networks.status()["carried"], &networks.status()["connections"]), (&json!(0), &json!(0)));
+        // One that has the same ends as one before.
+        let own_port = call_from_port(address, 0, (*address, port), &server);
+        assert_eq!(call_from_port(address, own_port, (*address, port), &server), own_port);
+    }
+
+    // Without who makes the sockets all goes on as it did; and that has nothing but them.
+    let status = read_host(format!("/proc/{}/status", children_of(networks.pid)[0]));
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let maker = rustix::process::Pid::from_raw(children_of(networks.pid)[0]).unwrap();
+    rustix::process::kill_process(maker, rustix::process::Signal::KILL).unwrap();
+    let world = TcpListener::bind((OUTSIDE[0], 0)).unwrap();
+    let mut caller = neighbour.inside(|| TcpStream::connect(world.local_addr().unwrap()).unwrap());
+    let (mut called, _) = world.accept().unwrap();
+    assert_eq!(carried(&networks, &mut caller, &mut called, answered), 0);
+    drop((caller, called, neighbour));
+    networks.end(scene);
+}
+
+fn host_port(address: &str) -> String {
+    SocketAddr::new(address.parse().unwrap(), 0).to_string()
+}
+
+/// Calls a server from a port, says and hears much, and closes first; gives the port.
+fn call_from_port(from: &str, port: u16, to: (&str, u16), server: &TcpListener) -> u16 {
+    let family = if from.contains(':') { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(from.parse().unwrap(), port)).unwrap();
+    rustix::net::connect(&socket, &SocketAddr::new(to.0.parse().unwrap(), to.1)).unwrap();
+    let mut caller = TcpStream::from(socket);
+    let own = caller.local_addr().unwrap().port();
+    let (mut called, _) = server.accept().unwrap();
+    let said = pattern(3_000_000);
+    thread::scope(|scope| {
+        scope.spawn(|| caller.write_all(&said).unwrap());
+        called.read_exact(&mut vec![0; said.len()]).unwrap();
+    });
+    caller.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(called.read(&mut [0]).unwrap(), 0);
+    drop(called);
+    assert_eq!(caller.read(&mut [0]).unwrap(), 0);
+    own
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let children = read_host(format!("/proc/{pid}/task/{pid}/children"));
+    children.split_whitespace().map(|child| child.parse().expect("a pid")).collect()
 }
 
 fn datagrams_and_echoes_pass(scene: &Scene) {

@@ -29,7 +29,7 @@ use self::names::Naming;
 pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
-use self::rules::{Gone, Netfilter, add, endpoint, give_back, sweep_named};
+use self::rules::{Gone, Netfilter, Turn, add, endpoint, give_back, sweep_named};
 pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
 use self::ways::Ways;
 use self::world::World;
@@ -231,11 +231,13 @@ impl<'a> Connecting<'a> {
         }
         let targets = ways.targets(&seats);
         let opened = self.open(&networks, record, &seats, &targets)?;
+        let claim = self.claim(&networks, &opened.bound)?;
         for number in 0..seats.len() {
             let published = ways.published(number, &seats, &opened.bound);
             let Some(seat) = seats.get_mut(number) else { continue };
             self.note(&networks, record, seat, published)?;
         }
+        drop(claim);
         let linked = seats.iter().filter(|seat| !seat.lease.port.is_empty());
         let endpoints: Vec<Endpoint> = linked.map(|seat| endpoint(&world, &seat.lease)).collect();
         let joined: Vec<&NetworkRecord> = seats.iter().map(Seat::network).collect();
@@ -317,12 +319,23 @@ impl<'a> Connecting<'a> {
             for name in networks.in_use()? {
                 sweep_named(self.engine, &self.world(), networks, &name)?;
             }
-            // But for those that no socket holds (sctp).
-            if let Some((bound, owner)) = ports::anothers(networks, record.id.as_str(), &opened.bound)? {
-                return Err(ports::allocated(&bound, &owner));
-            }
         }
         Ok(opened)
+    }
+
+    /// Refuses ports that another container has by its lease: of those that no socket holds (sctp) the leases alone say whose they
+    /// are. Gives the turn in which nobody else says that they are theirs, and in which its own lease is to say so; `None` where
+    /// the host has told already.
+    fn claim(&self, networks: &Networks<'_>, bound: &[BoundPort]) -> Result<Option<Turn<'_>>> {
+        let unheld: Vec<BoundPort> = bound.iter().filter(|bound| bound.protocol == Protocol::Sctp).copied().collect();
+        if unheld.is_empty() {
+            return Ok(None);
+        }
+        let turn = self.netfilter.turn(self.engine)?;
+        match ports::anothers(networks, self.record.id.as_str(), &unheld)? {
+            Some((bound, owner)) => Err(ports::allocated(&bound, &owner)),
+            None => Ok(Some(turn)),
+        }
     }
 
     fn take(&self, opened: ports::Opened, targets: Vec<IpAddr>) {

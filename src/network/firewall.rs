@@ -21,6 +21,7 @@ pub mod expression;
 pub mod foreign;
 pub mod keeper;
 pub mod message;
+pub mod stand_ins;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -120,6 +121,16 @@ pub struct Published {
     pub host_port: u16,
     pub to: IpAddr,
     pub to_port: u16,
+}
+
+/// Whether this kernel is one that has tables which outlive who owns them (Linux 6.9). Of one that has them by somebody's patch alone
+/// this is not said: there they are owned once they are written whole.
+pub fn knows_owners() -> bool {
+    const FIRST: (u32, u32) = (6, 9);
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().unwrap_or_default().split(|letter: char| !letter.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    next().zip(next()).is_some_and(|version| version >= FIRST)
 }
 
 /// The two tables of a name.

@@ -11,6 +11,7 @@ pub mod link;
 mod own;
 pub mod passed;
 pub mod port;
+pub mod pump;
 pub mod relay;
 pub mod rootless;
 mod setting;

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, bind, connect, getsockname,
-    ipproto, listen, recv, send, shutdown, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, connect, getsockname, ipproto,
+    listen, recv, send, socket_with, sockopt,
 };
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use super::pump::{Pipes, Pump};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::datagram::{self, Received};
@@ -52,7 +52,7 @@ const LOOPBACK: &str = "lo";
 /// What a relay has open besides its connections, and what one of those takes: two sockets, and a pipe each way.
 const OWN_DESCRIPTORS: usize = 64;
 const OF_CONNECTION: usize = 6;
-const CHUNK: usize = 64 << 10;
+const LARGEST_DATAGRAM: usize = 64 << 10;
 
 /// The transport protocols whose ports are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -236,67 +236,13 @@ fn raise_descriptors() -> usize {
     (descriptors.saturating_sub(OWN_DESCRIPTORS + CALLERS) / OF_CONNECTION).clamp(1, CONNECTIONS)
 }
 
-/// One way of a connection: what came from the one side and is not yet with the other lies in a pipe.
-struct Way {
-    pipe: (OwnedFd, OwnedFd),
-    held: usize,
-    has_ended: bool,
-    is_done: bool,
-}
-
-impl Way {
-    fn new() -> Result<Self, Errno> {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { pipe: (reader, writer), held: 0, has_ended: false, is_done: false })
-    }
-
-    fn wants_input(&self) -> bool {
-        self.held == 0 && !self.has_ended
-    }
-
-    fn wants_room(&self) -> bool {
-        self.held > 0
-    }
-
-    /// Moves on what can be moved; an error is the connection's end.
-    fn pump(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        loop {
-            if self.wants_input() {
-                match splice(from, None, &self.pipe.1, None, CHUNK, flags) {
-                    Ok(0) => self.has_ended = true,
-                    Ok(moved) => self.held += moved,
-                    Err(Errno::AGAIN) => return Ok(()),
-                    Err(Errno::INTR) => continue,
-                    Err(errno) => return Err(errno),
-                }
-            }
-            if self.held > 0 {
-                match splice(&self.pipe.0, None, to, None, self.held, flags) {
-                    Ok(moved) => self.held = self.held.saturating_sub(moved),
-                    Err(Errno::AGAIN) => return Ok(()),
-                    Err(Errno::INTR) => continue,
-                    Err(errno) => return Err(errno),
-                }
-            }
-            if self.has_ended && self.held == 0 {
-                if !self.is_done {
-                    self.is_done = true;
-                    let _ = shutdown(to, Shutdown::Write);
-                }
-                return Ok(());
-            }
-        }
-    }
-}
-
 /// A caller's connection, and the one to the container.
 struct Connection {
     caller: OwnedFd,
     callee: OwnedFd,
     is_connected: bool,
-    there: Way,
-    back: Way,
+    there: Pump,
+    back: Pump,
 }
 
 impl Connection {
@@ -311,11 +257,11 @@ impl Connection {
         for side in [&caller, &callee] {
             let _ = sockopt::set_tcp_nodelay(side, true);
         }
-        Ok(Self { caller, callee, is_connected: false, there: Way::new()?, back: Way::new()? })
+        Ok(Self { caller, callee, is_connected: false, there: Pump::default(), back: Pump::default() })
     }
 
     fn is_over(&self) -> bool {
-        self.there.is_done && self.back.is_done
+        self.there.is_done() && self.back.is_done()
     }
 
     /// What to wait for, of the caller's side and of the container's.
@@ -323,7 +269,7 @@ impl Connection {
         if !self.is_connected {
             return [PollFlags::empty(), PollFlags::OUT];
         }
-        let of = |way: &Way, back: &Way| {
+        let of = |way: &Pump, back: &Pump| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, way.wants_input());
             flags.set(PollFlags::OUT, back.wants_room());
@@ -332,13 +278,17 @@ impl Connection {
         [of(&self.there, &self.back), of(&self.back, &self.there)]
     }
 
-    fn go_on(&mut self) -> Result<(), Errno> {
+    fn go_on(&mut self, pipes: &mut Pipes) -> Result<(), Errno> {
         if !self.is_connected {
             sockopt::socket_error(&self.callee)??;
             self.is_connected = true;
         }
-        self.there.pump(&self.caller, &self.callee)?;
-        self.back.pump(&self.callee, &self.caller)
+        for way in [&mut self.there, &mut self.back] {
+            way.may_take();
+            way.may_give();
+        }
+        self.there.run(&self.caller, &self.callee, pipes)?;
+        self.back.run(&self.callee, &self.caller, pipes).map(drop)
     }
 }
 
@@ -370,7 +320,8 @@ fn serve(doors: &[Door], most: usize) -> Result<()> {
     let mut callers: HashMap<Peer, Caller> = HashMap::new();
     // Where no descriptor is left on this host, nobody is let in for a while.
     let mut deaf_since: Option<Instant> = None;
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; LARGEST_DATAGRAM];
+    let mut pipes = Pipes::default();
     loop {
         let mut sources = Vec::new();
         let mut fds = Vec::new();
@@ -422,7 +373,7 @@ fn serve(doors: &[Door], most: usize) -> Result<()> {
                 }
                 Source::Connection(place) => {
                     if let Some(connection) = connections.get_mut(place)
-                        && (connection.go_on().is_err() || connection.is_over())
+                        && (connection.go_on(&mut pipes).is_err() || connection.is_over())
                     {
                         ended.push(place);
                     }

@@ -19,6 +19,7 @@ pub mod pidfd;
 pub mod process;
 pub mod quota;
 pub mod regex;
+pub mod repair;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;

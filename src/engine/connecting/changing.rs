@@ -189,6 +189,11 @@ impl Connecting<'_> {
             }
             Ok(())
         };
+        let claim = self.claim(networks, &self.bound.borrow());
+        if claim.is_err() {
+            self.take(ports::Opened::default(), Vec::new());
+        }
+        let claim = claim?;
         let published: Vec<Vec<BoundPort>> =
             (0..seats.len()).map(|number| ways.published(number, seats, &self.bound.borrow())).collect();
         for mut gone in self.held(networks)? {
@@ -204,7 +209,11 @@ impl Connecting<'_> {
         if !has_changed || world.handle().is_some() {
             return Ok(());
         }
-        self.netfilter.turn(self.engine)?.rewrite(&world, networks)?;
+        let mut turn = match claim {
+            Some(turn) => turn,
+            None => self.netfilter.turn(self.engine)?,
+        };
+        turn.rewrite(&world, networks)?;
         forget_conversations(&self.bound.borrow())
     }
 }

@@ -69,7 +69,7 @@ impl Netfilter {
         let firewall = tables(engine);
         // In a user's world there is nobody else who would flush them; and this may be called outside of it.
         if engine.maps.is_some() {
-            return Ok(Turn { netfilter: self, firewall, socket: None, place: turn, owns: false });
+            return Ok(Turn { netfilter: self, firewall, socket: None, place: turn, owns: false, is_anybodys: false });
         }
         let found = turn.find().map(Rc::new);
         let is_kept = found.is_some();
@@ -79,9 +79,11 @@ impl Netfilter {
             None => Rc::new(firewall::open_socket()?),
         };
         let owns = is_kept || keeper::can_be_shared(&socket);
-        let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), place: turn, owns };
+        let mut turn = Turn { netfilter: self, firewall, socket: Some(socket), place: turn, owns, is_anybodys: false };
         if is_kept || owns && turn.adopt()? {
             turn.keep()?;
+        } else {
+            turn.is_anybodys = owns && firewall::knows_owners();
         }
         Ok(turn)
     }
@@ -95,6 +97,9 @@ pub(super) struct Turn<'t> {
     socket: Option<Rc<Socket>>,
     place: keeper::Turn,
     owns: bool,
+    /// The tables could be this one's, and are nobody's that could be taken over: they are not there, or a husk has written them
+    /// that could not own them.
+    is_anybodys: bool,
 }
 
 impl Turn<'_> {
@@ -103,20 +108,45 @@ impl Turn<'_> {
     }
 
     /// Takes over what nobody keeps any more.
-    fn adopt(&self) -> Result<bool> {
+    fn adopt(&mut self) -> Result<bool> {
         if !self.is_there()? {
             return Ok(false);
         }
         let socket = self.socket()?;
         for _ in 0..ENDINGS {
             match self.firewall.adopt(&socket) {
-                Err(error) if error.errno() == Some(Errno::PERM) => std::thread::sleep(ENDING),
+                Err(error) if error.errno() == Some(Errno::PERM) => {
+                    if self.place.out_of_reach().is_some() {
+                        break;
+                    }
+                    std::thread::sleep(ENDING);
+                }
+                Ok(true) => {
+                    self.place.forget_all();
+                    return Ok(true);
+                }
                 answer => return answer,
             }
         }
-        let hint = "of a container's monitor, or of what was started by one; it goes with the last of them";
-        Err(Error::new(Kind::State, "husk's tables in nf_tables belong to a socket that is out of reach")
-            .with_hint(hint))
+        Err(self.out_of_reach())
+    }
+
+    /// Says why tables that are owned cannot be changed.
+    fn out_of_reach(&self) -> Error {
+        let error = Error::new(Kind::State, "husk's tables in nf_tables belong to a socket that is out of reach");
+        match self.place.out_of_reach() {
+            Some(whose) => error.context(whose).with_hint("husk where that process was started, and as who started it"),
+            None => error
+                .with_hint("of a container's monitor, or of what was started by one; it goes with the last of them"),
+        }
+    }
+
+    /// Says so of what could not be changed because of that.
+    fn explain<T>(&self, changed: Result<T>) -> Result<T> {
+        changed.map_err(|error| match error.errno() {
+            Some(Errno::PERM) if self.place.out_of_reach().is_some() => self.out_of_reach(),
+            _ => error,
+        })
     }
 
     /// Has whoever is next find the tables with this process, if it stays.
@@ -183,7 +213,8 @@ impl Turn<'_> {
             World::Host => Apart::read(networks.run_root()?.as_fd())?,
             World::Users(_) | World::None => Apart::default(),
         };
-        if self.firewall.write(self.socket()?.as_ref(), self.owns, &segments, &endpoints, &apart)? {
+        let written = self.firewall.write(self.socket()?.as_ref(), self.owns, &segments, &endpoints, &apart);
+        if self.explain(written)? {
             self.keep()?;
         }
         Ok(())
@@ -248,7 +279,7 @@ pub(super) fn add(
     let missing = missing_forwarding(world, joined.iter().copied().filter(forwards))?;
     if let Some(missing) = missing {
         note_strangers(networks, missing)?;
-    } else if !follows_another && add_alone(&turn, joined, endpoints)? {
+    } else if !follows_another && !turn.is_anybodys && add_alone(&turn, joined, endpoints)? {
         return Ok(());
     }
     turn.rewrite(world, networks)?;
@@ -278,7 +309,7 @@ fn add_alone(turn: &Turn<'_>, joined: &[&NetworkRecord], endpoints: &[Endpoint])
             return Ok(false);
         }
     }
-    match turn.firewall.add(turn.socket()?.as_ref(), endpoints) {
+    match turn.explain(turn.firewall.add(turn.socket()?.as_ref(), endpoints)) {
         Ok(()) => Ok(true),
         // Not there yet, or gone; a published port that is still led to who had it, and what the address's last holder was
         // granted.
@@ -323,7 +354,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        let removed = match turn.firewall.remove(turn.socket()?.as_ref(), &endpoints) {
+        let removed = match turn.explain(turn.firewall.remove(turn.socket()?.as_ref(), &endpoints)) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
                 if turn.is_there()? {

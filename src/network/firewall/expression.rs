@@ -39,6 +39,8 @@ impl Register {
 pub enum Meta {
     /// The ether type, in network order.
     Protocol = 1,
+    /// What routing rules go by, in the machine's order.
+    Mark = 3,
     IncomingName = 6,
     OutgoingName = 7,
     /// One byte: `NFPROTO_IPV4` (2) or `NFPROTO_IPV6` (10).
@@ -116,6 +118,11 @@ pub enum Expression<'a> {
     DestinationType {
         into: Register,
     },
+    /// One byte: whether the packet is for a socket of this network namespace that stands for an address which is not its own
+    /// (`IP_TRANSPARENT`); a rule ends here where it is for none.
+    IsForStandIn {
+        into: Register,
+    },
     /// Puts bytes into registers.
     Load {
         value: Vec<u8>,
@@ -190,6 +197,7 @@ impl Expression<'_> {
             Self::Payload { .. } | Self::Write { .. } => "payload",
             Self::Connection { .. } => "ct",
             Self::DestinationType { .. } => "fib",
+            Self::IsForStandIn { .. } => "socket",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } => "lookup",
@@ -221,6 +229,8 @@ impl Expression<'_> {
                 // NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR.
                 number(number(number(data, 1, into.0)?, 2, 3)?, 3, 2)
             }
+            // NFT_SOCKET_TRANSPARENT.
+            Self::IsForStandIn { into } => number(number(data, 1, 0)?, 2, into.0),
             Self::Mask { register, mask } => {
                 let length = u32::try_from(mask.len()).map_err(|_| Errno::MSGSIZE)?;
                 let data = number(number(number(data, 1, register.0)?, 2, register.0)?, 3, length)?;

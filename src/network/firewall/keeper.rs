@@ -7,8 +7,12 @@
 //!
 //! ```text
 //! <run root>/networks/.firewall   locked by who changes the tables; a line for each process that has a copy:
-//!                                 its pid, its descriptor, the socket's cookie, the inode of its network namespace
+//!                                 its pid, its descriptor, the socket's cookie, the inode of its network namespace,
+//!                                 and that of its PID namespace, if that is not the machine's first
 //! ```
+//!
+//! A line stays for as long as its process may have the socket: who cannot look into that (a process of another PID namespace, one of
+//! somebody with more rights) says so, and takes nobody's place.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -16,14 +20,16 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, test_kill_process};
 use rustix::thread::CapabilitySet;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::support::lock::{Lock, Sharing, open_lock_file};
 use crate::sys::netlink::Socket;
 
 const FILE: &str = ".firewall";
+const PIDS: &str = "/proc/thread-self/ns/pid";
 /// Some twenty thousand processes.
 const LONGEST: usize = 1 << 20;
 /// A turn takes some milliseconds, and at most a second.
@@ -35,6 +41,9 @@ const LINES_BETWEEN_SEARCHES: usize = 64;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 const LOOKS: usize = 1000;
 
+/// The inode of the PID namespace that the machine starts with (`PROC_PID_INIT_INO`, Linux 3.8).
+const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+
 /// Of processes that nobody may look into, not even root.
 const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
 const NOBODY: &str = "3";
@@ -43,6 +52,7 @@ const NOBODY: &str = "3";
 pub struct Turn {
     lock: Lock,
     namespace: u64,
+    pids: u64,
     lines: Vec<Line>,
     /// Some of what is in the file is nobody's any more.
     has_stale: bool,
@@ -54,6 +64,23 @@ struct Line {
     descriptor: RawFd,
     cookie: u64,
     namespace: u64,
+    /// What its pid is a number of.
+    pids: u64,
+}
+
+/// What became of who has a copy, or had one.
+enum Found {
+    Copy(Socket),
+    /// It has ended, or is another process by now, or has another descriptor there.
+    Gone,
+    OutOfReach(Reason),
+}
+
+/// Why a copy cannot be taken of somebody's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    OtherPids,
+    Refused(Errno),
 }
 
 impl Turn {
@@ -66,21 +93,54 @@ impl Turn {
         let (whole, rest) = text.rsplit_once('\n').unwrap_or(("", &text));
         let lines: Vec<Line> = whole.lines().filter_map(Line::parse).collect();
         let has_stale = !rest.is_empty() || lines.len() != whole.lines().count();
-        Ok(Self { lock, namespace, lines, has_stale })
+        // Where nobody is known there is nobody whose pid would mean something.
+        let pids =
+            if lines.is_empty() { 0 } else { rustix::fs::stat(PIDS).context("look at the PID namespace")?.st_ino };
+        Ok(Self { lock, namespace, pids, lines, has_stale })
     }
 
     /// Takes a copy of the socket that owns the tables of this network namespace, from whoever has one.
     pub fn find(&mut self) -> Option<Socket> {
-        while let Some(place) = self.lines.iter().rposition(|line| line.namespace == self.namespace) {
-            if let Some(socket) = self.lines[place].copy() {
-                // What one that was killed half-way has not heard.
-                socket.discard_answers();
-                return Some(socket);
+        for place in (0..self.lines.len()).rev() {
+            if self.lines[place].namespace != self.namespace {
+                continue;
             }
-            self.lines.remove(place);
-            self.has_stale = true;
+            match self.lines[place].find(self.pids) {
+                Found::Copy(socket) => {
+                    // What one that was killed half-way has not heard.
+                    socket.discard_answers();
+                    return Some(socket);
+                }
+                Found::Gone => {
+                    self.lines.remove(place);
+                    self.has_stale = true;
+                }
+                Found::OutOfReach(_) => {}
+            }
         }
         None
+    }
+
+    /// Says who has a copy that cannot be taken, and why, where [`Self::find`] found none: tables that are owned are out of
+    /// reach then.
+    pub fn out_of_reach(&self) -> Option<String> {
+        let here = self.lines.iter().filter(|line| line.namespace == self.namespace);
+        here.rev().find_map(|line| match line.find(self.pids) {
+            Found::OutOfReach(Reason::OtherPids) => {
+                Some(format!("process {} of another PID namespace has it", line.pid))
+            }
+            Found::OutOfReach(Reason::Refused(errno)) => {
+                Some(format!("process {} has it, which may not be looked into: {}", line.pid, Error::from(errno)))
+            }
+            Found::Copy(_) | Found::Gone => None,
+        })
+    }
+
+    /// Says that nobody has it whose tables these were: they could be taken over.
+    pub fn forget_all(&mut self) {
+        let before = self.lines.len();
+        self.lines.retain(|line| line.namespace != self.namespace);
+        self.has_stale |= self.lines.len() != before;
     }
 
     /// Says that this process has a copy from now on, which is taken by whoever needs it.
@@ -91,10 +151,13 @@ impl Turn {
             descriptor: socket.as_fd().as_raw_fd(),
             cookie: rustix::net::sockopt::socket_cookie(socket).context(describe)?,
             namespace: self.namespace,
+            pids: rustix::fs::stat(PIDS).context(describe)?.st_ino,
         };
         if self.lines.len() % LINES_BETWEEN_SEARCHES == LINES_BETWEEN_SEARCHES - 1 {
-            let lives = |line: &Line| Pid::from_raw(line.pid).is_some_and(|pid| test_kill_process(pid).is_ok());
-            self.lines.retain(lives);
+            let own = line.pids;
+            // Who may not be signalled is there all the same.
+            let has_ended = |pid: i32| Pid::from_raw(pid).is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH));
+            self.lines.retain(|line| line.pids != own || !has_ended(line.pid));
             self.has_stale = true;
         }
         let before: String = self.lines.iter().map(Line::write).collect();
@@ -187,20 +250,37 @@ impl Line {
             descriptor: words.next()?.parse().ok()?,
             cookie: words.next()?.parse().ok()?,
             namespace: words.next()?.parse().ok()?,
+            pids: words.next().map_or(Ok(FIRST_PIDS), str::parse).ok()?,
         };
         words.next().is_none().then_some(line)
     }
 
     fn write(&self) -> String {
-        format!("{} {} {} {}\n", self.pid, self.descriptor, self.cookie, self.namespace)
+        let Self { pid, descriptor, cookie, namespace, pids } = self;
+        match *pids {
+            // As it is read by a husk that knows of no other.
+            FIRST_PIDS => format!("{pid} {descriptor} {cookie} {namespace}\n"),
+            pids => format!("{pid} {descriptor} {cookie} {namespace} {pids}\n"),
+        }
     }
 
-    /// A cookie is no other socket's until the next boot: neither a pid nor a descriptor that somebody else has by now misleads.
-    fn copy(&self) -> Option<Socket> {
-        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
-        let socket = pidfd_getfd(&pidfd, self.descriptor, PidfdGetfdFlags::empty()).ok()?;
-        let is_it = rustix::net::sockopt::socket_cookie(&socket).is_ok_and(|cookie| cookie == self.cookie);
-        is_it.then(|| Socket::from(socket))
+    /// Takes a copy, in a PID namespace. A cookie is no other socket's until the next boot: neither a pid nor a descriptor that
+    /// somebody else has by now misleads.
+    fn find(&self, pids: u64) -> Found {
+        if self.pids != pids {
+            return Found::OutOfReach(Reason::OtherPids);
+        }
+        let Some(pid) = Pid::from_raw(self.pid) else { return Found::Gone };
+        let copy = || pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, self.descriptor, PidfdGetfdFlags::empty());
+        match copy() {
+            Ok(socket) => match rustix::net::sockopt::socket_cookie(&socket) {
+                Ok(cookie) if cookie == self.cookie => Found::Copy(Socket::from(socket)),
+                _ => Found::Gone,
+            },
+            // It has ended, or is about to; it has no such descriptor.
+            Err(Errno::SRCH | Errno::BADF) => Found::Gone,
+            Err(errno) => Found::OutOfReach(Reason::Refused(errno)),
+        }
     }
 }
 
@@ -248,11 +328,43 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_be_looked_into_keeps_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = File::open(folder.path()).unwrap();
+        let path = folder.path().join(FILE);
+        in_own_namespace(|| {
+            let socket = Socket::open_netfilter().unwrap();
+            let mut turn = Turn::wait(opened.as_fd()).unwrap();
+            turn.enter(&socket).unwrap();
+            let own = turn.lines[0];
+            drop(turn);
+            let look = |line: Line| {
+                let file = File::options().write(true).truncate(true).open(&path).unwrap();
+                file.write_all_at(line.write().as_bytes(), 0).unwrap();
+                let mut turn = Turn::wait(opened.as_fd()).unwrap();
+                assert_eq!(turn.lines, [line], "it is read as it was written");
+                (turn.find().is_some(), turn.out_of_reach().is_some(), turn.lines.len())
+            };
+            assert_eq!(look(own), (true, false, 1));
+            assert_eq!(look(Line { pid: i32::MAX, ..own }), (false, false, 0), "it has ended");
+            assert_eq!(look(Line { descriptor: RawFd::MAX, ..own }), (false, false, 0), "it has closed it");
+            assert_eq!(look(Line { cookie: own.cookie + 1, ..own }), (false, false, 0), "it has another one there");
+            let elsewhere = if own.pids == FIRST_PIDS { FIRST_PIDS - 1 } else { FIRST_PIDS };
+            assert_eq!(look(Line { pid: i32::MAX, pids: elsewhere, ..own }), (false, true, 1), "its pid is not ours");
+            let mut turn = Turn::wait(opened.as_fd()).unwrap();
+            turn.forget_all();
+            assert_eq!(turn.out_of_reach(), None, "it has no tables");
+        });
+    }
+
+    #[test]
     fn what_is_kept_is_passed_over_by_a_flush() {
         in_own_namespace(|| {
             let tables = Firewall { name: NAME, gate: None };
             let socket = Socket::open_netfilter().unwrap();
-            if !tables.write(&socket, true, &[], &[], &Apart::default()).unwrap() {
+            let owns = tables.write(&socket, true, &[], &[], &Apart::default()).unwrap();
+            assert!(owns || !crate::network::firewall::knows_owners(), "it is known which kernels have owners");
+            if !owns {
                 return;
             }
             let others = Socket::open_netfilter().unwrap();

@@ -16,11 +16,26 @@ use crate::seccomp;
 use crate::sys;
 use crate::sys::landlock::{self, Handled};
 
+/// What the maker of sockets does: it is asked, answers, gives back memory, and ends.
+const OF_MAKER: [&str; 11] = [
+    "brk",
+    "close",
+    "exit",
+    "exit_group",
+    "madvise",
+    "munmap",
+    "ppoll",
+    "recvmsg",
+    "restart_syscall",
+    "rt_sigreturn",
+    "sendmsg",
+];
+
 /// EPERM: what was forgotten here fails, and the process goes on.
 const REFUSED: u32 = 1;
 
 /// No other programs, no processes, no namespaces. Of memory and of sockets, see [`filter`].
-const CALLS: [&str; 59] = [
+const CALLS: [&str; 61] = [
     "accept4",
     "bind",
     "brk",
@@ -57,6 +72,7 @@ const CALLS: [&str; 59] = [
     "openat",
     "poll",
     "ppoll",
+    "pipe2",
     "pread64",
     "read",
     "readlinkat",
@@ -74,6 +90,7 @@ const CALLS: [&str; 59] = [
     "setsockopt",
     "shutdown",
     "sigaltstack",
+    "splice",
     "statx",
     "tgkill",
     "unlinkat",
@@ -86,16 +103,26 @@ const CALLS: [&str; 59] = [
 pub(super) fn confine(folder: BorrowedFd<'_>) -> Result<()> {
     rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
     restrict_files(folder).context("restrict the network process's files")?;
-    let program = filter().context("compile the network process's filter")?;
+    install(&CALLS)
+}
+
+/// The same of the process that makes sockets, which has no files.
+pub(super) fn confine_maker() -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;
+    install(&OF_MAKER)
+}
+
+fn install(calls: &[&str]) -> Result<()> {
+    let program = filter(calls).context("compile the network process's filter")?;
     sys::seccomp::install(&program.filter, 0).map(drop).context("install the network process's filter")
 }
 
-fn filter() -> Result<seccomp::Program> {
+fn filter(calls: &[&str]) -> Result<seccomp::Program> {
     /// `PROT_EXEC` of mmap(2).
     const EXECUTABLE: u64 = 4;
     let masked = LinuxSeccompOperator::ScmpCmpMaskedEq;
     let mut rules = vec![
-        allow(CALLS.map(str::to_owned).to_vec(), None)?,
+        allow(calls.iter().map(|name| (*name).to_owned()).collect(), None)?,
         allow(vec!["mmap".to_owned()], Some(argument(2, masked, EXECUTABLE, Some(0))?))?,
     ];
     for family in [AddressFamily::INET, AddressFamily::INET6] {

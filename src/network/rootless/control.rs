@@ -100,6 +100,8 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub connections: usize,
+    /// Of these, those that have the kernel's own sockets at both ends.
+    pub carried: usize,
     pub datagram_sockets: usize,
     pub published: usize,
     /// Containers that it is kept by.

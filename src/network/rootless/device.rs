@@ -66,6 +66,11 @@ impl Device {
         rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer))
     }
 
+    /// Gives a packet back to the namespace that it came from, where somebody waits for it by now.
+    pub(super) fn put_back(&mut self, packet: &[u8]) {
+        self.dropped.unwritten += write(self.fd.as_fd(), packet);
+    }
+
     pub(super) fn count(&mut self, unfit: Unfit) {
         let count = match unfit {
             Unfit::Malformed => &mut self.dropped.malformed,

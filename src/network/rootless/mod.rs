@@ -9,12 +9,16 @@
 //! A tun device and not a tap: what is behind it are routes, so there is nobody whose Ethernet address would be asked for. Packets
 //! pass whole, up to 64 KiB, with checksums and cutting left to whoever needs them, which is mostly nobody.
 
+mod carriage;
 mod confinement;
 mod control;
 mod datagrams;
 mod device;
+mod early;
 mod frame;
 mod handle;
+mod host;
+mod maker;
 mod packet;
 mod service;
 mod shares;

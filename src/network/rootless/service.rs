@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::confinement;
 use super::control::{self, Answer, LOCK, Publication, Request, SOCKET, Status, Transport};
 use super::datagrams::may_ping;
+use super::maker::Maker;
 use super::state::{self, Holder, Kept, State};
 use super::table::{Kind, Table, Token};
 use super::translator::{Happened, Policy, Translator};
@@ -86,7 +87,10 @@ pub(super) fn run(
     let policy = Policy { gateways: GATEWAYS, reaches_host: beginning.reaches_host };
     let listener = control::listen(folder.as_fd())?;
     rustix::io::ioctl_fionbio(&listener, true).context("listen for commands")?;
-    let translator = Translator::new(world.device, policy, descriptors)?;
+    let mut translator = Translator::new(world.device, policy, descriptors)?;
+    if let Ok(maker) = Maker::start(world.user.as_fd(), world.network.as_fd()) {
+        translator.carry_by(maker);
+    }
     translator.watch(&listener, Token::only(Kind::Control)).context("watch the control socket")?;
     let mut service = Service {
         state: State { user: state::inode(&world.user), network: state::inode(&world.network), ..State::default() },
@@ -296,6 +300,7 @@ impl Service {
                 let (connections, datagram_sockets, published) = self.translator.counts();
                 Answer::Status(Status {
                     connections,
+                    carried: self.translator.carried(),
                     datagram_sockets,
                     published,
                     kept_by: self.kept.len(),

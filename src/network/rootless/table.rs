@@ -16,10 +16,22 @@ pub(super) enum Kind {
     Listener,
     Stream,
     Datagram,
+    Maker,
+    /// The second socket of a stream: its tokens are the stream's.
+    Guest,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Device, Kind::Control, Kind::Client, Kind::User, Kind::Listener, Kind::Stream, Kind::Datagram];
+const KINDS: [Kind; 9] = [
+    Kind::Device,
+    Kind::Control,
+    Kind::Client,
+    Kind::User,
+    Kind::Listener,
+    Kind::Stream,
+    Kind::Datagram,
+    Kind::Maker,
+    Kind::Guest,
+];
 
 impl Token {
     /// Of that of which there is one.
@@ -29,6 +41,11 @@ impl Token {
 
     pub(super) fn kind(self) -> Option<Kind> {
         KINDS.get(usize::from(self.0.to_be_bytes()[0])).copied()
+    }
+
+    /// The token of the same place and turn with another kind.
+    pub(super) const fn as_kind(self, kind: Kind) -> Self {
+        Self(((kind as u64) << 56) | (self.0 & ((1 << 56) - 1)))
     }
 
     fn number(self) -> u32 {
@@ -170,6 +187,8 @@ mod tests {
         assert_ne!(one, three);
         assert_eq!((table.get(one), table.get(three), table.get(two)), (None, Some(&"three"), Some(&"two")));
         assert_eq!((table.remove(one), table.len()), (None, 2));
+        let as_other = two.as_kind(Kind::Guest);
+        assert_eq!((as_other.kind(), as_other.as_kind(Kind::Stream)), (Some(Kind::Guest), two));
         assert_eq!(table.tokens(), [three, two]);
     }
 

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use super::frame::{Header, MTU, tcp_room};
 use super::packet::{ACK, FIN, PSH, RST, SYN, Segment};
+use crate::sys::repair::Standing;
 
 /// The shift of the windows that containers are told: up to 16 MiB.
 const SCALE: u8 = 8;
@@ -48,6 +49,8 @@ const IDLE: Duration = Duration::from_mins(124);
 /// How often whoever is beyond the host's socket is asked whether it is there: as often as the container asks.
 const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
 const LONGEST_KEEPALIVE: Duration = Duration::from_hours(2);
+/// The same acknowledgement in one turn.
+const MOST_REPEATED: u32 = 8;
 /// Packets that one connection sends before others have their turn.
 const TURN: u32 = 16;
 
@@ -133,6 +136,16 @@ pub(super) struct Connection {
     /// The socket refused a part of what the container sent.
     has_refused: bool,
 
+    /// The window that the container was last told of, and where that ends.
+    told: u16,
+    offered: u32,
+    /// Segments of this turn behind a gap that is still there.
+    ahead: u32,
+    /// Bytes that went either way; stops at the greatest that there are.
+    moved: u32,
+    /// Nothing new is sent: another is about to take over.
+    is_leaving: bool,
+
     /// The host's socket asks, too, whether its other end is there.
     keeps_alive: bool,
     tries: u8,
@@ -201,6 +214,11 @@ impl Connection {
             owes_ack: false,
             wants_room: false,
             has_refused: false,
+            told: 0,
+            offered: 0,
+            ahead: 0,
+            moved: 0,
+            is_leaving: false,
             keeps_alive: false,
             tries: 0,
             last_heard: now,
@@ -217,6 +235,46 @@ impl Connection {
     /// Where the container's stream begins, while nothing of it has come.
     pub(super) fn first_of_guest(&self) -> u32 {
         self.expected.wrapping_sub(1)
+    }
+
+    /// How many bytes went through it, as far as that is counted.
+    pub(super) fn moved(&self) -> u32 {
+        self.moved
+    }
+
+    /// Has it send nothing new, so that soon nothing is on its way.
+    pub(super) fn prepare_to_leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// Has it go on after all, and begin to count anew.
+    pub(super) fn stay(&mut self) {
+        self.is_leaving = false;
+        self.is_drained = false;
+        self.moved = 0;
+    }
+
+    /// Where it stands, if all that was sent is acknowledged and neither side has come to its end.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        let is_quiet = self.furthest == self.unacknowledged && self.to_discard == 0 && self.guest_window > 0;
+        let has_both = !self.guest_has_ended && self.stream_end.is_none();
+        let offered = if is_before(self.expected, self.offered) { self.offered.wrapping_sub(self.expected) } else { 0 };
+        (self.is_leaving && self.state == State::Open && is_quiet && has_both).then_some(Standing {
+            own: self.remote,
+            peer: self.guest,
+            next: self.furthest,
+            expected: self.expected,
+            peer_window: self.guest_window,
+            own_window: offered,
+            own_scale: self.own_scale,
+            peer_scale: self.guest_scale,
+            longest: self.cut,
+        })
+    }
+
+    /// Another goes on with it, and something happened there.
+    pub(super) fn hear(&mut self, now: Instant) {
+        self.last_heard = now;
     }
 
     /// Takes from a SYN where it begins, and what it says of windows and segments.
@@ -341,6 +399,8 @@ impl Connection {
         self.unacknowledged = self.furthest;
         self.next = self.furthest;
         self.recovered_at = self.furthest;
+        // What the SYN said, whose window is not shifted.
+        self.offered = self.expected.wrapping_add(u16::MAX.into());
         self.state = State::Open;
         self.progress(now);
     }
@@ -369,6 +429,7 @@ impl Connection {
         if news > 0 && is_in_flight {
             let ends = self.stream_end.is_some_and(|end| acknowledged == end.wrapping_add(1));
             self.to_discard += news - u32::from(ends);
+            self.moved = self.moved.saturating_add(news);
             self.unacknowledged = acknowledged;
             if is_before(self.next, acknowledged) {
                 self.next = acknowledged;
@@ -421,11 +482,13 @@ impl Connection {
             return;
         }
         self.owes_ack = true;
-        let old = self.expected.wrapping_sub(segment.sequence) as usize;
-        let Some(fresh) = segment.payload.get(old..) else {
-            // Of the past or the future: the answer says what is wanted.
+        if self.is_ahead(segment) {
+            self.ahead += 1;
             return;
-        };
+        }
+        let old = self.expected.wrapping_sub(segment.sequence) as usize;
+        // Of the past, or from nowhere: the answer says what is wanted.
+        let Some(fresh) = segment.payload.get(old..) else { return };
         if self.guest_has_ended {
             return;
         }
@@ -438,7 +501,10 @@ impl Connection {
                     return;
                 }
             };
-            self.expected = self.expected.wrapping_add(u32::try_from(taken).unwrap_or(0));
+            let taken_bytes = u32::try_from(taken).unwrap_or(0);
+            self.expected = self.expected.wrapping_add(taken_bytes);
+            self.ahead = 0;
+            self.moved = self.moved.saturating_add(taken_bytes);
             if taken < fresh.len() {
                 self.has_refused = true;
                 return;
@@ -451,6 +517,20 @@ impl Connection {
         }
     }
 
+    /// Whether a segment has been overtaken by those behind which it belongs, or one of them is lost: it will be wanted.
+    pub(super) fn is_ahead(&self, segment: &Segment<'_>) -> bool {
+        let end = segment.sequence.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0));
+        self.state == State::Open
+            && is_before(self.expected, segment.sequence)
+            && !is_before(self.offered, end)
+            && !self.guest_has_ended
+    }
+
+    /// The next byte that is expected of the container.
+    pub(super) fn expected(&self) -> u32 {
+        self.expected
+    }
+
     /// Does what a turn's segments and events call for: throws away, sends on, acknowledges.
     pub(super) fn serve(&mut self, now: Instant, host: &mut impl Host, wire: &mut impl Wire) -> Served {
         if self.state != State::Open {
@@ -459,6 +539,8 @@ impl Connection {
         if self.to_discard > 0 {
             self.is_drained &= !host.discard(std::mem::take(&mut self.to_discard));
         }
+        // Who has heard one side's end goes on with the other's here.
+        self.is_leaving &= !self.guest_has_ended && self.stream_end.is_none();
         let was_idle = self.furthest == self.unacknowledged;
         let served = self.send(host, wire);
         if was_idle && self.furthest != self.unacknowledged {
@@ -466,6 +548,11 @@ impl Connection {
         }
         if self.owes_ack && self.state == State::Open {
             self.say_ack(host, wire);
+            // Three of the same and one more have what is lost sent again (RFC 5681, 3.2). That is said once the turn is over: what
+            // was only overtaken has arrived by then.
+            for _ in 1..std::mem::take(&mut self.ahead).min(MOST_REPEATED) {
+                self.say(wire, Header { window: self.told, flags: ACK, ..self.header() }, 0);
+            }
         }
         let is_acknowledged = self.stream_end.is_some_and(|end| self.unacknowledged == end.wrapping_add(1));
         if self.guest_has_ended && is_acknowledged {
@@ -494,7 +581,12 @@ impl Connection {
             if room == 0 || (room < usize::from(self.cut) && in_flight > 0 && in_flight >= self.guest_window / 2) {
                 return Served::Through;
             }
-            let wanted = room.min(tcp_room(self.guest.is_ipv4()));
+            let again = self.furthest.wrapping_sub(self.next) as usize;
+            if self.is_leaving && again == 0 {
+                return Served::Through;
+            }
+            let most = if self.is_leaving { again } else { tcp_room(self.guest.is_ipv4()) };
+            let wanted = room.min(most).min(tcp_room(self.guest.is_ipv4()));
             match host.peek(in_flight, &mut wire.payload()[..wanted]) {
                 Ok(0) => self.stream_end = Some(self.next),
                 Ok(length) => {
@@ -609,12 +701,15 @@ impl Connection {
         let (room, says_more) = host.room();
         self.wants_room = says_more || self.has_refused;
         // What the socket writes beside the bytes takes room as well.
-        u16::try_from((room - room / 16) >> self.own_scale).unwrap_or(u16::MAX)
+        let window = u16::try_from((room - room / 16) >> self.own_scale).unwrap_or(u16::MAX);
+        self.told = window;
+        self.offered = self.expected.wrapping_add(u32::from(window) << self.own_scale);
+        window
     }
 }
 
 /// Compares sequence numbers, which go round (RFC 9293, 3.4).
-fn is_before(one: u32, other: u32) -> bool {
+pub(super) fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other)).cast_signed() < 0
 }
 

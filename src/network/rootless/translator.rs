@@ -6,18 +6,21 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{SocketFlags, sockopt};
 
+use super::carriage::{self, Carriage};
 use super::datagrams::{Datagrams, Outgoing, Protocol, address, obstacle, outside, seen_as};
 use super::device::{Device, Dropped, Gateways};
+use super::early::Early;
 use super::frame::{Header, MTU};
+use super::host::{Numbers, Socket, interest, open_connection};
+use super::maker::Maker;
 use super::packet::{self, ACK, Content, OFFLOAD_HEADER, Packet, RST, SYN, Segment};
 use super::shares::Shares;
 use super::spare::Spare;
@@ -26,7 +29,9 @@ use super::tcp::{Connection, Host, Served, State, Wire};
 use super::world::OWN;
 use crate::error::{Context, Result};
 use crate::network::cidr::Cidr;
-use crate::sys::{memory, socket};
+use crate::network::pump::Pipes;
+use crate::sys::memory;
+use crate::sys::repair::Standing;
 
 /// Packets that are read before connections are served.
 const READS: usize = 32;
@@ -40,6 +45,9 @@ const MOST_STREAMS: usize = 16_384;
 const MOST_DATAGRAMS: usize = 4096;
 const MOST_LISTENERS: usize = 4096;
 const MOST_BLOCKS: usize = 1024;
+/// Connections that are carried: of each the second socket, and a pipe each way that may have something in it.
+const MOST_CARRIED: usize = 1024;
+const OF_CARRIED: usize = 5;
 
 /// Ports for callers whose own is taken (RFC 6335: dynamic).
 const DYNAMIC: u16 = 49_152;
@@ -56,16 +64,33 @@ pub(super) struct Policy {
 struct Stream {
     connection: Connection,
     socket: Socket,
+    course: Course,
     /// The earliest timer of it that will go off.
     armed: Option<Instant>,
     /// The kernel was asked to say when there is room.
     awaits_room: bool,
 }
 
-struct Socket {
-    fd: OwnedFd,
-    /// Where the kernel's next look begins; `None` where it keeps no such place (before Linux 6.9).
-    looks_from: Option<u32>,
+/// Who goes on with a connection.
+enum Course {
+    Translated,
+    /// This socket will, as soon as nothing is on its way.
+    Leaving(OwnedFd),
+    Carried(Box<Carriage>),
+}
+
+impl Stream {
+    /// Ends it for both sides.
+    fn end(&mut self, device: &mut Device) {
+        match &self.course {
+            Course::Translated | Course::Leaving(_) => self.connection.end(&mut self.socket, device),
+            Course::Carried(carriage) => {
+                self.socket.reset();
+                carriage.reset();
+                self.connection.state = State::Over;
+            }
+        }
+    }
 }
 
 /// A published TCP port.
@@ -86,6 +111,12 @@ pub(super) struct Translator {
     of_ends: HashMap<(SocketAddr, SocketAddr), Token>,
     datagrams: Datagrams,
     listeners: Table<Listener>,
+    /// Makes sockets for long connections to be carried by; where there is none, they are translated.
+    maker: Option<Maker>,
+    carried: usize,
+    most_carried: usize,
+    pipes: Pipes,
+    early: Early,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
     next_sweep: Option<Instant>,
     /// The device has gone, and with it the way out.
@@ -113,11 +144,16 @@ impl Translator {
             epoll,
             device,
             policy,
-            streams: Table::new(Kind::Stream, MOST_STREAMS.min(room / 4 * 3)),
+            streams: Table::new(Kind::Stream, MOST_STREAMS.min(room / 2)),
             shares: Shares::default(),
             of_ends: HashMap::new(),
             datagrams: Datagrams::new(MOST_DATAGRAMS.min(room / 4)),
             listeners: Table::new(Kind::Listener, MOST_LISTENERS),
+            maker: None,
+            carried: 0,
+            most_carried: MOST_CARRIED.min(room / 5 / OF_CARRIED),
+            pipes: Pipes::default(),
+            early: Early::default(),
             timers: BinaryHeap::new(),
             next_sweep: None,
             has_lost_device: false,
@@ -127,6 +163,13 @@ impl Translator {
             packet: vec![0; OFFLOAD_HEADER + 40 + usize::from(MTU)],
             now: Instant::now(),
         })
+    }
+
+    /// Has long connections be carried by sockets of this maker's.
+    pub(super) fn carry_by(&mut self, maker: Maker) {
+        if self.watch(&maker, Token::only(Kind::Maker)).is_ok() {
+            self.maker = Some(maker);
+        }
     }
 
     /// Has what happens to a descriptor told by [`Self::wait`].
@@ -149,6 +192,7 @@ impl Translator {
         self.wait_for_events(&mut events, soon)?;
         if events.is_empty() && patience.is_none_or(|patience| patience > BUSY) {
             // Nothing came for a moment: it may be long, and that is waited for with little memory.
+            self.early.clear();
             let rest = patience.and_then(|patience| Timespec::try_from(patience.saturating_sub(BUSY)).ok());
             let mut fds = [PollFd::from_borrowed_fd(self.epoll.as_fd(), PollFlags::IN)];
             match memory::wait_released(&mut fds, rest.as_ref()) {
@@ -175,12 +219,13 @@ impl Translator {
     pub(super) fn handle(&mut self, (token, flags): Happened) {
         match token.kind() {
             Some(Kind::Device) => self.read_packets(),
-            Some(Kind::Stream) => self.stream_event(token, flags),
+            Some(Kind::Stream | Kind::Guest) => self.stream_event(token, flags),
             Some(Kind::Datagram) => {
                 self.datagrams.receive(token, self.now, &mut self.device);
                 self.sweep_soon();
             }
             Some(Kind::Listener) => self.accept(token),
+            Some(Kind::Maker) => self.maker = self.maker.take().and_then(|mut maker| maker.receive().then_some(maker)),
             _ => {}
         }
     }
@@ -209,7 +254,8 @@ impl Translator {
     fn time_up(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
         stream.armed = None;
-        if stream.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
+        let is_carried = matches!(stream.course, Course::Carried(_));
+        if !is_carried && stream.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
             stream.connection.expire(self.now, &mut stream.socket, &mut self.device);
         }
         self.enqueue(token);
@@ -222,7 +268,7 @@ impl Translator {
             for token in self.streams.tokens() {
                 let Some(stream) = self.streams.get_mut(token) else { continue };
                 if stream.connection.is_forgotten(self.now) {
-                    stream.connection.end(&mut stream.socket, &mut self.device);
+                    stream.end(&mut self.device);
                     self.enqueue(token);
                 }
             }
@@ -254,16 +300,25 @@ impl Translator {
                 Err(_) => break,
             };
             match packet::read(&buffer[..length]) {
-                Ok(packet) => self.receive(&packet),
+                Ok(packet) if self.is_carried(&packet) => self.device.put_back(&buffer[..length]),
+                Ok(packet) => self.receive(&packet, &buffer[..length]),
                 Err(unfit) => self.device.count(unfit),
             }
         }
         self.packet = buffer;
     }
 
-    fn receive(&mut self, packet: &Packet<'_>) {
+    /// Whether a packet is for a connection that was handed over while it was on its way.
+    fn is_carried(&self, packet: &Packet<'_>) -> bool {
+        let Content::Tcp(segment) = packet.content else { return false };
+        let ends = (SocketAddr::new(packet.source, segment.from), SocketAddr::new(packet.destination, segment.to));
+        let stream = self.of_ends.get(&ends).and_then(|token| self.streams.get(*token));
+        matches!(stream, Some(Stream { course: Course::Carried(carriage), .. }) if carriage.is_fresh(self.now))
+    }
+
+    fn receive(&mut self, packet: &Packet<'_>, raw: &[u8]) {
         match packet.content {
-            Content::Tcp(segment) => self.receive_segment(packet, &segment),
+            Content::Tcp(segment) => self.receive_segment(packet, &segment, raw),
             Content::Udp { from, to, payload } => {
                 self.send_datagram(Protocol::Udp, (from, to), packet, payload);
             }
@@ -288,12 +343,24 @@ impl Translator {
         self.sweep_soon();
     }
 
-    fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>) {
+    fn receive_segment(&mut self, packet: &Packet<'_>, segment: &Segment<'_>, raw: &[u8]) {
         let guest = SocketAddr::new(packet.source, segment.from);
         let remote = SocketAddr::new(packet.destination, segment.to);
         if let Some(token) = self.of_ends.get(&(guest, remote)).copied() {
             let Some(stream) = self.streams.get_mut(token) else { return };
+            // The kernel does not know it any more, and neither does anybody else soon.
+            if matches!(stream.course, Course::Carried(_)) {
+                return;
+            }
+            if stream.connection.is_ahead(segment) {
+                self.early.keep(token, segment.sequence, raw);
+            }
             stream.connection.receive(segment, self.now, &mut stream.socket, &mut self.device);
+            while let Some(next) = self.early.take(token, stream.connection.expected()) {
+                if let Ok(Packet { content: Content::Tcp(segment), .. }) = packet::read(&next) {
+                    stream.connection.receive(&segment, self.now, &mut stream.socket, &mut self.device);
+                }
+            }
             self.enqueue(token);
         } else if segment.has(SYN) && !segment.has(ACK) && !segment.has(RST) {
             self.connect((guest, remote), packet, segment);
@@ -335,7 +402,7 @@ impl Translator {
     fn add(&mut self, connection: Connection, socket: Socket) -> Result<Token, Errno> {
         let ends = connection.ends();
         epoll::add(&self.epoll, &socket.fd, epoll::EventData::new_u64(self.streams.next().0), interest())?;
-        let stream = Stream { connection, socket, armed: None, awaits_room: false };
+        let stream = Stream { connection, socket, course: Course::Translated, armed: None, awaits_room: false };
         let token = self.streams.insert(stream).map_err(|_| Errno::NFILE)?;
         self.of_ends.insert(ends, token);
         self.shares.take(ends.0.ip());
@@ -375,8 +442,16 @@ impl Translator {
     }
 
     fn stream_event(&mut self, token: Token, flags: epoll::EventFlags) {
+        let is_host = token.kind() == Some(Kind::Stream);
+        let token = token.as_kind(Kind::Stream);
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, awaits_room, .. } = stream;
+        let Stream { connection, socket, course, awaits_room, .. } = stream;
+        if let Course::Carried(carriage) = course {
+            connection.hear(self.now);
+            carriage.hear(is_host, flags);
+            self.enqueue(token);
+            return;
+        }
         // What came before the error is still there to be read, and the error after it.
         let is_open = connection.state == State::Open;
         if flags.contains(epoll::EventFlags::ERR) && !(is_open && flags.contains(epoll::EventFlags::IN)) {
@@ -423,15 +498,54 @@ impl Translator {
 
     fn serve(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
-        let Stream { connection, socket, armed, awaits_room } = stream;
-        connection.is_queued = false;
-        let served = connection.serve(self.now, socket, &mut self.device);
-        if connection.state == State::Over {
-            let ends = connection.ends();
+        let served = match &mut stream.course {
+            Course::Carried(carriage) => {
+                stream.connection.is_queued = false;
+                let served = carriage.serve(&stream.socket.fd, &mut self.pipes);
+                if !matches!(served, Ok(Some(_))) {
+                    if served.is_err() {
+                        stream.end(&mut self.device);
+                    }
+                    stream.connection.state = State::Over;
+                }
+                served.ok().flatten()
+            }
+            Course::Translated | Course::Leaving(_) => Some(self.translate(token)),
+        };
+        let Some(stream) = self.streams.get(token) else { return };
+        if stream.connection.state == State::Over {
+            let ends = stream.connection.ends();
+            self.carried -= usize::from(matches!(stream.course, Course::Carried(_)));
             self.of_ends.remove(&ends);
             self.streams.remove(token);
             self.shares.give_back(ends.0.ip());
-            return;
+        } else if served == Some(Served::Again) {
+            self.enqueue(token);
+        }
+    }
+
+    fn translate(&mut self, token: Token) -> Served {
+        let Some(stream) = self.streams.get_mut(token) else { return Served::Through };
+        let Stream { connection, socket, course, armed, awaits_room } = stream;
+        connection.is_queued = false;
+        let served = connection.serve(self.now, socket, &mut self.device);
+        if connection.state == State::Over {
+            return served;
+        }
+        if let Some(maker) = &mut self.maker
+            && connection.moved() >= carriage::LONG
+            && self.carried < self.most_carried
+        {
+            if matches!(course, Course::Translated)
+                && let Some(successor) = maker.take(connection.ends().0.is_ipv4())
+            {
+                *course = Course::Leaving(successor);
+                connection.prepare_to_leave();
+            }
+            if let Some(standing) = connection.standing() {
+                self.hand_over(token, &standing);
+                return Served::Again;
+            }
         }
         if connection.wants_room && !std::mem::replace(awaits_room, true) {
             // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
@@ -443,8 +557,24 @@ impl Translator {
             *armed = Some(deadline);
             self.timers.push(Reverse((deadline, token)));
         }
-        if served == Served::Again {
-            self.enqueue(token);
+        served
+    }
+
+    /// Has a connection be carried, in which nothing is on its way.
+    fn hand_over(&mut self, token: Token, standing: &Standing) {
+        let Some(stream) = self.streams.get_mut(token) else { return };
+        let Course::Leaving(successor) = std::mem::replace(&mut stream.course, Course::Translated) else { return };
+        let data = epoll::EventData::new_u64(token.as_kind(Kind::Guest).0);
+        let begun = Carriage::begin(successor, &stream.socket.fd, standing, self.now).and_then(|carriage| {
+            epoll::add(&self.epoll, carriage.as_fd(), data, interest())?;
+            Ok(carriage)
+        });
+        match begun {
+            Ok(carriage) => {
+                stream.course = Course::Carried(Box::new(carriage));
+                self.carried += 1;
+            }
+            Err(_) => stream.connection.stay(),
         }
     }
 
@@ -547,7 +677,7 @@ impl Translator {
         for token in self.streams.tokens() {
             let Some(stream) = self.streams.get_mut(token) else { continue };
             if addresses.contains(&stream.connection.ends().0.ip()) {
-                stream.connection.end(&mut stream.socket, &mut self.device);
+                stream.end(&mut self.device);
                 self.enqueue(token);
             }
         }
@@ -556,6 +686,11 @@ impl Translator {
 
     pub(super) fn dropped(&self) -> Dropped {
         self.device.dropped
+    }
+
+    /// How many connections are carried by the kernel's own sockets.
+    pub(super) fn carried(&self) -> usize {
+        self.carried
     }
 
     /// Counts connections, sockets for datagrams, and published ports.
@@ -575,115 +710,11 @@ const LONG_SWEEP: Duration = Duration::from_mins(10);
 /// Timers that may be left over.
 const SPARE_TIMERS: usize = 1024;
 
-/// Between two questions that were not answered.
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(75);
-
-fn interest() -> epoll::EventFlags {
-    use epoll::EventFlags as Flags;
-    Flags::IN | Flags::PRI | Flags::OUT | Flags::RDHUP | Flags::ET
-}
-
-fn open_connection(to: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // The container's own stack has waited for what it wanted to wait for.
-    let _ = sockopt::set_tcp_nodelay(&fd, true);
-    // Urgent data are data (RFC 6093): a byte that is passed over would be counted by nobody.
-    let _ = sockopt::set_socket_oobinline(&fd, true);
-    match rustix::net::connect(&fd, &to) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Where streams begin: nobody guesses it, and of the same ends the next is behind the last, so that who remembers that one takes
-/// it for a new one (RFC 6528: a clock of 4 µs, and a keyed hash).
-struct Numbers {
-    key: RandomState,
-    begun: Instant,
-}
-
-impl Numbers {
-    fn new() -> Self {
-        Self { key: RandomState::new(), begun: Instant::now() }
-    }
-
-    fn first(&self, ends: (SocketAddr, SocketAddr), now: Instant) -> u32 {
-        let ticks = now.duration_since(self.begun).as_micros() / 4 % (1 << 32);
-        let place = u32::try_from(self.key.hash_one(ends) >> 32).unwrap_or(0);
-        place.wrapping_add(u32::try_from(ticks).unwrap_or(0))
-    }
-}
-
-impl Socket {
-    fn new(fd: OwnedFd) -> Self {
-        let looks_from = socket::set_peek_offset(&fd, 0).is_ok().then_some(0);
-        Self { fd, looks_from }
-    }
-}
-
-impl Host for Socket {
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-    }
-
-    fn peek(&mut self, offset: u32, into: &mut [u8]) -> Result<usize, Errno> {
-        let Some(looks_from) = &mut self.looks_from else {
-            return socket::peek_past(&self.fd, offset as usize, into);
-        };
-        if *looks_from != offset {
-            socket::set_peek_offset(&self.fd, offset)?;
-            *looks_from = offset;
-        }
-        let (length, _) = rustix::net::recv(&self.fd, into, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-        *looks_from += u32::try_from(length).unwrap_or(0);
-        Ok(length)
-    }
-
-    fn discard(&mut self, count: u32) -> bool {
-        let mut left = count as usize;
-        while left > 0 {
-            match socket::discard(&self.fd, left) {
-                Ok(0) | Err(_) => break,
-                Ok(gone) => left = left.saturating_sub(gone),
-            }
-        }
-        match &mut self.looks_from {
-            // The kernel moves its place along (sk_peek_offset_bwd).
-            Some(looks_from) => {
-                *looks_from = looks_from.saturating_sub(count);
-                false
-            }
-            None => true,
-        }
-    }
-
-    fn room(&mut self) -> (u32, bool) {
-        socket::room(&self.fd).map_or((0, true), |room| (room.free, room.is_low))
-    }
-
-    fn end(&mut self) {
-        // Refused only of what is not connected any more, and then that is told otherwise.
-        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
-    }
-
-    fn keep_alive(&mut self, pause: Duration) {
-        // As often as the container does (tcp(7)).
-        let _ = sockopt::set_tcp_keepidle(&self.fd, pause);
-        let _ = sockopt::set_tcp_keepintvl(&self.fd, pause.min(LONGEST_KEEPALIVE));
-        let _ = sockopt::set_socket_keepalive(&self.fd, true);
-    }
-
-    fn reset(&mut self) {
-        // Closed with this, a socket sends RST and forgets (socket(7)).
-        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use rustix::net::{AddressFamily, RecvFlags, SocketType};
 
     use super::*;
     use crate::network::rootless::world::GATEWAYS;

@@ -242,6 +242,65 @@ fn what_a_full_socket_refuses_is_asked_for_again() {
 }
 
 #[test]
+fn a_gap_is_told_of_as_often_as_something_comes_behind_it() {
+    let mut bench = Bench::open();
+    let segment = |sequence: u32| Segment {
+        sequence: THEIRS.wrapping_add(sequence),
+        acknowledged: OURS.wrapping_add(1),
+        flags: ACK,
+        window: 65_535,
+        payload: b"behind",
+        ..Segment::default()
+    };
+    assert!(!bench.connection.is_ahead(&segment(1)) && !bench.connection.is_ahead(&segment(65_531)));
+    for place in 1..5 {
+        let segment = segment(place * 6 + 1);
+        assert!(bench.connection.is_ahead(&segment));
+        bench.connection.receive(&segment, bench.now, &mut bench.outside, &mut bench.written);
+    }
+    assert!(bench.is_silent(), "it may be on its way");
+    bench.serve();
+    let said: Vec<_> = std::iter::from_fn(|| bench.written.segments.pop_front()).collect();
+    assert_eq!(said.len(), 4);
+    assert!(said.iter().all(|(header, _)| *header == said[0].0 && header.acknowledged == THEIRS.wrapping_add(1)));
+    // One that came late is no reason to send anything again.
+    bench.connection.receive(&segment(7), bench.now, &mut bench.outside, &mut bench.written);
+    bench.hear(1, 1, ACK, b"first!");
+    assert_eq!((bench.said().0.acknowledged, bench.is_silent()), (THEIRS.wrapping_add(7), true));
+}
+
+#[test]
+fn another_takes_over_where_nothing_is_on_its_way() {
+    let mut bench = Bench::open();
+    bench.hear(1, 1, ACK, b"hello");
+    bench.arrive(b"world");
+    assert_eq!((bench.connection.moved(), bench.connection.standing()), (5, None));
+    bench.connection.prepare_to_leave();
+    assert_eq!(bench.connection.standing(), None, "it is not acknowledged");
+    bench.written.segments.clear();
+    bench.arrive(b"!");
+    assert!(bench.is_silent(), "that is for who comes after");
+    for _ in 0..3 {
+        bench.hear(6, 1, ACK, b"");
+    }
+    bench.hear(6, 1, ACK, b"");
+    assert_eq!(bench.said().1, b"world", "what is lost is sent again, and nothing behind it");
+    bench.hear(6, 6, ACK, b"");
+    let standing = bench.connection.standing().unwrap();
+    assert_eq!((standing.own, standing.peer), (remote(), guest()));
+    assert_eq!((standing.next, standing.expected), (OURS.wrapping_add(6), THEIRS.wrapping_add(6)));
+    assert_eq!((standing.peer_window, standing.longest, standing.own_scale, standing.peer_scale), (65_535, 1460, 8, 0));
+    assert_eq!((standing.own_window >> 10, &bench.outside.arrived.make_contiguous()[..]), (959, &b"!"[..]));
+    // It goes on here where nobody takes over, or one side has come to its end.
+    bench.hear(6, 6, ACK | FIN, b"");
+    assert_eq!(bench.connection.standing(), None);
+    bench.connection.readable(false, false);
+    bench.serve();
+    bench.written.segments.retain(|(_, payload)| !payload.is_empty());
+    assert_eq!(bench.said().1, b"!");
+}
+
+#[test]
 fn only_what_fits_the_window_is_sent() {
     let mut bench = Bench::open();
     bench.arrive(&vec![7; 100_000]);
