@@ -16,9 +16,20 @@ use crate::seccomp;
 use crate::sys;
 use crate::sys::landlock::{self, Handled};
 
-/// What the maker of sockets does: it is asked, answers, and ends.
-const OF_MAKER: [&str; 8] =
-    ["close", "exit", "exit_group", "munmap", "recvmsg", "restart_syscall", "rt_sigreturn", "sendmsg"];
+/// What the maker of sockets does: it is asked, answers, gives back memory, and ends.
+const OF_MAKER: [&str; 11] = [
+    "brk",
+    "close",
+    "exit",
+    "exit_group",
+    "madvise",
+    "munmap",
+    "ppoll",
+    "recvmsg",
+    "restart_syscall",
+    "rt_sigreturn",
+    "sendmsg",
+];
 
 /// EPERM: what was forgotten here fails, and the process goes on.
 const REFUSED: u32 = 1;

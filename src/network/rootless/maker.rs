@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use rustix::process::Signal;
@@ -15,6 +16,7 @@ use crate::network::firewall;
 use crate::network::firewall::stand_ins::keep_for_stand_ins;
 use crate::sys::clone::{CloneFlags, Cloned, clone3};
 use crate::sys::fdpass;
+use crate::sys::memory;
 use crate::sys::netlink::Socket;
 use crate::sys::process::{close_all_but, exit_now};
 
@@ -102,10 +104,14 @@ fn serve(link: &OwnedFd, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Resul
     }
     close_all_but(0, &mut [link.as_raw_fd()]).context("close what is the translator's")?;
     let _ = rustix::thread::set_name(c"husk:[sockets]");
+    // Its files are looked at once, and then no more.
+    let moment = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = memory::wait_released(&mut [PollFd::new(link, PollFlags::IN)], Some(&moment));
     rustix::thread::set_capabilities(None, NO_RIGHTS).context("give up capabilities")?;
     confinement::confine_maker()?;
     let mut request = [0];
     loop {
+        let _ = memory::wait_released(&mut [PollFd::new(link, PollFlags::IN)], None);
         let (length, _) = fdpass::receive(link, &mut request).context("hear the translator")?;
         if length == 0 {
             return Ok(());

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +15,7 @@ use super::frame::MTU;
 use crate::error::{Context, Error, Kind, Result};
 use crate::namespaces::idmap::{self, IdMaps};
 use crate::namespaces::net_device::{link_body, set_up};
+use crate::network::setting;
 use crate::runtime::foreground;
 use crate::runtime::protocol::{Channel, Message, Tag};
 use crate::sys::clone::{CloneFlags, Cloned, clone3, unshare};
@@ -249,18 +251,14 @@ fn add_way_out(socket: &Socket, index: u32, address: IpAddr) -> Result<(), Errno
 const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
 
 /// Writes a setting of this process's network namespace, unless it has that value.
-pub(super) fn set(sysctl: &str, value: &str) -> Result<()> {
-    let write = || -> Result<(), Errno> {
-        let file = rustix::fs::open(sysctl, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let mut state = [0; 16];
-        let length = rustix::io::read(&file, &mut state)?;
-        if state.get(..length).is_some_and(|state| state.trim_ascii() == value.as_bytes()) {
-            return Ok(());
-        }
-        rustix::io::pwrite(&file, value.as_bytes(), 0).map(drop)
+pub(super) fn set(setting: &str, value: &str) -> Result<()> {
+    let path = Path::new(setting);
+    let write = || match setting::read(path)? {
+        known if known == value => Ok(()),
+        _ => setting::write(path, value),
     };
-    write().map_err(|errno| {
-        let error = Error::from(errno).context(format!("write {value} to {sysctl}"));
+    write().map_err(|error| {
+        let error = Error::from(error).context(format!("write {value} to {setting}"));
         error.with_hint("where /proc/sys is read-only, as in a container of docker, --privileged or a writable /proc/sys/net is needed")
     })
 }
