@@ -52,6 +52,8 @@ fn a_port_that_no_socket_holds_is_one_container_s(scene: &Scene) {
     let layout = image(scene);
     // Nobody has its turn at the tables until all of them are about to.
     husk(scene, &["run", "--rm", "--network", "bridge", &layout.reference(), "/bin/busybox", "true"]).success();
+    let held = || leases(scene, "bridge").as_object().map_or(0, Map::len);
+    wait_until("it has given back what it had", || held() == 0);
     let turn = std::fs::File::options().write(true).open(scene.run_root().join("networks/.firewall"));
     let turn = turn.expect("open the lock of the tables");
     turn.lock().expect("take the turn");
@@ -62,7 +64,7 @@ fn a_port_that_no_socket_holds_is_one_container_s(scene: &Scene) {
         command.arg(layout.reference()).args(["/bin/busybox", "sleep", "1000"]);
         command.spawn(Stdio::null(), Stdio::null(), Stdio::piped())
     });
-    wait_until("all have an address", || leases(scene, "bridge").as_object().map_or(0, Map::len) == names.len());
+    wait_until("all have an address", || held() == names.len());
     turn.unlock().expect("give the turn away");
     let ended = begun.map(|child| child.wait_with_output().expect("wait for a command"));
     let owner = std::iter::zip(names, &ended).find(|(_, output)| output.status.success()).expect("one has it").0;

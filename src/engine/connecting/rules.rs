@@ -367,7 +367,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
             answer => answer,
         }
     })?;
-    drop(turn);
+    // In the turn, as all until the lease is gone: whoever wrote the tables anew meanwhile would bring the rules back by it.
     end_conversations(world, networks, &released)?;
     // What was published by a process that has died, has gone with it.
     if let Some(handle) = world.handle().filter(|_| world.lives()) {
@@ -389,9 +389,9 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
 /// Ends what goes on with addresses that are about to be nobody's: what still comes in for them is, and the next who has one begins
 /// anew.
 ///
-/// To look through all that the kernel remembers takes its time on a busy host: nobody waits for it, since the leases are there yet, and
-/// with them nobody else gets the addresses. But the container itself may have begun its next run, with the same ones: what it says from
-/// then on goes on. Its lease is another's by then; so what was found is ended only if that was not so once all had been looked at.
+/// The leases are there yet, and with them nobody else gets the addresses. But the container itself may have begun its next run, with the
+/// same ones: what it says from then on goes on. Its lease is another's by then; so what was found is ended only if that was not so once
+/// all had been looked at.
 fn end_conversations(world: &World, networks: &Networks<'_>, released: &[(&String, &String, &Lease)]) -> Result<()> {
     let mut linked = released.iter().filter(|(_, _, lease)| !lease.port.is_empty()).peekable();
     if linked.peek().is_none() {
