@@ -156,9 +156,9 @@ fn without_servers(text: &str) -> String {
 fn read_resolver() -> Result<String> {
     let mut bytes = Vec::new();
     match File::open(RESOLV_CONF) {
-        Ok(file) => file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", RESOLV_CONF))?,
+        Ok(file) => file.take(FILE_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {RESOLV_CONF}"))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error).with_context(|| format!("read {}", RESOLV_CONF)),
+        Err(error) => return Err(error).with_context(|| format!("read {RESOLV_CONF}")),
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
