@@ -21,7 +21,6 @@ use super::secrets::Secrets;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::log::Format;
 use crate::monitor::{self, Beginning, Client, HealthJob, Input, Job, Lifetime, Outcome, Serving, Wants};
-use crate::network::rootless::Lifeline;
 use crate::network::watch::Watch;
 use crate::runtime::container::{Networks, Request};
 use crate::runtime::foreground::Exit;
@@ -163,7 +162,7 @@ fn supervise(
     let has_run = Cell::new(was_left);
     let serving = serving(&record, lifetime, wants);
     let hostname = spec.hostname().clone().unwrap_or_default();
-    let (relay, lifeline, names) = (RefCell::default(), Lifeline::default(), Watch::default());
+    let (relay, lifeline, names) = (RefCell::default(), Watch::of_way_out(), Watch::of_names());
     let connecting = Connecting::of(engine, &record, &hostname, &relay, &lifeline, &names);
     // One whose monitor could not take it over lives on, with all that it has.
     let is_over = Cell::new(false);

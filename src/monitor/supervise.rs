@@ -29,7 +29,6 @@ use super::{ATTACH, Stream};
 use crate::cgroups::{MemoryWatch, OutOfMemory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::network::relay::Relay;
-use crate::network::rootless::Lifeline;
 use crate::network::watch::Watch;
 use crate::runtime::container::{KillScope, Mode, Request, Running, Runtime};
 use crate::runtime::foreground::{Exit, Learnt, try_learn, try_wait, wait_at_most};
@@ -78,7 +77,7 @@ pub struct Job<'a> {
     /// The ports of this host that lead to the container, while it runs.
     pub relay: &'a RefCell<Relay>,
     /// The process that an ordinary user's networks need.
-    pub lifeline: &'a Lifeline,
+    pub lifeline: &'a Watch,
     /// Called where that has died: has another take its place.
     pub reconnect: &'a dyn Fn() -> Result<()>,
     /// Called when the command has been told, for what nobody needs to wait for.

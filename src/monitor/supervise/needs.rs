@@ -5,30 +5,19 @@ use std::time::Instant;
 
 use super::Monitor;
 use crate::cgroups::MemoryWatch;
+use crate::error::Result;
+use crate::network::watch::Watch;
 use crate::runtime::container::Running;
 
 impl Monitor<'_> {
-    /// Where there can be no name server, it is asked for again later.
+    /// Notes the death of a name server, and asks for another when it is time to.
     pub(super) fn look_after_names(&self) {
-        let now = Instant::now();
-        if self.job.names.is_due(now) && (self.job.find_names)().is_err() {
-            self.job.names.lost(now);
-        }
+        look_after(self.job.names, self.job.find_names);
     }
 
-    /// Notes the death of the way out, and asks for another when it is time to.
+    /// The same, of the way out.
     pub(super) fn look_after_lifeline(&self) {
-        let lifeline = self.job.lifeline;
-        let now = Instant::now();
-        if lifeline.has_ended() {
-            lifeline.lost(now);
-        }
-        if lifeline.due().is_some_and(|due| due <= now) {
-            match (self.job.reconnect)() {
-                Ok(()) => lifeline.restored(),
-                Err(_) => lifeline.try_again(now),
-            }
-        }
+        look_after(self.job.lifeline, self.job.reconnect);
     }
 
     /// Where this fails, who calls this host by a loopback address is not heard; others do not come this way.
@@ -44,6 +33,16 @@ impl Monitor<'_> {
         }
         if !is_there {
             self.memory_gone = self.memory.take();
+        }
+    }
+}
+
+fn look_after(watch: &Watch, find: &dyn Fn() -> Result<()>) {
+    let now = Instant::now();
+    if watch.is_due(now) {
+        match find() {
+            Ok(()) => watch.restored(),
+            Err(_) => watch.try_again(now),
         }
     }
 }

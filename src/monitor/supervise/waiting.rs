@@ -107,9 +107,9 @@ impl Monitor<'_> {
         for link in names.iter() {
             add(Source::Names, link.as_fd(), PollFlags::IN);
         }
-        let lease = self.job.lifeline.lease();
-        if let Some(lease) = &*lease {
-            add(Source::Lifeline, lease.as_fd(), PollFlags::IN);
+        let ways = self.job.lifeline.links();
+        for link in ways.iter() {
+            add(Source::Lifeline, link.as_fd(), PollFlags::IN);
         }
         let due = self.checking.as_ref().and_then(Checking::deadline);
         let due = due.or_else(|| {

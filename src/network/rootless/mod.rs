@@ -18,7 +18,6 @@ mod early;
 mod frame;
 mod handle;
 mod host;
-mod lifeline;
 mod maker;
 mod packet;
 mod service;
@@ -34,7 +33,6 @@ pub use control::{Publication, Status, Transport};
 pub use datagrams::may_ping;
 pub use device::{Dropped, Gateways};
 pub use handle::{Config, FOLDER, Handle, become_process, ensure, find};
-pub use lifeline::Lifeline;
 pub use world::{DEVICE, GATEWAYS, open_inside};
 
 /// The MTU of bridges and their links, where the network says none: no wire is behind them, and what a container sends in one
