@@ -6,7 +6,9 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
 
-use super::support::stage::{Stage, husk, image, inspect, leases, start, wait_until};
+use super::lifecycle::monitor_of;
+use super::support::scene::write;
+use super::support::stage::{Stage, husk, image, inspect, leases, run, start, wait_until};
 use super::support::{Need, Scene, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -16,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         network(test!(a_restart_that_cannot_begin_is_tried_again)),
         network(test!(a_port_that_no_socket_holds_is_one_container_s)),
+        network(test!(whoever_looks_clears_what_the_killed_have_left)),
     ]
 }
 
@@ -78,5 +81,35 @@ fn a_port_that_no_socket_holds_is_one_container_s(scene: &Scene) {
     wait_until("it is free", || husk(scene, &["network", "connect", "bridge", "late"]).code() == 0);
     for name in ["late", "one", "two", "three", "four"] {
         husk(scene, &["rm", "-f", name]);
+    }
+}
+
+fn whoever_looks_clears_what_the_killed_have_left(scene: &Scene) {
+    let _stage = Stage::new();
+    let layout = image(scene);
+    husk(scene, &["network", "create", "left"]).success();
+    let has_none = || leases(scene, "left").as_object().is_some_and(Map::is_empty);
+    // With its monitor: the next that meets it clears what it had, at once.
+    start(scene, &layout, &["--name", "web", "--network", "left"], "exec sleep 1000");
+    let pid = i32::try_from(inspect(scene, "web")["State"]["Pid"].as_i64().expect("a pid")).expect("a pid");
+    for killed in [monitor_of("web"), pid] {
+        let killed = rustix::process::Pid::from_raw(killed).expect("a pid");
+        rustix::process::kill_process(killed, Signal::KILL).expect("kill it");
+    }
+    wait_until("it has ended", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!has_none());
+    husk(scene, &["ps"]).success();
+    assert!(has_none(), "{}", leases(scene, "left"));
+    assert!(!run("nft", "list ruleset").contains("\"hv"), "nor are there rules for it");
+    // Without: nobody knows of it but its lease, and who has just ended gives back by itself.
+    for look in [&["ps"][..], &["network", "ls"], &["network", "inspect", "left"], &["network", "prune", "-f"]] {
+        let lease = serde_json::json!({ "f".repeat(64): { "addresses": ["172.30.0.9"], "mac": "02:42:00:00:00:09" } });
+        let path = scene.run_root().join("networks/left/leases.json");
+        write(&path, lease.to_string());
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(10);
+        let file = std::fs::File::options().write(true).open(&path).expect("open the leases");
+        file.set_modified(long_ago).expect("set a time");
+        husk(scene, look).success();
+        assert!(has_none(), "{look:?}: {}", leases(scene, "left"));
     }
 }

@@ -118,7 +118,9 @@ impl<'a> Subject<'a> {
 }
 
 /// What all tables say of containers: their ports on the bridge, their Ethernet addresses, and what they publish. Each word so
-/// many times, since sets are listed in no order. What is said of name servers is not theirs: the next may have another port.
+/// many times, since sets are listed in no order. What is said of name servers is not theirs: of one that was killed the kernel frees
+/// the lock first and the sockets after it, so the next may find port 53 taken and have another, where the rules lead questions for as
+/// long as it lives. Nor is what is said of the host: it forwards, from whichever of its interfaces were there.
 fn held() -> BTreeMap<String, usize> {
     let mut words = BTreeMap::new();
     let is_of_a_container = |word: &&str| ["hv", "02:42:", "18080", "181"].iter().any(|mark| word.contains(mark));

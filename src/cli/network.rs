@@ -208,6 +208,10 @@ const KEYS: &[Key] = &[
 pub(super) fn run(command: &Network) -> Result<Status> {
     let engine = Engine::open(settings::File::default())?;
     let networks = Networks::of(&engine);
+    if let Network::Ls(_) | Network::Inspect(_) | Network::Rm(_) | Network::Prune(_) = command {
+        // What cannot be cleared is there to be seen.
+        let _ = connecting::sweep(&engine);
+    }
     match command {
         Network::Create(args) => create::run(args, &networks),
         Network::Ls(args) => list(args, &networks),

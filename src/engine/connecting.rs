@@ -30,7 +30,7 @@ pub use self::names::change_servers;
 use self::place::Place;
 pub(super) use self::rules::OWN_BRIDGE;
 use self::rules::{Gone, Netfilter, Turn, add, endpoint, give_back, sweep_named};
-pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep};
+pub use self::rules::{firewall_name, forget, lacks_rules, reload, sweep, sweep_container, sweep_unless};
 use self::ways::Ways;
 use self::world::World;
 pub use self::world::{check_egress, check_egress_in, default_is_out_of_reach};

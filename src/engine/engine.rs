@@ -260,7 +260,7 @@ impl Engine {
         if fate == Fate::Remove {
             events::container(self, &record, "destroy", &[]);
         }
-        Ok(())
+        connecting::sweep_container(self, &id)
     }
 }
 

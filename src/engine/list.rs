@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::connecting;
 use super::containers::{Containers, Sweep, entries, needs_attention};
 use super::engine::Engine;
 use super::options::ports::ContainerPort;
@@ -97,6 +98,8 @@ pub fn list(engine: &Engine) -> Result<Overview> {
     overview.failures.extend(engine.settle(&containers, sweep));
     // Those that were lost have an end now, or are gone.
     overview.containers.extend(lost.iter().filter_map(|id| look(&containers, id).ok().flatten()));
+    let runs = |id: &str| overview.containers.iter().any(|listed| listed.summary.id.as_str() == id && listed.runs());
+    overview.failures.extend(connecting::sweep_unless(engine, &runs).err());
     mark_paused(engine, &mut overview.containers)?;
     overview.containers.sort_by_key(|listed| std::cmp::Reverse((listed.summary.created, listed.summary.id)));
     Ok(overview)

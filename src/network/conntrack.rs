@@ -56,12 +56,61 @@ pub fn forget_ports(protocol: u8, ports: &[u16]) -> Result<()> {
     forget(FAMILIES.into_iter(), goes_there, "forget the conversations of a port's former owner")
 }
 
-/// Forgets the conversations that these addresses have a part in.
-pub fn forget_addresses(addresses: &[IpAddr]) -> Result<()> {
-    let has_part = |entry: &Entry| {
-        [entry.source, entry.destination, entry.answering].iter().any(|address| addresses.contains(address))
-    };
-    forget(families(addresses), has_part, "forget the conversations of an address's former owner")
+/// Conversations that have been found, to be forgotten once that is known to be right: to look through all that the kernel
+/// remembers takes its time, and to forget some does not.
+pub struct Conversations {
+    socket: Socket,
+    entries: Vec<Entry>,
+    describe: &'static str,
+}
+
+impl Conversations {
+    /// Finds those that these addresses have a part in.
+    pub fn of(addresses: &[IpAddr]) -> Result<Self> {
+        let describe = "forget the conversations of an address's former owner";
+        Self::find(families(addresses), |entry| entry.has_part(addresses), describe)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets those of them that these addresses have a part in. Each is known by its number: one that began since is another.
+    pub fn forget_of(mut self, addresses: &[IpAddr]) -> Result<()> {
+        self.entries.retain(|entry| entry.has_part(addresses));
+        self.forget()
+    }
+
+    fn find(
+        families: impl Iterator<Item = u8>,
+        is_one: impl Fn(&Entry) -> bool,
+        describe: &'static str,
+    ) -> Result<Self> {
+        let socket = Socket::open_netfilter().context(describe)?;
+        let mut entries = Vec::new();
+        for family in families {
+            let request = Request::dump(SUBSYSTEM << 8 | GET, &[family, 0, 0, 0]);
+            let read = |object: &[u8]| entries.extend(Entry::read(object, family).filter(&is_one));
+            match socket.call(request, read) {
+                Ok(()) => {}
+                // Without the module there is nobody who could be asked; it comes with the first translation.
+                Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => break,
+                Err(errno) => return Err(errno).context(describe),
+            }
+        }
+        Ok(Self { socket, entries, describe })
+    }
+
+    fn forget(&self) -> Result<()> {
+        for entry in &self.entries {
+            let request = entry.delete().context(self.describe)?;
+            match self.socket.call(request, |_| ()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno).context(self.describe),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Forgets the conversations that these addresses have begun, but for those that may go on: by where they go to, with what
@@ -81,29 +130,14 @@ fn family_of(address: IpAddr) -> u8 {
 }
 
 fn forget(families: impl Iterator<Item = u8>, is_over: impl Fn(&Entry) -> bool, describe: &'static str) -> Result<()> {
-    let socket = Socket::open_netfilter().context(describe)?;
-    let mut entries = Vec::new();
-    for family in families {
-        let request = Request::dump(SUBSYSTEM << 8 | GET, &[family, 0, 0, 0]);
-        let read = |object: &[u8]| entries.extend(Entry::read(object, family).filter(&is_over));
-        match socket.call(request, read) {
-            Ok(()) => {}
-            // Without the module there is nobody who could be asked; it comes with the first translation.
-            Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => return Ok(()),
-            Err(errno) => return Err(errno).context(describe),
-        }
-    }
-    for entry in entries {
-        let request = entry.delete().context(describe)?;
-        match socket.call(request, |_| ()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno).context(describe),
-        }
-    }
-    Ok(())
+    Conversations::find(families, is_over, describe)?.forget()
 }
 
 impl Entry {
+    fn has_part(&self, addresses: &[IpAddr]) -> bool {
+        [self.source, self.destination, self.answering].iter().any(|address| addresses.contains(address))
+    }
+
     fn read(object: &[u8], family: u8) -> Option<Self> {
         let (_, attributes) = object.split_at_checked(BODY_LENGTH)?;
         let tuple = find_attribute(attributes, TUPLE_ORIGINAL)?;
@@ -187,9 +221,14 @@ mod tests {
                 "what was asked of the world goes on"
             );
             forget_ports(6, &[7001]).unwrap();
-            forget_addresses(&["10.89.0.8".parse().unwrap()]).unwrap();
+            assert!(Conversations::of(&["10.89.0.8".parse().unwrap()]).unwrap().is_empty());
             assert_eq!((near_ones(7001), far_ones()), (1, 1), "another protocol's, and another's");
-            forget_addresses(&[far]).unwrap();
+            let found = Conversations::of(&[far]).unwrap();
+            // What begins once they have been looked through goes on.
+            socket.send_to(b"x", "10.89.0.9:7007").unwrap();
+            found.forget_of(&[far]).unwrap();
+            assert_eq!((near_ones(7001), far_ones()), (1, 1));
+            Conversations::of(&[far]).unwrap().forget_of(&[far]).unwrap();
             assert_eq!((near_ones(7001), far_ones()), (1, 0));
         });
     }

@@ -18,12 +18,13 @@ use crate::engine::networks::{NetworkRecord, Networks};
 use crate::engine::record::Status;
 use crate::engine::settings::SYSTEM_RUN_ROOT;
 use crate::error::{Error, Kind, Result};
+use crate::network::conntrack::{self, Conversations};
 use crate::network::egress::Grant;
 use crate::network::firewall::egress::Bounds;
 use crate::network::firewall::{self, Endpoint, Firewall, Segment, foreign, keeper};
 use crate::network::forwarding::{self, Apart, Missing};
 use crate::network::lease::{Lease, Leases};
-use crate::network::{conntrack, link, rootless};
+use crate::network::{link, rootless};
 use crate::sys::netlink::Socket;
 
 /// How long the kernel may take to notice that the last who kept the tables has ended.
@@ -365,11 +366,10 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
             }
             answer => answer,
         };
-        removed?;
-        // What still comes in for them is nobody's: the next who has an address begins anew.
-        let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
-        conntrack::forget_addresses(&addresses)
+        removed
     })?;
+    drop(turn);
+    end_conversations(world, networks, &released)?;
     // What was published by a process that has died, has gone with it.
     if let Some(handle) = world.handle().filter(|_| world.lives()) {
         for (_, holder, _) in released.iter().filter(|(_, _, lease)| !lease.published.is_empty()) {
@@ -387,17 +387,65 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
     Ok(())
 }
 
-/// Clears what containers have left in the networks whose monitors were killed.
-pub fn sweep(engine: &Engine) -> Result<()> {
-    let networks = Networks::of(engine);
-    let mut names = networks.in_use()?;
-    // Who has just ended gives back by itself, in a moment.
-    names.retain(|name| networks.is_quiet(name));
-    if names.is_empty() {
+/// Ends what goes on with addresses that are about to be nobody's: what still comes in for them is, and the next who has one begins
+/// anew.
+///
+/// To look through all that the kernel remembers takes its time on a busy host: nobody waits for it, since the leases are there yet, and
+/// with them nobody else gets the addresses. But the container itself may have begun its next run, with the same ones: what it says from
+/// then on goes on. Its lease is another's by then; so what was found is ended only if that was not so once all had been looked at.
+fn end_conversations(world: &World, networks: &Networks<'_>, released: &[(&String, &String, &Lease)]) -> Result<()> {
+    let mut linked = released.iter().filter(|(_, _, lease)| !lease.port.is_empty()).peekable();
+    if linked.peek().is_none() {
         return Ok(());
     }
-    let world = World::find(engine)?;
-    names.iter().try_for_each(|name| sweep_named(engine, &world, &networks, name))
+    world.inside(|| {
+        let addresses: Vec<IpAddr> = linked.clone().flat_map(|(_, _, lease)| lease.addresses.iter().copied()).collect();
+        let conversations = Conversations::of(&addresses)?;
+        if conversations.is_empty() {
+            return Ok(());
+        }
+        let mut left = Vec::new();
+        for (network, holder, lease) in linked {
+            if networks.leases(network)?.get(*holder) == Some(*lease) {
+                left.extend(lease.addresses.iter().copied());
+            }
+        }
+        conversations.forget_of(&left)
+    })
+}
+
+/// Clears what containers have left in the networks whose monitors were killed.
+pub fn sweep(engine: &Engine) -> Result<()> {
+    sweep_unless(engine, &|_| false)
+}
+
+/// The same, for who knows already of most of those that run.
+pub fn sweep_unless(engine: &Engine, runs: &dyn Fn(&str) -> bool) -> Result<()> {
+    let networks = Networks::of(engine);
+    let mut gone = Vec::new();
+    // Who has just ended gives back by itself, in a moment.
+    for network in networks.in_use()?.into_iter().filter(|name| networks.is_quiet(name)) {
+        let leases = networks.leases(&network)?.into_iter();
+        let left = leases.filter(|(holder, _)| !runs(holder) && !holds(engine, holder));
+        gone.extend(left.map(|(holder, lease)| Gone { network: network.clone(), holder, lease }));
+    }
+    give_back_all(engine, &networks, &gone)
+}
+
+/// Clears what a container has left that is known to have ended without its monitor.
+pub fn sweep_container(engine: &Engine, id: &str) -> Result<()> {
+    let networks = Networks::of(engine);
+    let mut gone = Vec::new();
+    for network in networks.in_use()? {
+        if let Some(lease) = networks.leases(&network)?.remove(id).filter(|_| !holds(engine, id)) {
+            gone.push(Gone { network, holder: id.to_owned(), lease });
+        }
+    }
+    give_back_all(engine, &networks, &gone)
+}
+
+fn give_back_all(engine: &Engine, networks: &Networks<'_>, gone: &[Gone]) -> Result<()> {
+    if gone.is_empty() { Ok(()) } else { give_back(engine, &World::find(engine)?, networks, gone) }
 }
 
 pub(super) fn sweep_named(engine: &Engine, world: &World, networks: &Networks<'_>, name: &str) -> Result<()> {
