@@ -383,6 +383,7 @@ fn is_reset(stream: &mut TcpStream) -> bool {
 
 fn close_at_once(stream: TcpStream) {
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
 }
 
 fn long_connections_are_carried_by_the_kernel(scene: &Scene) {

@@ -369,7 +369,7 @@ mod tests {
             }
             let others = Socket::open_netfilter().unwrap();
             let refused = tables.write(&others, true, &[], &[], &Apart::default()).unwrap_err();
-            assert_eq!(refused.errno(), Some(rustix::io::Errno::PERM));
+            assert_eq!(refused.errno(), Some(Errno::PERM));
             assert!(tables.is_there(&others).unwrap());
             drop(socket);
             assert!(tables.write(&others, true, &[], &[], &Apart::default()).unwrap(), "nobody's any more");
