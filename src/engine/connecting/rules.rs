@@ -355,7 +355,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
         if endpoints.is_empty() {
             return Ok(());
         }
-        let removed = match turn.explain(turn.firewall.remove(turn.socket()?.as_ref(), &endpoints)) {
+        match turn.explain(turn.firewall.remove(turn.socket()?.as_ref(), &endpoints)) {
             // One of them was not there: what is there is made right, unless there is nothing.
             Err(error) if error.errno() == Some(Errno::NOENT) => {
                 if turn.is_there()? {
@@ -365,8 +365,7 @@ pub(super) fn give_back(engine: &Engine, world: &World, networks: &Networks<'_>,
                 }
             }
             answer => answer,
-        };
-        removed
+        }
     })?;
     drop(turn);
     end_conversations(world, networks, &released)?;

@@ -493,7 +493,7 @@ pub(super) struct Record {
 fn keeps_its_names(message: &[u8], at: usize, records: &[(usize, usize)]) -> bool {
     let mut other = message.to_vec();
     let lives = records.iter().map(|(life_at, _)| *life_at..*life_at + 4);
-    for range in lives.chain([0..HEADER]) {
+    for range in lives.chain(std::iter::once(0..HEADER)) {
         if let Some(bytes) = other.get_mut(range) {
             // A pointer to where nothing is yet.
             bytes.fill(u8::MAX);
