@@ -4,10 +4,7 @@
 # Usage: engine.sh HUSK, an executable; busybox is the machine's own, static.
 set -u
 husk=$1
-me=$(id -u)
-scratch=$(mktemp -d /tmp/husk-vm-XXXXXX)
-. "$(dirname "$0")/checks.sh"
-export HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run
+. "$(dirname "$0")/scratch.sh"
 if [ "$me" = 0 ]; then
     ctl=systemctl units=/run/systemd/system
 else
@@ -17,27 +14,12 @@ finish() {
     $ctl stop husk-vm-unit husk-vm-net husk-vm-boot 2>/dev/null
     rm -f "$units"/husk-vm-*.service
     $ctl daemon-reload
-    for name in $($husk ps -aq); do $husk rm -f "$name" >/dev/null; done
-    [ "$me" = 0 ] || $husk unshare rm -rf "$scratch/data"
+    clear_containers
+    clear_store
     rm -rf "$scratch"
 }
 trap finish EXIT
-chmod 755 "$scratch"
-mkdir -p "$scratch/rootfs/bin" "$scratch/rootfs/proc" "$scratch/rootfs/tmp" "$units"
-cp /bin/busybox "$scratch/rootfs/bin/busybox"
-ln -s busybox "$scratch/rootfs/bin/sh"
-image=dir:$scratch/rootfs
-field() { $husk inspect -f "{{$1}}" "$2"; }
-# Waits until a command says something: WANTED COMMAND…
-until_is() {
-    wanted=$1
-    shift
-    for _ in $(seq 300); do
-        [ "$("$@" 2>/dev/null)" = "$wanted" ] && return 0
-        sleep 0.2
-    done
-    return 1
-}
+mkdir -p "$units"
 echo "# the engine: $(systemctl --version | head -1), Linux $(uname -r), user $me"
 
 is "run" "$($husk run --rm "$image" /bin/busybox echo inside 2>/dev/null)" inside

@@ -4,48 +4,30 @@
 # Usage: networks.sh HUSK, an executable. Wants ip, nft, busybox and, for sctp, socat; a user also sudo, for the world.
 set -u
 husk=$1
-me=$(id -u)
-scratch=$(mktemp -d /tmp/husk-vm-XXXXXX)
-. "$(dirname "$0")/checks.sh"
-export HUSK_DATA_ROOT=$scratch/data HUSK_RUN_ROOT=$scratch/run
+. "$(dirname "$0")/scratch.sh"
 PATH=$PATH:/usr/sbin:/sbin
 as_root() { if [ "$me" = 0 ]; then "$@"; else sudo "$@"; fi; }
 world() { as_root ip netns exec hk-world "$@"; }
 finish() {
-    for name in $($husk ps -aq); do $husk rm -f "$name" >/dev/null; done
+    clear_containers
     for name in $($husk network ls -q -f type=custom); do $husk network rm "$name" >/dev/null; done
     as_root ip link delete out0 2>/dev/null
     as_root ip link delete out1 2>/dev/null
     as_root kill "$served"
     as_root ip netns delete hk-world
-    [ "$me" = 0 ] || $husk unshare rm -rf "$scratch/data"
+    clear_store
     as_root rm -rf "$scratch"
 }
 trap finish EXIT
-chmod 755 "$scratch"
-mkdir -p "$scratch/rootfs/bin" "$scratch/rootfs/proc" "$scratch/rootfs/tmp" "$scratch/world"
-cp /bin/busybox "$scratch/rootfs/bin/busybox"
-ln -s busybox "$scratch/rootfs/bin/sh"
-image=dir:$scratch/rootfs
+mkdir -p "$scratch/world"
 echo hello >"$scratch/rootfs/a"
 echo world >"$scratch/world/a"
-field() { $husk inspect -f "{{$1}}" "$2"; }
 # Runs a line of shell in a container: NETWORK LINE, busybox's programs by their names.
 inside() { $husk run --rm --network "$1" "$image" /bin/busybox sh -c "$2" 2>&1; }
 # A container that stays: NAME NETWORK.
 stays() { $husk run -d --name "$1" --network "$2" "$image" /bin/busybox sleep 10000 >/dev/null; }
 in_container() { $husk exec "$1" /bin/busybox sh -c "$2" 2>&1; }
 reaches() { in_container "$1" "ping -c 1 -W 5 $2 >/dev/null && echo yes || echo no"; }
-# Waits until a command says something: WANTED COMMAND…
-until_is() {
-    wanted=$1
-    shift
-    for _ in $(seq 100); do
-        [ "$("$@" 2>/dev/null)" = "$wanted" ] && return 0
-        sleep 0.2
-    done
-    return 1
-}
 echo "# networks: Linux $(uname -r), user $me, $($husk --version | head -1)"
 
 # The world: a namespace behind two wires.

@@ -16,8 +16,9 @@ use rustix::thread::CpuSet;
 
 use super::attributes::ExecAffinity;
 use super::console;
-use super::container::{HandOver, Mode, Runtime, check_terminal, hook_state, not_found};
+use super::container::{Mode, Runtime, not_found};
 use super::foreground::{self, Exit};
+use super::hand_over::{HandOver, check_terminal, hook_state};
 use super::hooks::{HookPlan, Output};
 use super::parent::{Answers, Init, KillOnDrop, reap_left, see_through};
 use super::plan::{Choices, ProcessPlan, process_plan, seccomp_filter};

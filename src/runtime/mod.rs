@@ -12,6 +12,7 @@ pub mod events;
 pub mod exec;
 pub mod features;
 pub mod foreground;
+mod hand_over;
 pub mod hooks;
 mod init;
 mod label;

@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::checkpoint::{DESCRIPTORS_FILE, EXTERNAL_NAMESPACES, NULL_KEY, config_file, key_of, shown_from_host};
-use super::container::{self, HandOver, Mode, RemoveOnDrop, Running, Runtime, check_terminal, hook_state, name_limits};
+use super::container::{self, Mode, RemoveOnDrop, Running, Runtime, name_limits};
 use super::criu::{self, Verb};
+use super::hand_over::{HandOver, check_terminal, hook_state};
 use super::parent::Init;
 use super::plan::{self, Plan};
 use super::state::{State, StateDirectory, process_stat};

@@ -391,8 +391,14 @@ impl Answer {
         let mut extended = 0;
         let mut additional = 0_u16;
         let mut is_past_edns = false;
+        let mut records = Vec::new();
         for record in Records::behind(message, at) {
             let record = record?;
+            records.push((record.life_at, record.data.end));
+            // It is an addition (RFC 6891, 6.1.1): the other sections have as many records as is said.
+            if record.kind == kind::OPT && record.section != Section::Additional {
+                return None;
+            }
             // Whatever is behind it was an addition, too, and is not missed.
             if record.kind == kind::OPT {
                 is_past_edns = true;
@@ -402,6 +408,9 @@ impl Answer {
                 end = record.data.end;
                 additional += u16::from(record.section == Section::Additional);
             }
+        }
+        if !keeps_its_names(message, at, &records) {
+            return None;
         }
         let is_final = extended == 0 && [Code::NoError as u16, Code::NxDomain as u16].contains(&code);
         if !is_final {
@@ -479,6 +488,21 @@ pub(super) struct Record {
 }
 
 /// Walks the records of a message: `None` is one that is not whole, and nothing comes behind it.
+/// Whether names are names whatever is written into the header, and into how long records live: both change on the way, and a name
+/// may lead there.
+fn keeps_its_names(message: &[u8], at: usize, records: &[(usize, usize)]) -> bool {
+    let mut other = message.to_vec();
+    let lives = records.iter().map(|(life_at, _)| *life_at..*life_at + 4);
+    for range in lives.chain(std::iter::once(0..HEADER)) {
+        if let Some(bytes) = other.get_mut(range) {
+            // A pointer to where nothing is yet.
+            bytes.fill(u8::MAX);
+        }
+    }
+    let again = Records { message: &other, ..Records::behind(message, at) };
+    again.map(|record| record.map(|record| (record.life_at, record.data.end))).eq(records.iter().copied().map(Some))
+}
+
 struct Records<'a> {
     message: &'a [u8],
     at: usize,
