@@ -401,6 +401,13 @@ fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
         assert_eq!(carried(&networks, &mut caller, &mut called, &said[..500_000]), 0, "it is not worth the while");
         assert_eq!(carried(&networks, &mut caller, &mut called, said), 1);
         assert_eq!(carried(&networks, &mut called, &mut caller, answered), 1);
+        // What is urgent is there, and what is behind it.
+        rustix::net::send(&called, b"!", SendFlags::OOB).unwrap();
+        assert_eq!(carried(&networks, &mut called, &mut caller, b""), 1);
+        called.write_all(b"and more").unwrap();
+        let mut heard = [0; 9];
+        caller.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"!and more");
         // Each side ends by itself.
         caller.shutdown(Shutdown::Write).unwrap();
         assert_eq!(called.read(&mut [0]).unwrap(), 0);
@@ -412,7 +419,7 @@ fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
         // From the world: the container knows who calls, and sees no difference.
         let server = neighbour.inside(|| TcpListener::bind((own, 0)).unwrap());
         let port = networks.published("tcp", &host_port(address), &server.local_addr().unwrap().to_string());
-        let mut callers: Vec<_> = (0..3).map(|_| TcpStream::connect((*address, port)).unwrap()).collect();
+        let mut callers: Vec<_> = (0..4).map(|_| TcpStream::connect((*address, port)).unwrap()).collect();
         let mut called: Vec<_> = callers.iter().map(|_| server.accept().unwrap()).collect();
         for ((stream, from), caller) in called.iter_mut().zip(&mut callers) {
             assert_eq!(*from, caller.local_addr().unwrap());
@@ -420,7 +427,15 @@ fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
             carried(&networks, caller, stream, answered);
             assert_eq!(stream.peer_addr().unwrap(), *from);
         }
-        assert_eq!(networks.status()["carried"], 3);
+        assert_eq!(networks.status()["carried"], 4);
+        // An answer is heard though nobody listens to the question any more.
+        let (mut caller, (mut stream, _)) = (callers.remove(0), called.remove(0));
+        caller.write_all(&said[..100_000]).unwrap();
+        stream.write_all(b"enough").unwrap();
+        close_at_once(stream);
+        let mut heard = [0; 6];
+        caller.read_exact(&mut heard).unwrap();
+        assert!(&heard == b"enough" && is_reset(&mut caller));
         // Who is cut off hears of it, from either side, and from the middle.
         close_at_once(called.remove(0).0);
         assert!(is_reset(&mut callers.remove(0)));

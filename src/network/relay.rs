@@ -256,6 +256,7 @@ impl Connection {
         }
         for side in [&caller, &callee] {
             let _ = sockopt::set_tcp_nodelay(side, true);
+            let _ = sockopt::set_socket_oobinline(side, true);
         }
         Ok(Self { caller, callee, is_connected: false, there: Pump::default(), back: Pump::default() })
     }
@@ -271,14 +272,14 @@ impl Connection {
         }
         let of = |way: &Pump, back: &Pump| {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, way.wants_input());
+            flags.set(PollFlags::IN | PollFlags::PRI, way.wants_input());
             flags.set(PollFlags::OUT, back.wants_room());
             flags
         };
         [of(&self.there, &self.back), of(&self.back, &self.there)]
     }
 
-    fn go_on(&mut self, pipes: &mut Pipes) -> Result<(), Errno> {
+    fn go_on(&mut self, flags: PollFlags, pipes: &mut Pipes) -> Result<(), Errno> {
         if !self.is_connected {
             sockopt::socket_error(&self.callee)??;
             self.is_connected = true;
@@ -286,6 +287,9 @@ impl Connection {
         for way in [&mut self.there, &mut self.back] {
             way.may_take();
             way.may_give();
+            if flags.contains(PollFlags::PRI) {
+                way.may_be_marked();
+            }
         }
         self.there.run(&self.caller, &self.callee, pipes)?;
         self.back.run(&self.callee, &self.caller, pipes).map(drop)
@@ -355,11 +359,15 @@ fn serve(doors: &[Door], most: usize) -> Result<()> {
             return Ok(());
         }
         deaf_since = deaf_since.filter(|since| since.elapsed() < REST);
-        let ready: Vec<Source> =
-            sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(source, _)| *source).collect();
+        let ready: Vec<(Source, PollFlags)> = sources
+            .iter()
+            .zip(&fds)
+            .map(|(source, fd)| (*source, fd.revents()))
+            .filter(|(_, it)| !it.is_empty())
+            .collect();
         let mut ended = Vec::new();
         let now = Instant::now();
-        for source in ready {
+        for (source, flags) in ready {
             match source {
                 Source::Door(place) => {
                     let Some(door) = doors.get(place) else { continue };
@@ -373,7 +381,7 @@ fn serve(doors: &[Door], most: usize) -> Result<()> {
                 }
                 Source::Connection(place) => {
                     if let Some(connection) = connections.get_mut(place)
-                        && (connection.go_on(&mut pipes).is_err() || connection.is_over())
+                        && (connection.go_on(flags, &mut pipes).is_err() || connection.is_over())
                     {
                         ended.push(place);
                     }

@@ -2,14 +2,12 @@
 //! them in this network namespace. For the namespace of an ordinary user's networks alone: what it does not lead to such a socket
 //! goes on as it did.
 
-use std::net::IpAddr;
-
 use rustix::io::Errno;
 
 use super::expression::{Expression, Meta, Register};
 use super::message::{Family, Hook, Table};
 use super::{FIRST, PREROUTING, equal, transact};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::sys::netlink::{Request, Socket};
 
 const TABLE: Table<'static> = Table { family: Family::Inet, name: "husk-stand-ins" };
@@ -22,6 +20,10 @@ const MARK: u32 = 0x6875;
 const ROUTES: u32 = 0x6875;
 /// Before the tables of everybody's (`ip rule`: 32766).
 const BEFORE_OTHERS: u32 = 100;
+
+/// `AF_INET`, `AF_INET6`.
+const INET: u8 = 2;
+const INET6: u8 = 10;
 
 /// Numbers of linux/rtnetlink.h and fib_rules.h.
 const NEW_ROUTE: u16 = 24;
@@ -39,18 +41,12 @@ const LOCAL: [u8; 4] = [0, 4, 254, 2];
 /// The loopback's number is the same in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Has packets for such sockets stay in this process's network namespace. What is there already may stay.
-pub fn keep_for_stand_ins(firewall: &Socket, routes: &Socket) -> Result<()> {
+/// Has packets for such sockets stay in this process's network namespace, and says whether those of IPv4 and those of IPv6 do. What
+/// is there already may stay.
+pub fn keep_for_stand_ins(firewall: &Socket, routes: &Socket) -> Result<[bool; 2]> {
     transact(firewall, rules, "lead packets to sockets that stand for others")?;
-    for address in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
-        let family = if address.is_ipv4() { 2 } else { 10 };
-        match route(routes, family) {
-            // This host does without IPv6.
-            Err(Errno::OPNOTSUPP | Errno::AFNOSUPPORT) if address.is_ipv6() => {}
-            answer => answer.context("route packets to sockets that stand for others")?,
-        }
-    }
-    Ok(())
+    // Both are refused by a kernel without routing rules, or that family.
+    Ok([INET, INET6].map(|family| route(routes, family).is_ok()))
 }
 
 fn rules() -> Result<Vec<Request>, Errno> {

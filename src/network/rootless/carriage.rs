@@ -21,7 +21,8 @@ pub(super) const LONG: u32 = 1 << 20;
 /// How long packets may be on their way that were sent before the other socket was there.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What the container asks of its peer (keepalive) is answered by the socket beside it: so the host's asks by itself.
+/// What the container asks of its peer (keepalive) is answered by the socket beside it: so the host's asks by itself, and the other,
+/// too, since nobody else looks whether the container is there.
 const QUIET: Duration = Duration::from_mins(2);
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(30);
 
@@ -47,10 +48,14 @@ impl Carriage {
         let _ = sockopt::set_tcp_nodelay(&guest, true);
         let _ = sockopt::set_socket_oobinline(&guest, true);
         repair::take_over(guest.as_fd(), standing)?;
-        if !sockopt::socket_keepalive(host).unwrap_or(true) {
-            let _ = sockopt::set_tcp_keepidle(host, QUIET);
-            let _ = sockopt::set_tcp_keepintvl(host, BETWEEN_QUESTIONS);
-            let _ = sockopt::set_socket_keepalive(host, true);
+        for socket in [host, &guest] {
+            if !sockopt::socket_keepalive(socket).unwrap_or(true) {
+                let _ = sockopt::set_tcp_keepidle(socket, QUIET);
+                let _ = sockopt::set_tcp_keepintvl(socket, BETWEEN_QUESTIONS);
+                let _ = sockopt::set_socket_keepalive(socket, true);
+            }
+            // If this process is killed, what was cut off is not to look like what was all.
+            let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
         }
         Ok(Self { guest, from_guest: Pump::default(), to_guest: Pump::default(), since: now, is_troubled: false })
     }
@@ -64,8 +69,11 @@ impl Carriage {
         };
         let is_over = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         self.is_troubled |= flags.contains(EventFlags::ERR);
-        if is_over || flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+        if is_over || flags.intersects(EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP) {
             incoming.may_take();
+        }
+        if flags.contains(EventFlags::PRI) {
+            incoming.may_be_marked();
         }
         if is_over || flags.contains(EventFlags::OUT) {
             outgoing.may_give();
@@ -74,12 +82,24 @@ impl Carriage {
 
     /// Moves on what can be moved; `None` once both sides have come to their end. An error is the end of both.
     pub(super) fn serve(&mut self, host: &OwnedFd, pipes: &mut Pipes) -> Result<Option<Served>, Errno> {
-        let turns = [self.from_guest.run(&self.guest, host, pipes)?, self.to_guest.run(host, &self.guest, pipes)?];
-        if turns == [Pumped::Done; 2] {
+        let turns = [self.from_guest.run(&self.guest, host, pipes), self.to_guest.run(host, &self.guest, pipes)];
+        if turns == [Ok(Pumped::Done); 2] {
+            for socket in [host, &self.guest] {
+                let _ = sockopt::set_socket_linger(socket, None);
+            }
             return Ok(None);
         }
-        if turns.contains(&Pumped::Again) {
+        if turns.contains(&Ok(Pumped::Again)) {
             return Ok(Some(Served::Again));
+        }
+        // Who does not listen any more may have said why, and the kernel has not told of it yet.
+        if turns[0].is_err() {
+            self.to_guest.run_out(host, &self.guest, pipes)?;
+        } else if turns[1].is_err() {
+            self.from_guest.run_out(&self.guest, host, pipes)?;
+        }
+        for turn in turns {
+            turn?;
         }
         // What came before an error was taken, if there was room for it: if not, nobody asks for the rest.
         if std::mem::take(&mut self.is_troubled) {
@@ -89,9 +109,9 @@ impl Carriage {
         Ok(Some(Served::Through))
     }
 
-    /// Ends it for the container, without a word more than that.
-    pub(super) fn reset(&self) {
-        let _ = sockopt::set_socket_linger(&self.guest, Some(Duration::ZERO));
+    /// Takes note of a packet that the kernel did not give to the socket; says whether it should have.
+    pub(super) fn is_passed_by(&self) -> bool {
+        rustix::net::getpeername(&self.guest).is_ok()
     }
 
     /// Whether packets may still come here that are for the socket in the network namespace.

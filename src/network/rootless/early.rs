@@ -37,6 +37,14 @@ impl Early {
         self.0.remove(place).map(|held| held.packet)
     }
 
+    /// Gives all back that is somebody's.
+    pub(super) fn take_all(&mut self, token: Token) -> impl Iterator<Item = Vec<u8>> {
+        let (its, others) = std::mem::take(&mut self.0).into_iter().partition(|held: &Held| held.token == token);
+        self.0 = others;
+        let its: VecDeque<Held> = its;
+        its.into_iter().map(|held| held.packet)
+    }
+
     /// Lets go of all, and of their memory.
     pub(super) fn clear(&mut self) {
         self.0 = VecDeque::new();
@@ -60,6 +68,7 @@ mod tests {
         let taken = [u32::MAX - 1, 3, 3, 8].map(|expected| early.take(one, expected));
         let expected = [Some("first"), Some("second"), None, Some("third")];
         assert_eq!(taken, expected.map(|packet| packet.map(|packet| packet.as_bytes().to_vec())));
+        assert_eq!(early.take_all(other).collect::<Vec<_>>(), [b"another's"]);
         for sequence in 0..40 {
             early.keep(one, sequence, b"");
         }

@@ -37,6 +37,8 @@ pub(super) struct Maker {
     spare: [Vec<OwnedFd>; 2],
     /// How many are on their way.
     awaited: [u8; 2],
+    /// There are none.
+    has_none: [bool; 2],
 }
 
 impl Maker {
@@ -45,7 +47,9 @@ impl Maker {
     pub(super) fn start(user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Result<Self> {
         let (here, there) = fdpass::pair().context("make a pair of sockets")?;
         match clone3(CloneFlags::empty(), None).context("fork into the network namespace")? {
-            Cloned::Parent(..) => Ok(Self { link: here, spare: [Vec::new(), Vec::new()], awaited: [0; 2] }),
+            Cloned::Parent(..) => {
+                Ok(Self { link: here, spare: [Vec::new(), Vec::new()], awaited: [0; 2], has_none: [false; 2] })
+            }
             Cloned::Child => {
                 drop(here);
                 let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -58,7 +62,7 @@ impl Maker {
     pub(super) fn take(&mut self, is_ipv4: bool) -> Option<OwnedFd> {
         let place = usize::from(!is_ipv4);
         let taken = self.spare[place].pop();
-        if self.spare[place].is_empty() && self.awaited[place] == 0 {
+        if self.spare[place].is_empty() && self.awaited[place] == 0 && !self.has_none[place] {
             let is_asked = fdpass::try_send(&self.link, &[&[u8::from(!is_ipv4)]], None).is_ok();
             self.awaited[place] = if is_asked { BATCH } else { 0 };
         }
@@ -73,6 +77,7 @@ impl Maker {
             Ok((_, socket)) => {
                 let place = usize::from(place[0]).min(1);
                 self.awaited[place] = self.awaited[place].saturating_sub(1);
+                self.has_none[place] |= socket.is_none();
                 self.spare[place].extend(socket);
                 true
             }
@@ -98,7 +103,7 @@ const SYSCTLS: [(&str, &str); 3] = [
 /// Becomes the process; returns when the translator has gone.
 fn serve(link: &OwnedFd, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Result<()> {
     world::enter(user, network)?;
-    keep_for_stand_ins(&firewall::open_socket()?, &Socket::open().context("open a netlink socket")?)?;
+    let keeps = keep_for_stand_ins(&firewall::open_socket()?, &Socket::open().context("open a netlink socket")?)?;
     for (path, value) in SYSCTLS {
         world::set(path, value)?;
     }
@@ -116,10 +121,12 @@ fn serve(link: &OwnedFd, user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Resul
         if length == 0 {
             return Ok(());
         }
-        let family = if request[0] == 0 { AddressFamily::INET } else { AddressFamily::INET6 };
+        let place = usize::from(request[0]).min(1);
+        let family = [AddressFamily::INET, AddressFamily::INET6][place];
         for _ in 0..BATCH {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).ok();
+            let make = || socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).ok();
+            let socket = keeps[place].then(make).flatten();
             // Without one it is told that there is none.
             fdpass::send(link, &[&request], socket.as_ref().map(AsFd::as_fd)).context("answer the translator")?;
         }

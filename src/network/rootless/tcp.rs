@@ -272,9 +272,14 @@ impl Connection {
         })
     }
 
-    /// Another goes on with it, and something happened there.
-    pub(super) fn hear(&mut self, now: Instant) {
-        self.last_heard = now;
+    /// Whether there ever was urgent data of the host's.
+    pub(super) fn has_mark(&self) -> bool {
+        self.has_mark
+    }
+
+    /// Whether another is about to take over.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// Takes from a SYN where it begins, and what it says of windows and segments.
@@ -521,6 +526,7 @@ impl Connection {
     pub(super) fn is_ahead(&self, segment: &Segment<'_>) -> bool {
         let end = segment.sequence.wrapping_add(u32::try_from(segment.payload.len()).unwrap_or(0));
         self.state == State::Open
+            && !segment.payload.is_empty()
             && is_before(self.expected, segment.sequence)
             && !is_before(self.offered, end)
             && !self.guest_has_ended

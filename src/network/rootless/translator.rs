@@ -84,9 +84,8 @@ impl Stream {
     fn end(&mut self, device: &mut Device) {
         match &self.course {
             Course::Translated | Course::Leaving(_) => self.connection.end(&mut self.socket, device),
-            Course::Carried(carriage) => {
-                self.socket.reset();
-                carriage.reset();
+            Course::Carried(_) => {
+                // Both sockets end with a reset unless all has come to its end.
                 self.connection.state = State::Over;
             }
         }
@@ -267,7 +266,9 @@ impl Translator {
         if due {
             for token in self.streams.tokens() {
                 let Some(stream) = self.streams.get_mut(token) else { continue };
-                if stream.connection.is_forgotten(self.now) {
+                // Of what is carried the kernel asks whether it is there.
+                let is_carried = matches!(stream.course, Course::Carried(_));
+                if !is_carried && stream.connection.is_forgotten(self.now) {
                     stream.end(&mut self.device);
                     self.enqueue(token);
                 }
@@ -348,8 +349,13 @@ impl Translator {
         let remote = SocketAddr::new(packet.destination, segment.to);
         if let Some(token) = self.of_ends.get(&(guest, remote)).copied() {
             let Some(stream) = self.streams.get_mut(token) else { return };
-            // The kernel does not know it any more, and neither does anybody else soon.
-            if matches!(stream.course, Course::Carried(_)) {
+            if let Course::Carried(carriage) = &stream.course {
+                if carriage.is_passed_by() {
+                    // Somebody has taken away what leads to such sockets.
+                    self.maker = None;
+                }
+                stream.end(&mut self.device);
+                self.enqueue(token);
                 return;
             }
             if stream.connection.is_ahead(segment) {
@@ -447,9 +453,11 @@ impl Translator {
         let Some(stream) = self.streams.get_mut(token) else { return };
         let Stream { connection, socket, course, awaits_room, .. } = stream;
         if let Course::Carried(carriage) = course {
-            connection.hear(self.now);
             carriage.hear(is_host, flags);
             self.enqueue(token);
+            return;
+        }
+        if !is_host {
             return;
         }
         // What came before the error is still there to be read, and the error after it.
@@ -499,6 +507,7 @@ impl Translator {
     fn serve(&mut self, token: Token) {
         let Some(stream) = self.streams.get_mut(token) else { return };
         let served = match &mut stream.course {
+            Course::Carried(_) if stream.connection.state == State::Over => None,
             Course::Carried(carriage) => {
                 stream.connection.is_queued = false;
                 let served = carriage.serve(&stream.socket.fd, &mut self.pipes);
@@ -515,7 +524,7 @@ impl Translator {
         let Some(stream) = self.streams.get(token) else { return };
         if stream.connection.state == State::Over {
             let ends = stream.connection.ends();
-            self.carried -= usize::from(matches!(stream.course, Course::Carried(_)));
+            self.carried -= usize::from(!matches!(stream.course, Course::Translated));
             self.of_ends.remove(&ends);
             self.streams.remove(token);
             self.shares.give_back(ends.0.ip());
@@ -532,20 +541,32 @@ impl Translator {
         if connection.state == State::Over {
             return served;
         }
-        if let Some(maker) = &mut self.maker
-            && connection.moved() >= carriage::LONG
-            && self.carried < self.most_carried
-        {
-            if matches!(course, Course::Translated)
-                && let Some(successor) = maker.take(connection.ends().0.is_ipv4())
-            {
-                *course = Course::Leaving(successor);
-                connection.prepare_to_leave();
+        match course {
+            Course::Translated if connection.moved() >= carriage::LONG && self.carried < self.most_carried => {
+                let is_ipv4 = connection.ends().0.is_ipv4();
+                let successor = self.maker.as_mut().and_then(|maker| maker.take(is_ipv4));
+                let data = epoll::EventData::new_u64(token.as_kind(Kind::Guest).0);
+                if let Some(successor) = successor
+                    && epoll::add(&self.epoll, &successor, data, interest()).is_ok()
+                {
+                    *course = Course::Leaving(successor);
+                    self.carried += 1;
+                    connection.prepare_to_leave();
+                    return Served::Again;
+                }
             }
-            if let Some(standing) = connection.standing() {
-                self.hand_over(token, &standing);
-                return Served::Again;
+            Course::Leaving(_) => {
+                if let Some(standing) = connection.standing() {
+                    self.hand_over(token, &standing);
+                    return Served::Again;
+                }
+                if !connection.is_leaving() {
+                    *course = Course::Translated;
+                    self.carried -= 1;
+                    connection.stay();
+                }
             }
+            _ => {}
         }
         if connection.wants_room && !std::mem::replace(awaits_room, true) {
             // Has the kernel look whether there is room, and say so when there is: it does if it was asked and there was none.
@@ -564,17 +585,17 @@ impl Translator {
     fn hand_over(&mut self, token: Token, standing: &Standing) {
         let Some(stream) = self.streams.get_mut(token) else { return };
         let Course::Leaving(successor) = std::mem::replace(&mut stream.course, Course::Translated) else { return };
-        let data = epoll::EventData::new_u64(token.as_kind(Kind::Guest).0);
-        let begun = Carriage::begin(successor, &stream.socket.fd, standing, self.now).and_then(|carriage| {
-            epoll::add(&self.epoll, carriage.as_fd(), data, interest())?;
-            Ok(carriage)
-        });
-        match begun {
-            Ok(carriage) => {
-                stream.course = Course::Carried(Box::new(carriage));
-                self.carried += 1;
+        if let Ok(mut carriage) = Carriage::begin(successor, &stream.socket.fd, standing, self.now) {
+            if stream.connection.has_mark() {
+                carriage.hear(true, epoll::EventFlags::PRI);
             }
-            Err(_) => stream.connection.stay(),
+            stream.course = Course::Carried(Box::new(carriage));
+            for packet in self.early.take_all(token) {
+                self.device.put_back(&packet);
+            }
+        } else {
+            self.carried -= 1;
+            stream.connection.stay();
         }
     }
 
