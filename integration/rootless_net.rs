@@ -381,6 +381,14 @@ fn is_reset(stream: &mut TcpStream) -> bool {
     stream.read(&mut [0; 16]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
+/// Whether a socket of this namespace has sent what is not acknowledged.
+fn has_something_to_send() -> bool {
+    let tables = ["tcp", "tcp6"].map(|table| read_host(format!("/proc/thread-self/net/{table}")));
+    let queues =
+        tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(|line| line.split_whitespace().nth(4));
+    queues.into_iter().any(|queue| !queue.starts_with("00000000:"))
+}
+
 fn close_at_once(stream: TcpStream) {
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     drop(stream);
@@ -430,9 +438,14 @@ fn long_connections_are_carried_by_the_kernel(scene: &Scene) {
         assert_eq!(networks.status()["carried"], 4);
         // An answer is heard though nobody listens to the question any more.
         let (mut caller, (mut stream, _)) = (callers.remove(0), called.remove(0));
+        let process = open_process(networks.pid);
+        let signal = |signal| rustix::process::pidfd_send_signal(&process, signal).unwrap();
+        signal(rustix::process::Signal::STOP);
         caller.write_all(&said[..100_000]).unwrap();
         stream.write_all(b"enough").unwrap();
+        while neighbour.inside(has_something_to_send) {}
         close_at_once(stream);
+        signal(rustix::process::Signal::CONT);
         let mut heard = [0; 6];
         caller.read_exact(&mut heard).unwrap();
         assert!(&heard == b"enough" && is_reset(&mut caller));
