@@ -10,7 +10,7 @@
 //!        incoming prerouting -100 ┐ to an address of this host: by protocol, address and port, then by
 //!        own      output     -100 ┘ protocol and port, to a container
 //!        outgoing postrouting 100  from a network to elsewhere: in this host's name
-//!        between  forward      0   what goes on; within one network; what was published; nothing else inwards
+//!        between  forward      0   to a bridge: what goes on; within one network; what was published; nothing else
 //! bridge source   prerouting -300  from a container's port: its MAC and its addresses, in frames and in ARP
 //! ```
 //!
@@ -534,7 +534,8 @@ fn chains<'a>(segments: &[Segment], gate: Option<&str>) -> Vec<Chain<'a>> {
         Chain { family: INET, name: "incoming", hook: nat(PREROUTING, -100), rules: to_published() },
         Chain { family: INET, name: "own", hook: nat(OUTPUT, -100), rules: to_published() },
         Chain { family: INET, name: "outgoing", hook: nat(POSTROUTING, 100), rules: outgoing(segments) },
-        Chain { family: INET, name: "between", hook: filter(FORWARD, 0), rules: between(gate) },
+        Chain { family: INET, name: "inwards", hook: None, rules: inwards(gate) },
+        Chain { family: INET, name: "between", hook: filter(FORWARD, 0), rules: between() },
         Chain { family: BRIDGE, name: "source", hook: filter(PREROUTING, -300), rules: source() },
     ]
 }
@@ -577,6 +578,11 @@ fn connection_has<'a>(key: Connection, bits: u32) -> [Expression<'a>; 3] {
 
 fn rule<'a>(parts: &[&[Expression<'a>]], verdict: Verdict<'a>) -> Vec<Expression<'a>> {
     parts.concat().into_iter().chain([Expression::Count, decide(verdict)]).collect()
+}
+
+/// A rule of what is usual, which nobody counts.
+fn pass<'a>(parts: &[&[Expression<'a>]], verdict: Verdict<'a>) -> Vec<Expression<'a>> {
+    parts.concat().into_iter().chain([decide(verdict)]).collect()
 }
 
 fn family<'a>(family: u8) -> [Expression<'a>; 2] {
@@ -678,7 +684,21 @@ fn mask(length: usize, prefix: u8) -> Vec<u8> {
     mask
 }
 
-fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
+fn between<'a>() -> Vec<Vec<Expression<'a>>> {
+    let mut rules = vec![
+        pass(&[&outgoing_is(BRIDGES.name)], Verdict::Jump("inwards")),
+        rule(&[&incoming_is(INTERNAL.name)], Verdict::Drop),
+        pass(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
+    ];
+    // This host is no router but for networks, if it was none before.
+    for (version, set) in [(NFPROTO_IPV4, APART_IPV4.name), (NFPROTO_IPV6, APART_IPV6.name)] {
+        rules.push(rule(&[&family(version), &incoming_is(set), &outgoing_is(set)], Verdict::Drop));
+    }
+    rules
+}
+
+/// What goes to a bridge.
+fn inwards<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
     let pair = [
         Expression::Meta { key: Meta::IncomingName, into: FIRST },
         Expression::Meta { key: Meta::OutgoingName, into: Register::word(4) },
@@ -687,63 +707,61 @@ fn between<'a>(gate: Option<&str>) -> Vec<Vec<Expression<'a>>> {
     let goes_on = connection_has(Connection::State, GOES_ON);
     let was_published = connection_has(Connection::Status, WAS_PUBLISHED);
     let mut rules = vec![
-        rule(&[&outgoing_is(BRIDGES.name), &goes_on], Verdict::Accept),
+        pass(&[&goes_on], Verdict::Accept),
         rule(&[&pair], Verdict::Accept),
         rule(&[&incoming_is(INTERNAL.name)], Verdict::Drop),
         rule(&[&outgoing_is(INTERNAL.name)], Verdict::Drop),
-        rule(&[&outgoing_is(BRIDGES.name), &was_published], Verdict::Accept),
+        rule(&[&was_published], Verdict::Accept),
     ];
     if let Some(gate) = gate.and_then(|gate| interface(gate).ok()) {
         let by_gate = [Expression::Meta { key: Meta::IncomingName, into: FIRST }, equal(&gate)];
-        rules.push(rule(&[&by_gate, &outgoing_is(BRIDGES.name)], Verdict::Accept));
+        rules.push(rule(&[&by_gate], Verdict::Accept));
     }
-    rules.extend([
-        rule(&[&outgoing_is(BRIDGES.name)], Verdict::Drop),
-        rule(&[&incoming_is(BRIDGES.name)], Verdict::Accept),
-    ]);
-    // This host is no router but for networks, if it was none before.
-    for (version, set) in [(NFPROTO_IPV4, APART_IPV4.name), (NFPROTO_IPV6, APART_IPV6.name)] {
-        rules.push(rule(&[&family(version), &incoming_is(set), &outgoing_is(set)], Verdict::Drop));
-    }
+    rules.push(rule(&[], Verdict::Drop));
     rules
 }
 
 /// In the name of another is dropped: the frame's sender, and what it says in IPv4, IPv6 and ARP; of IPv6 also who offers
 /// itself as a router, and who says that another's address is its own. Of anything else there is nobody who would look at it:
 /// a second VLAN tag would hide all of the above.
+///
+/// Every frame on a bridge comes here: who is no container's port has passed with the first rule, and what is IPv4 with the third.
 fn source<'a>() -> Vec<Vec<Expression<'a>>> {
     let ether = |kind: [u8; 2]| [Expression::Meta { key: Meta::Protocol, into: FIRST }, equal(&kind)];
-    let spoken = |header, offset, length, set| {
+    let speaker = |header, offset, length| {
         [
             Expression::Meta { key: Meta::IncomingName, into: FIRST },
             Expression::Payload { header, offset, length, into: Register::word(4) },
-            is_not_in(set),
         ]
     };
-    let port = incoming_is(PORTS.name);
-    let drop = |kind: Option<[u8; 2]>, what: [Expression<'a>; 3]| {
-        let kind = kind.map(ether);
-        rule(&[&port, kind.as_ref().map_or(&[], |kind| &kind[..]), &what], Verdict::Drop)
+    let is_another = |header, offset, length, set| {
+        let [port, name] = speaker(header, offset, length);
+        [port, name, is_not_in(set)]
+    };
+    let is_itself = |header, offset, length, set| {
+        let [port, name] = speaker(header, offset, length);
+        [port, name, is_in(set)]
     };
     let says = |kind: u8, more: &[Expression<'a>]| {
         let is_icmp = [Expression::Meta { key: Meta::Transport, into: FIRST }, equal(&[ICMPV6])];
         let first = Expression::Payload { header: Header::Transport, offset: 0, length: 1, into: FIRST };
-        rule(&[&port, &ether(ETHER_IPV6), &is_icmp, &[first, equal(&[kind])], more], Verdict::Drop)
+        rule(&[&ether(ETHER_IPV6), &is_icmp, &[first, equal(&[kind])], more], Verdict::Drop)
     };
-    let is_not =
-        |kind: [u8; 2]| Expression::Compare { register: FIRST, comparison: Comparison::NotEqual, with: kind.to_vec() };
-    let protocol = Expression::Meta { key: Meta::Protocol, into: FIRST };
-    let anything_else = [protocol, is_not(ETHER_IPV4), is_not(ETHER_ARP), is_not(ETHER_IPV6)];
+    let no_port = [Expression::Meta { key: Meta::IncomingName, into: FIRST }, is_not_in(PORTS.name)];
+    let (ipv4, arp, ipv6) = (ether(ETHER_IPV4), ether(ETHER_ARP), ether(ETHER_IPV6));
     vec![
-        drop(None, spoken(Header::Link, 6, 6, PINNED_MAC.name)),
-        drop(Some(ETHER_IPV4), spoken(Header::Network, 12, 4, PINNED_IPV4.name)),
-        drop(Some(ETHER_ARP), spoken(Header::Network, 8, 6, PINNED_MAC.name)),
-        drop(Some(ETHER_ARP), spoken(Header::Network, 14, 4, PINNED_IPV4.name)),
-        drop(Some(ETHER_IPV6), spoken(Header::Network, 8, 16, PINNED_IPV6.name)),
+        pass(&[&no_port], Verdict::Accept),
+        rule(&[&is_another(Header::Link, 6, 6, PINNED_MAC.name)], Verdict::Drop),
+        pass(&[&ipv4, &is_itself(Header::Network, 12, 4, PINNED_IPV4.name)], Verdict::Accept),
+        rule(&[&arp, &is_another(Header::Network, 8, 6, PINNED_MAC.name)], Verdict::Drop),
+        pass(&[&arp, &is_itself(Header::Network, 14, 4, PINNED_IPV4.name)], Verdict::Accept),
+        rule(&[&ipv6, &is_another(Header::Network, 8, 16, PINNED_IPV6.name)], Verdict::Drop),
         says(ROUTER_ADVERTISEMENT, &[]),
         says(REDIRECT, &[]),
-        says(NEIGHBOUR_ADVERTISEMENT, &spoken(Header::Transport, 8, 16, PINNED_IPV6.name)),
-        rule(&[&port, &anything_else], Verdict::Drop),
+        says(NEIGHBOUR_ADVERTISEMENT, &is_another(Header::Transport, 8, 16, PINNED_IPV6.name)),
+        pass(&[&ipv6], Verdict::Accept),
+        // And anything else.
+        rule(&[], Verdict::Drop),
     ]
 }
 
