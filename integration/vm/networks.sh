@@ -55,6 +55,13 @@ is "from the world, by a published port" "$(asks)" hello
 has "the container has seen who called" "$($husk logs web 2>&1)" 192.0.2.2
 is "from loopback" "$(busybox wget -q -O- http://127.0.0.1:8080/a)" hello
 is "out to the world" "$(inside front 'wget -q -O- http://192.0.2.2/a')" world
+# What is long: a user's is carried by the kernel's own sockets, which count what they send in the networks' namespace.
+dd if=/dev/zero of="$scratch/world/much" bs=1M count=64 status=none
+is "much from the world" "$(inside front 'wget -q -O- http://192.0.2.2/much | wc -c')" 67108864
+if [ "$me" != 0 ]; then
+    sent=$($husk unshare --rootless-netns cat /proc/net/snmp | awk '/^Tcp: [0-9]/ { print $12 }')
+    is "carried by the kernel's sockets" "$([ "${sent:-0}" -gt 500 ] && echo yes || echo "no: $sent segments")" yes
+fi
 has "in this host's name" "$(cat "$scratch/world.log")" 192.0.2.1
 # An ordinary user's go by ping sockets, which are for the groups of a range that begins as none.
 echoes() { inside front 'ping -c 1 -W 5 192.0.2.2 >/dev/null && echo yes || echo no'; }
