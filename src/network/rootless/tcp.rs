@@ -237,9 +237,9 @@ impl Connection {
         self.expected.wrapping_sub(1)
     }
 
-    /// How many bytes went through it, as far as that is counted.
-    pub(super) fn moved(&self) -> u32 {
-        self.moved
+    /// Whether so many bytes went through it, and neither side has come to its end.
+    pub(super) fn is_long(&self, least: u32) -> bool {
+        self.state == State::Open && self.moved >= least && !self.guest_has_ended && self.stream_end.is_none()
     }
 
     /// Has it send nothing new, so that soon nothing is on its way.

@@ -542,7 +542,7 @@ impl Translator {
             return served;
         }
         match course {
-            Course::Translated if connection.moved() >= carriage::LONG && self.carried < self.most_carried => {
+            Course::Translated if connection.is_long(carriage::LONG) && self.carried < self.most_carried => {
                 let is_ipv4 = connection.ends().0.is_ipv4();
                 let successor = self.maker.as_mut().and_then(|maker| maker.take(is_ipv4));
                 let data = epoll::EventData::new_u64(token.as_kind(Kind::Guest).0);
